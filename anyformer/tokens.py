@@ -208,6 +208,8 @@ class FieldTokens:
     """(total tokens,) int64: which sample of the batch it belongs to"""
     extents: tuple[tuple[int, ...], ...]
     """The extent of each sample that has the field, on the host."""
+    reach: tuple[float, ...] = ()
+    """The highest position on each axis, on the host."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ class Batch:
     orders: tuple[int, int]
     """Lowest and highest order in the batch, on the host."""
     relation: Tensor | None = None
-    """(rows, length, length) int64: 0 no relation, 1 + r for the batch's relation r, -1 unseen; None without relations.
+    """(rows, length, length) int64: 0 no relation, 1 + r for the batch's relation r, -1 unseen; None where no tokenizer has any.
 
     Relations of several fields are numbered one after another, in the order of the fields.
     """
@@ -239,6 +241,11 @@ class Batch:
     def shape(self) -> torch.Size:
         """(rows, length)"""
         return self.layout.segment.shape
+
+    def by_field(self, hidden: Tensor) -> dict[str, Tensor]:
+        """The vectors of each field's tokens, (total tokens, d), out of hidden vectors (rows, length, d)."""
+        flat = hidden.flatten(0, 1)
+        return {name: flat[tokens.index] for name, tokens in self.fields.items()}
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with its tensors on a device."""
@@ -352,6 +359,7 @@ def collate(
             index=torch.from_numpy(place[start : start + counts[name]]),
             sample=torch.from_numpy(owner.astype(np.int64)),
             extents=tuple(tokens.extent for tokens in every if len(tokens)),
+            reach=tuple(position.amax(0).tolist()) if len(position) else (),
         )
         start += counts[name]
 
@@ -386,18 +394,17 @@ def _ranks(owner: np.ndarray, position: np.ndarray) -> np.ndarray:
 
 
 def _relations(parts: dict, fields: dict[str, FieldTokens], tokenizers: Mapping, shape: tuple[int, int]) -> Tensor | None:
-    """The relation of every pair of places of a row, or None where no set has one."""
-    dense, first = None, 1
+    """The relation of every pair of places of a row; None where no tokenizer has relations."""
+    if not any(tokenizer.n_relations for tokenizer in tokenizers.values()):
+        return None
+    dense, first = torch.zeros(*shape, shape[1], dtype=torch.int64), 1
     for name, (every, _, _) in parts.items():
-        if any(tokens.relation is not None for tokens in every):
-            if dense is None:
-                dense = torch.zeros(*shape, shape[1], dtype=torch.int64)
-            places = fields[name].index.split([len(tokens) for tokens in every])
-            for tokens, place in zip(every, places, strict=True):
-                if tokens.relation is not None and len(tokens):
-                    row, column = int(place[0]) // shape[1], place % shape[1]
-                    known = tokens.relation + first
-                    dense[row, column[:, None], column] = torch.where(tokens.relation == UNSEEN, UNSEEN, known)
+        places = fields[name].index.split([len(tokens) for tokens in every])
+        for tokens, place in zip(every, places, strict=True):
+            if tokens.relation is not None and len(tokens):
+                row, column = int(place[0]) // shape[1], place % shape[1]
+                known = tokens.relation + first
+                dense[row, column[:, None], column] = torch.where(tokens.relation == UNSEEN, UNSEEN, known)
         first += tokenizers[name].n_relations
     return dense
 

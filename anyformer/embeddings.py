@@ -1,0 +1,264 @@
+"""A token is the sum of what it is, which field it comes from and where it stands: lift + type + position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from anyformer.attention import make_norm
+from anyformer.errors import InputError
+from anyformer.tokens import Batch, FieldTokens, Tokenizer
+from anyformer.transformer import RotaryConfig, TransformerConfig
+
+
+class Lookup(nn.Module):
+    """Lifts ids: one learned vector each."""
+
+    def __init__(self, vocab_size: int, d_model: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(vocab_size, d_model).normal_(std=0.02))
+
+    def forward(self, content: Tensor, extents: Sequence[tuple[int, ...]] = ()) -> Tensor:
+        """content: (total,) int64. Returns (total, d)."""
+        return F.embedding(content, self.table)
+
+
+class Projection(nn.Module):
+    """Lifts vectors (patches, slices, states): one linear map."""
+
+    def __init__(self, d_content: int, d_model: int, bias: bool = True) -> None:
+        super().__init__()
+        self.linear = nn.Linear(d_content, d_model, bias=bias)
+
+    def forward(self, content: Tensor, extents: Sequence[tuple[int, ...]] = ()) -> Tensor:
+        """content: (total, *feature) float. Returns (total, d)."""
+        return self.linear(content.flatten(1))
+
+
+@dataclass(frozen=True)
+class PositionConfig:
+    """A position embedding for every field that has these axes. Fields with an axis in common share it."""
+
+    axes: tuple[str, ...]
+    """Names of the axes."""
+    scheme: Literal["learned", "joint", "sinusoidal"] = "learned"
+    """learned: a table for each axis, summed. joint: one table over the grid of all axes (ViT); it resizes to another grid.
+    sinusoidal: sines and cosines, d_model divided evenly among the axes."""
+    sizes: tuple[int, ...] | None = None
+    """Places on each axis, for the tables; what the tokenizers say when left out."""
+    sines: Literal["interleaved", "halves", "whisper"] = "interleaved"
+    """interleaved: sine and cosine in turn (Vaswani et al. 2017, 3.5). halves: sines, then cosines (Marian). whisper: halves
+    whose slowest frequency is 1 / base exactly."""
+    base: float = 10_000.0
+    """Of the sinusoidal frequencies."""
+
+    def __post_init__(self) -> None:
+        if not self.axes:
+            raise InputError("positions.axes must name at least one axis, got none")
+        if self.sizes is not None and len(self.sizes) != len(self.axes):
+            raise InputError(
+                f"positions.sizes must have a number for each of the axes {', '.join(self.axes)}, got {list(self.sizes)}"
+            )
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """How content, type and position become a token."""
+
+    types: bool = True
+    """Whether each field has a learned type vector."""
+    positions: list[PositionConfig] | None = None
+    """Position embeddings; when left out a joint learned table over the axes of every field that rotary does not cover."""
+    scale: bool = False
+    """Whether content is multiplied by sqrt(d_model) (Vaswani et al. 2017, 3.4)."""
+    norm: bool = False
+    """Whether the sum is normed (BERT)."""
+    dropout: float = 0.0
+    """On the sum."""
+
+
+class LearnedPositions(nn.Module):
+    """A table of vectors for each axis; a token gets the sum of its rows."""
+
+    def __init__(self, sizes: Sequence[int], d_model: int) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.tables = nn.ParameterList(torch.empty(size, d_model).normal_(std=0.02) for size in sizes)
+
+    def forward(self, position: Tensor) -> Tensor:
+        """position: (total, axes) int64. Returns (total, d)."""
+        return sum(F.embedding(position[:, i], table) for i, table in enumerate(self.tables))
+
+
+class JointPositions(nn.Module):
+    """One table over the grid of all axes."""
+
+    def __init__(self, sizes: Sequence[int], d_model: int) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.table = nn.Parameter(torch.empty(math.prod(sizes), d_model).normal_(std=0.02))
+
+    def forward(self, position: Tensor) -> Tensor:
+        """position: (total, axes) int64. Returns (total, d)."""
+        place = position[:, 0]
+        for i, size in enumerate(self.sizes[1:], start=1):
+            place = place * size + position[:, i]
+        return F.embedding(place, self.table)
+
+
+def resize_grid(table: Tensor, sizes: tuple[int, int], new_sizes: tuple[int, int]) -> Tensor:
+    """A joint table for another grid, by antialiased bicubic interpolation (ViT, Dosovitskiy et al. 2021, 3.2).
+
+    table: (rows * columns, d). Returns (new rows * new columns, d).
+    """
+    if sizes == new_sizes:
+        return table
+    grid = rearrange(table, "(row column) d -> 1 d row column", row=sizes[0])
+    grid = F.interpolate(grid.float(), size=new_sizes, mode="bicubic", antialias=True).to(table.dtype)
+    return rearrange(grid, "1 d row column -> (row column) d")
+
+
+class SinusoidalPositions(nn.Module):
+    """Sines and cosines of the position at falling frequencies; nothing is learned, and positions may be continuous."""
+
+    def __init__(self, config: PositionConfig, d_model: int) -> None:
+        super().__init__()
+        if d_model % (2 * len(config.axes)):
+            raise InputError(
+                f"sinusoidal positions on {len(config.axes)} axes need a d_model that is a multiple of {2 * len(config.axes)}, got {d_model}"
+            )
+        self.sizes = ()  # any position has its sines
+        self.interleaved = config.sines == "interleaved"
+        pairs = d_model // (2 * len(config.axes))
+        steps = max(pairs - 1, 1) if config.sines == "whisper" else pairs
+        self.register_buffer("frequency", config.base ** (-torch.arange(pairs) / steps), persistent=False)
+
+    def forward(self, position: Tensor) -> Tensor:
+        """position: (total, axes). Returns (total, d): the features of the first axis, then those of the next."""
+        angle = position[:, :, None] * self.frequency
+        if self.interleaved:
+            return rearrange([angle.sin(), angle.cos()], "pair total axis i -> total (axis i pair)")
+        return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+class Rotary(nn.Module):
+    """The angles by which attention turns queries and keys, from the positions of a batch."""
+
+    def __init__(self, config: RotaryConfig, d_head: int) -> None:
+        super().__init__()
+        self.axes = config.axes
+        pairs = d_head // (2 * len(config.axes))
+        self.register_buffer("frequency", config.base ** (-torch.arange(pairs) / pairs), persistent=False)
+
+    def forward(self, batch: Batch, axes: Mapping[str, tuple[str, ...]]) -> tuple[Tensor, Tensor]:
+        """axes: those of each field. Returns cosines and sines, each (b, 1, n, d_head / 2); the first axis has the first pairs."""
+        coordinate = self.frequency.new_zeros(batch.shape.numel(), len(self.axes))
+        for name, tokens in batch.fields.items():
+            for column, axis in enumerate(axes[name]):
+                if axis in self.axes:
+                    coordinate[tokens.index, self.axes.index(axis)] = tokens.position[:, column].to(coordinate.dtype)
+        angle = (coordinate[:, :, None] * self.frequency).flatten(1).unflatten(0, batch.shape)[:, None]
+        return angle.cos(), angle.sin()
+
+
+class Embeddings(nn.Module):
+    """Lifts every field's content and sets it into the rows, with type and position added."""
+
+    def __init__(
+        self,
+        tokenizers: Mapping[str, Tokenizer],
+        transformer: TransformerConfig,
+        config: EmbeddingConfig,
+    ) -> None:
+        """tokenizers: of every field, see `expand`. Raises InputError where a table's size or an axis is not known."""
+        super().__init__()
+        self.config = config
+        d_model = transformer.d_model
+        self.axes = {name: tuple(tokenizer.axes) for name, tokenizer in tokenizers.items()}
+        # Module names must not hold a dot, and the fields of a record of several do.
+        self.lifts = nn.ModuleDict({_key(name): tokenizer.lift(d_model) for name, tokenizer in tokenizers.items()})
+        self.types = nn.ParameterDict(
+            {_key(name): torch.empty(d_model).normal_(std=0.02) for name in tokenizers} if config.types else {}
+        )
+        rotary_axes = transformer.rotary.axes if transformer.rotary else ()
+        self.placed = config.positions
+        if self.placed is None:
+            rest = {axes: None for axes in self.axes.values() if axes and not set(axes) <= set(rotary_axes)}
+            self.placed = [PositionConfig(axes, "joint") for axes in rest]
+        self._check_axes([*(axis for position in self.placed for axis in position.axes), *rotary_axes])
+        self.positions = nn.ModuleList(_positions(position, tokenizers, d_model) for position in self.placed)
+        self.rotary = Rotary(transformer.rotary, transformer.head_width) if transformer.rotary else None
+        self.norm = make_norm(transformer.norm, d_model, transformer) if config.norm else nn.Identity()
+
+    def _check_axes(self, named: Sequence[str]) -> None:
+        known = {axis: None for axes in self.axes.values() for axis in axes}
+        for axis in named:
+            if axis not in known:
+                raise InputError(f"no field has the axis {axis!r} that positions name; there are {', '.join(known) or 'none'}")
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The tokens of a batch in their rows, (b, n, d); 0 at padding."""
+        vectors = [self._tokens(name, tokens) for name, tokens in batch.fields.items()]
+        index = torch.cat([tokens.index for tokens in batch.fields.values()])
+        vectors = self.norm(torch.cat(vectors))
+        vectors = F.dropout(vectors, self.config.dropout, self.training)
+        rows = vectors.new_zeros(batch.shape.numel(), vectors.shape[1])
+        return rows.index_copy(0, index, vectors).unflatten(0, batch.shape)
+
+    def rotation(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines for rotary attention, None without it."""
+        return None if self.rotary is None else self.rotary(batch, self.axes)
+
+    def _tokens(self, name: str, tokens: FieldTokens) -> Tensor:
+        vectors = self.lifts[_key(name)](tokens.content, tokens.extents)
+        if self.config.scale:
+            vectors = vectors * math.sqrt(vectors.shape[1])
+        if self.config.types:
+            vectors = vectors + self.types[_key(name)]
+        axes = self.axes[name]
+        for config, positions in zip(self.placed, self.positions, strict=True):
+            if set(config.axes) <= set(axes):
+                columns = [axes.index(axis) for axis in config.axes]
+                self._check_reach(name, tokens, columns, positions)
+                position = tokens.position if columns == list(range(len(axes))) else tokens.position[:, columns]
+                vectors = vectors + positions(position)
+        return vectors
+
+    def _check_reach(self, name: str, tokens: FieldTokens, columns: Sequence[int], positions: nn.Module) -> None:
+        for column, size in zip(columns, positions.sizes, strict=False):
+            if tokens.reach and tokens.reach[column] >= size:
+                axis = self.axes[name][column]
+                raise InputError(
+                    f"field {name!r} reaches {axis} {tokens.reach[column]:.0f}, but the learned positions hold {size} "
+                    f"(0 to {size - 1}); cut the data shorter, give positions.sizes, or use sinusoidal or rotary positions"
+                )
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")
+
+
+def _positions(config: PositionConfig, tokenizers: Mapping[str, Tokenizer], d_model: int) -> nn.Module:
+    """The module of a position config; sizes that it leaves out are those of the tokenizers."""
+    if config.scheme == "sinusoidal":
+        return SinusoidalPositions(config, d_model)
+    sizes = config.sizes
+    if sizes is None:
+        known = [
+            [tokenizer.sizes[axis] for tokenizer in tokenizers.values() if axis in tokenizer.sizes] for axis in config.axes
+        ]
+        for axis, found in zip(config.axes, known, strict=True):
+            if not found:
+                raise InputError(
+                    f"learned positions on the axis {axis!r} need its size, which no tokenizer tells; "
+                    f"give positions.sizes, or use sinusoidal or rotary positions"
+                )
+        sizes = tuple(max(found) for found in known)
+    return (LearnedPositions if config.scheme == "learned" else JointPositions)(sizes, d_model)

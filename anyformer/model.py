@@ -1,0 +1,127 @@
+"""Token sets in, hidden vectors out: embeddings, the visibility rule and the shared transformer in one module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anyformer.attention import Cache, RelationBias, Sight, visible
+from anyformer.embeddings import EmbeddingConfig, Embeddings
+from anyformer.errors import InputError
+from anyformer.tokens import Batch, Layout, Tokenizer, expand
+from anyformer.transformer import Context, Transformer, TransformerConfig
+
+
+class Anyformer(nn.Module):
+    """One transformer for any fields: an encoder, a decoder or a prefix-LM, as the order of the tokens says.
+
+    With `encoder`, a second stack reads the conditions, and the first attends to it (Vaswani et al. 2017); both share the
+    embeddings.
+    """
+
+    def __init__(
+        self,
+        tokenizers: Mapping[str, Tokenizer],
+        transformer: TransformerConfig,
+        embedding: EmbeddingConfig = EmbeddingConfig(),
+        encoder: TransformerConfig | None = None,
+        sees: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """
+        tokenizers: of every field; a batch is collated with the same ones.
+        sees: the fields that the tokens of a field may look at; fields not named here see everything.
+        Raises InputError where the parts do not fit together.
+        """
+        super().__init__()
+        self.tokenizers = expand(tokenizers)
+        self.embeddings = Embeddings(self.tokenizers, transformer, embedding)
+        self.transformer = Transformer(transformer)
+        self.encoder = None
+        if encoder is not None:
+            if encoder.d_model != transformer.d_model:
+                raise InputError(f"encoder.d_model must be the decoder's {transformer.d_model}, got {encoder.d_model}")
+            if not transformer.cross_attention:
+                raise InputError("with an encoder the transformer needs cross_attention: true")
+            self.encoder = Transformer(encoder)
+        n_relations = sum(tokenizer.n_relations for tokenizer in self.tokenizers.values())
+        self.relation_bias = RelationBias(n_relations, transformer.n_heads) if n_relations else None
+        self.register_buffer("sees", None if sees is None else _matrix(sees, list(self.tokenizers)), persistent=False)
+
+    def forward(self, batch: Batch, conditions: Batch | None = None, cache: Cache | None = None) -> Tensor:
+        """
+        batch: the tokens, collated with this model's tokenizers; with a cache, those that are new.
+        conditions: what the encoder reads, the same samples under the same segment numbers; with a cache, given once.
+        cache: filled and used where given, for inference.
+
+        Returns (rows, length, d) hidden vectors, 0 at padding. `Batch.by_field` takes them apart.
+        """
+        memory, memory_sight = None, Sight()
+        if self.transformer.config.cross_attention:
+            memory, memory_sight = self._memory(batch, conditions, cache)
+        keys = batch.layout if cache is None else cache.admit(batch)
+        context = Context(
+            sight=self._sight(batch, keys, cache),
+            rotation=self.embeddings.rotation(batch),
+            memory=memory,
+            memory_sight=memory_sight,
+            cache=cache,
+            segment=None if batch.one_per_row else batch.layout.segment,
+        )
+        return self._run(self.transformer, batch, context)
+
+    def encode(self, conditions: Batch) -> Tensor:
+        """The encoder's hidden vectors of the conditions, (rows, length, d), 0 at padding."""
+        context = Context(
+            sight=self._sight(conditions, conditions.layout),
+            rotation=self.embeddings.rotation(conditions),
+            segment=None if conditions.one_per_row else conditions.layout.segment,
+        )
+        return self._run(self.encoder, conditions, context)
+
+    def _run(self, stack: Transformer, batch: Batch, context: Context) -> Tensor:
+        hidden = stack(self.embeddings(batch), context)
+        return hidden.masked_fill((batch.layout.segment == 0)[:, :, None], 0.0) if batch.padded else hidden
+
+    def _memory(self, batch: Batch, conditions: Batch | None, cache: Cache | None) -> tuple[Tensor | None, Sight]:
+        """The encoder's output (None where the cache has its keys and values), and what the queries see of it."""
+        if conditions is not None:
+            memory, layout = self.encode(conditions), conditions.layout
+            if cache is not None:
+                cache.memory_layout = layout
+        elif cache is not None and cache.memory_layout is not None:
+            memory, layout = None, cache.memory_layout
+        else:
+            raise ValueError("a model with cross-attention needs conditions, at least in the first call with a cache")
+        # A condition stands at order 0 for the decoder whatever its order in its own stack.
+        layout = layout._replace(order=torch.zeros_like(layout.order))
+        return memory, Sight(visible(batch.layout, layout, self.sees)[:, None])
+
+    def _sight(self, batch: Batch, keys: Layout, cache: Cache | None = None) -> Sight:
+        """The rule for self-attention: one of its two fast forms where the host knows that it comes down to them."""
+        if self.sees is None and batch.relation is None:
+            if cache is None or len(cache) == batch.shape[1]:
+                if batch.kind != "dense":
+                    return Sight(causal=batch.kind == "causal")
+            elif cache.all_visible_to(batch):
+                return Sight()
+        relation = batch.relation
+        if relation is not None:
+            # A record's relations come whole in one call: new tokens have none to the cached ones.
+            relation = F.pad(relation, (keys.segment.shape[1] - batch.shape[1], 0))
+        mask = visible(batch.layout, keys, self.sees, relation)[:, None]
+        if relation is not None:
+            mask = self.relation_bias(relation).masked_fill(~mask, -torch.inf)
+        return Sight(mask)
+
+
+def _matrix(sees: Mapping[str, Sequence[str]], names: Sequence[str]) -> Tensor:
+    """(fields, fields) boolean: whether tokens of the row's field may look at those of the column's."""
+    matrix = torch.ones(len(names), len(names), dtype=torch.bool)
+    for name, seen in sees.items():
+        for unknown in {name, *seen} - set(names):
+            raise InputError(f"sees names the field {unknown!r}, which is not among {', '.join(names)}")
+        matrix[names.index(name)] = torch.tensor([other in seen for other in names])
+    return matrix

@@ -1,0 +1,255 @@
+"""The one shared transformer: a stack of blocks over rows of vectors. It knows sizes, not what the vectors used to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from anyformer.attention import Attention, Cache, NormName, Sight, make_norm
+from anyformer.errors import InputError
+
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+    "silu": F.silu,
+}
+
+
+@dataclass(frozen=True)
+class RotaryConfig:
+    """Rotary positions (RoFormer, Su et al. 2021): queries and keys are turned by angles proportional to their position."""
+
+    axes: tuple[str, ...]
+    """Names of the axes; the pairs of features of a head are divided evenly among them. A field without an axis stands at 0."""
+    base: float = 10_000.0
+    """The slowest pair turns by about 1 / base a place."""
+
+    def __post_init__(self) -> None:
+        if not self.axes:
+            raise InputError("rotary.axes must name at least one axis, got none")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes and choices of the shared transformer."""
+
+    d_model: int = 256
+    """Width of every token vector."""
+    depth: int = 6
+    """Number of blocks."""
+    n_heads: int = 8
+    """Attention heads."""
+    d_head: int | None = None
+    """Width of a head; d_model / n_heads when left out."""
+    n_kv_heads: int | None = None
+    """Heads of keys and values, each shared by n_heads / n_kv_heads heads of queries (grouped-query attention); n_heads when left out."""
+    d_ff: int | None = None
+    """Inner width of the MLP; when left out 4 d_model, or 8/3 d_model (rounded up to a multiple of 8) for a gated one."""
+    activation: Literal["gelu", "gelu_tanh", "relu", "relu2", "silu"] = "gelu"
+    """Of the MLP. gelu is exact, gelu_tanh its approximation, relu2 the square of relu."""
+    gated: bool = False
+    """Whether the MLP multiplies the activation by a second projection (GLU variants, Shazeer 2020)."""
+    norm: NormName = "layernorm"
+    """Kind of the norms."""
+    norm_eps: float = 1e-5
+    """Added to the variance."""
+    norm_affine: bool = True
+    """Whether norms have learned gains (and LayerNorm biases)."""
+    norm_position: Literal["pre", "post"] = "pre"
+    """Before each sublayer (GPT-2, ViT), or after its residual sum (the original transformer, BERT)."""
+    first_norm: bool = False
+    """Whether the vectors are normed before the first block."""
+    final_norm: bool | None = None
+    """Whether the vectors are normed after the last block; when left out, with pre-norm only."""
+    qk_norm: NormName | None = None
+    """Norm over d_head of queries and keys (Henry et al. 2020)."""
+    attention_scale: float | None = None
+    """Factor on the logits of attention; 1 / sqrt(d_head) when left out."""
+    q_bias: bool = True
+    """Whether the projection to queries has a bias."""
+    k_bias: bool = True
+    """Whether the projection to keys has a bias."""
+    v_bias: bool = True
+    """Whether the projection to values has a bias."""
+    o_bias: bool = True
+    """Whether the projection out of attention has a bias."""
+    mlp_bias: bool = True
+    """Whether the projections of the MLP have biases."""
+    rotary: RotaryConfig | None = None
+    """Rotary positions in self-attention."""
+    cross_attention: bool = False
+    """Whether each block also attends to the memory of an encoder, between self-attention and MLP."""
+    dropout: float = 0.0
+    """On what each sublayer adds."""
+    attention_dropout: float = 0.0
+    """On the weights of attention; on a CPU this turns the fast kernel off."""
+    drop_path: float = 0.0
+    """Stochastic depth (Huang et al. 2016): the chance, for each sample, that the last block's sublayers are skipped; it rises from 0 linearly."""
+    layer_scale: float | None = None
+    """Initial value of a learned gain on what each sublayer adds (CaiT, Touvron et al. 2021, 3); none when left out."""
+    init_std: float = 0.02
+    """Standard deviation of the matrices at the start."""
+    zero_output: bool = False
+    """Whether each sublayer's last matrix starts at 0, so that every block starts as the identity."""
+    checkpointing: bool = False
+    """Whether the activations inside a block are computed again in the backward pass: less memory, a third more time."""
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_heads", "depth"):
+            if getattr(self, name) < (name != "depth"):
+                raise InputError(f"{name} must be at least {int(name != 'depth')}, got {getattr(self, name)}")
+        if self.d_head is None and self.d_model % self.n_heads:
+            raise InputError(
+                f"n_heads must divide d_model unless d_head is given, got d_model={self.d_model}, n_heads={self.n_heads}"
+            )
+        if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
+            raise InputError(f"n_kv_heads must divide n_heads, got n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}")
+        for name in ("dropout", "attention_dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.rotary is not None and self.head_width % (2 * len(self.rotary.axes)):
+            raise InputError(
+                f"rotary needs a d_head that is a multiple of {2 * len(self.rotary.axes)} for the axes "
+                f"{', '.join(self.rotary.axes)}, got {self.head_width}"
+            )
+
+    @property
+    def head_width(self) -> int:
+        """d_head as given or computed."""
+        return self.d_head or self.d_model // self.n_heads
+
+    @property
+    def inner_width(self) -> int:
+        """d_ff as given or computed."""
+        return self.d_ff or (-(-self.d_model // 3) * 8 if self.gated else 4 * self.d_model)
+
+
+class Context(NamedTuple):
+    """What all blocks are given beside the vectors, worked out once a batch."""
+
+    sight: Sight
+    """What self-attention sees."""
+    rotation: tuple[Tensor, Tensor] | None = None
+    """Cosines and sines of rotary positions."""
+    memory: Tensor | None = None
+    """(b, m, d), the output of the encoder for cross-attention; None where the cache holds its keys and values."""
+    memory_sight: Sight = Sight()
+    """What cross-attention sees."""
+    cache: Cache | None = None
+    """Keys and values of earlier places."""
+    segment: Tensor | None = None
+    """(b, n), for stochastic depth by sample; None: one sample a row."""
+
+
+class MLP(nn.Module):
+    """Two matrices with an activation between, gated or not."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
+        self.up = nn.Linear(config.d_model, config.inner_width, bias=config.mlp_bias)
+        self.gate = nn.Linear(config.d_model, config.inner_width, bias=config.mlp_bias) if config.gated else None
+        self.down = nn.Linear(config.inner_width, config.d_model, bias=config.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gate is None:
+            return self.down(self.activation(self.up(x)))
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+class Residual(nn.Module):
+    """What stands around every sublayer: norm, dropout, layer scale, stochastic depth and the sum."""
+
+    def __init__(self, config: TransformerConfig, drop_path: float) -> None:
+        super().__init__()
+        self.is_pre = config.norm_position == "pre"
+        self.dropout, self.drop_path = config.dropout, drop_path
+        self.norm = make_norm(config.norm, config.d_model, config)
+        scale = config.layer_scale
+        self.scale = None if scale is None else nn.Parameter(torch.full((config.d_model,), scale))
+
+    def before(self, x: Tensor) -> Tensor:
+        """What the sublayer is given."""
+        return self.norm(x) if self.is_pre else x
+
+    def after(self, x: Tensor, update: Tensor, segment: Tensor | None) -> Tensor:
+        """x with the sublayer's update, each (b, n, d)."""
+        if self.training and self.dropout:
+            update = F.dropout(update, self.dropout)
+        if self.scale is not None:
+            update = update * self.scale
+        if self.training and self.drop_path:
+            update = update * self._kept(x, segment)
+        return x + update if self.is_pre else self.norm(x + update)
+
+    def _kept(self, x: Tensor, segment: Tensor | None) -> Tensor:
+        """Drawn for each sample: 0, or what keeps the expectation. (b, n or 1, 1)"""
+        # A row of n places holds at most n samples, so the draw needs no word from the device.
+        kept = x.new_empty(x.shape[0], 1 if segment is None else x.shape[1] + 1).bernoulli_(1 - self.drop_path)
+        if segment is not None:
+            kept = kept.gather(1, segment)
+        return kept[:, :, None] / (1 - self.drop_path)
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention where there is a memory, and the MLP."""
+
+    def __init__(self, config: TransformerConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.attention, self.attention_residual = Attention(config), Residual(config, drop_path)
+        if config.cross_attention:
+            self.cross, self.cross_residual = Attention(config), Residual(config, drop_path)
+        self.mlp, self.mlp_residual = MLP(config), Residual(config, drop_path)
+
+    def forward(self, x: Tensor, context: Context, layer: int) -> Tensor:
+        """x: (b, n, d). Returns (b, n, d)."""
+        segment, cache = context.segment, context.cache
+        update = self.attention(self.attention_residual.before(x), context.sight, context.rotation, cache, layer)
+        x = self.attention_residual.after(x, update, segment)
+        if hasattr(self, "cross"):
+            before = self.cross_residual.before(x)
+            update = self.cross.cross(before, context.memory, context.memory_sight, cache, layer)
+            x = self.cross_residual.after(x, update, segment)
+        return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x)), segment)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks, with norms before and after it where the config asks for them."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        last = max(config.depth - 1, 1)
+        self.blocks = nn.ModuleList(Block(config, config.drop_path * i / last) for i in range(config.depth))
+        has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm
+        self.first_norm = make_norm(config.norm, config.d_model, config) if config.first_norm else nn.Identity()
+        self.final_norm = make_norm(config.norm, config.d_model, config) if has_final else nn.Identity()
+        self.apply(self._initialize)
+        if config.zero_output:
+            for name, parameter in self.named_parameters():
+                if name.endswith((".o.weight", ".down.weight")):
+                    nn.init.zeros_(parameter)
+
+    def _initialize(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=self.config.init_std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """x: (b, n, d), 0 at padding. Returns (b, n, d)."""
+        x = self.first_norm(x)
+        for layer, block in enumerate(self.blocks):
+            if self.config.checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, context, layer, use_reentrant=False)
+            else:
+                x = block(x, context, layer)
+        return self.final_norm(x)
