@@ -279,11 +279,13 @@ def pack(lengths: Sequence[int] | Sequence[Sequence[int]], budget: int | Sequenc
     >>> pack([5, 3, 2, 4], 7)
     [0, 1, 0, 1]
     """
+    if not len(lengths):
+        return []
     sizes = np.asarray(lengths, dtype=np.int64).reshape(len(lengths), -1)
     budgets = np.broadcast_to(np.asarray(budget, dtype=np.int64), (sizes.shape[1],))
     rows = np.zeros(len(sizes), dtype=np.int64)
     room = np.empty((0, len(budgets)), dtype=np.int64)
-    for i in np.argsort(-sizes.max(1, initial=0), kind="stable"):
+    for i in np.argsort(-sizes.max(1), kind="stable"):
         if (sizes[i] > budgets).any():
             raise ValueError(f"sample {i} has {sizes[i].tolist()} tokens, more than the {budgets.tolist()} of a row")
         fits = np.flatnonzero((room >= sizes[i]).all(1))
@@ -308,7 +310,8 @@ def collate(
     tokenizers: one for every field that can occur (see `expand`); their sequence numbers the fields.
     rows: the row of each sample (see `pack`); one sample a row by default. Samples of a row keep their sequence.
     length: of the rows; that of the fullest by default.
-    Raises InputError for a field without a tokenizer, ValueError if a row is fuller than `length`.
+    Raises InputError for a field without a tokenizer, ValueError if a row is fuller than `length` or a relation is not
+    one of its tokenizer's.
     """
     for sample in samples:
         if unknown := sample.keys() - tokenizers.keys():
@@ -358,7 +361,7 @@ def collate(
             position=position,
             index=torch.from_numpy(place[start : start + counts[name]]),
             sample=torch.from_numpy(owner.astype(np.int64)),
-            extents=tuple(tokens.extent for tokens in every if len(tokens)),
+            extents=tuple(tokens.extent for tokens in every if len(tokens.content)),
             reach=tuple(position.amax(0).tolist()) if len(position) else (),
         )
         start += counts[name]
@@ -381,7 +384,7 @@ def collate(
         kind=kind,
         one_per_row=one_per_row,
         padded=padded,
-        orders=(int(order.min(initial=0)), int(order.max(initial=0))),
+        orders=(int(order.min()), int(order.max())) if len(order) else (0, 0),
         relation=relation,
     )
 
@@ -395,13 +398,17 @@ def _ranks(owner: np.ndarray, position: np.ndarray) -> np.ndarray:
 
 def _relations(parts: dict, fields: dict[str, FieldTokens], tokenizers: Mapping, shape: tuple[int, int]) -> Tensor | None:
     """The relation of every pair of places of a row; None where no tokenizer has relations."""
-    if not any(tokenizer.n_relations for tokenizer in tokenizers.values()):
+    related = any(tokens.relation is not None for every, _, _ in parts.values() for tokens in every)
+    if not related and not any(tokenizer.n_relations for tokenizer in tokenizers.values()):
         return None
     dense, first = torch.zeros(*shape, shape[1], dtype=torch.int64), 1
     for name, (every, _, _) in parts.items():
         places = fields[name].index.split([len(tokens) for tokens in every])
         for tokens, place in zip(every, places, strict=True):
             if tokens.relation is not None and len(tokens):
+                lowest, highest, n = *map(int, tokens.relation.aminmax()), tokenizers[name].n_relations
+                if lowest < UNSEEN or highest >= n:
+                    raise ValueError(f"relations of field {name!r} must be {UNSEEN} to {n - 1}, got {lowest} to {highest}")
                 row, column = int(place[0]) // shape[1], place % shape[1]
                 known = tokens.relation + first
                 dense[row, column[:, None], column] = torch.where(tokens.relation == UNSEEN, UNSEEN, known)
