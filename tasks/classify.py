@@ -1,0 +1,307 @@
+"""Classification: any fields in, one category out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    BinaryAUROC,
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+
+from anyformer.data import Source
+from anyformer.embeddings import EmbeddingConfig
+from anyformer.errors import InputError
+from anyformer.model import Anyformer
+from anyformer.tasks.optimization import OptimizerConfig
+from anyformer.tasks.task import Chopper, Examples, Task
+from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, collate, expand
+from anyformer.transformer import TransformerConfig
+
+OWN_FIELDS = ("class", "register")
+"""Fields that the task adds to every sample."""
+
+
+@dataclass(frozen=True)
+class ClassifyChopper(Chopper):
+    """Records to (sample, class index) and batches of them."""
+
+    target: str
+    """The column with the label."""
+    classes: tuple[str, ...]
+    own: Mapping[str, LearnedTokens]
+    """Class and register tokens, added to every sample."""
+
+    def __call__(
+        self, record: Mapping[str, Any], random: np.random.Generator | None = None, labelled: bool = True
+    ) -> tuple[Sample, int]:
+        # All tokens stand at order 0: everything sees everything.
+        sample = {name: tokens.at(0) for name, tokens in self.encode(record, random).items()}
+        sample |= {name: tokenizer.encode() for name, tokenizer in self.own.items()}
+        return sample, self._index(record) if labelled else 0
+
+    def _index(self, record: Mapping[str, Any]) -> int:
+        label = record.get(self.target)
+        if label is None:
+            raise InputError(f"field {self.target!r} must hold the label, but it is missing or empty")
+        try:
+            return self.classes.index(str(label))
+        except ValueError:
+            known = ", ".join(self.classes[:20]) + (", ..." if len(self.classes) > 20 else "")
+            raise InputError(
+                f"field {self.target!r}: the label {str(label)!r} was not seen in training; the classes are {known}"
+            ) from None
+
+    def count(self, record: Mapping[str, Any]) -> int:
+        return super().count(record) + sum(tokenizer.n for tokenizer in self.own.values())
+
+    def collate(self, items: Sequence[tuple[Sample, int]], rows: Sequence[int] | None = None) -> Examples:
+        tokens = collate([sample for sample, _ in items], expand({**self.tokenizers, **self.own}), rows)
+        return Examples(tokens, torch.tensor([index for _, index in items], dtype=torch.int64))
+
+
+class Pool(nn.Module):
+    """One vector a sample out of its tokens: those of a class token, their mean, or a mean by learned attention.
+
+    Attention is a softmax over one score a token (SeqPool, Hassani et al. 2021, 3.2).
+    """
+
+    def __init__(self, read: str, names: Sequence[str], d_model: int) -> None:
+        super().__init__()
+        self.read, self.names = read, list(names)
+        self.score = nn.Linear(d_model, 1) if read == "attention" else None
+
+    def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """hidden: (rows, length, d). Returns (samples, d)."""
+        hidden = hidden.flatten(0, 1)
+        if self.read == "class":
+            return hidden[batch.fields["class"].index]
+        parts = [batch.fields[name] for name in self.names]
+        sample = torch.cat([tokens.sample for tokens in parts])
+        vectors = hidden[torch.cat([tokens.index for tokens in parts])]
+        weight = vectors.new_ones(len(vectors), 1)
+        if self.score is not None:
+            # Scores are bounded by their greatest in the batch's sample, as any softmax is.
+            score = self.score(vectors)
+            greatest = score.new_full((batch.n_samples,), -torch.inf)
+            greatest = greatest.scatter_reduce(0, sample, score.detach().squeeze(1), "amax")
+            weight = (score - greatest[sample, None]).exp()
+        total = weight.new_zeros(batch.n_samples, 1).index_add(0, sample, weight)
+        pooled = vectors.new_zeros(batch.n_samples, vectors.shape[1]).index_add(0, sample, vectors * weight)
+        return pooled / total
+
+
+class Classify(Task):
+    """Classifies samples of any fields."""
+
+    def __init__(
+        self,
+        tokenizers: dict[str, Tokenizer],
+        transformer: TransformerConfig = TransformerConfig(),
+        embedding: EmbeddingConfig = EmbeddingConfig(),
+        optimizer: OptimizerConfig = OptimizerConfig(),
+        target: str = "label",
+        classes: list[str] | None = None,
+        read: Literal["class", "mean", "attention"] = "class",
+        place_class: bool = False,
+        n_registers: int = 0,
+        pool_norm: bool = False,
+        head_dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        class_weights: list[float] | Literal["balanced"] | None = None,
+        sees: dict[str, list[str]] | None = None,
+    ) -> None:
+        """
+        Args:
+            tokenizers: of each input field, by the name of its column.
+            transformer: sizes of the shared transformer.
+            embedding: how content, type and position become a token.
+            optimizer: the optimiser and its learning rate over the run.
+            target: the column with the label.
+            classes: names of the classes; the labels of the training part, sorted, when left out.
+            read: what the head reads: a class token, the mean of the fields' tokens, or their mean by learned attention.
+            place_class: whether class and register tokens have a position embedding of their own.
+            n_registers: register tokens (Darcet et al. 2024), which take part and are not read.
+            pool_norm: whether the vector that the head reads is normed (then final_norm is usually off).
+            head_dropout: on the vector that the head reads.
+            label_smoothing: mass taken from the right class and spread over all.
+            class_weights: of each class in the loss; balanced: so that all classes weigh the same in sum.
+            sees: the fields that the tokens of a field may look at; fields not named see everything.
+        """
+        super().__init__(tokenizers, transformer, embedding, optimizer)
+        if taken := set(OWN_FIELDS) & tokenizers.keys():
+            raise InputError(f"tokenizers: the name {min(taken)!r} is taken by the task's own tokens; choose another")
+        if target in tokenizers:
+            raise InputError(f"target: the column {target!r} is also an input; a model would only copy it")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        self.target, self.read, self.sees = target, read, sees
+        self.classes = None if classes is None else [str(name) for name in classes]
+        self.class_weights, self.label_smoothing = class_weights, label_smoothing
+        self.place_class, self.n_registers = place_class, n_registers
+        self.pool_norm, self.head_dropout = pool_norm, head_dropout
+        self.head: nn.Module | None = None
+
+    @property
+    def metric(self) -> tuple[str, str]:
+        return "val/accuracy", "max"
+
+    @property
+    def own_tokens(self) -> dict[str, LearnedTokens]:
+        """The class and register tokens that every sample gets."""
+        counts = {"class": int(self.read == "class"), "register": self.n_registers}
+        return {name: LearnedTokens(n, self.place_class) for name, n in counts.items() if n}
+
+    def learn(self, source: Source) -> None:
+        self.tokenizers = {
+            name: tokenizer
+            if type(tokenizer).fit is Tokenizer.fit
+            else tokenizer.fit([source[i].get(name) for i in range(len(source))])
+            for name, tokenizer in self.tokenizers.items()
+        }
+        labels = [str(label) for label in source.column(self.target) if label is not None]
+        if self.classes is None:
+            # Numbers in the sequence of numbers, names in the alphabet's.
+            found = set(labels)
+            self.classes = sorted(found, key=int if all(label.lstrip("-").isdigit() for label in found) else str)
+        if len(self.classes) < 2:
+            raise InputError(f"column {self.target!r} must hold at least two classes, got {self.classes}")
+        if self.class_weights == "balanced":
+            counts = {name: max(labels.count(name), 1) for name in self.classes}
+            self.class_weights = [len(labels) / (len(self.classes) * counts[name]) for name in self.classes]
+
+    def build(self) -> None:
+        if self.classes is None:
+            raise InputError("the classes are not known yet: give classes, or fit to data")
+        if isinstance(self.class_weights, list) and len(self.class_weights) != len(self.classes):
+            raise InputError(
+                f"class_weights must have a number for each of the {len(self.classes)} classes, got {len(self.class_weights)}"
+            )
+        fields = {**self.tokenizers, **self.own_tokens}
+        self.model = Anyformer(fields, self.transformer, self.embedding, sees=self.sees)
+        d_model = self.transformer.d_model
+        self.pool = Pool(self.read, list(expand(self.tokenizers)), d_model)
+        head = nn.Linear(d_model, len(self.classes))
+        nn.init.trunc_normal_(head.weight, std=self.transformer.init_std)
+        nn.init.zeros_(head.bias)
+        norm = nn.LayerNorm(d_model, eps=self.transformer.norm_eps) if self.pool_norm else nn.Identity()
+        self.head = nn.Sequential(norm, nn.Dropout(self.head_dropout), head)
+        weights = None if self.class_weights is None else torch.tensor(self.class_weights, dtype=torch.float32)
+        self.register_buffer("loss_weights", weights, persistent=False)
+        self.metrics = nn.ModuleDict({"val": self._metrics("val"), "test": self._metrics("test")})
+        self.confusion: Tensor | None = None
+
+    def _metrics(self, stage: str) -> MetricCollection:
+        n = len(self.classes)
+        metrics = {
+            "accuracy": MulticlassAccuracy(n, average="micro"),
+            "f1": MulticlassF1Score(n, average="macro"),
+            "confusion": MulticlassConfusionMatrix(n),
+        }
+        if n > 5:
+            metrics["top5"] = MulticlassAccuracy(n, top_k=5, average="micro")
+        if n == 2:
+            metrics["auroc"] = BinaryAUROC()
+        return MetricCollection(metrics, prefix=f"{stage}/", compute_groups=False)
+
+    def chopper(self, training: bool) -> ClassifyChopper:
+        return ClassifyChopper(self.tokenizers, self.target, tuple(self.classes), self.own_tokens)
+
+    def forward(self, tokens: Batch) -> Tensor:
+        """Logits of every sample, (b, classes)."""
+        return self.head(self.pool(self.model(tokens), tokens))
+
+    def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:
+        return self._loss(self(batch.tokens), batch.target, self.label_smoothing)
+
+    def _loss(self, logits: Tensor, target: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+        loss = F.cross_entropy(logits.float(), target, self.loss_weights, reduction="sum", label_smoothing=smoothing)
+        weights = torch.ones_like(target, dtype=loss.dtype) if self.loss_weights is None else self.loss_weights[target]
+        return loss, weights.sum()
+
+    def validation_step(self, batch: Examples, batch_index: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Examples, batch_index: int) -> None:
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Examples, stage: str) -> None:
+        logits = self(batch.tokens)
+        loss, n_targets = self._loss(logits, batch.target)
+        self.log(f"{stage}/loss", loss / n_targets, on_epoch=True, batch_size=len(batch.target), sync_dist=True)
+        metrics = self.metrics[stage]
+        for name, metric in metrics.items(keep_base=True):
+            metric.update(logits.softmax(-1)[:, 1] if name == "auroc" else logits, batch.target)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+        super().on_validation_epoch_end()
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def _report(self, stage: str) -> None:
+        values = self.metrics[stage].compute()
+        self.confusion = values.pop(f"{stage}/confusion").cpu()
+        self.log_dict(values, prog_bar=True)
+        self.metrics[stage].reset()
+
+    @torch.inference_mode()
+    def predict(self, records: Sequence[Mapping[str, Any]], batch_size: int = 64) -> list[dict[str, Any]]:
+        """The classes of records with their probabilities, likeliest first.
+
+        records: dicts of fields, a value being whatever its tokenizer takes (a path, an array, a string).
+        Returns for each `{"label": str, "probabilities": {class: float}}`. Raises InputError for a record it cannot use.
+        """
+        chopper, results = self.chopper(training=False), []
+        self.eval()
+        for start in range(0, len(records), batch_size):
+            items = [chopper(record, labelled=False) for record in records[start : start + batch_size]]
+            probabilities = self(chopper.collate(items).tokens.to(self.device)).float().softmax(-1).cpu()
+            for row in probabilities:
+                order = row.argsort(descending=True).tolist()
+                by_class = {self.classes[i]: row[i].item() for i in order}
+                results.append({"label": self.classes[order[0]], "probabilities": by_class})
+        return results
+
+    def render(self, result: Mapping[str, Any]) -> str:
+        top = list(result["probabilities"].items())[:5]
+        width = max(len(name) for name, _ in top)
+        return "\n".join(f"{name:<{width}}  {value:6.1%}" for name, value in top)
+
+    def arguments(self) -> dict[str, Any]:
+        names = (
+            "tokenizers", "transformer", "embedding", "optimizer", "target", "classes", "read", "place_class", "n_registers",
+            "pool_norm", "head_dropout", "label_smoothing", "class_weights", "sees",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    def draw(self, folder: Path) -> None:
+        """Draw the confusion matrix of the last evaluation as `confusion.png`."""
+        if self.confusion is None:
+            return
+        from matplotlib.figure import Figure
+
+        n = len(self.classes)
+        side = min(2.5 + 0.45 * n, 16)
+        figure = Figure(figsize=(side, side), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(self.confusion / self.confusion.sum(1, keepdim=True).clamp(min=1), cmap="Blues", vmin=0, vmax=1)
+        axes.set(xlabel="predicted", ylabel="true", xticks=range(n), yticks=range(n))
+        axes.set_xticklabels(self.classes, rotation=90 if max(map(len, self.classes)) > 2 else 0)
+        axes.set_yticklabels(self.classes)
+        if n <= 30:
+            for i, j in self.confusion.nonzero().tolist():
+                shade = self.confusion[i, j] / self.confusion[i].sum()
+                axes.text(j, i, int(self.confusion[i, j]), ha="center", va="center", color="white" if shade > 0.5 else "black")
+        figure.savefig(folder / "confusion.png", dpi=100)

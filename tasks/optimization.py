@@ -1,0 +1,193 @@
+"""Optimisers by name, which parameters decay, the learning rate over the run, and Muon."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from anyformer.errors import InputError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser and its learning rate over the run."""
+
+    name: str = "adamw"
+    """adamw (fused where there is one), muon, or any name of timm's list (`timm.optim.list_optimizers()`)."""
+    lr: float = 1e-3
+    """Highest learning rate; for muon that of the matrices."""
+    weight_decay: float = 0.05
+    """Of the weights of linear and convolution layers; norms, biases, embeddings and tables do not decay."""
+    adamw_lr: float = 1e-3
+    """With muon, the learning rate of what is not a matrix inside the transformer, by AdamW."""
+    warmup: float = 0.05
+    """Part of the run over which the learning rate rises from 0, or, from 1 up, that many steps."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How it falls afterwards: to `final` times the highest by half a cosine or a line, or not at all."""
+    final: float = 0.0
+    """Where the fall ends, as a factor on the highest."""
+    hold: float = 0.0
+    """Part of the run, counted from its beginning, during which it does not fall yet."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, used to validate, test and keep the best; none when left out."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the optimiser, by its own names (betas, momentum, ...)."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.adamw_lr <= 0:
+            raise InputError(f"optimizer.lr and optimizer.adamw_lr must be above 0, got {self.lr} and {self.adamw_lr}")
+        if self.warmup < 0:
+            raise InputError(f"optimizer.warmup must not be negative, got {self.warmup}")
+        if not 0 <= self.hold < 1:
+            raise InputError(f"optimizer.hold must be at least 0 and below 1, got {self.hold}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise InputError(f"optimizer.ema must lie between 0 and 1, got {self.ema}")
+
+    def factor(self, step: int, total: int) -> float:
+        """The learning rate at a step (0, 1, ...) of a run of `total` steps, as a factor on the highest.
+
+        >>> config = OptimizerConfig(warmup=2, schedule="linear")
+        >>> [config.factor(step, 6) for step in range(6)]
+        [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+        """
+        warmup = self.warmup if self.warmup >= 1 else math.ceil(self.warmup * total)
+        if step < warmup:
+            return (step + 1) / warmup
+        if self.schedule == "constant":
+            return 1.0
+        start = max(warmup, self.hold * total)
+        done = min(max(step - start, 0) / max(total - start, 1), 1.0)
+        fall = 1 - done if self.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return self.final + (1 - self.final) * fall
+
+
+def decaying(module: nn.Module) -> set[Tensor]:
+    """The parameters that decay: weights of linear and convolution layers."""
+    layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return {layer.weight for layer in module.modules() if isinstance(layer, layers)}
+
+
+def make_optimizer(module: nn.Module, trunk: Iterable[nn.Module], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimiser of a config over the parameters of a module that are to be trained.
+
+    trunk: the transformer stacks within the module, whose matrices are Muon's; all else is AdamW's.
+    Raises InputError for a name or an option that does not exist.
+    """
+    weights = decaying(module)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices = set()
+    if config.name == "muon":
+        matrices = {parameter for stack in trunk for parameter in decaying(stack) if parameter.requires_grad}
+    groups = [
+        {"params": [p for p in trained if p in matrices], "weight_decay": config.weight_decay, "lr": config.lr},
+        {"params": [p for p in trained if p in weights - matrices], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p not in weights], "weight_decay": 0.0},
+    ]
+    other_lr = config.adamw_lr if config.name == "muon" else config.lr
+    groups = [{"lr": other_lr} | group for group in groups if group["params"]]
+    try:
+        if config.name == "muon":
+            return Muon(groups, matrices, **config.options)
+        if config.name == "adamw":
+            return torch.optim.AdamW(groups, **({"fused": True} | config.options))
+        from timm.optim import create_optimizer_v2
+
+        return create_optimizer_v2(groups, opt=config.name, lr=config.lr, **config.options)
+    except TypeError as error:
+        raise InputError(f"optimizer.options do not fit {config.name}: {error}") from None
+    except ValueError as error:
+        raise InputError(f"optimizer.name {config.name!r} cannot be used: {error}") from None
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised by Newton-Schulz steps (Jordan et al. 2024) for matrices, AdamW for everything else.
+
+    The steps run in float32 on a CPU, where bfloat16 is slow, and in bfloat16 on a GPU; matrices of one shape go through
+    them together. An update is scaled by sqrt(max(1, rows / columns)), as its authors do.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        matrices: set[Tensor],
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        steps: int = 5,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+    ) -> None:
+        """groups: each with lr and weight_decay, and either matrices only or none of them."""
+        defaults = {"momentum": momentum, "nesterov": nesterov, "steps": steps}
+        super().__init__([{**group, "adamw": group["params"][0] not in matrices} for group in groups], defaults)
+        rest = [group for group in self.param_groups if group["adamw"]]
+        self._adamw = torch.optim.AdamW(rest, betas=tuple(betas), eps=eps, fused=True) if rest else None
+        self._link()
+
+    def _link(self) -> None:
+        """One list of groups and one state for both, so that schedulers and checkpoints see a single optimiser."""
+        if self._adamw is not None:
+            theirs = iter(self._adamw.param_groups)
+            self.param_groups = [next(theirs) | group if group["adamw"] else group for group in self.param_groups]
+            self._adamw.param_groups = [group for group in self.param_groups if group["adamw"]]
+            self._adamw.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._link()
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self._adamw is not None:
+            self._adamw.step()
+        for group in self.param_groups:
+            if not group["adamw"]:
+                self._step(group)
+        return loss
+
+    def _step(self, group: dict[str, Any]) -> None:
+        alike = defaultdict(list)
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                alike[parameter.flatten(1).shape].append(parameter)
+        for (rows, columns), parameters in alike.items():
+            updates = []
+            for parameter in parameters:
+                state = self.state[parameter]
+                if not state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                average = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+                update = parameter.grad.lerp(average, group["momentum"]) if group["nesterov"] else average
+                updates.append(update.flatten(1))
+            updates = orthogonalize(torch.stack(updates), group["steps"])
+            scale = group["lr"] * max(1, rows / columns) ** 0.5
+            for parameter, update in zip(parameters, updates, strict=True):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update.view_as(parameter), alpha=-scale)
+
+
+def orthogonalize(x: Tensor, steps: int = 5) -> Tensor:
+    """Matrices with the singular vectors of x and singular values near 1, by a quintic Newton-Schulz iteration.
+
+    x: (matrices, rows, columns). Returns the same shape. The coefficients are those of Jordan et al. 2024: singular values
+    end between about 0.7 and 1.2, which is near enough and takes fewer steps than going to 1.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    out = x.bfloat16() if x.is_cuda else x.float()
+    transposed = out.shape[1] > out.shape[2]
+    if transposed:
+        out = out.mT
+    out = out / (out.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = out @ out.mT
+        out = a * out + (b * gram + c * gram @ gram) @ out
+    return (out.mT if transposed else out).to(x.dtype)

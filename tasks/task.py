@@ -1,0 +1,280 @@
+"""What all tasks share: one way from records to a loss, the optimiser's step, moving-average weights, and what is kept.
+
+A task owns its tokenizers and the model, and lends data workers a `Chopper`. Losses are sums: they are divided by the
+number of targets of the whole optimiser step, accumulated batches and other ranks included, so that 1 x 8 samples and
+4 x 2 give the same gradient (DESIGN: idea 4).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from anyformer.data import Source
+from anyformer.embeddings import EmbeddingConfig
+from anyformer.errors import InputError
+from anyformer.model import Anyformer
+from anyformer.tasks.optimization import OptimizerConfig, make_optimizer
+from anyformer.tokens import Batch, Sample, Tokenizer
+from anyformer.transformer import TransformerConfig
+
+
+@dataclass
+class Examples:
+    """A batch of a task: the tokens, what is to be predicted, and where the samples come from."""
+
+    tokens: Batch
+    target: Tensor
+    """(b,) or whatever shape the task predicts"""
+    samples: tuple[str, ...] = ()
+    """Names of the records, for messages."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Examples:
+        target = self.target.to(device, non_blocking=non_blocking)
+        return Examples(self.tokens.to(device, non_blocking), target, self.samples)
+
+    def pin_memory(self) -> Examples:
+        return Examples(self.tokens.pin_memory(), self.target.pin_memory(), self.samples)
+
+
+@dataclass(frozen=True)
+class Chopper(ABC):
+    """Turns records into items and items into batches, in the data workers; it holds plain values only."""
+
+    tokenizers: Mapping[str, Tokenizer]
+    """Of the fields that come from the record."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The fields whose strings name files."""
+        return tuple(name for name, tokenizer in self.tokenizers.items() if tokenizer.reads_files)
+
+    @abstractmethod
+    def __call__(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> Any:
+        """One item. Raises InputError, with the field's name, for a record that cannot be used."""
+
+    @abstractmethod
+    def collate(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> Examples:
+        """A batch of items; `rows` as in `tokens.collate`."""
+
+    def encode(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> Sample:
+        """The token sets of the fields that the record has."""
+        sample: Sample = {}
+        for name, tokenizer in self.tokenizers.items():
+            if record.get(name) is None:
+                continue
+            try:
+                tokens = tokenizer.encode(record[name], random)
+            except InputError as error:
+                raise InputError(f"field {name!r}: {error}") from error
+            sample |= {f"{name}.{part}": t for part, t in tokens.items()} if isinstance(tokens, dict) else {name: tokens}
+        if not sample:
+            raise InputError(f"a record must have one of the fields {', '.join(self.tokenizers)}; it has {', '.join(record)}")
+        return sample
+
+    def count(self, record: Mapping[str, Any]) -> int:
+        """The number of tokens that the record's fields come to, from headers where formats have them."""
+        return sum(t.count(record[name]) for name, t in self.tokenizers.items() if record.get(name) is not None)
+
+
+class Task(lightning.LightningModule, ABC):
+    """A Lightning module whose model is one shared transformer over any fields."""
+
+    def __init__(
+        self,
+        tokenizers: dict[str, Tokenizer],
+        transformer: TransformerConfig,
+        embedding: EmbeddingConfig,
+        optimizer: OptimizerConfig,
+    ) -> None:
+        super().__init__()
+        if not tokenizers:
+            raise InputError("tokenizers must name at least one field, got none")
+        self.tokenizers = dict(tokenizers)
+        self.transformer, self.embedding, self.optimizer = transformer, embedding, optimizer
+        self.model: Anyformer | None = None
+        self._n_targets = torch.zeros(())
+        self._recent: tuple[str, ...] = ()
+        self._average: dict[str, Tensor] = {}
+        self._averaged_steps = 0
+
+    # What a task says of itself.
+
+    @property
+    @abstractmethod
+    def metric(self) -> tuple[str, str]:
+        """The metric that chooses the best model, and whether "max" or "min" is best."""
+
+    @abstractmethod
+    def learn(self, source: Source) -> None:
+        """Take what the data decides (classes, vocabularies) from the training records."""
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make the model and the heads, once what the data decides is known."""
+
+    @abstractmethod
+    def chopper(self, training: bool) -> Chopper:
+        """What data workers need to turn records into batches."""
+
+    @abstractmethod
+    def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:
+        """The sum of the losses of a batch, and the number of targets (or sum of their weights) that it is over, both ()."""
+
+    @abstractmethod
+    def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What the model says of records, as plain values."""
+
+    @abstractmethod
+    def render(self, result: Mapping[str, Any]) -> str:
+        """A result of `predict` for the terminal."""
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments that make this task again, with what the data decided filled in."""
+
+    def draw(self, folder: Path) -> None:
+        """Draw pictures of the last evaluation into a run folder."""
+
+    def config(self) -> dict[str, Any]:
+        """The task as plain values, `{"class_path": ..., "init_args": ...}`."""
+        return {"class_path": _path(type(self)), "init_args": plain(self.arguments())}
+
+    # Lightning's side.
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.model is None:
+            self.learn(self.trainer.datamodule.sources["train"])
+
+    def configure_model(self) -> None:
+        if self.model is None:
+            self.build()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        trunk = [stack for stack in (self.model.transformer, self.model.encoder) if stack is not None]
+        optimizer = make_optimizer(self, trunk, self.optimizer)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _lr_factor(self, step: int) -> float:
+        if not self.trainer.num_training_batches or math.isinf(self.trainer.num_training_batches):
+            return 0.0  # The scheduler asks once when it is made, before the length is known: see on_train_start.
+        return self.optimizer.factor(step, self._total_steps())
+
+    def _total_steps(self) -> int:
+        """Optimiser steps of the whole run. Not `trainer.estimated_stepping_batches`, which makes Lightning load the
+        data anew and forget its place on resume."""
+        trainer = self.trainer
+        by_steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
+        by_epochs = math.inf
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            by_epochs = trainer.max_epochs * math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        total = min(by_steps, by_epochs)
+        if math.isinf(total):
+            if self.optimizer.schedule == "constant" and (self.optimizer.warmup >= 1 or self.optimizer.warmup == 0):
+                return 1
+            raise InputError(
+                "the learning rate's schedule needs the length of the run: give trainer.max_epochs or trainer.max_steps, "
+                "or model.optimizer.schedule: constant with a warmup in steps"
+            )
+        return max(int(total), 1)
+
+    def on_train_start(self) -> None:
+        if self.global_step == 0:
+            # Now the length is known: set the first step's learning rate.
+            for schedule in self.trainer.lr_scheduler_configs:
+                for group, base in zip(schedule.scheduler.optimizer.param_groups, schedule.scheduler.base_lrs, strict=True):
+                    group["lr"] = base * self._lr_factor(0)
+        if self.optimizer.ema is not None:
+            start = self._average or {name: p.detach().clone() for name, p in self.named_parameters()}
+            self._average = {name: value.to(self.device) for name, value in start.items()}
+
+    def training_step(self, batch: Examples, batch_index: int) -> Tensor:
+        loss, n_targets = self.loss(batch)
+        self._n_targets = self._n_targets.to(loss.device) + n_targets
+        self._recent = (*self._recent, *batch.samples)
+        mean = loss.detach() / n_targets.clamp(min=1e-9)
+        self.log("train/loss", mean, prog_bar=True, on_step=True, on_epoch=False)
+        # Lightning divides by the number of accumulated batches; the step's gradient is divided by its targets instead.
+        return loss * self.trainer.accumulate_grad_batches
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        n_targets = self._n_targets
+        world = self.trainer.world_size
+        if world > 1:
+            # Ranks have averaged their gradients: world times the mean of the sums is the sum over all.
+            n_targets = self.all_gather(n_targets).sum() / world
+        torch._foreach_mul_(gradients, 1 / n_targets.clamp(min=torch.finfo(torch.float32).tiny))
+        # One number says whether any loss or gradient of the step was not finite.
+        norm = torch.stack(torch._foreach_norm(gradients)).sum()
+        samples, self._recent, self._n_targets = self._recent, (), torch.zeros(())
+        if not torch.isfinite(norm):
+            names = ", ".join(samples[:8]) + (f" and {len(samples) - 8} more" if len(samples) > 8 else "")
+            raise InputError(
+                f"the loss or its gradient is not finite at step {self.global_step}, before the weights were changed; "
+                f"lower model.optimizer.lr or look at the samples: {names or 'unnamed'}"
+            )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self._average:
+            # Early weights are far from the later ones, so the average starts short (as TensorFlow's does).
+            self._averaged_steps += 1
+            decay = min(self.optimizer.ema, self._averaged_steps / (9 + self._averaged_steps))
+            parameters = dict(self.named_parameters())
+            kept = list(self._average.values())
+            torch._foreach_lerp_(kept, [parameters[name].detach() for name in self._average], 1 - decay)
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        """Put the moving average in the place of the weights, or back."""
+        parameters = dict(self.named_parameters())
+        for name, average in self._average.items():
+            held = parameters[name].detach().clone()
+            parameters[name].copy_(average)
+            average.copy_(held)
+
+    def on_validation_epoch_start(self) -> None:
+        self._swap()
+
+    def on_validation_epoch_end(self) -> None:
+        self._swap()
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """The weights to keep and use, on the CPU: the moving average where there is one."""
+        return {name: self._average.get(name, value).detach().cpu() for name, value in self.state_dict().items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["average"] = dict(self._average)
+        checkpoint["averaged_steps"] = self._averaged_steps
+        checkpoint["config"] = self.config()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._average = checkpoint.get("average", {})
+        self._averaged_steps = checkpoint.get("averaged_steps", 0)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tokenizers, tuples and paths as plain values that a YAML or JSON file holds."""
+    if is_dataclass(value):
+        init_args = {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.init}
+        return {"class_path": _path(type(value)), "init_args": init_args} if isinstance(value, Tokenizer) else init_args
+    if isinstance(value, Mapping):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
