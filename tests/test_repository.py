@@ -1,0 +1,336 @@
+"""What holds for the repository as a whole: the linked folders, the direction of imports, the YAMLs, the README."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+import anyformer
+
+ROOT = Path(__file__).parents[1]
+LINKED = ("tokenizers", "tasks", "configs")
+CORE = sorted((ROOT / "anyformer").glob("*.py"))
+TOKENIZERS = sorted((ROOT / "tokenizers").glob("*.py"))
+TASKS = sorted((ROOT / "tasks").glob("*.py"))
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+TEST_COMMAND = "pip install uv && uv run pytest"
+
+OUTSIDE_THE_CORE = {
+    "checkpoints.py": "the saves of a run are Lightning's checkpoint plugins",
+    "cli.py": "the command line starts Lightning on a task",
+    "runs.py": "the run folder is kept by Lightning callbacks",
+}
+"""Files of anyformer/ that may import Lightning and the tasks, and why."""
+
+FRONT_DOORS = {
+    "__init__.py": "anyformer.load is looked up when it is asked for",
+    "__main__.py": "--help and --version must answer without torch",
+}
+"""Files of anyformer/ that import the rest within functions alone, and why."""
+
+WITHOUT_A_TEST = {
+    "__init__": "holds the version, which test_the_versions_agree compares",
+    "__main__": "the front of the command line: tests/test_cli.py",
+    "errors": "an exception without behaviour",
+}
+"""Source files that have no test file of their own, and why."""
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def every(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=name)
+
+
+# The linked folders
+
+
+@pytest.mark.parametrize("folder", LINKED)
+def test_a_folder_at_the_root_is_linked_into_the_package(folder: str) -> None:
+    link = ROOT / "anyformer" / folder
+    assert link.is_symlink()
+    assert link.readlink() == Path("..", folder)
+    assert link.resolve() == ROOT / folder
+
+
+@pytest.mark.parametrize("folder", LINKED)
+def test_a_linked_folder_is_no_regular_package(folder: str) -> None:
+    assert not list((ROOT / folder).rglob("__init__.py")), "it would hide the published package of that name"
+
+
+def test_the_published_tokenizers_is_found_from_the_root(tmp_path: Path) -> None:
+    """`import lightning` fails where a Python that is started at the root finds ours in its place."""
+    found = PathFinder.find_spec("tokenizers", [str(ROOT), *sys.path])
+    assert found.origin, "found a namespace package"
+    assert Path(found.origin).parent.parent != ROOT
+    # With an __init__.py ours would be found first.
+    (tmp_path / "tokenizers").mkdir()
+    (tmp_path / "tokenizers" / "__init__.py").touch()
+    hidden = PathFinder.find_spec("tokenizers", [str(tmp_path), *sys.path])
+    assert Path(hidden.origin).parent.parent == tmp_path
+
+
+# The direction of imports
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Dotted names of all that a tree imports; of `from a import b` both a and a.b, as b may be a module."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: a relative import, which a linked folder cannot follow"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def within(found: set[str], *packages: str) -> set[str]:
+    return {module for module in found for package in packages if f"{module}.".startswith(f"{package}.")}
+
+
+@every([path for path in CORE if path.name not in OUTSIDE_THE_CORE])
+def test_the_core_knows_no_trainer_no_modality_and_no_task(path: Path) -> None:
+    found = imports(ast.parse(path.read_text()))
+    assert not within(found, "lightning", "pytorch_lightning", "anyformer.tokenizers", "anyformer.tasks")
+    if path.name not in FRONT_DOORS:
+        assert not within(found, *(f"anyformer.{Path(file).stem}" for file in OUTSIDE_THE_CORE))
+
+
+@every(TOKENIZERS)
+def test_a_tokenizer_knows_no_trainer_and_no_task(path: Path) -> None:
+    assert not within(imports(ast.parse(path.read_text())), "lightning", "pytorch_lightning", "anyformer.tasks")
+
+
+@every(CORE + TOKENIZERS + TASKS)
+def test_our_folders_are_imported_by_their_full_name(path: Path) -> None:
+    assert not within(imports(ast.parse(path.read_text())), "tasks", "configs", "core")
+
+
+@every([path for path in CORE if path.name in FRONT_DOORS])
+def test_a_front_door_imports_the_standard_library_alone(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.body = [ast.Pass()]
+    known = {"anyformer", "anyformer.errors", "anyformer.errors.InputError", "anyformer.__version__"}
+    assert not {found for found in imports(tree) - known if found.split(".")[0] not in sys.stdlib_module_names}
+
+
+def test_an_import_in_the_wrong_direction_is_seen() -> None:
+    tree = ast.parse("import lightning.pytorch\ndef f():\n    from anyformer import tasks, tokens\n")
+    assert within(imports(tree), "lightning", "anyformer.tasks") == {"lightning.pytorch", "anyformer.tasks"}
+
+
+# Every file
+
+
+@every(CORE + TOKENIZERS + TASKS)
+def test_a_source_file_has_a_test_file_of_its_name(path: Path) -> None:
+    assert path.stem in WITHOUT_A_TEST or (ROOT / "tests" / f"test_{path.stem}.py").exists()
+
+
+def test_no_two_source_files_share_a_name() -> None:
+    stems = [path.stem for path in CORE + TOKENIZERS + TASKS]
+    assert len(stems) == len(set(stems))
+
+
+@every([path for path in CORE + TOKENIZERS + TASKS if ">>> " in path.read_text()])
+def test_the_examples_in_docstrings_run(path: Path) -> None:
+    package = "anyformer" if path in CORE else f"anyformer.{path.parent.name}"
+    result = doctest.testmod(importlib.import_module(f"{package}.{path.stem}"))
+    assert result.attempted
+    assert not result.failed
+
+
+def texts() -> Iterator[Path]:
+    """The files that a reader of the repository sees."""
+    yield from ROOT.glob("*.md")
+    yield from (ROOT / "pyproject.toml", ROOT / ".pre-commit-config.yaml", ROOT / ".ci" / "run")
+    for folder in ("anyformer", "benchmarks", "tests", *LINKED):
+        yield from (path for suffix in ("md", "py", "yaml") for path in sorted((ROOT / folder).rglob(f"*.{suffix}")))
+
+
+UNWANTED = {
+    "a path of one machine": r"(?<![\w.~/-])(/(home|root|tmp|work|mnt|Users)/|[A-Z]:\\\\?Users)",
+    "the address of a package index": r"py" r"pi\.|python" r"hosted\.",
+    "unfinished": r"\b(TO" r"DO|FIX" r"ME|X" r"XX)\b",
+    "a merge": r"^(<{7}|>{7}) ",
+    "a stop in the debugger": r"\bbreak" r"point\(\)|\bset_" r"trace\(\)",
+}
+
+
+@pytest.mark.parametrize("kind", UNWANTED)
+def test_no_file_holds_what_does_not_belong(kind: str) -> None:
+    found = [
+        f"{name(path)}:{number}: {line.strip()}"
+        for path in texts()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(UNWANTED[kind], line)
+    ]
+    assert not found, f"{kind}:\n" + "\n".join(found)
+
+
+def test_what_does_not_belong_is_seen() -> None:
+    home = "/".join(["", "home", "me", "data"])
+    assert re.search(UNWANTED["a path of one machine"], f'open("{home}")')
+    assert not re.search(UNWANTED["a path of one machine"], f"https://example.org{home}")
+
+
+def test_the_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == anyformer.__version__
+    assert f"## [{anyformer.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_readme_and_the_ci_run_the_same_tests() -> None:
+    assert TEST_COMMAND in (ROOT / "README.md").read_text()
+    assert TEST_COMMAND in (ROOT / ".ci" / "run").read_text()
+
+
+# Configs
+
+
+@every(CONFIGS)
+def test_a_config_parses_and_its_head_says_data_command_result_and_time(path: Path) -> None:
+    text = path.read_text()
+    assert isinstance(yaml.safe_load(text), dict)
+    head = re.match(r"(#.*\n)+", text)
+    assert head, "the first lines of a config are a comment"
+    for label in ("Data", "Command", "Result", "Time"):
+        assert re.search(rf"^# {label}: +\S", head[0], re.MULTILINE), f"the head lacks a line '# {label}: ...'"
+    assert {config_of(command) for command in commands(head[0], "# ")} == {path}
+
+
+def commands(text: str, *prompts: str) -> list[list[str]]:
+    """The words of every `anyformer ...` command in a text, without `uv run` and what stands before it."""
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        for prompt in prompts:
+            line = line.removeprefix(prompt)
+        line = re.sub(r"^(\w+: +|\$ +)", "", line)
+        for command in line.split("&&"):
+            words = shlex.split(command, comments=True) if re.match(r" *(uv run +)?anyformer\b", command) else []
+            if words:
+                found.append(words[words.index("anyformer") :])
+    return found
+
+
+def config_of(command: list[str]) -> Path | None:
+    """The file that a command names as --config, which must exist."""
+    for word, following in zip(command, [*command[1:], ""], strict=True):
+        option, _, value = word.partition("=")
+        if option in ("--config", "-c"):
+            config = ROOT / (value or following)
+            assert config.is_file(), f"{shlex.join(command)}: there is no such config"
+            return config
+    return None
+
+
+# The README
+
+
+class Block(NamedTuple):
+    """A fenced block of the README."""
+
+    language: str
+    code: str
+    line: int
+    """Where its code begins."""
+    mark: str
+    """What an HTML comment `<!-- in tests: ... -->` right above it says."""
+
+
+def blocks(text: str) -> list[Block]:
+    """Blocks in their sequence. A mark is there to make a block small enough for a test:
+
+    above a Python block `<!-- in tests: max_epochs=40 -> max_epochs=1; ... -->` replaces text in it;
+    above a shell block `<!-- in tests: --trainer.max_epochs=1 -->` runs its `anyformer` commands with these arguments
+    added (a shell block without a mark is only read).
+    """
+    pattern = r"(?:^<!-- in tests:(?P<mark>.*?)-->\n+)?^```(?P<language>\w*)\n(?P<code>.*?)^```$"
+    return [
+        Block(m["language"], m["code"], text[: m.start("code")].count("\n"), (m["mark"] or "").strip())
+        for m in re.finditer(pattern, text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+def shrink(block: Block) -> str:
+    code = block.code
+    for change in filter(None, block.mark.split(";")):
+        old, arrow, new = (part.strip() for part in change.partition("->"))
+        assert arrow and old in code, f"README.md line {block.line}: the mark's {old!r} is not in the block below it"
+        code = code.replace(old, new)
+    return code
+
+
+SHELLS = ("bash", "console", "sh", "shell")
+README = blocks((ROOT / "README.md").read_text())
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
+def test_the_commands_of_the_pages_name_configs_that_exist(file: str) -> None:
+    for block in blocks((ROOT / file).read_text()):
+        assert block.language in ("", "python", "text", "yaml", *SHELLS), (
+            f"a block of {block.language!r}, unread by tests"
+        )
+        if block.language == "yaml":
+            yaml.safe_load(block.code)
+        for command in commands(block.code):
+            config_of(command)
+
+
+def test_the_readme_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python block and every marked command, one after another in one folder, as a reader would."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for number, block in enumerate(README):
+        if block.language == "python":
+            # A module of its own, so that classes defined in the block can be looked up by name.
+            module = ModuleType(f"readme_{number}")
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+            # Blank lines in front, so that an error names the line of the README.
+            exec(compile("\n" * block.line + shrink(block), str(ROOT / "README.md"), "exec"), module.__dict__)
+        elif block.language in SHELLS and block.mark:
+            main = importlib.import_module("anyformer.__main__").main
+            for command in commands(block.code):
+                assert main([*command[1:], *shlex.split(block.mark)]) == 0, shlex.join(command)
+
+
+def test_blocks_marks_and_commands_are_found() -> None:
+    page = """
+<!-- in tests: n=40 -> n=1; fast -> slow -->
+```python
+f(n=40, fast)
+```
+
+```bash
+pip install uv && uv run anyformer fit --config configs/none.yaml  # a comment
+$ anyformer test runs/digits
+```
+"""
+    python, shell = blocks(page)
+    assert (python.line, shrink(python)) == (3, "f(n=1, slow)\n")
+    assert commands(shell.code) == [
+        ["anyformer", "fit", "--config", "configs/none.yaml"],
+        ["anyformer", "test", "runs/digits"],
+    ]
+    with pytest.raises(AssertionError, match="there is no such config"):
+        config_of(commands(shell.code)[0])
+    with pytest.raises(AssertionError, match="the mark's 'm=2' is not in the block below it"):
+        shrink(python._replace(mark="m=2 -> m=1"))
