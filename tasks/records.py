@@ -75,7 +75,7 @@ class Records(LightningDataModule):
         self._lengths: dict[str, list[int]] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Fill `sources` with what the stage needs: all there are for fit, else one, so that the others may be missing."""
+        """Fill `sources` with what the stage needs: all for fit, else one, so that the files of others may be missing."""
         wanted = {"validate": ["validation"], "test": ["test"]}.get(stage or "fit", list(self.given))
         fractions = {
             name: float(self.given[name])  # type: ignore[arg-type]
@@ -110,7 +110,9 @@ class Records(LightningDataModule):
 
     def _has(self, name: str, stage: str) -> bool:
         if name not in self.sources and self.trainer is not None and self.trainer.state.fn == stage:
-            raise InputError(f"there are no records to {stage} on: give data.{name} a source, a path or a fraction of train")
+            raise InputError(
+                f"there are no records to {stage} on: give data.{name} a source, a path or a fraction of train"
+            )
         return name in self.sources
 
     def _loader(self, name: str) -> Loader:
