@@ -46,6 +46,8 @@ class Anyformer(nn.Module):
             if not transformer.cross_attention:
                 raise InputError("with an encoder the transformer needs cross_attention: true")
             self.encoder = Transformer(encoder)
+        elif transformer.cross_attention:
+            raise InputError("cross_attention: true needs an encoder to attend to")
         n_relations = sum(tokenizer.n_relations for tokenizer in self.tokenizers.values())
         self.relation_bias = RelationBias(n_relations, transformer.n_heads) if n_relations else None
         self.register_buffer("sees", None if sees is None else _matrix(sees, list(self.tokenizers)), persistent=False)
@@ -70,7 +72,11 @@ class Anyformer(nn.Module):
             cache=cache,
             segment=None if batch.one_per_row else batch.layout.segment,
         )
-        return self._run(self.transformer, batch, context)
+        hidden = self._run(self.transformer, batch, context)
+        if self.relation_bias is not None and not hidden.numel():
+            # Attention without queries leaves its mask out of the graph, and no parameter may be without a gradient.
+            hidden = hidden + 0 * self.relation_bias.table.sum()
+        return hidden
 
     def encode(self, conditions: Batch) -> Tensor:
         """The encoder's hidden vectors of the conditions, (rows, length, d), 0 at padding."""
@@ -88,6 +94,8 @@ class Anyformer(nn.Module):
     def _memory(self, batch: Batch, conditions: Batch | None, cache: Cache | None) -> tuple[Tensor | None, Sight]:
         """The encoder's output (None where the cache has its keys and values), and what the queries see of it."""
         if conditions is not None:
+            if cache is not None and cache.memory_layout is not None:
+                raise ValueError("the cache already holds the conditions; give them in its first call only")
             memory, layout = self.encode(conditions), conditions.layout
             if cache is not None:
                 cache.memory_layout = layout
