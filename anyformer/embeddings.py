@@ -202,6 +202,12 @@ class Embeddings(nn.Module):
         for axis in named:
             if axis not in known:
                 raise InputError(f"no field has the axis {axis!r} that positions name; there are {', '.join(known) or 'none'}")
+        for position in self.placed:
+            if not any(set(position.axes) <= set(axes) for axes in self.axes.values()):
+                raise InputError(
+                    f"no single field has all the axes {', '.join(position.axes)} of a position embedding; "
+                    f"give each axis an embedding of its own"
+                )
 
     def forward(self, batch: Batch) -> Tensor:
         """The tokens of a batch in their rows, (b, n, d); 0 at padding."""
