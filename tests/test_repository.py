@@ -31,6 +31,7 @@ TEST_COMMAND = "pip install uv && uv run pytest"
 OUTSIDE_THE_CORE = {
     "checkpoints.py": "the saves of a run are Lightning's checkpoint plugins",
     "cli.py": "the command line starts Lightning on a task",
+    "metrics.py": "the figures of a run are written by a Lightning logger",
     "runs.py": "the run folder is kept by Lightning callbacks",
 }
 """Files of anyformer/ that may import Lightning and the tasks, and why."""
