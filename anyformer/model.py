@@ -71,6 +71,7 @@ class Anyformer(nn.Module):
             memory_sight=memory_sight,
             cache=cache,
             segment=None if batch.one_per_row else batch.layout.segment,
+            n_samples=batch.n_samples,
         )
         hidden = self._run(self.transformer, batch, context)
         if self.relation_bias is not None and not hidden.numel():
@@ -84,6 +85,7 @@ class Anyformer(nn.Module):
             sight=self._sight(conditions, conditions.layout),
             rotation=self.embeddings.rotation(conditions),
             segment=None if conditions.one_per_row else conditions.layout.segment,
+            n_samples=conditions.n_samples,
         )
         return self._run(self.encoder, conditions, context)
 

@@ -147,6 +147,8 @@ class Context(NamedTuple):
     """Keys and values of earlier places."""
     segment: Tensor | None = None
     """(b, n), for stochastic depth by sample; None: one sample a row."""
+    n_samples: int = 1
+    """Samples of the batch, those without tokens too: no segment is higher."""
 
 
 class MLP(nn.Module):
@@ -180,22 +182,22 @@ class Residual(nn.Module):
         """What the sublayer is given."""
         return self.norm(x) if self.is_pre else x
 
-    def after(self, x: Tensor, update: Tensor, segment: Tensor | None) -> Tensor:
+    def after(self, x: Tensor, update: Tensor, context: Context) -> Tensor:
         """x with the sublayer's update, each (b, n, d)."""
         if self.training and self.dropout:
             update = F.dropout(update, self.dropout)
         if self.scale is not None:
             update = update * self.scale
         if self.training and self.drop_path:
-            update = update * self._kept(x, segment)
+            update = update * self._kept(x, context)
         return x + update if self.is_pre else self.norm(x + update)
 
-    def _kept(self, x: Tensor, segment: Tensor | None) -> Tensor:
+    def _kept(self, x: Tensor, context: Context) -> Tensor:
         """Drawn for each sample: 0, or what keeps the expectation. (b, n or 1, 1)"""
-        # A row of n places holds at most n samples, so the draw needs no word from the device.
-        kept = x.new_empty(x.shape[0], 1 if segment is None else x.shape[1] + 1).bernoulli_(1 - self.drop_path)
-        if segment is not None:
-            kept = kept.gather(1, segment)
+        width = 1 if context.segment is None else context.n_samples + 1
+        kept = x.new_empty(x.shape[0], width).bernoulli_(1 - self.drop_path)
+        if context.segment is not None:
+            kept = kept.gather(1, context.segment)
         return kept[:, :, None] / (1 - self.drop_path)
 
 
@@ -211,14 +213,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Context, layer: int) -> Tensor:
         """x: (b, n, d). Returns (b, n, d)."""
-        segment, cache = context.segment, context.cache
+        cache = context.cache
         update = self.attention(self.attention_residual.before(x), context.sight, context.rotation, cache, layer)
-        x = self.attention_residual.after(x, update, segment)
+        x = self.attention_residual.after(x, update, context)
         if hasattr(self, "cross"):
             before = self.cross_residual.before(x)
             update = self.cross.cross(before, context.memory, context.memory_sight, cache, layer)
-            x = self.cross_residual.after(x, update, segment)
-        return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x)), segment)
+            x = self.cross_residual.after(x, update, context)
+        return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x)), context)
 
 
 class Transformer(nn.Module):
