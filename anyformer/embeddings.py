@@ -144,7 +144,7 @@ class SinusoidalPositions(nn.Module):
         """position: (total, axes). Returns (total, d): the features of the first axis, then those of the next."""
         angle = position[:, :, None] * self.frequency
         if self.interleaved:
-            return rearrange([angle.sin(), angle.cos()], "pair total axis i -> total (axis i pair)")
+            return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
         return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
