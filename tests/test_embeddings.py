@@ -1,0 +1,246 @@
+"""Content + type + position, and where positions enter attention by rotation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from witnesses import Ids, Vectors, by_sample, count, draw_ids, redraw
+
+from anyformer.embeddings import EmbeddingConfig, Embeddings, JointPositions, PositionConfig, resize_grid
+from anyformer.errors import InputError
+from anyformer.model import Anyformer
+from anyformer.tokens import Tokenizer, TokenSet, collate
+from anyformer.transformer import RotaryConfig, TransformerConfig
+
+TEXT, PICTURE = Ids(11, ("word",), max_len=7), Vectors(3, ("row", "column"), (2, 5))
+FIELDS = {"text": TEXT, "picture": PICTURE}
+SIZES = TransformerConfig(d_model=12, n_heads=3, depth=2, d_ff=10)
+
+
+def build(
+    config: EmbeddingConfig = EmbeddingConfig(), tokenizers: dict[str, Tokenizer] = FIELDS, **choices
+) -> Embeddings:
+    embeddings = Embeddings(tokenizers, replace(SIZES, **choices), config)
+    redraw(embeddings)
+    return embeddings.eval()
+
+
+# The sum
+
+
+@pytest.mark.parametrize("types", [True, False], ids=["types", "no types"])
+@pytest.mark.parametrize("scale", [True, False], ids=["scaled", "not scaled"])
+@pytest.mark.parametrize("norm", [True, False], ids=["normed", "not normed"])
+def test_a_token_is_its_content_its_type_and_its_position(types: bool, scale: bool, norm: bool) -> None:
+    positions = [PositionConfig(("word",)), PositionConfig(("row", "column"))]
+    embeddings = build(EmbeddingConfig(types=types, scale=scale, norm=norm, positions=positions))
+    pixels = torch.randn(2, 3, 3)
+    batch = collate([{"text": TEXT.encode([4, 9, 1])}, {"picture": PICTURE.encode(pixels)}], FIELDS)
+    rows = embeddings(batch)
+
+    factor = 12**0.5 if scale else 1.0
+    word = factor * embeddings.lifts["text"].table[9] + embeddings.positions[0].tables[0][1]
+    row, column = embeddings.positions[1].tables
+    patch = factor * embeddings.lifts["picture"].linear(pixels[1, 2]) + row[1] + column[2]
+    if types:
+        word, patch = word + embeddings.types["text"], patch + embeddings.types["picture"]
+    if norm:
+        word, patch = embeddings.norm(word), embeddings.norm(patch)
+    torch.testing.assert_close(rows[0, 1], word)
+    torch.testing.assert_close(rows[1, 5], patch)
+    assert torch.equal(rows[0, 3:], torch.zeros(3, 12)), "0 at padding, also where the sum is normed"
+
+
+def test_fields_with_an_axis_in_common_share_its_positions() -> None:
+    fields = {"question": TEXT, "answer": TEXT, "bag": Ids(11)}
+    embeddings = build(EmbeddingConfig(types=False, positions=[PositionConfig(("word",))]), fields)
+    for lift in embeddings.lifts.values():
+        torch.nn.init.zeros_(lift.table)
+    batch = collate([{name: fields[name].encode([1, 2]) for name in fields}], fields)
+    vectors = batch.by_field(embeddings(batch))
+    assert torch.equal(vectors["question"], vectors["answer"]) and vectors["question"].any()
+    assert not vectors["bag"].any(), "a set has no positions"
+    assert len(embeddings.positions) == 1
+
+
+def test_positions_left_out_are_a_joint_table_for_what_rotary_does_not_cover() -> None:
+    plain = build()
+    assert [(config.axes, config.scheme) for config in plain.placed] == [
+        (("word",), "joint"),
+        (("row", "column"), "joint"),
+    ]
+    assert [table.sizes for table in plain.positions] == [(7,), (2, 5)]
+    rotary = build(rotary=RotaryConfig(("word",)))
+    assert [config.axes for config in rotary.placed] == [("row", "column")]
+
+
+def test_a_joint_table_has_a_row_for_every_place_of_the_grid() -> None:
+    joint = JointPositions((2, 3, 5), 4)
+    grid = joint.table.view(2, 3, 5, 4)
+    position = torch.cartesian_prod(torch.arange(2), torch.arange(3), torch.arange(5))
+    assert torch.equal(joint(position), grid.reshape(30, 4))
+    assert torch.equal(joint(torch.tensor([[1, 2, 3]])), grid[1, 2, 3][None])
+
+
+@pytest.mark.parametrize("new", [(7, 4), (2, 3), (3, 10), (3, 5)], ids=str)
+def test_a_resized_joint_table_is_that_of_timm(new: tuple[int, int]) -> None:
+    timm = pytest.importorskip("timm.layers")
+    table = torch.randn(3 * 5, 4)
+    theirs = timm.resample_abs_pos_embed(table[None], list(new), [3, 5], num_prefix_tokens=0)[0]
+    torch.testing.assert_close(resize_grid(table, (3, 5), new), theirs)
+    if new == (7, 4):
+        assert (resize_grid(table.view(3, 5, 4).transpose(0, 1).reshape(15, 4), (5, 3), new) - theirs).abs().max() > 0.1
+
+
+# Sines
+
+
+def sines(kind: str, positions: Tensor, axes: tuple[str, ...] = ("word",), d_model: int = 12) -> Tensor:
+    config = EmbeddingConfig(types=False, positions=[PositionConfig(axes, "sinusoidal", sines=kind)])
+    tokenizer = Ids(3, axes)
+    embeddings = Embeddings({"text": tokenizer}, replace(SIZES, d_model=d_model), config)
+    torch.nn.init.zeros_(embeddings.lifts["text"].table)
+    tokens = TokenSet(torch.zeros(len(positions), dtype=torch.int64), positions)
+    batch = collate([{"text": tokens}], {"text": tokenizer})
+    return batch.by_field(embeddings(batch))["text"]
+
+
+def test_interleaved_sines_are_those_of_the_paper() -> None:
+    paper = torch.empty(9, 12)
+    for pos in range(9):
+        for i in range(6):
+            paper[pos, 2 * i] = torch.sin(torch.tensor(pos / 10_000 ** (2 * i / 12)))
+            paper[pos, 2 * i + 1] = torch.cos(torch.tensor(pos / 10_000 ** (2 * i / 12)))
+    torch.testing.assert_close(sines("interleaved", torch.arange(9)[:, None]), paper)
+    for other in ("halves", "whisper"):
+        assert (sines(other, torch.arange(9)[:, None]) - paper).abs().max() > 0.1
+
+
+def test_sines_in_halves_are_those_of_marian() -> None:
+    marian = pytest.importorskip("transformers.models.marian.modeling_marian")
+    table = marian.MarianSinusoidalPositionalEmbedding(9, 12)
+    torch.testing.assert_close(sines("halves", torch.arange(9)[:, None]), table.create_weight().detach())
+
+
+def test_sines_of_whisper_are_those_of_whisper() -> None:
+    whisper = pytest.importorskip("transformers.models.whisper.modeling_whisper")
+    table = whisper.sinusoids(9, 12)
+    torch.testing.assert_close(sines("whisper", torch.arange(9)[:, None]), table)
+    assert (sines("halves", torch.arange(9)[:, None]) - table).abs().max() > 0.01
+
+
+def test_sines_divide_d_model_among_the_axes_and_may_be_continuous() -> None:
+    place = torch.tensor([[0.5, 3.0], [2.0, -1.25]])
+    both = sines("halves", place, ("row", "time"))
+    torch.testing.assert_close(both[:, :6], sines("halves", place[:, :1], d_model=6))
+    torch.testing.assert_close(both[:, 6:], sines("halves", place[:, 1:], d_model=6))
+    with pytest.raises(
+        InputError, match="sinusoidal positions on 2 axes need a d_model that is a multiple of 4, got 6"
+    ):
+        sines("halves", place, ("row", "time"), d_model=6)
+
+
+# Rotary
+
+
+def attend(rotary: tuple[str, ...], fields: dict[str, Tokenizer], sample: dict[str, TokenSet]) -> dict[str, Tensor]:
+    config = replace(SIZES, d_head=8, rotary=RotaryConfig(rotary))
+    torch.manual_seed(1)
+    model = Anyformer(fields, config, EmbeddingConfig(positions=[]))
+    redraw(model)
+    batch = collate([sample], fields)
+    return by_sample(batch, model.eval()(batch), [sample])[0]
+
+
+def move(tokens: TokenSet, by: list[float]) -> TokenSet:
+    return replace(tokens, position=tokens.position + torch.tensor(by, dtype=tokens.position.dtype))
+
+
+def test_rotary_knows_only_differences_of_position() -> None:
+    sample = {"text": count(TEXT.encode(draw_ids(6)))}
+    here = attend(("word",), FIELDS, sample)["text"]
+    there = attend(("word",), FIELDS, {"text": move(sample["text"], [100])})["text"]
+    torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-4)
+    spread = replace(sample["text"], position=2 * sample["text"].position)
+    assert (here - attend(("word",), FIELDS, {"text": spread})["text"]).abs().max() > 0.1
+
+
+def test_rotary_axes_turn_apart() -> None:
+    sample = {"picture": PICTURE.encode(torch.randn(2, 3, 3))}
+    here = attend(("row", "column"), FIELDS, sample)["picture"]
+    there = attend(("row", "column"), FIELDS, {"picture": move(sample["picture"], [7, 40])})["picture"]
+    torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-4)
+    turned = replace(sample["picture"], position=sample["picture"].position.flip(1))
+    assert (here - attend(("row", "column"), FIELDS, {"picture": turned})["picture"]).abs().max() > 0.01
+
+
+def test_a_field_without_a_rotary_axis_stands_at_0_on_it() -> None:
+    axisless, at_0 = Ids(11), Ids(11, ("word",))
+    text = TEXT.encode(draw_ids(4))
+    bag = axisless.encode([1, 2, 3])
+    placed = replace(bag, position=torch.zeros(3, 1, dtype=torch.int64))
+    ours = attend(("word",), {"bag": axisless, "text": TEXT}, {"bag": bag, "text": text})
+    theirs = attend(("word",), {"bag": at_0, "text": TEXT}, {"bag": placed, "text": text})
+    torch.testing.assert_close(ours, theirs)
+    moved = attend(("word",), {"bag": at_0, "text": TEXT}, {"bag": move(placed, [2]), "text": text})
+    assert (moved["text"] - theirs["text"]).abs().max() > 0.1
+
+
+def test_rotary_takes_continuous_positions() -> None:
+    tokens = TEXT.encode(draw_ids(4))
+    halves = replace(tokens, position=tokens.position / 2)
+    here, there = (attend(("word",), FIELDS, {"text": each})["text"] for each in (halves, move(halves, [0.25])))
+    torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-4)
+    assert (here - attend(("word",), FIELDS, {"text": tokens})["text"]).abs().max() > 0.1
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize("scheme", ["learned", "joint"])
+def test_a_position_beyond_its_table(scheme: str) -> None:
+    embeddings = build(
+        EmbeddingConfig(positions=[PositionConfig(("word",), scheme), PositionConfig(("row", "column"), scheme)])
+    )
+    message = r"field 'text' reaches word 7, but the learned positions hold 7 \(0 to 6\); cut the data shorter"
+    with pytest.raises(InputError, match=message):
+        embeddings(collate([{"text": TEXT.encode([1] * 8)}], FIELDS))
+    with pytest.raises(InputError, match=r"field 'picture' reaches column 5, but the learned positions hold 5"):
+        embeddings(collate([{"picture": PICTURE.encode(torch.randn(1, 6, 3))}], FIELDS))
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        (PositionConfig(("frame",)), "no field has the axis 'frame' that positions name; there are word, row, column"),
+        (PositionConfig(("word", "row")), "no single field has all the axes word, row of a position embedding"),
+    ],
+    ids=["unknown", "of two fields"],
+)
+def test_positions_name_axes_that_a_field_has(positions: PositionConfig, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(EmbeddingConfig(positions=[positions]))
+
+
+def test_rotary_names_axes_that_a_field_has() -> None:
+    with pytest.raises(InputError, match="no field has the axis 'time'"):
+        build(rotary=RotaryConfig(("time",)))
+
+
+def test_a_learned_table_needs_a_size() -> None:
+    message = "learned positions on the axis 'row' need its size, which no tokenizer tells; give positions.sizes"
+    fields = {"picture": Vectors(3, ("row", "column"))}
+    with pytest.raises(InputError, match=message):
+        build(tokenizers=fields)
+    sized = build(EmbeddingConfig(positions=[PositionConfig(("row", "column"), sizes=(4, 6))]), fields)
+    assert sized.positions[0].sizes == (4, 6)
+
+
+def test_a_position_config_fits_together() -> None:
+    with pytest.raises(InputError, match=r"positions\.axes must name at least one axis, got none"):
+        PositionConfig(())
+    with pytest.raises(InputError, match=r"must have a number for each of the axes row, column, got \[3\]"):
+        PositionConfig(("row", "column"), sizes=(3,))
