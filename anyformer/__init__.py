@@ -1,3 +1,40 @@
 """anyformer: chop it up and feed it in."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Anyformer": "model",
+    "Batch": "tokens",
+    "Classify": "tasks.classify",
+    "EmbeddingConfig": "embeddings",
+    "ImagePatches": "tokenizers.image",
+    "InputError": "errors",
+    "OptimizerConfig": "tasks.optimization",
+    "Records": "tasks.records",
+    "Table": "data",
+    "Task": "tasks.task",
+    "TokenSet": "tokens",
+    "Tokenizer": "tokens",
+    "TransformerConfig": "transformer",
+    "fit": "runs",
+    "load": "runs",
+    "save": "runs",
+}
+"""Where the names offered here live; importing the package alone imports none of them, nor torch."""
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'anyformer' has no attribute {name!r}")
+    return getattr(import_module(f"anyformer.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,48 @@
+"""The light front of the command line: what can be answered without torch is answered without it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+USAGE = """\
+usage: anyformer COMMAND ...
+
+Trains one transformer on any kind of data, as a YAML file says.
+
+  fit --config FILE          train, then test the best model
+  fit --resume RUN           go on with a run exactly where it stopped
+  validate RUN               the best model's figures on the validation records
+  test RUN                   the best model's figures on the test records
+  run RUN FIELD=VALUE ...    what the best model says of one record
+
+Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help
+"""
+COMMANDS = ("fit", "validate", "test", "run")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if args else 2
+    if args[0] in ("-V", "--version"):
+        from anyformer import __version__
+
+        print(f"anyformer {__version__}")
+        return 0
+    if args[0] not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(args[0], COMMANDS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+        print(f"anyformer: there is no command {args[0]!r}; {hint}", file=sys.stderr)
+        return 2
+    from anyformer import cli
+
+    return cli.main(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

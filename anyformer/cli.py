@@ -1,0 +1,226 @@
+"""The command line, on LightningCLI: fit, validate, test, run. Its light front is `__main__`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import set_parsing_settings
+from lightning import Trainer, seed_everything
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from anyformer.errors import InputError
+from anyformer.metrics import write_figures
+from anyformer.parsing import allowed_imports, check, one_line, read_yaml, suggest
+from anyformer.runs import Saving, evaluate, fit, load, quiet, run_folder, say
+
+
+def _classes() -> tuple[type, type]:
+    """The base of the tasks, and the data module; by name, because this file is of the core."""
+    return (
+        importlib.import_module("anyformer.tasks.task").Task,
+        importlib.import_module("anyformer.tasks.records").Records,
+    )
+
+
+OWN_OPTIONS = """\
+  --config FILE             the experiment, in YAML; `--print_config` shows it with all defaults
+  --run_dir FOLDER          where the run is written: runs/<name of the config file> by default
+  --resume FOLDER           go on with a run exactly where it stopped; other options override its config
+  --unsafe_imports PACKAGE  let the config name classes of this package, which runs its code
+"""
+
+
+class Experiment(LightningCLI):
+    """A config parsed, with its task and data made; the Trainer is made by `runs.fit`."""
+
+    def __init__(self, args: Sequence[str], command: str) -> None:
+        super().__init__(
+            *_classes(),
+            subclass_mode_model=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False, "prog": f"anyformer {command}", "description": OWN_OPTIONS},
+            args=list(args),
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--seed_everything", type=int, default=0, help="Decides everything that is random.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(Saving, "checkpoints")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
+        with one_line():
+            self.config = parser.parse_args(args)
+
+    def _set_seed(self) -> None:
+        seed_everything(self.config["seed_everything"], workers=True, verbose=False)
+
+    def instantiate_classes(self) -> None:
+        with one_line():
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> None:
+        self.options = dict(self.config_init["trainer"])
+
+    @property
+    def resolved(self) -> str:
+        """The text of config.yaml."""
+        return self.parser.dump(self.config, skip_none=False)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command. Returns the exit code: 2 for anything the user gave that cannot be used, said in one line."""
+    commands = {"fit": _fit, "validate": _validate, "test": _test, "run": _run}
+    try:
+        commands[argv[0]](list(argv[1:]))
+    except (InputError, MisconfigurationException) as error:
+        say(f"anyformer: {' '.join(str(error).split())}")
+        return 2
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
+    return 0
+
+
+class _Options(argparse.ArgumentParser):
+    """The few options that are ours and not of the experiment."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(f"anyformer {prog}", description=description, add_help=prog != "fit", allow_abbrev=False)
+        self.add_argument("--unsafe_imports", metavar="PACKAGE", action="append", default=[])
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _fit(args: list[str]) -> None:
+    parser = _Options("fit", "")
+    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("--run_dir")
+    parser.add_argument("--resume")
+    own, overrides = parser.parse_known_args(args)
+    if own.resume and (own.config or own.run_dir):
+        raise InputError("--resume takes the config and the folder of the run; give it without --config and --run_dir")
+    configs = [_config_of(own.resume)] if own.resume else own.config
+    asks = {"-h", "--help", "--print_config"} & {name.partition("=")[0] for name in overrides}
+    if not configs and not asks and not any(name.startswith("--model.help") for name in overrides):
+        raise InputError("fit needs a config: anyformer fit --config FILE, or --resume FOLDER to go on with a run")
+    run = run_folder(own.resume or own.run_dir or Path("runs") / Path(configs[0] if configs else "").stem)
+    experiment = _parse("fit", configs, overrides, own.unsafe_imports)
+    figures = fit(
+        experiment.model,
+        experiment.datamodule,
+        run,
+        resume=bool(own.resume),
+        config=experiment.resolved,
+        saving=experiment.config_init["checkpoints"],
+        **experiment.options,
+    )
+    _show({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))})
+    fields = " ".join(f"{name}=..." for name in experiment.model.tokenizers)
+    print(f"\nThe run is in {run}. Next:\n  anyformer run {run} {fields}\n  anyformer test {run}")
+
+
+def _validate(args: list[str]) -> None:
+    _evaluate("validate", args)
+
+
+def _test(args: list[str]) -> None:
+    _evaluate("test", args)
+
+
+def _evaluate(stage: str, args: list[str]) -> None:
+    parser = _Options(stage, f"{stage} the best model of a run; --data.{stage} OTHER and the like override its config")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    own, overrides = parser.parse_known_args(args)
+    run = run_folder(own.run)
+    experiment = _parse(stage, [_config_of(run)], overrides, own.unsafe_imports)
+    task = load(run, unsafe_imports=own.unsafe_imports)
+    # Figures of other data are shown, and the run keeps its own.
+    kept = stage == "test" and not any(name.startswith("--data") for name in overrides)
+    figures = evaluate(task, experiment.datamodule, stage, run if kept else None, **experiment.options)
+    if kept:
+        write_figures(run, figures)
+    _show(figures)
+
+
+def _run(args: list[str]) -> None:
+    parser = _Options("run", "Say what the best model of a run makes of one record.")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "fields", metavar="FIELD=VALUE", nargs="+", help="the record; a picture is the path of its file"
+    )
+    parser.add_argument("--json", action="store_true", help="print all of the result as JSON")
+    own = parser.parse_args(args)
+    record = {}
+    for given in own.fields:
+        name, equals, value = given.partition("=")
+        if not equals:
+            raise InputError(f"a field is given as FIELD=VALUE, got {given!r}")
+        record[name] = value
+    task = load(own.run, unsafe_imports=own.unsafe_imports)
+    for name in record.keys() - task.tokenizers.keys():
+        raise InputError(f"the model of {own.run} has no field {name!r}{suggest(name, task.tokenizers)}")
+    (result,) = task.predict([record])
+    print(json.dumps(result) if own.json else task.render(result))
+
+
+def _config_of(run_dir: str | Path) -> str:
+    path = run_folder(run_dir) / "config.yaml"
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist: {run_dir} holds no run of the command line; "
+            "one that was trained from Python is resumed and tested from there"
+        )
+    return str(path)
+
+
+def _parse(command: str, configs: Sequence[str], overrides: Sequence[str], unsafe: Sequence[str]) -> Experiment:
+    """The experiment of config files and options that override them. Raises InputError of one line."""
+    with quiet(), allowed_imports(unsafe):
+        # Sub-configs are local files: nothing is fetched.
+        set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
+        task, records = _classes()
+        hints = {"trainer": Trainer, "model": task, "data": records, "seed_everything": int, "checkpoints": Saving}
+        given = {}
+        for config in configs:
+            content, lines = read_yaml(config)
+            check(content, hints, config, lines)
+            given |= {path: f"{config} line {line}" for path, line in lines.items()}
+        try:
+            return Experiment([*(part for config in configs for part in ("--config", config)), *overrides], command)
+        except InputError as error:
+            raise InputError(locate(str(error), given, overrides)) from error
+
+
+def locate(message: str, given: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """The message with the file and line of the key that it begins with, where a file gave it."""
+    key = re.match(r"\w+(\.\w+)*", message)
+    wanted = key[0].replace("init_args.", "").split(".") if key else [""]
+    if any(re.fullmatch(rf"--{wanted[0]}\b.*\b{wanted[-1]}(=.*)?", name) for name in overrides):
+        return message
+    for path, place in given.items():
+        parts = path.split(".")
+        left = iter(parts)
+        # jsonargparse leaves out the keys of dicts and the numbers of lists.
+        if parts[0] == wanted[0] and parts[-1] == wanted[-1] and all(part in left for part in wanted):
+            return f"{place}: {message}"
+    return message
+
+
+def _show(figures: Mapping[str, float]) -> None:
+    width = max(map(len, figures), default=0)
+    for name, value in figures.items():
+        print(f"{name:<{width}}  {value:.4f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
