@@ -50,6 +50,7 @@ class Vectors(Tokenizer):
     d_content: int = 3
     axes: tuple[str, ...] = ()  # type: ignore[misc]
     grid: tuple[int, ...] = ()
+    bias: bool = True
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -68,7 +69,7 @@ class Vectors(Tokenizer):
         return TokenSet(torch.zeros(0, self.d_content), position, extent=(0,) * max(len(self.axes), 1))
 
     def lift(self, d_model: int) -> nn.Module:
-        return Projection(self.d_content, d_model)
+        return Projection(self.d_content, d_model, self.bias)
 
 
 def draw_ids(n: int, vocab_size: int = 11) -> list[int]:
