@@ -10,14 +10,16 @@ from __future__ import annotations
 import csv
 import gzip
 import logging
+import math
 import os
 import tempfile
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -277,6 +279,8 @@ def _read_table(path: str, changed: int) -> Any:
         while error.__cause__ is not None:
             error = error.__cause__
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        if "corresponds to no data" in reason[0]:
+            raise InputError(f"{path}: the table has no rows") from None
         raise InputError(f"{path}: cannot be read as {kind.upper()}: {reason[0]}") from None
     finally:
         datasets.logging.set_verbosity(level)
@@ -354,39 +358,55 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Which samples stand together in a batch: a pure function of (seed, epoch).
+    """Which samples stand together in a batch: a pure function of (seed, epoch). Made by `plan_batches`.
 
-    Made by `plan_batches`. The sizes of the batches are fixed; each epoch deals the samples to them anew, a sample only
-    to the place of one of like length. So every epoch has the same number of batches, on every rank.
+    Every epoch has the same number of batches, on every rank.
     """
 
     groups: np.ndarray
-    """(n samples,) int64: samples of the same group may change places."""
-    batches: list[np.ndarray] = field(repr=False)
-    """Of each batch the places that it holds in the sequence of samples sorted by group."""
-    rows: list[np.ndarray] | None = field(repr=False)
-    """The row of each of these, where samples are packed."""
+    """(n samples,) int64: samples of the same group are alike in length. All 0 without a budget."""
+    cost: np.ndarray | None
+    """(n samples,) int64, ascending: the longest length in the group of each place of the samples sorted by group."""
+    rows: list[np.ndarray] | None
+    """Where samples are packed, the places that share a row."""
+    batch_size: int | None
+    max_tokens: int | None
+    n_batches: int
+    """Of all ranks."""
     shuffle: bool
     seed: int
     rank: int
     world: int
 
     def __len__(self) -> int:
-        return len(self.batches) // self.world
+        return self.n_batches // self.world
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Draw]]:
         """The batches of one epoch, of this rank, from number `start` on."""
-        order, sequence = np.arange(len(self.batches)), np.arange(len(self.groups))
-        if self.shuffle:
-            random = np.random.default_rng((self.seed, epoch))
-            sequence = random.permutation(sequence)
-            if len(self.groups) and self.groups.any():
-                order = random.permutation(order)
+        random = np.random.default_rng((self.seed, epoch)) if self.shuffle else None
+        n = len(self.groups)
+        sequence = np.arange(n) if random is None else random.permutation(n)
         sequence = sequence[np.argsort(self.groups[sequence], kind="stable")]
+        if self.rows is not None:
+            order = np.arange(len(self.rows)) if random is None else random.permutation(len(self.rows))
+            parts = [[self.rows[row] for row in rows] for rows in np.array_split(order, self.n_batches)]
+        else:
+            # The first batch is of a random size: so all bounds move, and samples meet others than the epoch before.
+            first = 1.0 if random is None or self.cost is None or self.n_batches == 1 else 1 - random.random()
+            bounds = _fill(n, self.batch_size, self.max_tokens, self.cost, first)
+            while len(bounds) <= self.n_batches:
+                largest = int(np.diff(bounds).argmax())
+                bounds.insert(largest + 1, (bounds[largest] + bounds[largest + 1]) // 2)
+            parts = [[np.arange(*ends)] for ends in pairwise(bounds)]
+        order = np.arange(self.n_batches)
+        if random is not None and self.cost is not None:
+            order = random.permutation(order)
         for number in order[self.rank :: self.world][start:].tolist():
-            indices = sequence[self.batches[number]].tolist()
-            rows = [None] * len(indices) if self.rows is None else self.rows[number].tolist()
-            yield [Draw(epoch, index, row) for index, row in zip(indices, rows, strict=True)]
+            yield [
+                Draw(epoch, index, None if self.rows is None else row)
+                for row, places in enumerate(parts[number])
+                for index in sequence[places].tolist()
+            ]
 
 
 def plan_batches(
@@ -405,15 +425,14 @@ def plan_batches(
     """Plan batches of `batch_size` samples, or of samples of like length with at most `max_tokens` tokens, or both.
 
     lengths: tokens of each sample, needed for max_tokens. Lengths that differ by up to a tenth count as alike; padding
-    to the longest is part of the budget.
+        to the longest is part of the budget.
     pack: several samples in a row as long as the longest sample; max_tokens // longest such rows are a batch.
     rank, world: each process takes every world-th batch; batches are split in two until all have the same number.
     name: says which sample a message is about.
-    Raises InputError if a sample has more than max_tokens, or there are fewer samples than processes.
+    Raises InputError if a sample has more than max_tokens, or there are too few samples for so many processes.
     """
-    if max_tokens is None:
-        groups, cost = np.zeros(n_samples, dtype=np.int64), None
-    else:
+    groups, cost, rows = np.zeros(n_samples, dtype=np.int64), None, None
+    if max_tokens is not None:
         lengths = np.maximum(np.asarray(lengths, dtype=np.int64), 1)
         if n_samples and lengths.max() > max_tokens:
             longest = int(lengths.argmax())
@@ -425,53 +444,45 @@ def plan_batches(
         longest_of = np.zeros(groups.max(initial=0) + 1, dtype=np.int64)
         np.maximum.at(longest_of, groups, lengths)
         cost = np.sort(longest_of[groups])
-    rows = None
     if pack:
-        batches, rows = _fill_rows(cost, max_tokens)
+        rows = _fill_rows(cost)
+        most, n_batches = len(rows), -(-len(rows) // (max_tokens // int(cost.max(initial=1))))
     else:
-        batches = _fill(n_samples, batch_size, max_tokens, cost)
-    while len(batches) % world:
-        heights = [len(batch) for batch in batches] if rows is None else [len(np.unique(row)) for row in rows]
-        largest = int(np.argmax(heights))
-        if heights[largest] < 2:
-            raise InputError(f"{n_samples} samples cannot be shared by {world} processes; use fewer of them")
-        row = np.arange(heights[largest]) if rows is None else rows[largest]
-        first = row <= np.unique(row)[heights[largest] // 2 - 1]
-        batches[largest : largest + 1] = [batches[largest][first], batches[largest][~first]]
-        if rows is not None:
-            rows[largest : largest + 1] = [row[first], row[~first] - row[~first].min()]
-    return Plan(groups, batches, rows, shuffle, seed, rank, world)
+        most, n_batches = n_samples, len(_fill(n_samples, batch_size, max_tokens, cost)) - 1
+        # Wherever the first batch ends, filling the others takes as many or one more; see Plan.epoch.
+        n_batches += bool(shuffle and max_tokens is not None and 1 < n_batches < n_samples)
+    n_batches = -(-n_batches // world) * world
+    if n_batches > most:
+        raise InputError(f"{n_samples} samples cannot be shared by {world} processes; use fewer processes")
+    return Plan(groups, cost, rows, batch_size, max_tokens, n_batches, shuffle, seed, rank, world)
 
 
-def _fill(n: int, batch_size: int | None, max_tokens: int | None, cost: np.ndarray | None) -> list[np.ndarray]:
-    """Cut the sequence sorted by cost into batches, each as large as the limits allow."""
-    batches, start = [], 0
-    while start < n:
+def _fill(
+    n: int, batch_size: int | None, max_tokens: int | None, cost: np.ndarray | None, first: float = 1.0
+) -> list[int]:
+    """Bounds of batches of the sequence sorted by cost, as large as the limits allow; the first is a share of that."""
+    bounds = [0]
+    while (start := bounds[-1]) < n:
         size = min(batch_size or n, n - start)
         if cost is not None:
             size = min(size, max_tokens // int(cost[start]))
             padded = cost[start : start + size] * np.arange(1, size + 1)
             size = int(np.searchsorted(padded, max_tokens, side="right"))
-        batches.append(np.arange(start, start + size))
-        start += size
-    return batches
+        bounds.append(start + (size if start else math.ceil(size * first)))
+    return bounds
 
 
-def _fill_rows(cost: np.ndarray, max_tokens: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Pack the sequence sorted by cost into rows as long as the longest, and rows into batches."""
-    n, longest = len(cost), int(cost.max(initial=1))
-    # Packing takes the square of the number of samples, so it is done for a few thousand at a time, a fair mixture each.
+def _fill_rows(cost: np.ndarray) -> list[np.ndarray]:
+    """Pack the sequence sorted by cost into rows as long as the longest: the places in each row."""
+    n, longest, rows = len(cost), int(cost.max(initial=1)), []
+    # Packing takes the square of the number of samples, so it is done for a few thousand at a time, a mixture each.
     n_pools = -(-n // 2048)
-    contents: list[np.ndarray] = []
     for pool in range(n_pools):
         places = np.arange(pool, n, n_pools)
         row = np.asarray(pack_rows(cost[places].tolist(), longest))
         by_row = np.argsort(row, kind="stable")
-        contents += np.split(places[by_row], np.flatnonzero(np.diff(row[by_row])) + 1)
-    height = max_tokens // longest
-    chunks = [contents[i : i + height] for i in range(0, len(contents), height)]
-    rows = [np.repeat(np.arange(len(chunk)), [len(row) for row in chunk]) for chunk in chunks]
-    return [np.concatenate(chunk) for chunk in chunks], rows
+        rows += np.split(places[by_row], np.flatnonzero(np.diff(row[by_row])) + 1)
+    return rows
 
 
 # Samples and their loader
@@ -582,16 +593,24 @@ class Loader:
     Iterating runs through one epoch: the one whose place was loaded, else the next. It is not a `DataLoader` but has
     one, because a trainer takes those apart and puts in samplers of its own. The place counts the batches handed out,
     never those that workers have fetched ahead, and no global generator is touched.
+
+    ask_epoch: where someone else counts the epochs (a trainer, which may cut them short), says which one it is.
     """
 
     def __init__(
-        self, samples: Samples, plan: Plan, n_workers: int = 0, pin_memory: bool = False, epoch: int = 0
+        self,
+        samples: Samples,
+        plan: Plan,
+        n_workers: int = 0,
+        pin_memory: bool = False,
+        ask_epoch: Callable[[], int] | None = None,
     ) -> None:
         self.samples, self.plan = samples, plan
-        self.n_workers, self.pin_memory = n_workers, pin_memory
-        self.epoch, self.offset = epoch, 0
+        self.n_workers, self.pin_memory, self.ask_epoch = n_workers, pin_memory, ask_epoch
+        self.epoch, self.offset = 0, 0
         self.n_bad, self.bad = 0, []
         self._begun = False
+        self._upcoming = _Upcoming(plan)
         self._fetcher: DataLoader | None = None
 
     def __len__(self) -> int:
@@ -600,14 +619,17 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         # A generator, so that nothing happens before the first batch is asked for: a trainer calls iter() to try it.
-        if self._begun or self.offset >= len(self):
+        over = self._begun or self.offset >= len(self)
+        epoch = self.epoch + over if self.ask_epoch is None else self.ask_epoch()
+        if over or epoch != self.epoch:
             self._report()
-            self.epoch, self.offset = self.epoch + 1, 0
+            self.epoch, self.offset = epoch, 0
         self._begun = True
+        self._upcoming.place = self.epoch, self.offset
         if self._fetcher is None:
             self._fetcher = DataLoader(
                 self.samples,
-                batch_sampler=_Upcoming(self),
+                batch_sampler=self._upcoming,
                 collate_fn=_whole,
                 num_workers=self.n_workers,
                 persistent_workers=self.n_workers > 0,
@@ -620,6 +642,7 @@ class Loader:
             self.n_bad += len(fetched.bad)
             self.bad = (self.bad + fetched.bad)[:3]
             if fetched.fatal:
+                self.close()
                 raise InputError(fetched.bad[0])
             if self.offset == len(self):
                 self._report()
@@ -649,7 +672,11 @@ class Loader:
         self.n_bad, self.bad = state["n_bad"], list(state["bad"])
 
     def close(self) -> None:
-        """Let the workers go; they come back when the loader is used again."""
+        """End the workers; they come back when the loader is used again."""
+        # By hand, as trainers do: workers left to the garbage collector are waited for in vain, 5 s each, since it has
+        # closed their queues by then.
+        if (running := getattr(self._fetcher, "_iterator", None)) is not None:
+            running._shutdown_workers()
         self._fetcher = None
 
     def _report(self) -> None:
@@ -663,16 +690,21 @@ class Loader:
 
 
 class _Upcoming:
-    """The batch sampler: the draws from the loader's place on."""
+    """The batch sampler: the draws from a place on.
 
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
+    It does not know its loader: in a cycle with that, a process forked later would inherit the dead loader, collect it,
+    and stop the workers of its parent.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.place = 0, 0
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return len(self.plan)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        return self.loader.plan.epoch(self.loader.epoch, self.loader.offset)
+        return self.plan.epoch(*self.place)
 
 
 def _whole(fetched: _Fetched) -> _Fetched:

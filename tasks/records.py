@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from lightning import LightningDataModule
 
@@ -75,7 +75,7 @@ class Records(LightningDataModule):
         self._lengths: dict[str, list[int]] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Fill `sources` with what the stage needs: all for fit, else one, so that the files of others may be missing."""
+        """Fill `sources` with what the stage needs: all for fit, else one, so that files of others may be missing."""
         wanted = {"validate": ["validation"], "test": ["test"]}.get(stage or "fit", list(self.given))
         fractions = {
             name: float(self.given[name])  # type: ignore[arg-type]
@@ -91,6 +91,11 @@ class Records(LightningDataModule):
                 if len(source) == 0:
                     raise InputError(f"data.{name} has no records")
                 self.sources[name] = source
+        if stage in ("validate", "test") and wanted[0] not in self.sources:
+            raise InputError(f"there are no {wanted[0]} records: give data.{wanted[0]} a source, a path or a fraction")
+        if stage == "fit" and "validation" not in self.sources and self.trainer is not None:
+            # Lightning warns of an empty list of loaders, and has no other way to say that there is none.
+            self.trainer.limit_val_batches = 0
 
     def _source(self, name: str) -> Source | None:
         given = self.given[name]
@@ -102,18 +107,11 @@ class Records(LightningDataModule):
     def train_dataloader(self) -> Loader:
         return self._loader("train")
 
-    def val_dataloader(self) -> Loader | list[Any]:
-        return self._loader("validation") if self._has("validation", "validate") else []
+    def val_dataloader(self) -> Loader:
+        return self._loader("validation")
 
-    def test_dataloader(self) -> Loader | list[Any]:
-        return self._loader("test") if self._has("test", "test") else []
-
-    def _has(self, name: str, stage: str) -> bool:
-        if name not in self.sources and self.trainer is not None and self.trainer.state.fn == stage:
-            raise InputError(
-                f"there are no records to {stage} on: give data.{name} a source, a path or a fraction of train"
-            )
-        return name in self.sources
+    def test_dataloader(self) -> Loader:
+        return self._loader("test")
 
     def _loader(self, name: str) -> Loader:
         """A loader of one of the sources, for the trainer's processes and at the trainer's epoch."""
@@ -142,11 +140,14 @@ class Records(LightningDataModule):
             n_workers=self.n_workers,
             pin_memory=trainer.strategy.root_device.type == "cuda",
             # Where a run goes on between two epochs no place is loaded, but the trainer knows how many are behind it.
-            epoch=trainer.fit_loop.epoch_progress.current.processed if training else 0,
+            ask_epoch=(lambda: trainer.fit_loop.epoch_progress.current.processed) if training else None,
         )
         return self._loaders[name]
 
     def teardown(self, stage: str | None = None) -> None:
-        """Let the workers go."""
+        """End the workers."""
         for loader in self._loaders.values():
             loader.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.teardown()

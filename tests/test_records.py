@@ -1,0 +1,371 @@
+"""The data module: its sources, and a trainer that is stopped anywhere and goes on exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jsonargparse
+import lightning
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anyformer.data import Loader, Source, Table
+from anyformer.errors import InputError
+from anyformer.tasks.records import Records
+from anyformer.tokens import Tokenizer, TokenSet
+
+
+@dataclass(frozen=True)
+class Numbers(Source):
+    """Records {"x": i, "kind": "even" | "odd"}."""
+
+    n: int = 22
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"x": i, "kind": "odd" if i % 2 else "even"}
+
+    def name(self, i: int) -> str:
+        return f"numbers row {i}"
+
+
+@dataclass
+class Sums:
+    numbers: Tensor
+    rows: list[int] | None
+    samples: tuple[str, ...] = ()
+
+    def to(self, device: Any, non_blocking: bool = False) -> Sums:
+        return Sums(self.numbers.to(device), self.rows, self.samples)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Chops a record into its number with noise on it."""
+
+    training: bool
+    bad: tuple[int, ...] = ()
+    tokenizers: dict = field(default_factory=dict)
+
+    def __call__(self, record: dict[str, Any], random: np.random.Generator | None) -> float:
+        if int(record["x"]) in self.bad:
+            raise InputError(f"field 'x': {record['x']} is bad")
+        assert (random is not None) == self.training
+        return int(record["x"]) + (float(random.random()) if random else 0.5)
+
+    def count(self, record: dict[str, Any]) -> int:
+        return 1 + int(record["x"]) % 3
+
+    def collate(self, items: list, rows: list[int] | None = None) -> Sums:
+        return Sums(torch.tensor(items), rows)
+
+
+class Toy(lightning.LightningModule):
+    """Learns something with dropout, and writes down which samples it saw with which loss."""
+
+    def __init__(self, bad: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(1, 7), nn.Dropout(0.3), nn.Linear(7, 1))
+        self.bad = bad
+        self.seen: list[tuple[Any, ...]] = []
+        self.evaluated: list[str] = []
+        self.generator = None
+
+    def chopper(self, training: bool) -> Noisy:
+        return Noisy(training, self.bad)
+
+    def training_step(self, batch: Sums, number: int) -> Tensor:
+        loss = (self.net(batch.numbers[:, None] / 10) - 1).square().mean()
+        self.seen.append((number, batch.samples, batch.numbers.tolist(), loss.item()))
+        return loss
+
+    def validation_step(self, batch: Sums, number: int) -> None:
+        self.evaluated += batch.samples
+
+    test_step = validation_step
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=0.01)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["generator"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.generator = checkpoint["generator"]
+
+    def on_train_start(self) -> None:
+        if self.generator is not None:
+            torch.set_rng_state(self.generator)
+
+
+class SaveEverywhere(lightning.Callback):
+    """A checkpoint at every hook where one is usually made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.saved: dict[Path, int] = {}
+
+    def save(self, trainer: lightning.Trainer, toy: Toy, where: str) -> None:
+        path = self.folder / f"{len(self.saved):02d}_{where}.ckpt"
+        trainer.save_checkpoint(path)
+        self.saved[path] = len(toy.seen)
+
+    def on_train_batch_end(self, trainer, toy, *_):
+        # A checkpoint holds no gradients, so none is made between the batches of one optimiser step.
+        if not trainer.fit_loop._should_accumulate():
+            self.save(trainer, toy, "batch_end")
+
+    def on_validation_end(self, trainer, toy):
+        self.save(trainer, toy, "validation_end")
+
+    def on_train_epoch_end(self, trainer, toy):
+        self.save(trainer, toy, "epoch_end")
+
+
+def trainer(*callbacks: lightning.Callback, **options: Any) -> lightning.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    options = {"max_epochs": 3, "accelerator": "cpu", "num_sanity_val_steps": 0, **quiet, **options}
+    return lightning.Trainer(callbacks=list(callbacks), **options)
+
+
+def fit(data: Records, path: Path | None = None, *callbacks: lightning.Callback, **options: Any) -> Toy:
+    torch.manual_seed(0)
+    toy = Toy()
+    trainer(*callbacks, **options).fit(toy, data, ckpt_path=path, weights_only=True)
+    return toy
+
+
+def equal(one: Toy, other: Toy) -> bool:
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+# Resume
+
+
+@pytest.mark.parametrize(
+    ("options", "run"),
+    [
+        ({"batch_size": 5}, {}),
+        ({"max_tokens": 9}, {"accumulate_grad_batches": 2}),
+        ({"batch_size": 4, "validation": None}, {"limit_train_batches": 3}),
+        ({"batch_size": 4}, {"val_check_interval": 2}),
+    ],
+    ids=["samples", "tokens", "no validation, short epochs", "validation inside epochs"],
+)
+def test_a_run_stopped_at_any_checkpoint_goes_on_bit_for_bit(tmp_path, options, run):
+    options = {"validation": 0.2, **options}
+    save = SaveEverywhere(tmp_path)
+    whole = fit(Records(Numbers(), **options), None, save, **run)
+    assert len({str(samples) for _, samples, *_ in whole.seen}) >= len(whole.seen) - 1, "every batch is another"
+    for path, n_seen in save.saved.items():
+        resumed = fit(Records(Numbers(), **options), path, **run)
+        assert resumed.seen == whole.seen[n_seen:], path.name
+        assert equal(resumed, whole), path.name
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 0), (0, 2)])
+def test_the_number_of_workers_may_change_in_between(tmp_path, before, after):
+    whole = fit(Records(Numbers(), 0.2, batch_size=5))
+    save = SaveEverywhere(tmp_path)
+    assert fit(Records(Numbers(), 0.2, batch_size=5, n_workers=before), None, save).seen == whole.seen
+    middle = [path for path in save.saved if "batch_end" in path.name]
+    for path in (middle[1], middle[3], middle[5]):
+        resumed = fit(Records(Numbers(), 0.2, batch_size=5, n_workers=after), path)
+        assert resumed.seen == whole.seen[save.saved[path] :]
+        assert equal(resumed, whole)
+
+
+def test_an_interrupted_run_may_itself_be_interrupted(tmp_path):
+    whole = fit(Records(Numbers(), batch_size=3), max_epochs=2)
+    path, seen = None, []
+    while len(seen) < len(whole.seen):
+        stop = Stop(tmp_path / f"{len(seen)}.ckpt", len(seen) + 3)
+        toy = fit(Records(Numbers(), batch_size=3), path, stop, max_epochs=2)
+        seen, path = seen + toy.seen, stop.path
+    assert seen == whole.seen and equal(toy, whole)
+
+
+class Stop(lightning.Callback):
+    """Saves and stops after a step."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path, self.step = path, step
+
+    def on_train_batch_end(self, trainer, toy, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+def test_going_on_with_other_batches_inside_an_epoch_is_refused(tmp_path):
+    fit(Records(Numbers(), batch_size=5), None, Stop(tmp_path / "a.ckpt", 2), max_epochs=1)
+    with pytest.raises(InputError, match=r"cannot go on inside an epoch: .* n_batches=5, this run has 6"):
+        fit(Records(Numbers(), batch_size=4), tmp_path / "a.ckpt", max_epochs=1)
+
+
+# Sources
+
+
+def test_fractions_are_taken_out_of_train_and_test_does_not_depend_on_validation():
+    data = Records(Numbers(40), 0.25, 0.2, stratify="kind")
+    data.setup("fit")
+    assert {name: len(source) for name, source in data.sources.items()} == {"train": 22, "validation": 10, "test": 8}
+    alone = Records(Numbers(40), None, 0.2, stratify="kind")
+    alone.setup("test")
+    assert list(alone.sources) == ["test"]
+    assert alone.sources["test"].column("x") == data.sources["test"].column("x")
+    other = Records(Numbers(40), None, 0.2, stratify="kind", split_seed=1)
+    other.setup("test")
+    assert other.sources["test"].column("x") != data.sources["test"].column("x")
+
+
+def test_a_path_is_a_table_that_is_read_like_train(tmp_path):
+    for name, rows in (("train", ["1,a", "2,b", "3,c"]), ("other", ["4,d"])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["number,word", *rows]))
+    train = Table(str(tmp_path / "train.csv"), {"x": "number"}, rows=(0, 2), root="{stem}.zip")
+    data = Records(train, test=str(tmp_path / "other.csv"))
+    data.setup("test")
+    assert data.sources["test"] == Table(str(tmp_path / "other.csv"), {"x": "number"}, root="{stem}.zip")
+    plain = Records(str(tmp_path / "train.csv"), str(tmp_path / "other.csv"))
+    plain.setup("fit")
+    assert plain.sources["train"][2] == {"number": "3", "word": "c"} and len(plain.sources["validation"]) == 1
+
+
+def test_testing_needs_no_training_file(tmp_path):
+    (tmp_path / "other.csv").write_text("x\n1\n")
+    data = Records("nowhere.csv", test=str(tmp_path / "other.csv"))
+    data.setup("test")
+    assert len(data.sources["test"]) == 1
+    with pytest.raises(InputError, match=r"nowhere.csv: no such file"):
+        data.setup("fit")
+
+
+def test_the_command_line_reads_sources_fractions_and_paths():
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(Records, "data")
+    source = {"class_path": f"{__name__}.Numbers", "init_args": {"n": 9}}
+    parsed = parser.parse_object({"data": {"train": source, "validation": 0.25, "test": "other.csv"}})
+    data = parser.instantiate(parsed).data
+    assert data.given == {"train": Numbers(9), "validation": 0.25, "test": "other.csv"}
+    typed = parser.parse_args(["--data.train=train.csv", "--data.test=0.25", "--data.validation=null"])
+    assert (typed.data.train, typed.data.test, typed.data.validation) == ("train.csv", 0.25, None)
+    assert "Puts" not in parser.format_help() and "padding included" in parser.format_help()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
+        ({"max_tokens": 0}, "data.max_tokens must be at least 1, got 0"),
+        ({"n_workers": -1}, "data.n_workers must be at least 0, got -1"),
+        ({"seed": -1}, "data.seed must be at least 0, got -1"),
+        ({"pack": True}, "data.pack fills rows up to data.max_tokens; give that too"),
+        ({"pack": True, "max_tokens": 9, "batch_size": 3}, "leave data.batch_size out"),
+        ({"on_bad_sample": "warn"}, "data.on_bad_sample must be fail or skip, got 'warn'"),
+    ],
+)
+def test_options_that_cannot_be_say_why(options, message):
+    with pytest.raises(InputError, match=message):
+        Records(Numbers(), **options)
+
+
+def test_records_that_are_not_there_say_so():
+    with pytest.raises(InputError, match=r"data.validation has no records"):
+        Records(Numbers(), Numbers(0)).setup("fit")
+    with pytest.raises(InputError, match=r"there are no test records: give data.test a source, a path or a fraction"):
+        trainer().test(Toy(), Records(Numbers()), verbose=False)
+    with pytest.raises(InputError, match=r"there are no validation records: give data.validation"):
+        trainer().validate(Toy(), Records(Numbers()), verbose=False)
+    with pytest.raises(
+        InputError, match="max_tokens=2 is less than the 3 tokens of numbers row 2; raise it to at least 3"
+    ):
+        fit(Records(Numbers(), max_tokens=2))
+
+
+# Loaders
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_every_record_is_evaluated_once_also_when_that_is_done_often(n_workers):
+    data = Records(Numbers(), 0.3, 0.2, batch_size=4, n_workers=n_workers)
+    toy = fit(data, val_check_interval=1, max_epochs=1)
+    names = sorted(data.sources["validation"].name(i) for i in range(7))
+    assert sorted(toy.evaluated) == sorted(names * len(toy.seen))
+    toy.evaluated = []
+    trainer().test(toy, data, verbose=False)
+    assert sorted(toy.evaluated) == sorted(data.sources["test"].name(i) for i in range(4))
+
+
+def test_packed_batches_know_their_rows():
+    toy = fit(Records(Numbers(), max_tokens=9, pack=True), max_epochs=1)
+    loader = toy.trainer.train_dataloader
+    rows = [batch.rows for batch in loader]
+    assert all(max(row) < 3 for row in rows) and any(len(row) > len(set(row)) for row in rows)
+
+
+def test_overfitting_trains_on_the_same_batches_in_every_epoch():
+    toy = fit(Records(Numbers(), 0.2, batch_size=4), overfit_batches=2)
+    seen = [samples for _, samples, *_ in toy.seen]
+    assert seen[:2] == seen[2:4] == seen[4:]
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_bad_samples_stop_the_run_or_are_left_out(n_workers, caplog):
+    toy = Toy(bad=(3, 4))
+    with pytest.raises(InputError, match=r"numbers row [34]: field 'x': [34] is bad"):
+        trainer().fit(toy, Records(Numbers(), batch_size=5, n_workers=n_workers))
+    toy = Toy(bad=(3, 4))
+    trainer(max_epochs=1).fit(toy, Records(Numbers(), batch_size=5, on_bad_sample="skip", n_workers=n_workers))
+    assert sorted(name for _, samples, *_ in toy.seen for name in samples) == sorted(
+        f"numbers row {i}" for i in range(22) if i not in (3, 4)
+    )
+    assert "epoch 0 of training left out 2 samples: numbers row" in caplog.text
+
+
+def test_workers_end_with_the_run():
+    data = Records(Numbers(), 0.2, batch_size=5, n_workers=2)
+    toy = fit(data, max_epochs=1)
+    assert isinstance(toy.trainer.train_dataloader, Loader)
+    import multiprocessing
+
+    assert not multiprocessing.active_children()
+
+
+class Paths(Tokenizer):
+    reads_files: ClassVar[bool] = True
+
+    def encode(self, record, random=None):
+        return TokenSet(torch.zeros(1))
+
+    empty = lift = encode
+
+
+def test_file_names_start_from_the_folder_of_their_own_source(tmp_path):
+    for name in ("train", "val"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t.csv").write_text("x,text\na.png,a.png\n")
+
+    @dataclass(frozen=True)
+    class Show(Noisy):
+        def __call__(self, record, random):
+            shown.append(record)
+            return 0.0
+
+    class Looks(Toy):
+        def chopper(self, training):
+            return Show(training, tokenizers={"x": Paths()})
+
+    shown: list[dict[str, str]] = []
+    trainer(max_epochs=1).fit(Looks(), Records(str(tmp_path / "train/t.csv"), str(tmp_path / "val/t.csv")))
+    assert shown == [{"x": str(tmp_path / name / "a.png"), "text": "a.png"} for name in ("train", "val")]
