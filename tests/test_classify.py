@@ -1,0 +1,209 @@
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torchmetrics.functional.classification import binary_auroc, multiclass_f1_score
+
+from anyformer.data import Source
+from anyformer.embeddings import EmbeddingConfig
+from anyformer.errors import InputError
+from anyformer.model import Anyformer
+from anyformer.runs import load, save
+from anyformer.tasks.classify import Classify, Pool
+from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokens import collate
+from anyformer.transformer import TransformerConfig
+
+SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3)
+
+
+@dataclass(frozen=True)
+class Rows(Source):
+    """Records given as they are."""
+
+    records: tuple[dict[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.records[i]
+
+    def name(self, i: int) -> str:
+        return f"row {i}"
+
+
+def pictures(n, rows=4, columns=6):
+    return [np.random.default_rng(i).integers(0, 256, (rows, columns), dtype=np.uint8) for i in range(n)]
+
+
+def task(classes=("a", "b", "c"), tokenizers=None, **options):
+    tokenizers = tokenizers or {"image": ImagePatches(size=(4, 6), patch=2, channels=1)}
+    built = Classify(tokenizers, SMALL, classes=list(classes), **options)
+    built.build()
+    return built.eval()
+
+
+def batch(made, records):
+    chopper = made.chopper(training=False)
+    return chopper.collate([chopper(record) for record in records])
+
+
+def test_classes_are_the_labels_in_the_sequence_of_numbers_or_of_the_alphabet():
+    numbers = Classify({"image": ImagePatches()}, SMALL)
+    numbers.learn(Rows(tuple({"label": label} for label in ["10", "9", "2", "10"])))
+    assert numbers.classes == ["2", "9", "10"]
+    names = Classify({"image": ImagePatches()}, SMALL, target="kind")
+    names.learn(Rows(tuple({"kind": label} for label in ["wolf", "10", "cat"])))
+    assert names.classes == ["10", "cat", "wolf"]
+
+
+def test_balanced_weights_give_every_class_the_same_sum():
+    made = Classify({"image": ImagePatches()}, SMALL, class_weights="balanced")
+    made.learn(Rows(tuple({"label": label} for label in "aaab")))
+    assert made.class_weights == pytest.approx([4 / 6, 4 / 2])
+
+
+@pytest.mark.parametrize("read", ["class", "mean", "attention"])
+def test_a_prediction_does_not_depend_on_the_samples_beside_it(read):
+    made = task(read=read, n_registers=2, tokenizers={"image": ImagePatches(size=None, patch=2, channels=1)},
+                embedding=EmbeddingConfig(positions=[]))  # fmt: skip
+    records = [{"image": image} for image in (*pictures(2), *pictures(2, 6, 4), *pictures(1, 2, 2))]
+    together = made.predict(records)
+    for record, result in zip(records, together, strict=True):
+        (alone,) = made.predict([record])
+        assert alone["probabilities"] == pytest.approx(result["probabilities"], abs=1e-5)
+
+
+def test_the_mean_and_the_attention_of_a_pool_are_those_of_each_sample():
+    made = task(read="mean", n_registers=1)
+    tokens = batch(made, [{"image": image, "label": "a"} for image in pictures(3)]).tokens
+    hidden = torch.randn(*tokens.shape, 12)
+    patches = tokens.by_field(hidden)["image"].unflatten(0, (3, 6))
+    torch.testing.assert_close(Pool("mean", ["image"], 12)(hidden, tokens), patches.mean(1))
+    pool = Pool("attention", ["image"], 12)
+    torch.nn.init.normal_(pool.score.weight)
+    weights = pool.score(patches).softmax(1)
+    torch.testing.assert_close(pool(hidden, tokens), (weights * patches).sum(1))
+
+
+def test_the_class_token_is_read_and_registers_only_take_part():
+    made = task(n_registers=2)
+    tokens = batch(made, [{"image": image, "label": "a"} for image in pictures(2)]).tokens
+    assert tokens.kind == "everything"
+    hidden = made.model(tokens)
+    assert torch.equal(made.pool(hidden, tokens), tokens.by_field(hidden)["class"])
+    with torch.no_grad():
+        before = made(tokens)
+        made.model.embeddings.lifts["register"].table += 1
+        assert (made(tokens) - before).abs().max() > 1e-4
+
+
+def test_the_loss_is_a_sum_with_weights_and_smoothing():
+    made = task(class_weights=[1.0, 2.0, 4.0], label_smoothing=0.1)
+    examples = batch(made, [{"image": image, "label": label} for image, label in zip(pictures(3), "abc", strict=True)])
+    loss, n_targets = made.loss(examples)
+    mean = F.cross_entropy(made(examples.tokens), examples.target, made.loss_weights, label_smoothing=0.1)
+    assert n_targets == 7
+    torch.testing.assert_close(loss / n_targets, mean)
+
+
+def test_figures_are_those_of_the_whole_set_and_not_means_of_batches():
+    made = task(classes=("a", "b"))
+    records = [{"image": image, "label": "ab"[i % 3 == 0]} for i, image in enumerate(pictures(11))]
+    logged = {}
+    made.log = lambda name, value, **_: logged.setdefault(name, []).append(value)
+    made.log_dict = lambda values, **_: logged.update(values)
+    for part in (records[:8], records[8:]):
+        made.validation_step(batch(made, part), 0)
+    made.on_validation_epoch_end()
+    with torch.no_grad():
+        examples = batch(made, records)
+        logits = made(examples.tokens)
+    right = logits.argmax(1) == examples.target
+    assert logged["val/accuracy"] == pytest.approx(right.float().mean().item())
+    f1 = multiclass_f1_score(logits, examples.target, 2, average="macro")
+    assert logged["val/f1"] == pytest.approx(f1.item())
+    auroc = binary_auroc(logits.softmax(1)[:, 1], examples.target)
+    assert logged["val/auroc"] == pytest.approx(auroc.item())
+    assert "val/top5" not in logged
+    assert made.confusion.sum() == 11
+
+
+def test_what_was_saved_predicts_the_same_from_anywhere(tmp_path):
+    made = task(read="attention", n_registers=1, place_class=True)
+    save(made, tmp_path / "model")
+    records = [{"image": image} for image in pictures(3)]
+    again = load(tmp_path)
+    assert again.classes == ["a", "b", "c"]
+    assert again.predict(records) == made.predict(records)
+
+
+def test_a_result_is_shown_likeliest_first():
+    made = task()
+    text = made.render({"probabilities": {"b": 0.75, "a": 0.2, "c": 0.05}})
+    assert text.splitlines()[0].split() == ["b", "75.0%"]
+
+
+def test_a_confusion_matrix_is_drawn(tmp_path):
+    made = task()
+    made.confusion = torch.tensor([[3, 1, 0], [0, 0, 0], [2, 0, 5]])
+    made.draw(tmp_path)
+    assert (tmp_path / "confusion.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_field_may_be_missing_but_not_all():
+    tokenizer = ImagePatches(size=(4, 6), patch=2, channels=1)
+    made = task(tokenizers={"left": tokenizer, "right": tokenizer})
+    left, right = pictures(2)
+    results = made.predict([{"left": left, "right": right}, {"left": left}, {"right": right, "left": None}])
+    assert results[1]["probabilities"] == pytest.approx(made.predict([{"left": left}])[0]["probabilities"], abs=1e-5)
+    with pytest.raises(InputError, match="one of the fields left, right; it has other"):
+        made.predict([{"other": left}])
+
+
+def test_a_label_that_training_did_not_see_is_named():
+    with pytest.raises(InputError, match="field 'label': the label 'd' was not seen in training; the classes are a, b, c"):
+        batch(task(), [{"image": pictures(1)[0], "label": "d"}])
+
+
+def test_a_record_without_a_label_is_named():
+    with pytest.raises(InputError, match="field 'label' must hold the label"):
+        batch(task(), [{"image": pictures(1)[0]}])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tokenizers": {}}, "at least one field"),
+        ({"tokenizers": {"class": ImagePatches()}}, "the name 'class' is taken"),
+        ({"target": "image"}, "the column 'image' is also an input"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
+    ],
+)
+def test_arguments_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        Classify(**({"tokenizers": {"image": ImagePatches()}} | options))
+
+
+def test_weights_of_another_number_of_classes_are_refused():
+    with pytest.raises(InputError, match="a number for each of the 3 classes, got 2"):
+        task(class_weights=[1.0, 2.0])
+
+
+def test_one_class_is_no_choice():
+    with pytest.raises(InputError, match=r"at least two classes, got \['a'\]"):
+        Classify({"image": ImagePatches()}, SMALL).learn(Rows(({"label": "a"}, {"label": "a"})))
+
+
+def test_a_vision_transformer_is_this_task_and_nothing_else():
+    """The tokens of a picture and a class token, one row a sample: the model sees no more of the task than that."""
+    made = task()
+    records = [{"image": image, "label": "a"} for image in pictures(2)]
+    own = made.chopper(training=False)
+    plain = collate([own(record)[0] for record in records], {**made.tokenizers, **made.own_tokens})
+    assert isinstance(made.model, Anyformer)
+    torch.testing.assert_close(made.model(plain), made.model(batch(made, records).tokens))

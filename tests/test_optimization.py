@@ -1,0 +1,151 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from anyformer.errors import InputError
+from anyformer.tasks.optimization import Muon, OptimizerConfig, decaying, make_optimizer, orthogonalize
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.ModuleDict({"trunk": nn.Sequential(nn.Linear(4, 7), nn.LayerNorm(7)), "head": nn.Linear(7, 3)})
+
+
+def train(module, optimizer, steps):
+    for step in range(steps):
+        x = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        module["head"](module["trunk"](x)).square().sum().backward()
+        optimizer.step()
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def test_the_learning_rate_rises_holds_and_falls():
+    config = OptimizerConfig(warmup=2, schedule="linear", hold=0.5, final=0.2)
+    rates = [config.factor(step, 8) for step in range(8)]
+    assert rates[:5] == [0.5, 1.0, 1.0, 1.0, 1.0]
+    assert rates[5:] == pytest.approx([0.8, 0.6, 0.4])
+
+
+def test_a_cosine_is_half_way_down_in_the_middle_and_stays_at_its_end():
+    config = OptimizerConfig(warmup=0, schedule="cosine", final=0.1)
+    assert config.factor(50, 100) == pytest.approx(0.55)
+    assert config.factor(100, 100) == config.factor(140, 100) == pytest.approx(0.1)
+
+
+def test_a_warmup_below_one_is_a_part_of_the_run():
+    assert OptimizerConfig(warmup=0.1).factor(4, 100) == pytest.approx(0.5)
+
+
+def test_only_weights_of_linear_layers_decay():
+    module = net()
+    groups = make_optimizer(module, [module["trunk"]], OptimizerConfig(weight_decay=0.1)).param_groups
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    weights = decaying(module)
+    assert len(weights) == 2
+    assert len(decays) == len(list(module.parameters()))
+    for parameter in module.parameters():
+        assert decays[id(parameter)] == (0.1 if parameter in weights else 0.0)
+
+
+def test_muon_takes_the_matrices_of_the_trunk_and_leaves_the_rest_to_adamw():
+    module = net()
+    config = OptimizerConfig(name="muon", lr=0.02, adamw_lr=0.003)
+    optimizer = make_optimizer(module, [module["trunk"]], config)
+    train(module, optimizer, 1)
+    assert set(optimizer.state[module["trunk"][0].weight]) == {"momentum"}
+    assert "exp_avg" in optimizer.state[module["head"].weight]
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates.pop(id(module["trunk"][0].weight)) == 0.02
+    assert set(rates.values()) == {0.003}
+
+
+def test_orthogonal_updates_have_singular_values_near_one():
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(3, 5, 16), steps=5))
+    assert 0.6 < values.min() and values.max() < 1.3
+
+
+def test_orthogonalizing_keeps_the_singular_vectors():
+    u, _, v = torch.linalg.svd(torch.randn(4, 4))
+    x = u @ torch.diag(torch.tensor([1.0, 0.8, 0.6, 0.4])) @ v
+    aligned = u.T @ orthogonalize(x[None])[0] @ v.T
+    assert (aligned - torch.diag(aligned.diag())).abs().max() < 1e-4
+
+
+def test_muon_equals_the_update_written_out_for_one_matrix():
+    weight = nn.Parameter(torch.randn(6, 3))
+    optimizer = Muon([{"params": [weight], "lr": 0.1, "weight_decay": 0.5}], {weight}, momentum=0.9)
+    before, weight.grad = weight.detach().clone(), torch.randn(6, 3)
+    optimizer.step()
+    average = 0.1 * weight.grad
+    update = orthogonalize((0.1 * weight.grad + 0.9 * average)[None])[0]
+    expected = before * (1 - 0.1 * 0.5) - 0.1 * math.sqrt(6 / 3) * update
+    torch.testing.assert_close(weight.detach(), expected)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "lion"])
+def test_an_optimizer_goes_on_from_its_state_bit_for_bit(name):
+    config = OptimizerConfig(name=name, lr=0.01)
+    whole = net()
+    unbroken = train(whole, make_optimizer(whole, [whole["trunk"]], config), 6)
+
+    first = net()
+    optimizer = make_optimizer(first, [first["trunk"]], config)
+    for step in range(6):
+        if step == 3:
+            state = optimizer.state_dict()
+            second = net()
+            second.load_state_dict(first.state_dict())
+            first, optimizer = second, make_optimizer(second, [second["trunk"]], config)
+            optimizer.load_state_dict(state)
+        x = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        first["head"](first["trunk"](x)).square().sum().backward()
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), unbroken, strict=True))
+
+
+def test_a_schedule_reaches_both_halves_of_muon():
+    module = net()
+    optimizer = make_optimizer(module, [module["trunk"]], OptimizerConfig(name="muon"))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
+    before = [p.detach().clone() for p in module.parameters()]
+    train(module, optimizer, 1)
+    schedule.step()
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), before, strict=True))
+
+
+def test_a_frozen_parameter_is_not_given_to_the_optimizer():
+    module = net()
+    module["head"].requires_grad_(False)
+    optimizer = make_optimizer(module, [module["trunk"]], OptimizerConfig())
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "adamvv"}, "optimizer.name 'adamvv' cannot be used"),
+        ({"options": {"momentun": 0.9}}, "optimizer.options do not fit adamw: .*momentun"),
+    ],
+)
+def test_what_cannot_be_used_is_said(options, message):
+    module = net()
+    with pytest.raises(InputError, match=message):
+        make_optimizer(module, [module["trunk"]], OptimizerConfig(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 0.0}, "lr .*must be above 0"),
+        ({"warmup": -1}, "warmup must not be negative"),
+        ({"hold": 1.0}, "hold must be at least 0 and below 1"),
+        ({"ema": 1.0}, "ema must lie between 0 and 1"),
+    ],
+)
+def test_values_out_of_range_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        OptimizerConfig(**options)
