@@ -47,7 +47,11 @@ def open_image(picture: Any, channels: int = 3) -> Tensor:
     """
     if isinstance(picture, np.ndarray):
         return _from_array(picture, channels)
-    return _from_array(_pixels(*_open(picture), channels), channels)
+    image, name = _open(picture)
+    try:
+        return _from_array(_pixels(image, channels), channels)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def image_size(picture: Any) -> tuple[int, int]:
@@ -91,7 +95,7 @@ def _open(picture: Any) -> tuple[Image.Image, str]:
     return picture, name
 
 
-def _pixels(image: Image.Image, name: str, channels: int) -> np.ndarray:
+def _pixels(image: Image.Image, channels: int) -> np.ndarray:
     """Decode: (rows, columns, channels) or (rows, columns)."""
     try:
         with warnings.catch_warnings():
@@ -105,7 +109,7 @@ def _pixels(image: Image.Image, name: str, channels: int) -> np.ndarray:
             return np.asarray(image.convert("L" if channels == 1 else "RGB"))
     except Exception as error:
         # Decoders raise OSError, SyntaxError, ValueError, struct.error, ... for a damaged file.
-        raise InputError(f"{name}: damaged or truncated: {error}") from None
+        raise InputError(f"damaged or truncated: {error}") from None
 
 
 def _from_array(array: np.ndarray, channels: int) -> Tensor:
@@ -236,9 +240,8 @@ class ImagePatches(Tokenizer):
         rows, columns = pixels.shape[1] // self.patch, pixels.shape[2] // self.patch
         position, order = _grid(rows, columns)
         if self.stem is not None:
-            return TokenSet(
-                rearrange(pixels, "c row column -> (row column) c"), position, order, extent=pixels.shape[1:]
-            )
+            content = rearrange(pixels, "c row column -> (row column) c")
+            return TokenSet(content, position, order, extent=tuple(pixels.shape[1:]))
         content = rearrange(pixels, "c (row p) (column q) -> (row column) (c p q)", p=self.patch, q=self.patch)
         return TokenSet(content, position, order, extent=(rows, columns))
 
