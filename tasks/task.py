@@ -213,7 +213,7 @@ class Task(lightning.LightningModule, ABC):
         world = self.trainer.world_size
         if world > 1:
             # Ranks have averaged their gradients: world times the mean of the sums is the sum over all.
-            n_targets = self.all_gather(n_targets).sum() / world
+            n_targets = self.trainer.strategy.reduce(n_targets.clone(), reduce_op="mean")
         torch._foreach_mul_(gradients, 1 / n_targets.clamp(min=torch.finfo(torch.float32).tiny))
         # One number says whether any loss or gradient of the step was not finite.
         norm = torch.stack(torch._foreach_norm(gradients)).sum()
