@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -201,7 +201,7 @@ class Table(Source):
     def name(self, i: int) -> str:
         return f"{self.path} row {self._range[0] + i}"
 
-    @property
+    @cached_property
     def folder(self) -> str:
         beside, file = os.path.split(find_file(self.path))
         if self.root is None:
@@ -216,7 +216,7 @@ class Table(Source):
             raise _no_column(self.path, name, self.columns or table.column_names)
         return table[self.columns[name] if self.columns else name][start:stop]
 
-    @property
+    @cached_property
     def _table(self) -> Any:
         place = find_file(self.path)
         table = _read_table(place, os.stat(place).st_mtime_ns)
@@ -225,7 +225,7 @@ class Table(Source):
                 raise _no_column(self.path, column, table.column_names)
         return table
 
-    @property
+    @cached_property
     def _range(self) -> tuple[int, int]:
         n = len(self._table)
         start, stop = self.rows or (0, n)
