@@ -176,8 +176,13 @@ class Embeddings(nn.Module):
         tokenizers: Mapping[str, Tokenizer],
         transformer: TransformerConfig,
         config: EmbeddingConfig,
+        encoder: TransformerConfig | None = None,
     ) -> None:
-        """tokenizers: of every field, see `expand`. Raises InputError where a table's size or an axis is not known."""
+        """
+        tokenizers: of every field, see `expand`.
+        transformer, encoder: the stacks that the tokens are for, which may be turned by different rotary axes.
+        Raises InputError where a table's size or an axis is not known.
+        """
         super().__init__()
         self.config = config
         d_model = transformer.d_model
@@ -187,14 +192,16 @@ class Embeddings(nn.Module):
         self.types = nn.ParameterDict(
             {_key(name): torch.empty(d_model).normal_(std=0.02) for name in tokenizers} if config.types else {}
         )
-        rotary_axes = transformer.rotary.axes if transformer.rotary else ()
+        rotary_axes = [axis for stack in (transformer, encoder) if stack and stack.rotary for axis in stack.rotary.axes]
         self.placed = config.positions
         if self.placed is None:
             rest = {axes: None for axes in self.axes.values() if axes and not set(axes) <= set(rotary_axes)}
             self.placed = [PositionConfig(axes, "joint") for axes in rest]
         self._check_axes([*(axis for position in self.placed for axis in position.axes), *rotary_axes])
         self.positions = nn.ModuleList(_positions(position, tokenizers, d_model) for position in self.placed)
-        self.rotary = Rotary(transformer.rotary, transformer.head_width) if transformer.rotary else None
+        self.rotary, self.encoder_rotary = (
+            Rotary(stack.rotary, stack.head_width) if stack and stack.rotary else None for stack in (transformer, encoder)
+        )
         self.norm = make_norm(transformer.norm, d_model, transformer) if config.norm else nn.Identity()
 
     def _check_axes(self, named: Sequence[str]) -> None:
@@ -218,9 +225,10 @@ class Embeddings(nn.Module):
         rows = vectors.new_zeros(batch.shape.numel(), vectors.shape[1])
         return rows.index_copy(0, index, vectors).unflatten(0, batch.shape)
 
-    def rotation(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """Cosines and sines for rotary attention, None without it."""
-        return None if self.rotary is None else self.rotary(batch, self.axes)
+    def rotation(self, batch: Batch, encoder: bool = False) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines for rotary attention in the transformer or the encoder, None without it."""
+        rotary = self.encoder_rotary if encoder else self.rotary
+        return None if rotary is None else rotary(batch, self.axes)
 
     def _tokens(self, name: str, tokens: FieldTokens) -> Tensor:
         vectors = self.lifts[_key(name)](tokens.content, tokens.extents)

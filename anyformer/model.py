@@ -37,7 +37,7 @@ class Anyformer(nn.Module):
         """
         super().__init__()
         self.tokenizers = expand(tokenizers)
-        self.embeddings = Embeddings(self.tokenizers, transformer, embedding)
+        self.embeddings = Embeddings(self.tokenizers, transformer, embedding, encoder)
         self.transformer = Transformer(transformer)
         self.encoder = None
         if encoder is not None:
@@ -49,7 +49,9 @@ class Anyformer(nn.Module):
         elif transformer.cross_attention:
             raise InputError("cross_attention: true needs an encoder to attend to")
         n_relations = sum(tokenizer.n_relations for tokenizer in self.tokenizers.values())
-        self.relation_bias = RelationBias(n_relations, transformer.n_heads) if n_relations else None
+        self.relation_bias, self.encoder_relation_bias = (
+            RelationBias(n_relations, stack.n_heads) if stack and n_relations else None for stack in (transformer, encoder)
+        )
         self.register_buffer("sees", None if sees is None else _matrix(sees, list(self.tokenizers)), persistent=False)
 
     def forward(self, batch: Batch, conditions: Batch | None = None, cache: Cache | None = None) -> Tensor:
@@ -65,7 +67,7 @@ class Anyformer(nn.Module):
             memory, memory_sight = self._memory(batch, conditions, cache)
         keys = batch.layout if cache is None else cache.admit(batch)
         context = Context(
-            sight=self._sight(batch, keys, cache),
+            sight=self._sight(batch, keys, self.relation_bias, cache),
             rotation=self.embeddings.rotation(batch),
             memory=memory,
             memory_sight=memory_sight,
@@ -73,24 +75,23 @@ class Anyformer(nn.Module):
             segment=None if batch.one_per_row else batch.layout.segment,
             n_samples=batch.n_samples,
         )
-        hidden = self._run(self.transformer, batch, context)
-        if self.relation_bias is not None and not hidden.numel():
-            # Attention without queries leaves its mask out of the graph, and no parameter may be without a gradient.
-            hidden = hidden + 0 * self.relation_bias.table.sum()
-        return hidden
+        return self._run(self.transformer, batch, context, self.relation_bias)
 
     def encode(self, conditions: Batch) -> Tensor:
         """The encoder's hidden vectors of the conditions, (rows, length, d), 0 at padding."""
         context = Context(
-            sight=self._sight(conditions, conditions.layout),
-            rotation=self.embeddings.rotation(conditions),
+            sight=self._sight(conditions, conditions.layout, self.encoder_relation_bias),
+            rotation=self.embeddings.rotation(conditions, encoder=True),
             segment=None if conditions.one_per_row else conditions.layout.segment,
             n_samples=conditions.n_samples,
         )
-        return self._run(self.encoder, conditions, context)
+        return self._run(self.encoder, conditions, context, self.encoder_relation_bias)
 
-    def _run(self, stack: Transformer, batch: Batch, context: Context) -> Tensor:
+    def _run(self, stack: Transformer, batch: Batch, context: Context, bias: RelationBias | None) -> Tensor:
         hidden = stack(self.embeddings(batch), context)
+        if bias is not None and not hidden.numel():
+            # Attention without queries leaves its mask out of the graph, and no parameter may be without a gradient.
+            hidden = hidden + 0 * bias.table.sum()
         return hidden.masked_fill((batch.layout.segment == 0)[:, :, None], 0.0) if batch.padded else hidden
 
     def _memory(self, batch: Batch, conditions: Batch | None, cache: Cache | None) -> tuple[Tensor | None, Sight]:
@@ -109,7 +110,7 @@ class Anyformer(nn.Module):
         layout = layout._replace(order=torch.zeros_like(layout.order))
         return memory, Sight(visible(batch.layout, layout, self.sees)[:, None])
 
-    def _sight(self, batch: Batch, keys: Layout, cache: Cache | None = None) -> Sight:
+    def _sight(self, batch: Batch, keys: Layout, bias: RelationBias | None, cache: Cache | None = None) -> Sight:
         """The rule for self-attention: one of its two fast forms where the host knows that it comes down to them."""
         if self.sees is None and batch.relation is None:
             if cache is None or len(cache) == batch.shape[1]:
@@ -123,7 +124,7 @@ class Anyformer(nn.Module):
             relation = F.pad(relation, (keys.segment.shape[1] - batch.shape[1], 0))
         mask = visible(batch.layout, keys, self.sees, relation)[:, None]
         if relation is not None:
-            mask = self.relation_bias(relation).masked_fill(~mask, -torch.inf)
+            mask = bias(relation).masked_fill(~mask, -torch.inf)
         return Sight(mask)
 
 
