@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from witnesses import Ids, Vectors, by_sample, count, draw_ids, redraw
 
+from anyformer.attention import rotate
 from anyformer.embeddings import EmbeddingConfig, Embeddings, JointPositions, PositionConfig, resize_grid
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
@@ -175,6 +176,19 @@ def test_rotary_axes_turn_apart() -> None:
     torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-4)
     turned = replace(sample["picture"], position=sample["picture"].position.flip(1))
     assert (here - attend(("row", "column"), FIELDS, {"picture": turned})["picture"]).abs().max() > 0.01
+
+
+def test_rotary_on_two_axes_is_that_of_qwen2_vl() -> None:
+    qwen = pytest.importorskip("transformers.models.qwen2_vl.modeling_qwen2_vl")
+    q, k = torch.randn(2, 6, 3, 8).unbind()
+    place = torch.cartesian_prod(torch.arange(2), torch.arange(3))
+    angles = torch.outer(torch.arange(3.0), 10_000.0 ** (-torch.arange(0, 4, 2) / 4))[place].flatten(1)
+    angles = torch.cat([angles, angles], dim=1)
+    theirs = qwen.apply_rotary_pos_emb_vision(q, k, angles.cos(), angles.sin())
+    embeddings = build(tokenizers={"picture": PICTURE}, d_head=8, rotary=RotaryConfig(("row", "column")))
+    rotation = embeddings.rotation(collate([{"picture": PICTURE.encode(torch.randn(2, 3, 3))}], {"picture": PICTURE}))
+    for ours, other in zip((q, k), theirs, strict=True):
+        torch.testing.assert_close(rotate(ours.transpose(0, 1)[None], rotation)[0].transpose(0, 1), other)
 
 
 def test_a_field_without_a_rotary_axis_stands_at_0_on_it() -> None:

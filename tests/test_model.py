@@ -452,6 +452,23 @@ def test_a_condition_of_any_order_is_seen_by_the_whole_target() -> None:
     assert ((before - after).abs().amax(2) > 1e-4).all()
 
 
+def test_each_stack_has_its_own_heads_rotary_and_relations() -> None:
+    fields = {**FIELDS, "graph": GRAPH}
+    decoder = TransformerConfig(d_model=12, n_heads=3, depth=1, rotary=RotaryConfig(("word",)), cross_attention=True)
+    reader = TransformerConfig(d_model=12, n_heads=2, d_head=8, depth=1, rotary=RotaryConfig(("row", "column")))
+    model = Anyformer(fields, decoder, EmbeddingConfig(positions=[]), reader)
+    redraw(model)
+    batch = collate([{"text": count(text(4))}], fields)
+    sample = {"picture": picture(2, 3), "graph": GRAPH.encode([1, 2, 3])}
+    here = model.encode(collate([sample], fields))
+    turned = replace(sample["picture"], position=2 * sample["picture"].position)
+    there = model.encode(collate([{**sample, "picture": turned}], fields))
+    assert (here - there).abs().max() > 0.01, "the encoder turns by its own axes"
+    gradient = gradients(model, model(batch, collate([sample], fields)).square().sum())
+    assert gradient["encoder_relation_bias.table"].any() and not gradient["relation_bias.table"].any()
+    assert gradient["encoder_relation_bias.table"].shape == (3, 2) and gradient["relation_bias.table"].shape == (3, 3)
+
+
 def test_cross_attention_needs_conditions() -> None:
     model = build(encoder=True)
     with pytest.raises(ValueError, match="needs conditions, at least in the first call with a cache"):
@@ -504,7 +521,7 @@ def test_an_absent_field_has_zero_gradients(absent: str, encoder: bool) -> None:
     hidden = model(batch, batch if encoder else None)
     own = {f"lifts.{absent}.", f"types.{absent}"}
     own |= {"text": {"positions.1."}, "picture": {"positions.0."}, "class": {"positions.2."}}.get(absent, set())
-    own |= {"relation_bias"} if absent == "graph" else set()
+    own |= {"relation_bias."} if absent == "graph" else set()
     zero = set()
     for name, gradient in gradients(model, hidden.square().sum()).items():
         assert gradient.isfinite().all()

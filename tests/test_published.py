@@ -460,7 +460,7 @@ class Bucketed(Ids):
 
 
 def t5() -> Witness:
-    """T5 v1.1; the relative bias of each of its stacks is that of the relations of one field."""
+    """T5 v1.1; its relative bias is that of relations."""
     module = pytest.importorskip("transformers.models.t5.modeling_t5")
     sizes = {"vocab_size": 11, "d_model": 12, "d_kv": 5, "d_ff": 20, "num_layers": 2, "num_decoder_layers": 2}
     buckets = {"relative_attention_num_buckets": 4, "relative_attention_max_distance": 6}
@@ -474,15 +474,17 @@ def t5() -> Witness:
     config = replace(
         SIZES, d_head=5, norm="rmsnorm", attention_scale=1.0, activation="gelu_tanh", gated=True, **NO_BIASES
     )
-    stacks = {"encoder": "encoder", "decoder": "transformer"}
     names = {r"shared\.weight": "embeddings.lifts.source.table"}
-    for theirs_name, ours in stacks.items():
+    for theirs_name, ours, bias in (
+        ("encoder", "encoder", "encoder_relation_bias"),
+        ("decoder", "transformer", "relation_bias"),
+    ):
         block = rf"{theirs_name}\.block\.(\d)\.layer\.\d\."
         last = 1 if theirs_name == "encoder" else 2
         names |= {
             rf"{block}SelfAttention\.([qkvo])\.weight": rf"{ours}.blocks.\1.attention.\2.weight",
             rf"{block}EncDecAttention\.([qkvo])\.weight": rf"{ours}.blocks.\1.cross.\2.weight",
-            rf"{block}SelfAttention\.relative_attention_bias\.weight": "relation_bias.table",
+            rf"{block}SelfAttention\.relative_attention_bias\.weight": f"{bias}.table",
             rf"{block}DenseReluDense\.wi_0\.weight": rf"{ours}.blocks.\1.mlp.gate.weight",
             rf"{block}DenseReluDense\.wi_1\.weight": rf"{ours}.blocks.\1.mlp.up.weight",
             rf"{block}DenseReluDense\.wo\.weight": rf"{ours}.blocks.\1.mlp.down.weight",
@@ -491,6 +493,16 @@ def t5() -> Witness:
         for layer, part in {0: "attention", 1: "cross", last: "mlp"}.items():
             norm = rf"{theirs_name}\.block\.(\d)\.layer\.{layer}\.layer_norm\.weight"
             names[norm] = rf"{ours}.blocks.\1.{part}_residual.norm.weight"
+
+    def prepare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Each of our stacks has a bias for the relations of both fields, of which it reads its own."""
+        table = "{}.block.0.layer.0.SelfAttention.relative_attention_bias.weight".format
+        encoder, decoder = tensors[table("encoder")], tensors[table("decoder")]
+        return tensors | {
+            table("encoder"): torch.cat([encoder, torch.zeros_like(decoder)]),
+            table("decoder"): torch.cat([torch.zeros_like(encoder), decoder]),
+        }
+
     return Witness(
         theirs,
         lambda: (
@@ -505,6 +517,7 @@ def t5() -> Witness:
         replace(config, cross_attention=True),
         encoder=config,
         conditions=[{"source": source.encode(row)} for row in questions],
+        prepare=prepare,
         tied=("source", "target"),
     )
 
