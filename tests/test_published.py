@@ -60,10 +60,12 @@ class Witness:
         return {name: torch.cat(parts) for name, parts in carried.items()}
 
 
-def disagreement(witness: Witness, **wrong: dict) -> tuple[float, float]:
+def disagreement(witness: Witness, zeroed: str = "", **wrong: dict) -> tuple[float, float]:
     """The largest differences between ours and theirs, of the outputs and of all gradients, in standard deviations.
 
+    zeroed: a part of the names of parameters that are 0 on our side.
     wrong: what to set otherwise on our side, by the part of the witness: transformer, embedding, encoder.
+    With either, gradients are left out.
     """
     parts = {name: replace(getattr(witness, name), **choices) for name, choices in wrong.items()}
     witness = replace(witness, **parts)
@@ -77,14 +79,14 @@ def disagreement(witness: Witness, **wrong: dict) -> tuple[float, float]:
     assert wrong or weights.keys() == own.keys(), f"not carried: {weights.keys() ^ own.keys()}"
     with torch.no_grad():
         for name in weights.keys() & own.keys():
-            own[name].copy_(weights[name])
+            own[name].copy_(weights[name] if not zeroed or zeroed not in name else torch.zeros_like(weights[name]))
 
     expected = witness.run()[witness.real]
     batch = collate(witness.samples, witness.fields)
     conditions = None if witness.conditions is None else collate(witness.conditions, witness.fields)
     found = model.eval()(batch, conditions)[batch.layout.segment > 0]
     forward = error(found, expected)
-    if wrong:
+    if wrong or zeroed:
         return forward, forward
 
     noise = torch.randn_like(expected)
@@ -595,6 +597,15 @@ WITNESSES: dict[str, Callable[[], Witness]] = {
 def test_ours_is_theirs(name: str) -> None:
     forward, gradient = disagreement(WITNESSES[name]())
     assert forward < 1e-4 and gradient < 1e-4
+
+
+@pytest.mark.parametrize("name", WITNESSES)
+def test_no_part_is_so_small_that_its_absence_would_pass(name: str) -> None:
+    parts = ["attention.q.weight", "attention.o.weight", "mlp.down.weight"]
+    if WITNESSES[name]().transformer.cross_attention:
+        parts += ["cross.q.weight", "cross.o.weight"]
+    for part in parts:
+        assert disagreement(WITNESSES[name](), zeroed=part)[0] > 1e-2, part
 
 
 WRONG: dict[str, dict[str, list[dict]]] = {
