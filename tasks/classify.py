@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,9 +47,12 @@ class ClassifyChopper(Chopper):
         self, record: Mapping[str, Any], random: np.random.Generator | None = None, labelled: bool = True
     ) -> tuple[Sample, int]:
         # All tokens stand at order 0: everything sees everything.
-        sample = {name: tokens.at(0) for name, tokens in self.encode(record, random).items()}
-        sample |= {name: tokenizer.encode() for name, tokenizer in self.own.items()}
-        return sample, self._index(record) if labelled else 0
+        sample = {name: t.at(0) if t.order.any() else t for name, t in self.encode(record, random).items()}
+        return sample | self._own_tokens, self._index(record) if labelled else 0
+
+    @cached_property
+    def _own_tokens(self) -> Sample:
+        return {name: tokenizer.encode() for name, tokenizer in self.own.items()}
 
     def _index(self, record: Mapping[str, Any]) -> int:
         label = record.get(self.target)

@@ -7,8 +7,9 @@ from typing import Literal
 
 from lightning import LightningDataModule
 
-from anyformer.data import Loader, Samples, Source, Table, plan_batches, split
+from anyformer.data import Source, Table, split
 from anyformer.errors import InputError
+from anyformer.loading import Loader, Samples, plan_batches
 
 
 class Records(LightningDataModule):

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyformer.data import Loader, Source, Table
+from anyformer.data import Source, Table
 from anyformer.errors import InputError
+from anyformer.loading import Loader
 from anyformer.tasks.records import Records
 from anyformer.tokens import Tokenizer, TokenSet
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from anyformer.data import Source
 from anyformer.embeddings import Lookup, Projection
 from anyformer.tokens import Batch, Sample, Tokenizer, TokenSet
 
@@ -70,6 +72,22 @@ class Vectors(Tokenizer):
 
     def lift(self, d_model: int) -> nn.Module:
         return Projection(self.d_content, d_model, self.bias)
+
+
+@dataclass(frozen=True)
+class Numbers(Source):
+    """Records {"x": i, "kind": "even" | "odd"}."""
+
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"x": i, "kind": "odd" if i % 2 else "even"}
+
+    def name(self, i: int) -> str:
+        return f"numbers row {i}"
 
 
 def draw_ids(n: int, vocab_size: int = 11) -> list[int]:

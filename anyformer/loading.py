@@ -1,0 +1,391 @@
+"""The order of samples: batches that fill a budget, and a loader whose place can be saved.
+
+Knows numbers of tokens; knows no modality and no trainer. What turns a record into token sets is handed in as a
+`Chopper`. The order of samples is a pure function of (seed, epoch), and what is drawn for a sample one of (seed, epoch,
+index), so that a loader's place is two integers and the number of workers cannot matter.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from anyformer.data import Source, join_files
+from anyformer.errors import InputError
+from anyformer.tokens import Tokenizer
+from anyformer.tokens import pack as pack_rows
+
+log = logging.getLogger(__name__)
+
+# Batches
+
+
+class Draw(NamedTuple):
+    """One place of a batch: which sample, drawn in which epoch, and its row where several share one."""
+
+    epoch: int
+    index: int
+    row: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which samples stand together in a batch: a pure function of (seed, epoch). Made by `plan_batches`.
+
+    Every epoch has the same number of batches, on every rank.
+    """
+
+    groups: np.ndarray
+    """(n samples,) int64: samples of the same group are alike in length. All 0 without a budget."""
+    cost: np.ndarray | None
+    """(n samples,) int64, ascending: the longest length in the group of each place of the samples sorted by group."""
+    rows: list[np.ndarray] | None
+    """Where samples are packed, the places that share a row."""
+    batch_size: int | None
+    max_tokens: int | None
+    n_batches: int
+    """Of all ranks."""
+    shuffle: bool
+    seed: int
+    rank: int
+    world: int
+
+    def __len__(self) -> int:
+        return self.n_batches // self.world
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Draw]]:
+        """The batches of one epoch, of this rank, from number `start` on."""
+        random = np.random.default_rng((self.seed, epoch)) if self.shuffle else None
+        n = len(self.groups)
+        sequence = np.arange(n) if random is None else random.permutation(n)
+        sequence = sequence[np.argsort(self.groups[sequence], kind="stable")]
+        if self.rows is not None:
+            order = np.arange(len(self.rows)) if random is None else random.permutation(len(self.rows))
+            parts = [[self.rows[row] for row in rows] for rows in np.array_split(order, self.n_batches)]
+        else:
+            # The first batch is of a random size: so all bounds move, and samples meet others than the epoch before.
+            first = 1.0 if random is None or self.cost is None or self.n_batches == 1 else 1 - random.random()
+            bounds = _fill(n, self.batch_size, self.max_tokens, self.cost, first)
+            while len(bounds) <= self.n_batches:
+                largest = int(np.diff(bounds).argmax())
+                bounds.insert(largest + 1, (bounds[largest] + bounds[largest + 1]) // 2)
+            parts = [[np.arange(*ends)] for ends in pairwise(bounds)]
+        order = np.arange(self.n_batches)
+        if random is not None and self.cost is not None:
+            order = random.permutation(order)
+        for number in order[self.rank :: self.world][start:].tolist():
+            yield [
+                Draw(epoch, index, None if self.rows is None else row)
+                for row, places in enumerate(parts[number])
+                for index in sequence[places].tolist()
+            ]
+
+
+def plan_batches(
+    n_samples: int,
+    *,
+    batch_size: int | None = None,
+    max_tokens: int | None = None,
+    lengths: Sequence[int] | None = None,
+    pack: bool = False,
+    shuffle: bool = True,
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    name: Callable[[int], str] = "sample {}".format,
+) -> Plan:
+    """Plan batches of `batch_size` samples, or of samples of like length with at most `max_tokens` tokens, or both.
+
+    lengths: tokens of each sample, needed for max_tokens. Lengths that differ by up to a tenth count as alike; padding
+        to the longest is part of the budget.
+    pack: several samples in a row as long as the longest sample; max_tokens // longest such rows are a batch.
+    rank, world: each process takes every world-th batch; batches are split in two until all have the same number.
+    name: says which sample a message is about.
+    Raises InputError if a sample has more than max_tokens, or there are too few samples for so many processes.
+    """
+    groups, cost, rows = np.zeros(n_samples, dtype=np.int64), None, None
+    if max_tokens is not None:
+        lengths = np.maximum(np.asarray(lengths, dtype=np.int64), 1)
+        if n_samples and lengths.max() > max_tokens:
+            longest = int(lengths.argmax())
+            raise InputError(
+                f"max_tokens={max_tokens} is less than the {lengths[longest]} tokens of {name(longest)}; "
+                f"raise it to at least {lengths[longest]}"
+            )
+        groups = np.ceil(np.log(lengths) / np.log(1.1) - 1e-9).astype(np.int64)
+        longest_of = np.zeros(groups.max(initial=0) + 1, dtype=np.int64)
+        np.maximum.at(longest_of, groups, lengths)
+        cost = np.sort(longest_of[groups])
+    if pack:
+        rows = _fill_rows(cost)
+        most, n_batches = len(rows), -(-len(rows) // (max_tokens // int(cost.max(initial=1))))
+    else:
+        most, n_batches = n_samples, len(_fill(n_samples, batch_size, max_tokens, cost)) - 1
+        # Wherever the first batch ends, filling the others takes as many or one more; see Plan.epoch.
+        n_batches += bool(shuffle and max_tokens is not None and 1 < n_batches < n_samples)
+    n_batches = -(-n_batches // world) * world
+    if n_batches > most:
+        raise InputError(f"{n_samples} samples cannot be shared by {world} processes; use fewer processes")
+    return Plan(groups, cost, rows, batch_size, max_tokens, n_batches, shuffle, seed, rank, world)
+
+
+def _fill(
+    n: int, batch_size: int | None, max_tokens: int | None, cost: np.ndarray | None, first: float = 1.0
+) -> list[int]:
+    """Bounds of batches of the sequence sorted by cost, as large as the limits allow; the first is a share of that."""
+    bounds = [0]
+    while (start := bounds[-1]) < n:
+        size = min(batch_size or n, n - start)
+        if cost is not None:
+            size = min(size, max_tokens // int(cost[start]))
+            padded = cost[start : start + size] * np.arange(1, size + 1)
+            size = int(np.searchsorted(padded, max_tokens, side="right"))
+        bounds.append(start + (size if start else math.ceil(size * first)))
+    return bounds
+
+
+def _fill_rows(cost: np.ndarray) -> list[np.ndarray]:
+    """Pack the sequence sorted by cost into rows as long as the longest: the places in each row."""
+    n, longest, rows = len(cost), int(cost.max(initial=1)), []
+    # Packing takes the square of the number of samples, so it is done for a few thousand at a time, a mixture each.
+    n_pools = -(-n // 2048)
+    for pool in range(n_pools):
+        places = np.arange(pool, n, n_pools)
+        row = np.asarray(pack_rows(cost[places].tolist(), longest))
+        by_row = np.argsort(row, kind="stable")
+        rows += np.split(places[by_row], np.flatnonzero(np.diff(row[by_row])) + 1)
+    return rows
+
+
+# Samples and their loader
+
+
+class Chopper(Protocol):
+    """What a task hands to the data: how a record becomes an item, and items a batch. Picklable."""
+
+    tokenizers: Mapping[str, Tokenizer]
+    """Of the fields that come from the record: strings of one that reads files are file names."""
+
+    def __call__(self, record: dict[str, Any], random: np.random.Generator | None) -> Any: ...
+
+    def count(self, record: dict[str, Any]) -> int: ...
+
+    def collate(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> Any: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Dataset):
+    """A source whose records come chopped: what runs in the data workers.
+
+    A sample is asked for by a `Draw`, which holds all that augmentation may depend on. A record that cannot be used
+    fails with its name in front of the reason; or with `on_bad_sample="skip"` the batch goes on without it. In training
+    a batch of nothing else is filled by the records that follow, because all processes must take the same steps.
+    """
+
+    source: Source
+    chopper: Chopper
+    training: bool = False
+    seed: int = 0
+    on_bad_sample: Literal["fail", "skip"] = "fail"
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def record(self, i: int) -> dict[str, Any]:
+        """The record, with file names as paths."""
+        return join_files(self.source[i], self.source.folder, self.chopper.tokenizers)
+
+    def __getitem__(self, draw: Draw) -> Any:
+        random = np.random.default_rng((self.seed, draw.epoch, draw.index, 1)) if self.training else None
+        try:
+            return self.chopper(self.record(draw.index), random)
+        except InputError as error:
+            raise InputError(f"{self.source.name(draw.index)}: {error}") from None
+
+    def __getitems__(self, draws: list[Draw]) -> _Fetched:
+        """A whole batch, and what was left out of it."""
+        used, items, bad = [], [], []
+        for draw in draws:
+            try:
+                items.append(self[draw])
+                used.append(draw)
+            except InputError as error:
+                bad.append(str(error))
+                if self.on_bad_sample == "fail":
+                    return _Fetched(None, bad, fatal=True)
+        if not items and self.training:
+            for step in range(1, len(self)):
+                draw = draws[-1]._replace(index=(draws[-1].index + step) % len(self))
+                try:
+                    items, used = [self[draw]], [draw]
+                    break
+                except InputError:
+                    continue
+        if not items:
+            return _Fetched(None, bad, fatal=self.training)
+        # Numbered anew: a row may have lost all its samples.
+        rows = None if used[0].row is None else np.unique([draw.row for draw in used], return_inverse=True)[1].tolist()
+        try:
+            batch = self.chopper.collate(items, rows)
+        except InputError as error:
+            return _Fetched(None, [str(error)], fatal=True)
+        batch.samples = tuple(self.source.name(draw.index) for draw in used)
+        return _Fetched(batch, bad)
+
+    def lengths(self) -> list[int]:
+        """Tokens of every sample. One that cannot be used counts as 1 where such are skipped."""
+        lengths = []
+        for i in range(len(self)):
+            try:
+                lengths.append(self.chopper.count(self.record(i)))
+            except InputError as error:
+                if self.on_bad_sample == "fail":
+                    raise InputError(f"{self.source.name(i)}: {error}") from None
+                lengths.append(1)
+        return lengths
+
+
+@dataclass
+class _Fetched:
+    """A batch on its way from a worker, with what to say about it: an exception would arrive as a traceback's text."""
+
+    batch: Any
+    bad: list[str]
+    fatal: bool = False
+
+    def pin_memory(self) -> _Fetched:
+        if self.batch is not None:
+            self.batch = self.batch.pin_memory()
+        return self
+
+
+class Loader:
+    """Batches of samples as planned, epoch after epoch; knows its place, and goes on from there.
+
+    Iterating runs through one epoch: the one whose place was loaded, else the next. It is not a `DataLoader` but has
+    one, because a trainer takes those apart and puts in samplers of its own. The place counts the batches handed out,
+    never those that workers have fetched ahead, and no global generator is touched.
+
+    ask_epoch: where someone else counts the epochs (a trainer, which may cut them short), says which one it is.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        plan: Plan,
+        n_workers: int = 0,
+        pin_memory: bool = False,
+        ask_epoch: Callable[[], int] | None = None,
+    ) -> None:
+        self.samples, self.plan = samples, plan
+        self.n_workers, self.pin_memory, self.ask_epoch = n_workers, pin_memory, ask_epoch
+        self.epoch, self.offset = 0, 0
+        self.n_bad, self.bad = 0, []
+        self._begun = False
+        self._upcoming = _Upcoming(plan)
+        self._fetcher: DataLoader | None = None
+
+    def __len__(self) -> int:
+        """Batches of an epoch: the same for all."""
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator, so that nothing happens before the first batch is asked for: a trainer calls iter() to try it.
+        over = self._begun or self.offset >= len(self)
+        epoch = self.epoch + over if self.ask_epoch is None else self.ask_epoch()
+        if over or epoch != self.epoch:
+            self._report()
+            self.epoch, self.offset = epoch, 0
+        self._begun = True
+        self._upcoming.place = self.epoch, self.offset
+        if self._fetcher is None:
+            self._fetcher = DataLoader(
+                self.samples,
+                batch_sampler=self._upcoming,
+                collate_fn=_whole,
+                num_workers=self.n_workers,
+                persistent_workers=self.n_workers > 0,
+                pin_memory=self.pin_memory,
+                # Its own, or each epoch would draw the workers' seed from the generator that dropout draws from.
+                generator=torch.Generator(),
+            )
+        for fetched in self._fetcher:
+            self.offset += 1
+            self.n_bad += len(fetched.bad)
+            self.bad = (self.bad + fetched.bad)[:3]
+            if fetched.fatal:
+                self.close()
+                raise InputError(fetched.bad[0])
+            if self.offset == len(self):
+                self._report()
+            if fetched.batch is not None:
+                yield fetched.batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place, in plain types."""
+        return {
+            "seed": self.plan.seed,
+            "epoch": self.epoch,
+            "offset": self.offset,
+            "n_batches": len(self),
+            "n_bad": self.n_bad,
+            "bad": list(self.bad),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a place. Raises InputError if it belongs to other data, other batches or another seed."""
+        for key, now in (("seed", self.plan.seed), ("n_batches", len(self))):
+            if state[key] != now:
+                raise InputError(
+                    f"cannot go on inside an epoch: the checkpoint was made with {key}={state[key]}, "
+                    f"this run has {now}; use the same data, batch size, seed and number of processes"
+                )
+        self.epoch, self.offset, self._begun = state["epoch"], state["offset"], False
+        self.n_bad, self.bad = state["n_bad"], list(state["bad"])
+
+    def close(self) -> None:
+        """End the workers; they come back when the loader is used again."""
+        # By hand, as trainers do: workers left to the garbage collector are waited for in vain, 5 s each, since it has
+        # closed their queues by then.
+        if (running := getattr(self._fetcher, "_iterator", None)) is not None:
+            running._shutdown_workers()
+        self._fetcher = None
+
+    def _report(self) -> None:
+        if self.n_bad:
+            more = f", and {self.n_bad - len(self.bad)} more" if self.n_bad > len(self.bad) else ""
+            kind = "training" if self.samples.training else "evaluation"
+            log.warning(
+                "epoch %d of %s left out %d samples: %s%s", self.epoch, kind, self.n_bad, "; ".join(self.bad), more
+            )
+        self.n_bad, self.bad = 0, []
+
+
+class _Upcoming:
+    """The batch sampler: the draws from a place on.
+
+    It does not know its loader: in a cycle with that, a process forked later would inherit the dead loader, collect it,
+    and stop the workers of its parent.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.place = 0, 0
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return self.plan.epoch(*self.place)
+
+
+def _whole(fetched: _Fetched) -> _Fetched:
+    return fetched
