@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anyformer.errors import InputError
 from anyformer.metrics import write_figures
-from anyformer.parsing import allowed_imports, check, one_line, read_yaml, suggest
+from anyformer.parsing import allowed_imports, check, dotted, one_line, read_yaml, subclasses, suggest
 from anyformer.runs import Saving, evaluate, fit, load, quiet, run_folder, say
 
 
@@ -47,7 +47,12 @@ class Experiment(LightningCLI):
             subclass_mode_model=True,
             save_config_callback=None,
             seed_everything_default=0,
-            parser_kwargs={"exit_on_error": False, "prog": f"anyformer {command}", "description": OWN_OPTIONS},
+            parser_kwargs={
+                "allow_abbrev": False,
+                "description": OWN_OPTIONS,
+                "exit_on_error": False,
+                "prog": f"anyformer {command}",
+            },
             args=list(args),
             run=False,
             auto_configure_optimizers=False,
@@ -62,17 +67,29 @@ class Experiment(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
-        with one_line():
-            self.config = parser.parse_args(args)
+        try:
+            with one_line():
+                self.config = parser.parse_args(args)
+        except InputError as error:
+            if unknown := re.search(r"unrecognized arguments: -*([\w.]+)", str(error)):
+                name = unknown[1] if str(error).startswith("unrecognized") else f"model.{unknown[1]}"
+                raise InputError(f"there is no option --{name}{suggest(name, self._options())}") from None
+            raise
+
+    def _options(self) -> list[str]:
+        """The names of all options, those of the tasks included."""
+        task, _ = _classes()
+        inner = [f"model.{name}" for sub in subclasses(task) for name in dotted(sub)]
+        return [option.lstrip("-") for option in self.parser._option_string_actions] + inner
 
     def _set_seed(self) -> None:
         seed_everything(self.config["seed_everything"], workers=True, verbose=False)
 
     def instantiate_classes(self) -> None:
+        """Make the task and the data; the Trainer's options are handed to `runs.fit`."""
         with one_line():
-            super().instantiate_classes()
-
-    def instantiate_trainer(self, **kwargs: Any) -> None:
+            self.config_init = self.parser.instantiate(self.config)
+        self.model, self.datamodule = self.config_init["model"], self.config_init["data"]
         self.options = dict(self.config_init["trainer"])
 
     @property

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from anyformer.data import Source, join_files
 from anyformer.errors import InputError
-from anyformer.tokens import Tokenizer
+from anyformer.tokens import Sample, Tokenizer
 from anyformer.tokens import pack as pack_rows
 
 log = logging.getLogger(__name__)
@@ -168,17 +169,40 @@ def _fill_rows(cost: np.ndarray) -> list[np.ndarray]:
 # Samples and their loader
 
 
-class Chopper(Protocol):
-    """What a task hands to the data: how a record becomes an item, and items a batch. Picklable."""
+@dataclass(frozen=True)
+class Chopper(ABC):
+    """What a task lends to the data workers: how a record becomes an item, and items a batch. Plain values only."""
 
     tokenizers: Mapping[str, Tokenizer]
     """Of the fields that come from the record: strings of one that reads files are file names."""
 
-    def __call__(self, record: dict[str, Any], random: np.random.Generator | None) -> Any: ...
+    @abstractmethod
+    def __call__(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> Any:
+        """One item. Raises InputError, with the field's name, for a record that cannot be used."""
 
-    def count(self, record: dict[str, Any]) -> int: ...
+    @abstractmethod
+    def collate(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> Any:
+        """A batch of items; `rows` as in `tokens.collate`."""
 
-    def collate(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> Any: ...
+    def encode(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> Sample:
+        """The token sets of the fields that the record has."""
+        sample: Sample = {}
+        for name, tokenizer in self.tokenizers.items():
+            if record.get(name) is None:
+                continue
+            try:
+                tokens = tokenizer.encode(record[name], random)
+            except InputError as error:
+                raise InputError(f"field {name!r}: {error}") from error
+            parts = {f"{name}.{part}": t for part, t in tokens.items()} if isinstance(tokens, dict) else {name: tokens}
+            sample |= parts
+        if not sample:
+            raise InputError(f"a record needs one of the fields {', '.join(self.tokenizers)}; it has {', '.join(record)}")
+        return sample
+
+    def count(self, record: Mapping[str, Any]) -> int:
+        """The number of tokens that the record's fields come to, from headers where formats have them."""
+        return sum(t.count(record[name]) for name, t in self.tokenizers.items() if record.get(name) is not None)
 
 
 @dataclass(frozen=True, eq=False)

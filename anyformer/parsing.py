@@ -16,6 +16,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def instantiate(config: Mapping[str, Any], unsafe: Sequence[str] = ()) -> Any:
         parser.add_subclass_arguments(base, "model", fail_untyped=False, required=True)
         check({"model": config}, {"model": base}, "config.json")
         with one_line():
-            return parser.instantiate_classes(parser.parse_object({"model": config})).model
+            return parser.instantiate(parser.parse_object({"model": config})).model
 
 
 # Keys, checked before jsonargparse sees them.
@@ -218,6 +219,15 @@ def parameters(cls: type) -> dict[str, Any] | None:
     except Exception:  # Annotations of other packages may name what is not installed.
         hints = {}
     return {name: hints.get(name, Any) for name in signature.parameters}
+
+
+def dotted(cls: type) -> list[str]:
+    """The arguments of a class, and those of the dataclasses among them by their dotted path."""
+    names = []
+    for name, hint in (parameters(cls) or {}).items():
+        inner = [member for member in members(hint) if is_dataclass(member)]
+        names += [name, *(f"{name}.{rest}" for member in inner for rest in dotted(member))]
+    return names
 
 
 def subclasses(base: type) -> Iterator[type]:

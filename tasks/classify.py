@@ -23,9 +23,10 @@ from torchmetrics.classification import (
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
+from anyformer.loading import Chopper
 from anyformer.model import Anyformer
 from anyformer.tasks.optimization import OptimizerConfig
-from anyformer.tasks.task import Chopper, Examples, Task
+from anyformer.tasks.task import Examples, Task
 from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, collate, expand
 from anyformer.transformer import TransformerConfig
 
@@ -167,12 +168,7 @@ class Classify(Task):
         return {name: LearnedTokens(n, self.place_class) for name, n in counts.items() if n}
 
     def learn(self, source: Source) -> None:
-        self.tokenizers = {
-            name: tokenizer
-            if type(tokenizer).fit is Tokenizer.fit
-            else tokenizer.fit([source[i].get(name) for i in range(len(source))])
-            for name, tokenizer in self.tokenizers.items()
-        }
+        super().learn(source)
         labels = [str(label) for label in source.column(self.target) if label is not None]
         if self.classes is None:
             # Numbers in the sequence of numbers, names in the alphabet's.
@@ -282,13 +278,6 @@ class Classify(Task):
         top = list(result["probabilities"].items())[:5]
         width = max(len(name) for name, _ in top)
         return "\n".join(f"{name:<{width}}  {value:6.1%}" for name, value in top)
-
-    def arguments(self) -> dict[str, Any]:
-        names = (
-            "tokenizers", "transformer", "embedding", "optimizer", "target", "classes", "read", "place_class", "n_registers",
-            "pool_norm", "head_dropout", "label_smoothing", "class_weights", "sees",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
 
     def draw(self, folder: Path) -> None:
         """Draw the confusion matrix of the last evaluation as `confusion.png`."""

@@ -7,6 +7,7 @@ number of targets of the whole optimiser step, accumulated batches and other ran
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.data import Source
+from anyformer.data import Source, join_files
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
+from anyformer.loading import Chopper
 from anyformer.model import Anyformer
 from anyformer.tasks.optimization import OptimizerConfig, make_optimizer
-from anyformer.tokens import Batch, Sample, Tokenizer
+from anyformer.tokens import Batch, Tokenizer
 from anyformer.transformer import TransformerConfig
 
 
@@ -44,46 +45,6 @@ class Examples:
 
     def pin_memory(self) -> Examples:
         return Examples(self.tokens.pin_memory(), self.target.pin_memory(), self.samples)
-
-
-@dataclass(frozen=True)
-class Chopper(ABC):
-    """Turns records into items and items into batches, in the data workers; it holds plain values only."""
-
-    tokenizers: Mapping[str, Tokenizer]
-    """Of the fields that come from the record."""
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The fields whose strings name files."""
-        return tuple(name for name, tokenizer in self.tokenizers.items() if tokenizer.reads_files)
-
-    @abstractmethod
-    def __call__(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> Any:
-        """One item. Raises InputError, with the field's name, for a record that cannot be used."""
-
-    @abstractmethod
-    def collate(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> Examples:
-        """A batch of items; `rows` as in `tokens.collate`."""
-
-    def encode(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> Sample:
-        """The token sets of the fields that the record has."""
-        sample: Sample = {}
-        for name, tokenizer in self.tokenizers.items():
-            if record.get(name) is None:
-                continue
-            try:
-                tokens = tokenizer.encode(record[name], random)
-            except InputError as error:
-                raise InputError(f"field {name!r}: {error}") from error
-            sample |= {f"{name}.{part}": t for part, t in tokens.items()} if isinstance(tokens, dict) else {name: tokens}
-        if not sample:
-            raise InputError(f"a record must have one of the fields {', '.join(self.tokenizers)}; it has {', '.join(record)}")
-        return sample
-
-    def count(self, record: Mapping[str, Any]) -> int:
-        """The number of tokens that the record's fields come to, from headers where formats have them."""
-        return sum(t.count(record[name]) for name, t in self.tokenizers.items() if record.get(name) is not None)
 
 
 class Task(lightning.LightningModule, ABC):
@@ -114,9 +75,12 @@ class Task(lightning.LightningModule, ABC):
     def metric(self) -> tuple[str, str]:
         """The metric that chooses the best model, and whether "max" or "min" is best."""
 
-    @abstractmethod
     def learn(self, source: Source) -> None:
-        """Take what the data decides (classes, vocabularies) from the training records."""
+        """Take what the data decides from the training records: a vocabulary, a mean; a task adds its own."""
+        for name, tokenizer in self.tokenizers.items():
+            if type(tokenizer).fit is not Tokenizer.fit:
+                records = (join_files(source[i], source.folder, self.tokenizers) for i in range(len(source)))
+                self.tokenizers[name] = tokenizer.fit([r[name] for r in records if r.get(name) is not None])
 
     @abstractmethod
     def build(self) -> None:
@@ -138,16 +102,16 @@ class Task(lightning.LightningModule, ABC):
     def render(self, result: Mapping[str, Any]) -> str:
         """A result of `predict` for the terminal."""
 
-    @abstractmethod
-    def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments that make this task again, with what the data decided filled in."""
-
     def draw(self, folder: Path) -> None:
         """Draw pictures of the last evaluation into a run folder."""
 
     def config(self) -> dict[str, Any]:
-        """The task as plain values, `{"class_path": ..., "init_args": ...}`."""
-        return {"class_path": _path(type(self)), "init_args": plain(self.arguments())}
+        """The task as plain values, `{"class_path": ..., "init_args": ...}`, which make it again.
+
+        The constructor's arguments are attributes of the same name, which hold what the data has decided since.
+        """
+        arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {"class_path": _path(type(self)), "init_args": plain(arguments)}
 
     # Lightning's side.
 

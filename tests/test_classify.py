@@ -17,7 +17,7 @@ from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
 
-SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3)
+SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def test_the_class_token_is_read_and_registers_only_take_part():
     assert torch.equal(made.pool(hidden, tokens), tokens.by_field(hidden)["class"])
     with torch.no_grad():
         before = made(tokens)
-        made.model.embeddings.lifts["register"].table += 1
-        assert (made(tokens) - before).abs().max() > 1e-4
+        made.model.embeddings.lifts["register"].table += torch.randn(2, 12)
+        assert (made(tokens) - before).abs().max() > 1e-2
 
 
 def test_the_loss_is_a_sum_with_weights_and_smoothing():
@@ -161,7 +161,7 @@ def test_a_field_may_be_missing_but_not_all():
     left, right = pictures(2)
     results = made.predict([{"left": left, "right": right}, {"left": left}, {"right": right, "left": None}])
     assert results[1]["probabilities"] == pytest.approx(made.predict([{"left": left}])[0]["probabilities"], abs=1e-5)
-    with pytest.raises(InputError, match="one of the fields left, right; it has other"):
+    with pytest.raises(InputError, match="needs one of the fields left, right; it has other"):
         made.predict([{"other": left}])
 
 

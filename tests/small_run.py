@@ -1,0 +1,65 @@
+"""A run of a second: digits, a transformer of one block, dropout, augmentation and a moving average to get wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning import seed_everything
+
+from anyformer.runs import Saving, fit
+from anyformer.tasks.classify import Classify
+from anyformer.tasks.optimization import OptimizerConfig
+from anyformer.tasks.records import Records
+from anyformer.tokenizers.image import Digits, ImagePatches
+from anyformer.transformer import TransformerConfig
+
+BATCHES = 6
+"""Of an epoch."""
+EPOCHS = 2
+
+
+def small_task(d_model: int = 16) -> Classify:
+    return Classify(
+        {"image": ImagePatches(size=(8, 8), patch=4, channels=1, shift=1.0)},
+        TransformerConfig(d_model=d_model, depth=1, n_heads=2, dropout=0.1),
+        optimizer=OptimizerConfig(lr=3e-3, ema=0.9),
+    )
+
+
+def small_data(n_workers: int = 0) -> Records:
+    return Records(Digits(), 0.1, 0.1, batch_size=240, n_workers=n_workers)
+
+
+def small_fit(run: Path, *, n_workers: int = 0, task: Classify | None = None, **options: Any) -> dict[str, float]:
+    seed_everything(0, verbose=False)
+    options = {"max_epochs": EPOCHS, "log_every_n_steps": 1, "saving": Saving(every_n_steps=2)} | options
+    return fit(
+        task or small_task(),
+        small_data(n_workers),
+        run,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        **options,
+    )
+
+
+def in_a_fork(work: Callable[[], Any]) -> int:
+    """Do some work in a fork of this process, where torch is warm; returns its exit code, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            work()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

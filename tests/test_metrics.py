@@ -1,0 +1,75 @@
+"""The figures of a run: a row a step, cut back and continued; the last of each; the curves."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from anyformer.metrics import MetricsFile, draw_curves, read_figures, read_rows, write_figures
+
+
+def test_what_is_logged_at_a_step_stands_in_its_row(tmp_path: Path) -> None:
+    rows = MetricsFile(tmp_path)
+    rows.begin()
+    rows.log_metrics({"train/loss": 2.0, "epoch": 0}, 0)
+    rows.log_metrics({"train/loss": 1.0, "epoch": 0}, 1)
+    rows.log_metrics({"val/loss": 1.5, "epoch": 0}, 1)
+    rows.log_metrics({"train/loss": 0.1, "epoch": 1}, 2)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [
+        "step,epoch,train/loss,val/loss",
+        "0,0,2.0,",
+        "1,0,1.0,1.5",
+        "2,1,0.1,",
+    ]
+    assert rows.last == {"step": 2, "epoch": 1, "train/loss": 0.1, "val/loss": 1.5}
+
+
+def test_the_file_is_cut_back_to_a_checkpoint_and_continued(tmp_path: Path) -> None:
+    def log(rows: MetricsFile, steps: range) -> None:
+        for step in steps:
+            rows.log_metrics({"train/loss": 1 / (step + 1), "epoch": 0}, step)
+            if step % 2:
+                rows.log_metrics({"val/loss": math.pi, "epoch": 0}, step)
+
+    rows = MetricsFile(tmp_path)
+    rows.begin()
+    log(rows, range(2))
+    rows.log_metrics({"train/loss": 0.7, "epoch": 0}, 2)
+    state = rows.state_dict()
+    log(rows, range(3, 5))
+    rows.log_metrics({"test/loss": 0.7}, 9)
+    with open(rows.path, "a") as file:
+        file.write("10,0,")  # half a row, as a kill leaves it
+
+    resumed = MetricsFile(tmp_path)
+    resumed.load_state_dict(state)
+    assert [row["step"] for row in read_rows(rows.path)] == ["0", "1", "2"]
+    log(resumed, range(3, 5))
+
+    whole = MetricsFile(tmp_path / "whole")
+    whole.path.parent.mkdir()
+    whole.begin()
+    log(whole, range(2))
+    whole.log_metrics({"train/loss": 0.7, "epoch": 0}, 2)
+    log(whole, range(3, 5))
+    assert resumed.path.read_text() == whole.path.read_text()
+    assert resumed.last == whole.last
+
+
+def test_figures_are_put_beside_those_there_are(tmp_path: Path) -> None:
+    assert read_figures(tmp_path) == {}
+    write_figures(tmp_path, {"val/loss": 0.5, "step": 7})
+    write_figures(tmp_path, {"test/accuracy": 0.75, "test/auroc": math.nan})
+    assert read_figures(tmp_path) == {"step": 7, "test/accuracy": 0.75, "test/auroc": None, "val/loss": 0.5}
+    assert '"step": 7,' in (tmp_path / "metrics.json").read_text()
+
+
+def test_curves_are_drawn(tmp_path: Path) -> None:
+    draw_curves(tmp_path)
+    assert not (tmp_path / "curves.png").exists()
+    rows = MetricsFile(tmp_path)
+    rows.begin()
+    for step in range(3):
+        rows.log_metrics({"train/loss": 2.0 - step, "val/loss": 1.0, "val/accuracy": 0.5, "lr": 0.1}, step)
+    draw_curves(tmp_path)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

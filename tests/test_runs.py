@@ -1,0 +1,208 @@
+"""What a run folder holds, that its model stands alone, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import LambdaCallback
+from small_run import EPOCHS, in_a_fork, small_data, small_fit, small_task
+from test_checkpoints import cut, flip
+
+import anyformer
+from anyformer.checkpoints import Checkpoints, describe, write_manifest
+from anyformer.errors import InputError
+from anyformer.metrics import read_rows
+from anyformer.runs import Saving, evaluate, fit, load, save
+from anyformer.tasks.classify import Classify
+from anyformer.tokenizers.image import Digits
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float], Classify]:
+    run = tmp_path_factory.mktemp("runs") / "small"
+    task = small_task()
+    return run, small_fit(run, task=task), task
+
+
+@pytest.fixture
+def copy(trained: tuple, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained[0], tmp_path / "run"))
+
+
+def test_a_run_folder_holds_what_is_promised(trained: tuple) -> None:
+    run, figures, _ = trained
+    assert sorted(os.listdir(run)) == [
+        "checkpoints", "confusion.png", "curves.png", "metrics.csv", "metrics.json", "model",
+    ]  # fmt: skip
+    assert sorted(os.listdir(run / "model")) == ["config.json", "manifest.jsonl", "weights.safetensors"]
+    assert len(os.listdir(run / "checkpoints")) == 3
+    assert figures == json.loads((run / "metrics.json").read_text())
+    assert {"train/loss", "val/loss", "val/accuracy", "test/accuracy", "best/val/accuracy"} <= figures.keys()
+    rows = read_rows(run / "metrics.csv")
+    assert [int(row["step"]) for row in rows] == list(range(len(rows)))
+    assert max(float(row["val/accuracy"] or 0) for row in rows) == figures["best/val/accuracy"]
+
+
+def test_the_model_is_the_same_from_any_folder(trained: tuple, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run, figures, task = trained
+    shutil.copytree(run / "model", tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    records = [Digits()[i] for i in range(5)]
+    for folder in (run, tmp_path, Path("model")):
+        loaded = anyformer.load(folder)
+        assert not loaded.training
+        assert loaded.predict(records) == task.predict(records)
+    assert evaluate(loaded, small_data(), "test", accelerator="cpu", enable_progress_bar=False) == pytest.approx(
+        {name: value for name, value in figures.items() if name.startswith("test/")}
+    )
+
+
+def test_a_task_can_be_saved_alone(trained: tuple, tmp_path: Path) -> None:
+    task = load(trained[0])
+    save(task, tmp_path / "mine")
+    assert load(tmp_path / "mine").config() == task.config()
+
+
+def test_the_averaged_weights_are_the_ones_kept(trained: tuple) -> None:
+    """A run whose best model is the last: its weights are the moving average, not what the optimiser had."""
+    state = Checkpoints().load_checkpoint(sorted((trained[0] / "checkpoints").glob("*.ckpt"))[-1])
+    kept = load(trained[0]).state_dict()
+    name = "head.2.weight"
+    assert not torch.equal(kept[name], state["state_dict"][name])
+
+
+def test_a_run_never_starts_over_in_a_folder_that_holds_another(copy: Path) -> None:
+    with pytest.raises(InputError, match=f"{copy} already holds a run; go on with fit --resume {copy}, or .*--run_dir"):
+        small_fit(copy)
+
+
+def test_resuming_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no run to resume; start one with fit"):
+        small_fit(tmp_path / "nothing", resume=True)
+
+
+@pytest.mark.parametrize("call", [lambda: load("https://host/run"), lambda: small_fit("s3://run")])
+def test_nothing_is_loaded_from_the_network(call) -> None:
+    with pytest.raises(InputError, match="a run is a local folder, and nothing is loaded from the network, got"):
+        call()
+
+
+def test_a_finished_run_resumed_ends_as_it_was(copy: Path, trained: tuple) -> None:
+    assert small_fit(copy, resume=True) == trained[1]
+    assert (copy / "metrics.csv").read_text() == (trained[0] / "metrics.csv").read_text()
+
+
+def test_a_run_that_never_saved_begins_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    die = LambdaCallback(on_train_batch_end=lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+    assert in_a_fork(lambda: small_fit(tmp_path, saving=Saving(None), callbacks=[die])) == -signal.SIGKILL
+    small_fit(tmp_path, resume=True, max_epochs=1, limit_train_batches=1)
+    assert "no checkpoint yet: starting from the beginning" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("harm", [cut, flip])
+def test_a_damaged_checkpoint_is_passed_over(
+    copy: Path, trained: tuple, harm, capfd: pytest.CaptureFixture[str]
+) -> None:
+    last = sorted((copy / "checkpoints").glob("*.ckpt"))[-1]
+    harm(last)
+    assert small_fit(copy, resume=True) == trained[1]
+    said = capfd.readouterr().err
+    assert f"{last.name} is damaged" in said
+    assert "going on from" in said
+
+
+def test_another_model_is_not_resumed(copy: Path) -> None:
+    with pytest.raises(InputError, match=r"is of another model: size mismatch for \S+: .*; resume with the model of"):
+        small_fit(copy, resume=True, task=small_task(d_model=32), max_epochs=EPOCHS + 1)
+
+
+def test_a_checkpoint_that_would_run_code_is_not_resumed(copy: Path) -> None:
+    path = copy / "checkpoints/bomb.ckpt"
+    torch.save({"state_dict": os.system}, path)
+    write_manifest(path.parent, [describe(path)])
+    with pytest.raises(InputError, match=r"bomb.ckpt is refused: .* would run code \(posix.system\)"):
+        small_fit(copy, resume=True)
+
+
+def test_a_damaged_model_is_not_loaded(copy: Path) -> None:
+    flip(copy / "model/weights.safetensors")
+    with pytest.raises(InputError, match=r"weights.safetensors is damaged \(its SHA-256"):
+        load(copy)
+
+
+def test_weights_of_another_model_are_not_loaded(copy: Path) -> None:
+    config = json.loads((copy / "model/config.json").read_text())
+    config["init_args"]["transformer"]["d_model"] = 32
+    (copy / "model/config.json").write_text(json.dumps(config))
+    write_manifest(copy / "model", [])
+    with pytest.raises(InputError, match=r"weights.safetensors does not fit config.json: size mismatch"):
+        load(copy)
+
+
+def test_a_folder_without_a_model_is_said_to_have_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no model.*train one with fit"):
+        load(tmp_path)
+
+
+def test_a_model_that_names_other_classes_is_not_loaded(copy: Path) -> None:
+    (copy / "model/config.json").write_text(json.dumps({"class_path": "os.system", "init_args": {"command": "true"}}))
+    write_manifest(copy / "model", [])
+    with pytest.raises(InputError, match="os.system is refused: a config may name classes of anyformer"):
+        load(copy)
+
+
+@pytest.mark.parametrize("field", ["every_n_minutes", "every_n_steps"])
+def test_saving_never_is_null_and_not_0(field: str) -> None:
+    with pytest.raises(InputError, match=f"checkpoints.{field} must be above 0, or null for never, got 0"):
+        Saving(**{field: 0})
+
+
+class Averaging(Classify):
+    """Logs what Lightning averages over the epoch."""
+
+    def training_step(self, batch, batch_index):
+        loss = super().training_step(batch, batch_index)
+        n = len(batch.target)
+        self.log("train/mean", loss.detach() / n, on_step=False, on_epoch=True, batch_size=n)
+        self.log("train/greatest", loss.detach() / n, on_step=False, on_epoch=True, reduce_fx="max", batch_size=n)
+        if batch_index == 1:
+            self.log("train/once", loss.detach(), on_step=False, on_epoch=True, batch_size=n)
+        return loss
+
+
+def averaging() -> Averaging:
+    task = small_task()
+    task.__class__ = Averaging
+    return task
+
+
+def test_means_over_an_epoch_go_on_too(tmp_path: Path) -> None:
+    assert in_a_fork(lambda: small_fit(tmp_path / "whole", task=averaging())) == 0
+    for batch in (2, 6):
+        run, seen = tmp_path / str(batch), []
+
+        def stop(*args, at=batch, seen=seen) -> None:
+            seen.append(0)
+            if len(seen) == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        callbacks = [LambdaCallback(on_train_batch_end=stop)]
+        assert in_a_fork(lambda: small_fit(run, task=averaging(), callbacks=callbacks)) == 143  # noqa: B023
+        assert in_a_fork(lambda: small_fit(run, task=averaging(), resume=True)) == 0  # noqa: B023
+        assert (run / "metrics.csv").read_text() == (tmp_path / "whole/metrics.csv").read_text()
+
+
+def test_without_validation_the_last_model_is_kept(tmp_path: Path) -> None:
+    task, data = small_task(), small_data()
+    data.given["validation"] = data.given["test"] = None
+    figures = fit(
+        task, data, tmp_path, max_epochs=1, limit_train_batches=1, accelerator="cpu", enable_progress_bar=False
+    )
+    assert "test/accuracy" not in figures
+    assert load(tmp_path).classes == [str(digit) for digit in range(10)]
