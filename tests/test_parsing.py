@@ -41,7 +41,8 @@ def check_text(text: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text)
     with allowed_imports():
-        check(*(read_yaml(path)[0], HINTS, "x.yaml", read_yaml(path)[1]))
+        content, lines = read_yaml(path)
+        check(content, HINTS, "x.yaml", lines)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_a_callable_of_a_config_cannot_name_code_of_others(name: str) -> None:
     value = [{"class_path": "LambdaCallback", "init_args": {"on_fit_start": name}}]
     with (
         allowed_imports(),
-        pytest.raises(Exception, match="not allowed|Unable to import|denied|No module|not a package"),
+        pytest.raises(Exception, match="is not allowed"),
     ):
         parser.parse_object({"callbacks": value})
 
