@@ -1,7 +1,7 @@
 """Who sees whom, and attention under that rule.
 
-One rule covers encoders, decoders, prefix language models, episodes and packed rows (see `visible`); there is no flag that
-says which of them a model is. The rule is worked out once a batch and shared by all layers as a `Sight`.
+One rule covers encoders, decoders, prefix language models, episodes and packed rows (see `visible`); there is no flag
+that says which of them a model is. The rule is worked out once a batch and shared by all layers as a `Sight`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def visible(query: Layout, key: Layout, sees: Tensor | None = None, relation: Te
     sees: (fields, fields) boolean, whether tokens of field i may look at those of field j; None: all may.
     relation: (b, queries, keys) int64 or None; `UNSEEN` hides a pair.
 
-    Three tokens of orders 0, 1, 2 in one sample (a causal text) give the rows 100, 110, 111; of orders 0, 0, 1 (a prefix
-    and a target) 110, 110, 111; of orders 0, 0, 0 (a picture) 111, 111, 111. Patterns for long sequences (a window,
-    say) are to be one more condition here.
+    Three tokens of orders 0, 1, 2 in one sample (a causal text) give the rows 100, 110, 111; of orders 0, 0, 1 (a
+    prefix and a target) 110, 110, 111; of orders 0, 0, 0 (a picture) 111, 111, 111. Patterns for long sequences (a
+    window, say) are to be one more condition here.
     """
     seen = (query.segment[:, :, None] == key.segment[:, None, :]) & (query.segment > 0)[:, :, None]
     seen &= key.order[:, None, :] <= query.order[:, :, None]
@@ -52,7 +52,8 @@ class Sight(NamedTuple):
 
 
 class RelationBias(nn.Module):
-    """A learned bias per head for every relation, added to the logits of attention (Graphormer, Ying et al. 2021, 3.1.2)."""
+    """A learned bias per head for every relation, added to the logits of attention (Graphormer, Ying et al. 2021,
+    3.1.2)."""
 
     def __init__(self, n_relations: int, n_heads: int) -> None:
         super().__init__()
@@ -67,8 +68,9 @@ class RelationBias(nn.Module):
 class Cache:
     """Keys and values of the tokens seen so far, for inference: using it equals not using it.
 
-    New tokens must not be visible to the cached ones, that is, their orders are higher or their samples others. Rows keep
-    their place from call to call; ragged rows keep their padding, and the rule hides it, so prompts need no padding on the left.
+    New tokens must not be visible to the cached ones, that is, their orders are higher or their samples others. Rows
+    keep their place from call to call; ragged rows keep their padding, and the rule hides it, so prompts need no
+    padding on the left.
     """
 
     def __init__(self) -> None:
@@ -160,7 +162,9 @@ class Attention(nn.Module):
             k, v = cache.extend(layer, k, v)
         return self._attend(q, k, v, sight)
 
-    def cross(self, x: Tensor, memory: Tensor | None, sight: Sight, cache: Cache | None = None, layer: int = 0) -> Tensor:
+    def cross(
+        self, x: Tensor, memory: Tensor | None, sight: Sight, cache: Cache | None = None, layer: int = 0
+    ) -> Tensor:
         """Attention of x (b, n, d) to memory (b, m, d), whose keys and values a cache keeps. Returns (b, n, d)."""
         if cache is not None and layer in cache.memory:
             k, v = cache.memory[layer]

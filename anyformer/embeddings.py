@@ -49,13 +49,14 @@ class PositionConfig:
     axes: tuple[str, ...]
     """Names of the axes."""
     scheme: Literal["learned", "joint", "sinusoidal"] = "learned"
-    """learned: a table for each axis, summed. joint: one table over the grid of all axes (ViT); it resizes to another grid.
+    """learned: a table for each axis, summed. joint: one table over the grid of all axes (ViT); it resizes to another
+    grid.
     sinusoidal: sines and cosines, d_model divided evenly among the axes."""
     sizes: tuple[int, ...] | None = None
     """Places on each axis, for the tables; what the tokenizers say when left out."""
     sines: Literal["interleaved", "halves", "whisper"] = "interleaved"
-    """interleaved: sine and cosine in turn (Vaswani et al. 2017, 3.5). halves: sines, then cosines (Marian). whisper: halves
-    whose slowest frequency is 1 / base exactly."""
+    """interleaved: sine and cosine in turn (Vaswani et al. 2017, 3.5). halves: sines, then cosines (Marian). whisper:
+    halves whose slowest frequency is 1 / base exactly."""
     base: float = 10_000.0
     """Of the sinusoidal frequencies."""
 
@@ -63,9 +64,8 @@ class PositionConfig:
         if not self.axes:
             raise InputError("positions.axes must name at least one axis, got none")
         if self.sizes is not None and len(self.sizes) != len(self.axes):
-            raise InputError(
-                f"positions.sizes must have a number for each of the axes {', '.join(self.axes)}, got {list(self.sizes)}"
-            )
+            axes = ", ".join(self.axes)
+            raise InputError(f"positions.sizes must have a number for each of the axes {axes}, got {list(self.sizes)}")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class EmbeddingConfig:
     types: bool = True
     """Whether each field has a learned type vector."""
     positions: list[PositionConfig] | None = None
-    """Position embeddings; when left out a joint learned table over the axes of every field that rotary does not cover."""
+    """Position embeddings; when left out a joint learned table over the axes of every field that rotary does not
+    cover."""
     scale: bool = False
     """Whether content is multiplied by sqrt(d_model) (Vaswani et al. 2017, 3.4)."""
     norm: bool = False
@@ -132,7 +133,8 @@ class SinusoidalPositions(nn.Module):
         super().__init__()
         if d_model % (2 * len(config.axes)):
             raise InputError(
-                f"sinusoidal positions on {len(config.axes)} axes need a d_model that is a multiple of {2 * len(config.axes)}, got {d_model}"
+                f"sinusoidal positions on {len(config.axes)} axes need a d_model that is a multiple of "
+                f"{2 * len(config.axes)}, got {d_model}"
             )
         self.sizes = ()  # any position has its sines
         self.interleaved = config.sines == "interleaved"
@@ -158,7 +160,8 @@ class Rotary(nn.Module):
         self.register_buffer("frequency", config.base ** (-torch.arange(pairs) / pairs), persistent=False)
 
     def forward(self, batch: Batch, axes: Mapping[str, tuple[str, ...]]) -> tuple[Tensor, Tensor]:
-        """axes: those of each field. Returns cosines and sines, each (b, 1, n, d_head / 2); the first axis has the first pairs."""
+        """axes: those of each field. Returns cosines and sines, each (b, 1, n, d_head / 2); the first axis has the
+        first pairs."""
         coordinate = self.frequency.new_zeros(batch.shape.numel(), len(self.axes))
         for name, tokens in batch.fields.items():
             for column, axis in enumerate(axes[name]):
@@ -200,7 +203,8 @@ class Embeddings(nn.Module):
         self._check_axes([*(axis for position in self.placed for axis in position.axes), *rotary_axes])
         self.positions = nn.ModuleList(_positions(position, tokenizers, d_model) for position in self.placed)
         self.rotary, self.encoder_rotary = (
-            Rotary(stack.rotary, stack.head_width) if stack and stack.rotary else None for stack in (transformer, encoder)
+            Rotary(stack.rotary, stack.head_width) if stack and stack.rotary else None
+            for stack in (transformer, encoder)
         )
         self.norm = make_norm(transformer.norm, d_model, transformer) if config.norm else nn.Identity()
 
@@ -208,7 +212,9 @@ class Embeddings(nn.Module):
         known = {axis: None for axes in self.axes.values() for axis in axes}
         for axis in named:
             if axis not in known:
-                raise InputError(f"no field has the axis {axis!r} that positions name; there are {', '.join(known) or 'none'}")
+                raise InputError(
+                    f"no field has the axis {axis!r} that positions name; there are {', '.join(known) or 'none'}"
+                )
         for position in self.placed:
             if not any(set(position.axes) <= set(axes) for axes in self.axes.values()):
                 raise InputError(
@@ -251,7 +257,7 @@ class Embeddings(nn.Module):
                 axis = self.axes[name][column]
                 raise InputError(
                     f"field {name!r} reaches {axis} {tokens.reach[column]:.0f}, but the learned positions hold {size} "
-                    f"(0 to {size - 1}); cut the data shorter, give positions.sizes, or use sinusoidal or rotary positions"
+                    f"(0 to {size - 1}); cut the data shorter, give positions.sizes, or use sinusoidal or rotary ones"
                 )
 
 
@@ -266,7 +272,8 @@ def _positions(config: PositionConfig, tokenizers: Mapping[str, Tokenizer], d_mo
     sizes = config.sizes
     if sizes is None:
         known = [
-            [tokenizer.sizes[axis] for tokenizer in tokenizers.values() if axis in tokenizer.sizes] for axis in config.axes
+            [tokenizer.sizes[axis] for tokenizer in tokenizers.values() if axis in tokenizer.sizes]
+            for axis in config.axes
         ]
         for axis, found in zip(config.axes, known, strict=True):
             if not found:

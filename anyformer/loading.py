@@ -197,7 +197,9 @@ class Chopper(ABC):
             parts = {f"{name}.{part}": t for part, t in tokens.items()} if isinstance(tokens, dict) else {name: tokens}
             sample |= parts
         if not sample:
-            raise InputError(f"a record needs one of the fields {', '.join(self.tokenizers)}; it has {', '.join(record)}")
+            raise InputError(
+                f"a record needs one of the fields {', '.join(self.tokenizers)}; it has {', '.join(record)}"
+            )
         return sample
 
     def count(self, record: Mapping[str, Any]) -> int:

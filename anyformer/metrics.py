@@ -23,7 +23,7 @@ FIRST = ("step", "epoch")
 
 
 class MetricsFile(Logger):
-    """A Lightning logger that writes `metrics.csv` in a folder: one row a step, with whatever was logged at that step."""
+    """A Lightning logger that writes `metrics.csv` in a folder: one row a step, with what was logged at that step."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()

@@ -18,8 +18,8 @@ from anyformer.transformer import Context, Transformer, TransformerConfig
 class Anyformer(nn.Module):
     """One transformer for any fields: an encoder, a decoder or a prefix-LM, as the order of the tokens says.
 
-    With `encoder`, a second stack reads the conditions, and the first attends to it (Vaswani et al. 2017); both share the
-    embeddings.
+    With `encoder`, a second stack reads the conditions, and the first attends to it (Vaswani et al. 2017); both share
+    the embeddings.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class Anyformer(nn.Module):
             raise InputError("cross_attention: true needs an encoder to attend to")
         n_relations = sum(tokenizer.n_relations for tokenizer in self.tokenizers.values())
         self.relation_bias, self.encoder_relation_bias = (
-            RelationBias(n_relations, stack.n_heads) if stack and n_relations else None for stack in (transformer, encoder)
+            RelationBias(n_relations, stack.n_heads) if stack and n_relations else None
+            for stack in (transformer, encoder)
         )
         self.register_buffer("sees", None if sees is None else _matrix(sees, list(self.tokenizers)), persistent=False)
 

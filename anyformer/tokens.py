@@ -36,7 +36,8 @@ class TokenSet:
     position: (n, axes) int64, or float32 where an axis is continuous; (n, 0) for a set without positions (the default).
     order: (n,) int64; a token may look at tokens of the same or a lower order. 0 by default: all see all.
     relation: (n, n) int64 or None; what token j is to token i at [i, j], `UNSEEN` (-1) where i may not look at j.
-    extent: the shape of the content as its lift wants it, (frames,) or (rows, columns); its product is m. (m,) by default.
+    extent: the shape of the content as its lift wants it, (frames,) or (rows, columns); its product is m. (m,) by
+    default.
 
     Raises ValueError where the shapes contradict each other.
     """
@@ -103,14 +104,15 @@ class Tokenizer(ABC):
 
     @property
     def parts(self) -> dict[str, Tokenizer]:
-        """The tokenizers of the fields of one record, by suffix: `{"image": ..., "vector": ...}`. Empty for a single field."""
+        """The tokenizers of the fields of one record, by suffix: `{"image": ..., "vector": ...}`; {} for one field."""
         return {}
 
     @abstractmethod
     def encode(self, record: Any, random: np.random.Generator | None = None) -> TokenSet | dict[str, TokenSet]:
         """Cut one record into tokens.
 
-        random: the source of augmentation, a function of (seed, epoch, sample); None where nothing is drawn (validation).
+        random: the source of augmentation, a function of (seed, epoch, sample); None where nothing is drawn
+            (validation).
         Raises InputError if the record cannot be used.
         """
 
@@ -122,8 +124,9 @@ class Tokenizer(ABC):
     def lift(self, d_model: int) -> nn.Module:
         """The module that turns content into vectors.
 
-        It is called as `lift(content, extents)`: content (total, *feature) of all samples of a batch, extents a tuple with
-        the extent of each sample; it returns (total tokens, d_model). Lifting a batch equals lifting each sample alone.
+        It is called as `lift(content, extents)`: content (total, *feature) of all samples of a batch, extents a tuple
+        with the extent of each sample; it returns (total tokens, d_model). Lifting a batch equals lifting each sample
+        alone.
         """
 
     def decode(self, tokens: TokenSet) -> Any:
@@ -232,7 +235,8 @@ class Batch:
     orders: tuple[int, int]
     """Lowest and highest order in the batch, on the host."""
     relation: Tensor | None = None
-    """(rows, length, length) int64: 0 no relation, 1 + r for the batch's relation r, -1 unseen; None where no tokenizer has any.
+    """(rows, length, length) int64: 0 no relation, 1 + r for the batch's relation r, -1 unseen; None where no
+    tokenizer has any.
 
     Relations of several fields are numbered one after another, in the order of the fields.
     """
@@ -396,7 +400,9 @@ def _ranks(owner: np.ndarray, position: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _relations(parts: dict, fields: dict[str, FieldTokens], tokenizers: Mapping, shape: tuple[int, int]) -> Tensor | None:
+def _relations(
+    parts: dict, fields: dict[str, FieldTokens], tokenizers: Mapping, shape: tuple[int, int]
+) -> Tensor | None:
     """The relation of every pair of places of a row; None where no tokenizer has relations."""
     related = any(tokens.relation is not None for every, _, _ in parts.values() for tokens in every)
     if not related and not any(tokenizer.n_relations for tokenizer in tokenizers.values()):
@@ -408,7 +414,9 @@ def _relations(parts: dict, fields: dict[str, FieldTokens], tokenizers: Mapping,
             if tokens.relation is not None and len(tokens):
                 lowest, highest, n = *map(int, tokens.relation.aminmax()), tokenizers[name].n_relations
                 if lowest < UNSEEN or highest >= n:
-                    raise ValueError(f"relations of field {name!r} must be {UNSEEN} to {n - 1}, got {lowest} to {highest}")
+                    raise ValueError(
+                        f"relations of field {name!r} must be {UNSEEN} to {n - 1}, got {lowest} to {highest}"
+                    )
                 row, column = int(place[0]) // shape[1], place % shape[1]
                 known = tokens.relation + first
                 dense[row, column[:, None], column] = torch.where(tokens.relation == UNSEEN, UNSEEN, known)
@@ -419,8 +427,8 @@ def _relations(parts: dict, fields: dict[str, FieldTokens], tokenizers: Mapping,
 def read_before(batch: Batch, name: str) -> tuple[Tensor, Tensor]:
     """Where to read the prediction of each token of a field: the last token of lower order in its sample.
 
-    A token has seen itself, so a prediction read at its own place would be a copy. For a text of orders 1, 2, 3 behind a
-    start token of order 0 this reads place j for token j + 1; for an action it is the state it follows. Tokens that
+    A token has seen itself, so a prediction read at its own place would be a copy. For a text of orders 1, 2, 3 behind
+    a start token of order 0 this reads place j for token j + 1; for an action it is the state it follows. Tokens that
     nothing precedes are left out.
 
     Returns (places, tokens), each (r,) int64 on the batch's device: places in the flattened (rows * length) layout, and

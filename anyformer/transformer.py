@@ -1,4 +1,4 @@
-"""The one shared transformer: a stack of blocks over rows of vectors. It knows sizes, not what the vectors used to be."""
+"""The one shared transformer: a stack of blocks over rows of vectors. It knows sizes, not what the vectors were."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class RotaryConfig:
-    """Rotary positions (RoFormer, Su et al. 2021): queries and keys are turned by angles proportional to their position."""
+    """Rotary positions (RoFormer, Su et al. 2021): queries and keys are turned by angles proportional to their
+    position."""
 
     axes: tuple[str, ...]
-    """Names of the axes; the pairs of features of a head are divided evenly among them. A field without an axis stands at 0."""
+    """Names of the axes; the pairs of features of a head are divided evenly among them. A field without an axis stands
+    at 0."""
     base: float = 10_000.0
     """The slowest pair turns by about 1 / base a place."""
 
@@ -50,9 +52,10 @@ class TransformerConfig:
     d_head: int | None = None
     """Width of a head; d_model / n_heads when left out."""
     n_kv_heads: int | None = None
-    """Heads of keys and values, each shared by n_heads / n_kv_heads heads of queries (grouped-query attention); n_heads when left out."""
+    """Heads of keys and values, each shared by n_heads / n_kv_heads heads of queries (grouped-query attention);
+    n_heads when left out."""
     d_ff: int | None = None
-    """Inner width of the MLP; when left out 4 d_model, or 8/3 d_model (rounded up to a multiple of 8) for a gated one."""
+    """Inner width of the MLP; when left out 4 d_model, or for a gated one 8/3 d_model, rounded up to a multiple of 8."""
     activation: Literal["gelu", "gelu_tanh", "relu", "relu2", "silu"] = "gelu"
     """Of the MLP. gelu is exact, gelu_tanh its approximation, relu2 the square of relu."""
     gated: bool = False
@@ -92,7 +95,8 @@ class TransformerConfig:
     attention_dropout: float = 0.0
     """On the weights of attention; on a CPU this turns the fast kernel off."""
     drop_path: float = 0.0
-    """Stochastic depth (Huang et al. 2016): the chance, for each sample, that the last block's sublayers are skipped; it rises from 0 linearly."""
+    """Stochastic depth (Huang et al. 2016): the chance, for each sample, that the last block's sublayers are skipped;
+    it rises from 0 linearly."""
     layer_scale: float | None = None
     """Initial value of a learned gain on what each sublayer adds (CaiT, Touvron et al. 2021, 3); none when left out."""
     init_std: float = 0.02
@@ -100,7 +104,7 @@ class TransformerConfig:
     zero_output: bool = False
     """Whether each sublayer's last matrix starts at 0, so that every block starts as the identity."""
     checkpointing: bool = False
-    """Whether the activations inside a block are computed again in the backward pass: less memory, a third more time."""
+    """Whether activations inside a block are computed again in the backward pass: less memory, a third more time."""
 
     def __post_init__(self) -> None:
         for name in ("d_model", "n_heads", "depth"):
@@ -108,10 +112,13 @@ class TransformerConfig:
                 raise InputError(f"{name} must be at least {int(name != 'depth')}, got {getattr(self, name)}")
         if self.d_head is None and self.d_model % self.n_heads:
             raise InputError(
-                f"n_heads must divide d_model unless d_head is given, got d_model={self.d_model}, n_heads={self.n_heads}"
+                "n_heads must divide d_model unless d_head is given, "
+                f"got d_model={self.d_model}, n_heads={self.n_heads}"
             )
         if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
-            raise InputError(f"n_kv_heads must divide n_heads, got n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}")
+            raise InputError(
+                f"n_kv_heads must divide n_heads, got n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}"
+            )
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")

@@ -1,6 +1,6 @@
 """Draws visibility.png: one rule, five architectures.
 
-    uv run python docs/visibility.py
+uv run python docs/visibility.py
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,14 @@ from anyformer.attention import visible
 from anyformer.embeddings import Lookup
 from anyformer.tokens import Tokenizer, TokenSet, collate
 
-COLORS = {"image": "#4c78a8", "class": "#f58518", "text": "#54a24b", "return": "#b279a2", "state": "#4c78a8", "action": "#e45756"}
+COLORS = {
+    "image": "#4c78a8",
+    "class": "#f58518",
+    "text": "#54a24b",
+    "return": "#b279a2",
+    "state": "#4c78a8",
+    "action": "#e45756",
+}
 
 
 @dataclass(frozen=True)

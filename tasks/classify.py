@@ -134,7 +134,7 @@ class Classify(Task):
             optimizer: the optimiser and its learning rate over the run.
             target: the column with the label.
             classes: names of the classes; the labels of the training part, sorted, when left out.
-            read: what the head reads: a class token, the mean of the fields' tokens, or their mean by learned attention.
+            read: what the head reads: a class token, the mean of the fields' tokens, or one by learned attention.
             place_class: whether class and register tokens have a position embedding of their own.
             n_registers: register tokens (Darcet et al. 2024), which take part and are not read.
             pool_norm: whether the vector that the head reads is normed (then final_norm is usually off).
@@ -185,7 +185,8 @@ class Classify(Task):
             raise InputError("the classes are not known yet: give classes, or fit to data")
         if isinstance(self.class_weights, list) and len(self.class_weights) != len(self.classes):
             raise InputError(
-                f"class_weights must have a number for each of the {len(self.classes)} classes, got {len(self.class_weights)}"
+                f"class_weights must have a number for each of the {len(self.classes)} classes, "
+                f"got {len(self.class_weights)}"
             )
         fields = {**self.tokenizers, **self.own_tokens}
         self.model = Anyformer(fields, self.transformer, self.embedding, sees=self.sees)
@@ -261,7 +262,8 @@ class Classify(Task):
         """The classes of records with their probabilities, likeliest first.
 
         records: dicts of fields, a value being whatever its tokenizer takes (a path, an array, a string).
-        Returns for each `{"label": str, "probabilities": {class: float}}`. Raises InputError for a record it cannot use.
+        Returns for each `{"label": str, "probabilities": {class: float}}`.
+        Raises InputError for a record it cannot use.
         """
         chopper, results = self.chopper(training=False), []
         self.eval()
@@ -297,5 +299,7 @@ class Classify(Task):
         if n <= 30:
             for i, j in self.confusion.nonzero().tolist():
                 shade = self.confusion[i, j] / self.confusion[i].sum()
-                axes.text(j, i, int(self.confusion[i, j]), ha="center", va="center", color="white" if shade > 0.5 else "black")
+                axes.text(
+                    j, i, int(self.confusion[i, j]), ha="center", va="center", color="white" if shade > 0.5 else "black"
+                )
         figure.savefig(folder / "confusion.png", dpi=100)

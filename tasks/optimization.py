@@ -35,7 +35,8 @@ class OptimizerConfig:
     hold: float = 0.0
     """Part of the run, counted from its beginning, during which it does not fall yet."""
     ema: float | None = None
-    """Decay of an exponential moving average of the weights, used to validate, test and keep the best; none when left out."""
+    """Decay of an exponential moving average of the weights, used to validate, test and keep the best; none when left
+    out."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the optimiser, by its own names (betas, momentum, ...)."""
 
@@ -108,8 +109,8 @@ def make_optimizer(module: nn.Module, trunk: Iterable[nn.Module], config: Optimi
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton-Schulz steps (Jordan et al. 2024) for matrices, AdamW for everything else.
 
-    The steps run in float32 on a CPU, where bfloat16 is slow, and in bfloat16 on a GPU; matrices of one shape go through
-    them together. An update is scaled by sqrt(max(1, rows / columns)), as its authors do.
+    The steps run in float32 on a CPU, where bfloat16 is slow, and in bfloat16 on a GPU; matrices of one shape go
+    through them together. An update is scaled by sqrt(max(1, rows / columns)), as its authors do.
     """
 
     def __init__(
@@ -178,8 +179,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(x: Tensor, steps: int = 5) -> Tensor:
     """Matrices with the singular vectors of x and singular values near 1, by a quintic Newton-Schulz iteration.
 
-    x: (matrices, rows, columns). Returns the same shape. The coefficients are those of Jordan et al. 2024: singular values
-    end between about 0.7 and 1.2, which is near enough and takes fewer steps than going to 1.
+    x: (matrices, rows, columns). Returns the same shape. The coefficients are those of Jordan et al. 2024: singular
+    values end between about 0.7 and 1.2, which is near enough and takes fewer steps than going to 1.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     out = x.bfloat16() if x.is_cuda else x.float()

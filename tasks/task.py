@@ -92,7 +92,7 @@ class Task(lightning.LightningModule, ABC):
 
     @abstractmethod
     def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:
-        """The sum of the losses of a batch, and the number of targets (or sum of their weights) that it is over, both ()."""
+        """The sum of the losses of a batch, and how many targets (or the sum of their weights) it is over; both ()."""
 
     @abstractmethod
     def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -147,8 +147,8 @@ class Task(lightning.LightningModule, ABC):
             if self.optimizer.schedule == "constant" and (self.optimizer.warmup >= 1 or self.optimizer.warmup == 0):
                 return 1
             raise InputError(
-                "the learning rate's schedule needs the length of the run: give trainer.max_epochs or trainer.max_steps, "
-                "or model.optimizer.schedule: constant with a warmup in steps"
+                "the learning rate's schedule needs the length of the run: give trainer.max_epochs or "
+                "trainer.max_steps, or model.optimizer.schedule: constant with a warmup in steps"
             )
         return max(int(total), 1)
 
@@ -156,7 +156,8 @@ class Task(lightning.LightningModule, ABC):
         if self.global_step == 0:
             # Now the length is known: set the first step's learning rate.
             for schedule in self.trainer.lr_scheduler_configs:
-                for group, base in zip(schedule.scheduler.optimizer.param_groups, schedule.scheduler.base_lrs, strict=True):
+                groups = schedule.scheduler.optimizer.param_groups
+                for group, base in zip(groups, schedule.scheduler.base_lrs, strict=True):
                     group["lr"] = base * self._lr_factor(0)
         if self.optimizer.ema is not None:
             start = self._average or {name: p.detach().clone() for name, p in self.named_parameters()}
