@@ -9,7 +9,6 @@ import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning import Trainer, seed_everything
@@ -95,7 +94,7 @@ class Experiment(LightningCLI):
     @property
     def resolved(self) -> str:
         """The text of config.yaml."""
-        return self.parser.dump(self.config, skip_none=False)
+        return self.parser.dump(self.config, skip_unset=False)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -215,6 +214,10 @@ def _parse(command: str, configs: Sequence[str], overrides: Sequence[str], unsaf
         for config in configs:
             content, lines = read_yaml(config)
             check(content, hints, config, lines)
+            if "data.seed" in lines:
+                raise InputError(
+                    f"{config} line {lines['data.seed']}: data.seed is what seed_everything says; give that"
+                )
             given |= {path: f"{config} line {line}" for path, line in lines.items()}
         try:
             return Experiment([*(part for config in configs for part in ("--config", config)), *overrides], command)

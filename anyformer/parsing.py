@@ -1,8 +1,8 @@
 """Configs: which classes they may name, and what is wrong with one, in one line.
 
 jsonargparse does the parsing. Here its doors are closed to all but our own classes, keys are checked against the
-signatures beforehand (it says nothing about some misspelt keys, and twelve lines about others), and what it still has to
-say becomes one line: which key, where, what was needed, what arrived.
+signatures beforehand (it says nothing about some misspelt keys, and twelve lines about others), and what it still has
+to say becomes one line: which key, where, what was needed, what arrived.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pkgutil
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -132,13 +132,9 @@ def check(
 
     def visit(value: Any, hint: Any, path: str) -> None:
         if isinstance(value, list):
+            inner = tuple(arg for member in members(hint) if _is_sequence(member) for arg in typing.get_args(member))
             for i, item in enumerate(value):
-                for member in members(hint):
-                    if typing.get_origin(member) in (list, tuple, Sequence, Iterator, typing.Iterable) or _is_iterable(
-                        member
-                    ):
-                        visit(item, typing.Union[tuple(typing.get_args(member)) or (Any,)], f"{path}.{i}")
-                        break
+                visit(item, inner, f"{path}.{i}")
         elif isinstance(value, dict):
             classes = [member for member in members(hint) if inspect.isclass(member) and not _is_plain(member)]
             mapping = next((m for m in members(hint) if typing.get_origin(m) in (dict, Mapping)), None)
@@ -181,7 +177,7 @@ def refusal(name: str) -> str:
     )
 
 
-def suggest(key: str, known: typing.Iterable[str]) -> str:
+def suggest(key: str, known: Iterable[str]) -> str:
     """The nearest of the names that exist; all of them where none is near."""
     known = [str(name) for name in known]
     near = difflib.get_close_matches(key.lower(), [name.lower() for name in known], 1, 0.6)
@@ -191,19 +187,22 @@ def suggest(key: str, known: typing.Iterable[str]) -> str:
 
 
 def members(hint: Any) -> tuple[Any, ...]:
-    """The types of a union; the type itself if it is none."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return tuple(inner for member in typing.get_args(hint) for inner in members(member))
-    return (hint,)
+    """The types of a union, or of several; the type itself if it is none."""
+    parts = hint if isinstance(hint, tuple) else typing.get_args(hint) if _is_union(hint) else None
+    return (hint,) if parts is None else tuple(inner for part in parts for inner in members(part))
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def _is_plain(cls: Any) -> bool:
     return typing.get_origin(cls) is not None or cls.__module__ in ("builtins", "typing", "collections.abc")
 
 
-def _is_iterable(member: Any) -> bool:
-    origin = typing.get_origin(member)
-    return inspect.isclass(origin) and issubclass(origin, typing.Iterable) and not issubclass(origin, Mapping)
+def _is_sequence(hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    return inspect.isclass(origin) and issubclass(origin, Iterable) and not issubclass(origin, Mapping)
 
 
 def parameters(cls: type) -> dict[str, Any] | None:
@@ -265,14 +264,17 @@ def one_line(prefix: str = "") -> Iterator[None]:
 
 FORM = (
     r"Does not validate against|Subtypes:|Errors:|Given value type:|Not a valid subclass of|Subclass types expect|"
-    r"(- )?(a class path \(str\)|a dict with|a dict without)|(- )?Problem with given class_path .*:$|- Expected a <class 'NoneType'>"
+    r"(- )?(a class path \(str\)|a dict with|a dict without)|(- )?Problem with given class_path .*:$|"
+    r"- Expected a <class 'NoneType'>"
 )
+"""How its lines begin that say nothing by themselves."""
 
 
 def condense(message: str) -> str:
     """The many nested lines of jsonargparse as one: the key, what was needed, what arrived.
 
-    >>> condense("Parser key \\"trainer.max_epochs\\":\\n  Errors:\\n    - Expected a <class 'int'>\\n  Given value: many")
+    >>> message = "Parser key \\"trainer.max_epochs\\":\\n  - Expected a <class 'int'>\\n  Given value: many"
+    >>> condense(message)
     'trainer.max_epochs must be int, got many'
     """
     if "\n" not in message and not message.startswith("Parser key"):

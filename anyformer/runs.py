@@ -1,345 +1,39 @@
-"""Runs: training into a run folder, going on exactly where one stopped, testing it, and its best model alone.
+"""Runs: training into a run folder, going on with one that stopped, testing it, and its best model alone.
 
     config.yaml    metrics.csv    metrics.json    curves.png    checkpoints/    model/
 
-A checkpoint is taken between two batches, between two epochs or before a validation, at a moment when nothing is half
-done: all rows are written, all counters agree. Killed at any time, a run goes on from the last of them and ends with
-the weights and the rows of a run that was never killed.
+The command line and Python come through the same functions.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
-import os
-import signal
-import sys
-import threading
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from anyformer.checkpoints import (
-    MANIFEST,
-    Checkpoints,
-    damage,
-    find_folder,
-    generators,
-    keep_newest,
-    newest,
-    read_manifest,
-    replace_folder,
-    set_generators,
-    write_whole,
-)
+from anyformer.checkpoints import MANIFEST, Checkpoints, damage, find_folder, newest, read_manifest, save, write_whole
 from anyformer.errors import InputError
-from anyformer.metrics import MetricsFile, draw_curves, read_figures, write_figures
+from anyformer.metrics import MetricsFile, read_figures, write_figures
 from anyformer.parsing import instantiate
+from anyformer.resume import Keeper, Saving, say
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task
 
-SAFE_VALIDATION = 10.0
-"""Seconds that a stop may wait for a validation to end; a longer one has a checkpoint before it."""
-REDRAW = 30.0
-"""Seconds between two drawings of the curves."""
+__all__ = ["Saving", "evaluate", "fit", "load", "model_folder", "quiet", "run_folder", "save", "say"]
+
 PARTS = ("config.yaml", "metrics.csv", "checkpoints", "model")
 """What shows that a folder holds a run."""
-
-
-@dataclass(frozen=True)
-class Saving:
-    """When checkpoints are saved, beside the end of every epoch."""
-
-    every_n_minutes: float | None = 10.0
-    """After this many minutes since the last; never, when null."""
-    every_n_steps: int | None = None
-    """After this many batches since the last; never, when null."""
-
-    def __post_init__(self) -> None:
-        for name in ("every_n_minutes", "every_n_steps"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"checkpoints.{name} must be above 0, or null for never, got {value}")
-
-
-class Stopped(SystemExit):
-    """A run that a signal stopped, its checkpoint saved. Its code is 128 + the signal's number, as a shell has it."""
-
-
-def say(text: str) -> None:
-    """A line for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
-
-
-class _Signals:
-    """Notes the first SIGTERM or SIGINT, so that the batch can end; the second has its usual effect."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._owner = os.getpid()
-
-    def listen(self) -> None:
-        if self.received is None and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: Any) -> None:
-        again = self.received is not None
-        self.received = number
-        if os.getpid() != self._owner:
-            # A data worker, which a signal to the whole group reaches too: it serves until the trainer lets it go.
-            if again and number == signal.SIGTERM:
-                os._exit(128 + number)
-            return
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        say(f"\n{signal.Signals(number).name}: stopping after this batch; once more stops at once")
-
-
-class Keeper(Callback):
-    """Keeps a run folder: checkpoints, the best model, figures; and puts a resumed run back to where it was.
-
-    It must be the first callback, so that what it saves at the start of a batch or an epoch is the state before the
-    other callbacks have seen it.
-    """
-
-    def __init__(self, run: Path, rows: MetricsFile, saving: Saving) -> None:
-        self.run, self.rows, self.saving = run, rows, saving
-        self.signals = _Signals()
-        self.best: dict[str, Any] = {}
-        """The value of the task's metric in the best model, and its step."""
-        self._resumed: dict[str, Any] = {}
-        self._point: str | None = None
-        self._place: Any = None
-        self._validated = self._safe = False
-        self._n_batches = 0
-        self._saved_at = self._drawn_at = self._validation_began = time.monotonic()
-        self._validation_seconds = float("inf")
-
-    # Going on.
-
-    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        self.signals.listen()
-
-    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._resumed = dict(checkpoint["anyformer"])
-        self.best = dict(self._resumed["best"])
-        self.rows.load_state_dict(self._resumed["metrics"])
-
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        # Lightning has put a handler of its own in front, which would exit with 0 and save nothing.
-        self.signals.listen()
-        if self._resumed.get("point") == "epoch":
-            # Lightning takes every run that is limited by max_steps to stand inside an epoch.
-            trainer.fit_loop.epoch_loop.restarting = False
-            trainer.fit_loop._restarting = False
-
-    def _restore(self, point: str, trainer: Trainer) -> bool:
-        """Put the generators back, if the run goes on from this point."""
-        if self._resumed.get("point") != point:
-            return False
-        self._resumed["point"] = None
-        ranks = self._resumed["generators"]
-        if len(ranks) == trainer.world_size:
-            set_generators(ranks[trainer.global_rank])
-        return True
-
-    # The moments at which nothing is half done.
-
-    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if not self._restore("epoch", trainer) and trainer.global_step:
-            self._save("epoch", trainer)
-
-    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int) -> None:
-        if not self._restore("batch", trainer) and batch_index and self._is_due(trainer):
-            self._save("batch", trainer)
-        self._validated = False
-
-    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        self._validated = True
-        self._validation_began = time.monotonic()
-        self._safe = self._restore("validation", trainer)
-        if not self._safe and (self._validation_seconds > SAFE_VALIDATION or self._stops(trainer)):
-            self._save("validation", trainer)
-            self._safe = True
-
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if not self.best:
-            self._keep_model(trainer, module, None)
-        self._report(trainer, module, last=True)
-        self._save("epoch", trainer)
-
-    # Between them.
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
-    ) -> None:
-        self._n_batches += 1
-        # By the start of the next batch the loader will have gone one further.
-        loader = trainer.train_dataloader
-        self._place = loader.state_dict() if hasattr(loader, "state_dict") else None
-        if running := self._resumed.get("running"):
-            _go_on_averaging(trainer, running)
-
-    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        # Means of the epoch that no batch since the checkpoint has added to.
-        for kept in self._resumed.pop("running", {}).values():
-            count = kept["count"]
-            module.log(kept["name"], kept["value"] if count is None else kept["value"] / count, batch_size=1)
-
-    def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *batch: Any) -> None:
-        if self._safe and not trainer.sanity_checking and self._stops(trainer):
-            raise self._stopped()
-
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        self._validation_seconds = time.monotonic() - self._validation_began
-        self._safe = False
-        name, best = module.metric
-        if name not in trainer.callback_metrics:
-            raise InputError(f"the best model is chosen by {name!r}, but validation logged no such figure")
-        value = trainer.callback_metrics[name].item()
-        sign = 1 if best == "max" else -1
-        if not self.best or sign * value > sign * self.best["value"] or math.isnan(self.best["value"]):
-            self._keep_model(trainer, module, value)
-        self._report(trainer, module)
-
-    @rank_zero_only
-    def _write_model(self, module: LightningModule) -> None:
-        save(module, self.run / "model")
-
-    def _keep_model(self, trainer: Trainer, module: LightningModule, value: float | None) -> None:
-        self._write_model(module)
-        self.best = {"value": value, "step": self.rows.last.get("step", 0), "name": module.metric[0]}
-
-    @rank_zero_only
-    def _report(self, trainer: Trainer, module: LightningModule, last: bool = False) -> None:
-        """Write metrics.json, and now and then the pictures."""
-        figures = dict(self.rows.last)
-        if self.best and self.best["value"] is not None:
-            figures |= {f"best/{self.best['name']}": self.best["value"], "best/step": self.best["step"]}
-        write_figures(self.run, figures)
-        if last or time.monotonic() - self._drawn_at > REDRAW:
-            draw_curves(self.run)
-            module.draw(self.run)
-            self._drawn_at = time.monotonic()
-
-    # Saving.
-
-    def _stops(self, trainer: Trainer) -> bool:
-        received = self.signals.received is not None
-        return trainer.strategy.reduce_boolean_decision(received, all=False) if trainer.world_size > 1 else received
-
-    def _stopped(self) -> Stopped:
-        number = self.signals.received or signal.SIGTERM
-        say(f"stopped; go on with: anyformer fit --resume {self.run}")
-        return Stopped(128 + number)
-
-    def _is_due(self, trainer: Trainer) -> bool:
-        minutes, batches = self.saving.every_n_minutes, self.saving.every_n_steps
-        due = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
-        if trainer.world_size > 1:
-            due = trainer.strategy.broadcast(due)
-        return due or (batches is not None and self._n_batches >= batches) or self._stops(trainer)
-
-    def _save(self, point: str, trainer: Trainer) -> None:
-        """Save a checkpoint; and end the run, where a signal asked for it."""
-        self._point = point
-        folder = self.run / "checkpoints"
-        n_batches = trainer.fit_loop.epoch_loop.batch_progress.total.processed
-        trainer.save_checkpoint(folder / f"batch-{n_batches:08d}-{point}.ckpt")
-        if trainer.is_global_zero:
-            keep_newest(folder, 2)
-        self._point, self._n_batches, self._saved_at = None, 0, time.monotonic()
-        if self._stops(trainer):
-            raise self._stopped()
-
-    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._point is None:
-            return  # The checkpoint of another callback.
-        ranks = [generators()]
-        if trainer.world_size > 1:
-            ranks *= trainer.world_size
-            torch.distributed.all_gather_object(ranks, generators())
-        checkpoint["anyformer"] = {
-            "point": self._point,
-            "best": dict(self.best),
-            "metrics": self.rows.state_dict(),
-            "generators": ranks,
-            "running": _running_averages(trainer),
-        }
-        _settle(checkpoint["loops"]["fit_loop"], self._point, self._place, self._validated)
-
-
-def _settle(loops: dict[str, Any], point: str, place: Any, validated: bool) -> None:
-    """Write the counters of Lightning's loops as they stand at rest, so that it goes on right there.
-
-    A hook runs while something has been announced and not yet done. Lightning guesses from the counters where a
-    checkpoint comes from; its guess is right for the ones written here.
-    """
-    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
-    if point == "batch":
-        for count in (batches["total"], batches["current"]):
-            count["ready"] = count["completed"]
-        loops["state_dict"]["combined_loader"] = [] if place is None else [place]
-        if validated:
-            # Lightning leaves out the validation that follows this batch, and counts the batch once more as it does.
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
-    elif point == "epoch":
-        for count in (epochs["total"], epochs["current"]):
-            count |= dict.fromkeys(count, count["completed"])
-        # The next epoch begins with a place of its own.
-        loops["state_dict"].pop("combined_loader", None)
-    else:
-        validation = loops["epoch_loop.val_loop.batch_progress"]
-        n = validation["total"]["completed"]
-        # A validation that has been begun, no batch of which has been seen: Lightning runs it first.
-        validation["total"] |= {"ready": n + 1, "started": n + 1, "processed": n, "completed": n}
-        validation["current"] |= dict.fromkeys(validation["current"], 0)
-        validation["is_last_batch"] = False
-
-
-def _running_averages(trainer: Trainer) -> dict[str, Any]:
-    """What the batches of this epoch have added up to, of figures that are logged for the epoch."""
-    return {
-        key: {"name": r.meta.forked_name(False), "value": r.value, "count": getattr(r, "cumulated_batch_size", None)}
-        for key, r in trainer.fit_loop.epoch_loop._results.items()
-        if r.is_tensor and r.meta.on_epoch and not r.has_reset
-    }
-
-
-def _go_on_averaging(trainer: Trainer, running: dict[str, Any]) -> None:
-    """Add what was added up before the checkpoint to what is logged since."""
-    results = trainer.fit_loop.epoch_loop._results
-    for key in running.keys() & results.keys():
-        result, kept = results[key], running.pop(key)
-        before = kept["value"].to(result.value.device)
-        if result.meta.is_max_reduction or result.meta.is_min_reduction:
-            result.value = result.meta.reduce_fx(torch.stack([before, result.value]))
-        else:
-            result.value = before + result.value
-        if kept["count"] is not None:
-            result.cumulated_batch_size = kept["count"].to(result.value.device) + result.cumulated_batch_size
-        result._computed = None
-
-
-# Training and testing.
 
 
 def fit(
@@ -463,18 +157,6 @@ def evaluate(
 
 
 # The model alone.
-
-
-def save(task: Task, folder: str | Path) -> None:
-    """Write a task with its best weights into a folder of its own: config.json, weights.safetensors, manifest.jsonl."""
-
-    def write(part: Path) -> None:
-        (part / "config.json").write_text(json.dumps(task.config(), indent=2) + "\n", encoding="utf-8")
-        # Tied weights share their memory, which the format has no word for.
-        weights = {name: value.detach().cpu().contiguous().clone() for name, value in task.best_weights().items()}
-        save_file(weights, part / "weights.safetensors")
-
-    replace_folder(Path(folder), write)
 
 
 def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> Task:

@@ -53,7 +53,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         part.write_text("ne")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"disk full"):
         write_whole(path, fail)
     assert path.read_text() == "old"
 
@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(folder: Path, 
 def test_where_all_checkpoints_are_damaged_none_is_used(folder: Path) -> None:
     for number in range(3):
         flip(folder / f"{number}.ckpt")
-    with pytest.raises(InputError, match="no checkpoint can be used: .*2.ckpt .*0.ckpt .*another --run_dir"):
+    with pytest.raises(InputError, match=r"no checkpoint can be used: .*2.ckpt .*0.ckpt .*another --run_dir"):
         newest(folder, print)
 
 

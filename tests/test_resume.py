@@ -20,10 +20,10 @@ from anyformer.runs import Saving
 
 
 class Signal(Callback):
-    """Sends a signal to its own process at the end of a batch, counted from the beginning of this process's training."""
+    """Sends a signal to its own process when a hook is called for the nth time."""
 
-    def __init__(self, number: int, batch: int, hook: str = "on_train_batch_end") -> None:
-        self.number, self.left = number, batch
+    def __init__(self, number: int, n: int, hook: str = "on_train_batch_end") -> None:
+        self.number, self.left = number, n
         setattr(self, hook, self._count)
 
     def _count(self, trainer: Any, *args: Any) -> None:
@@ -66,7 +66,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def without_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anyformer.runs.draw_curves", lambda run: None)
+        patch.setattr("anyformer.resume.draw_curves", lambda run: None)
         patch.setattr("anyformer.tasks.classify.Classify.draw", lambda self, folder: None)
         yield
 
@@ -123,7 +123,7 @@ def test_a_run_killed_in_the_middle_of_a_save_goes_on_exactly(
         os.replace = fail
         small_fit(tmp_path)
 
-    monkeypatch.setattr("anyformer.runs.SAFE_VALIDATION", 0.0)
+    monkeypatch.setattr("anyformer.resume.SAFE_VALIDATION", 0.0)
     assert in_a_fork(work) == -signal.SIGKILL
     assert in_a_fork(lambda: small_fit(tmp_path, resume=True)) == 0
     assert_same_run(tmp_path, whole)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import LambdaCallback
-from small_run import EPOCHS, in_a_fork, small_data, small_fit, small_task
+from small_run import BATCHES, EPOCHS, in_a_fork, small_data, small_fit, small_task
 from test_checkpoints import cut, flip
 
 import anyformer
@@ -83,13 +83,13 @@ def test_a_run_never_starts_over_in_a_folder_that_holds_another(copy: Path) -> N
 
 
 def test_resuming_needs_a_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no run to resume; start one with fit"):
+    with pytest.raises(InputError, match=r"holds no run to resume; start one with fit"):
         small_fit(tmp_path / "nothing", resume=True)
 
 
 @pytest.mark.parametrize("call", [lambda: load("https://host/run"), lambda: small_fit("s3://run")])
 def test_nothing_is_loaded_from_the_network(call) -> None:
-    with pytest.raises(InputError, match="a run is a local folder, and nothing is loaded from the network, got"):
+    with pytest.raises(InputError, match=r"a run is a local folder, and nothing is loaded from the network, got"):
         call()
 
 
@@ -146,14 +146,14 @@ def test_weights_of_another_model_are_not_loaded(copy: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_said_to_have_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no model.*train one with fit"):
+    with pytest.raises(InputError, match=r"holds no model.*train one with fit"):
         load(tmp_path)
 
 
 def test_a_model_that_names_other_classes_is_not_loaded(copy: Path) -> None:
     (copy / "model/config.json").write_text(json.dumps({"class_path": "os.system", "init_args": {"command": "true"}}))
     write_manifest(copy / "model", [])
-    with pytest.raises(InputError, match="os.system is refused: a config may name classes of anyformer"):
+    with pytest.raises(InputError, match=r"os.system is refused: a config may name classes of anyformer"):
         load(copy)
 
 
@@ -182,20 +182,20 @@ def averaging() -> Averaging:
     return task
 
 
-def test_means_over_an_epoch_go_on_too(tmp_path: Path) -> None:
-    assert in_a_fork(lambda: small_fit(tmp_path / "whole", task=averaging())) == 0
-    for batch in (2, 6):
-        run, seen = tmp_path / str(batch), []
+@pytest.mark.parametrize("batch", [2, BATCHES])
+def test_means_over_an_epoch_go_on_too(tmp_path: Path, batch: int) -> None:
+    whole, run, seen = tmp_path / "whole", tmp_path / "run", []
 
-        def stop(*args, at=batch, seen=seen) -> None:
-            seen.append(0)
-            if len(seen) == at:
-                os.kill(os.getpid(), signal.SIGTERM)
+    def stop(*args) -> None:
+        seen.append(0)
+        if len(seen) == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-        callbacks = [LambdaCallback(on_train_batch_end=stop)]
-        assert in_a_fork(lambda: small_fit(run, task=averaging(), callbacks=callbacks)) == 143  # noqa: B023
-        assert in_a_fork(lambda: small_fit(run, task=averaging(), resume=True)) == 0  # noqa: B023
-        assert (run / "metrics.csv").read_text() == (tmp_path / "whole/metrics.csv").read_text()
+    stops = [LambdaCallback(on_train_batch_end=stop)]
+    assert in_a_fork(lambda: small_fit(whole, task=averaging(), max_epochs=1)) == 0
+    assert in_a_fork(lambda: small_fit(run, task=averaging(), max_epochs=1, callbacks=stops)) == 143
+    assert in_a_fork(lambda: small_fit(run, task=averaging(), max_epochs=1, resume=True)) == 0
+    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
 def test_without_validation_the_last_model_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,351 @@
+"""The command line, called in the process; two true subprocesses at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import anyformer
+from anyformer.__main__ import main
+from anyformer.metrics import read_figures, read_rows
+from anyformer.tokenizers.image import Digits
+
+CONFIG = """\
+# A small experiment.
+trainer:
+  max_epochs: 1
+  accelerator: cpu
+  enable_progress_bar: false
+model:
+  class_path: Classify
+  init_args:
+    tokenizers:
+      image:
+        class_path: ImagePatches
+        init_args: {size: [8, 8], patch: 4, channels: 1}
+    transformer: {d_model: 8, depth: 1, n_heads: 2}
+data:
+  train: Digits
+  validation: 0.1
+  test: 0.1
+  stratify: label
+  batch_size: 500
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a config and the run of it."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "small.yaml").write_text(CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.delenv("PL_GLOBAL_SEED", raising=False)
+        assert main(["fit", "--config", "small.yaml"]) == 0
+    Image.fromarray(np.asarray(Digits()[7]["image"])).save(home / "seven.png")
+    return home
+
+
+@pytest.fixture(autouse=True)
+def at_home(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test works in a copy."""
+    shutil.copytree(home, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path / "home"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line with which a command is refused."""
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("anyformer: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("anyformer: ").rstrip("\n")
+
+
+# The light front
+
+
+def test_help_version_and_a_misspelt_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert all(
+        command in capsys.readouterr().out for command in ["fit --config", "fit --resume", "test RUN", "run RUN"][:1]
+    )
+    assert main([]) == 2
+    assert "usage: anyformer" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"anyformer {anyformer.__version__}\n"
+    assert refused(capsys, "fitt") == "there is no command 'fitt'; did you mean 'fit'?"
+    assert refused(capsys, "xyz") == "there is no command 'xyz'; there are fit, validate, test, run"
+
+
+def test_every_name_the_package_offers_is_there() -> None:
+    assert [name for name in anyformer.__all__ if getattr(anyformer, name, None) is None] == []
+    assert set(anyformer.__all__) <= set(dir(anyformer))
+    with pytest.raises(AttributeError, match=r"module 'anyformer' has no attribute 'absent'"):
+        _ = anyformer.absent
+
+
+# fit
+
+
+def test_fit_leaves_a_resolved_config_and_figures(at_home: Path) -> None:
+    run = Path("runs/small")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["data"]["split_seed"] == 0
+    assert config["model"]["init_args"]["optimizer"]["name"] == "adamw"
+    assert config["seed_everything"] == 0
+    assert config["checkpoints"] == {"every_n_minutes": 10.0, "every_n_steps": None}
+    assert 0 <= read_figures(run)["test/accuracy"] <= 1
+    for name in ("metrics.csv", "curves.png", "confusion.png", "checkpoints", "model"):
+        assert (run / name).exists()
+
+
+def test_fit_prints_the_figures_and_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [
+        "fit",
+        "--config",
+        "small.yaml",
+        "--run_dir",
+        "runs/b",
+        "--trainer.limit_train_batches=1",
+        "--seed_everything=3",
+    ]
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^test/accuracy +0\.\d{4}$", out, re.MULTILINE)
+    assert "anyformer run runs/b image=..." in out
+    assert "anyformer test runs/b" in out
+    assert err == ""
+    config = yaml.safe_load(Path("runs/b/config.yaml").read_text())
+    assert (config["trainer"]["limit_train_batches"], config["seed_everything"]) == (1, 3)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another() -> None:
+    for name, seed in (("same", 0), ("other", 1)):
+        assert main(["fit", "--config", "small.yaml", "--run_dir", name, "--seed_everything", str(seed)]) == 0
+    figures = read_figures(Path("runs/small"))
+    assert read_figures(Path("same")) == figures
+    assert read_figures(Path("other")) != figures
+
+
+def test_a_run_is_gone_on_with(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["fit", "--resume", "runs/small", "--trainer.max_epochs=2", "--data.n_workers", "1"]
+    assert main(argv) == 0
+    assert [row["epoch"] for row in read_rows(Path("runs/small/metrics.csv")) if row["val/loss"]] == ["0", "1"]
+    config = yaml.safe_load(Path("runs/small/config.yaml").read_text())
+    assert config["trainer"]["max_epochs"] == 2
+    assert "test/accuracy" in capsys.readouterr().out
+
+
+def test_callbacks_and_loggers_come_from_the_config() -> None:
+    text = CONFIG.replace("  max_epochs: 1\n", "  max_epochs: 3\n").replace("batch_size: 500", "batch_size: 800")
+    Path("more.yaml").write_text(
+        text.replace(
+            "trainer:\n",
+            "trainer:\n"
+            "  log_every_n_steps: 1\n"
+            "  logger: {class_path: CSVLogger, init_args: {save_dir: logs}}\n"
+            "  callbacks:\n"
+            "    - {class_path: EarlyStopping, init_args: {monitor: val/loss, divergence_threshold: 0.0}}\n"
+            "    - {class_path: LearningRateMonitor}\n",
+        )
+    )
+    assert main(["fit", "--config", "more.yaml"]) == 0
+    assert read_figures(Path("runs/more"))["epoch"] == 0
+    assert any(name.startswith("lr-") for name in read_figures(Path("runs/more")))
+    assert list(Path("logs").rglob("metrics.csv"))
+
+
+def test_help_and_print_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--help"]) == 0
+    out = capsys.readouterr().out
+    for option in (
+        "--run_dir",
+        "--resume",
+        "--unsafe_imports",
+        "--trainer.max_epochs",
+        "--checkpoints.every_n_minutes",
+    ):
+        assert option in out
+    assert main(["fit", "--config", "small.yaml", "--trainer.max_epochs=7", "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["max_epochs"] == 7
+    for command in ("test", "validate", "run"):
+        assert main([command, "--help"]) == 0
+        assert "RUN" in capsys.readouterr().out
+
+
+# test, validate, run
+
+
+def test_test_and_validate_give_the_best_models_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    before = read_figures(Path("runs/small"))
+    assert main(["test", "runs/small"]) == 0
+    assert f"test/accuracy  {before['test/accuracy']:.4f}" in capsys.readouterr().out
+    assert main(["validate", "runs/small", "--data.n_workers=1"]) == 0
+    assert f"val/accuracy  {before['best/val/accuracy']:.4f}" in capsys.readouterr().out
+    assert read_figures(Path("runs/small")) == before
+
+
+def test_other_records_are_tested_without_changing_the_runs_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    before = read_figures(Path("runs/small"))
+    assert main(["test", "runs/small", "--data.test=0.5"]) == 0
+    assert "test/accuracy" in capsys.readouterr().out
+    assert read_figures(Path("runs/small")) == before
+
+
+def test_run_says_what_the_model_makes_of_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "runs/small", "image=seven.png", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["label"] in result["probabilities"]
+    assert sum(result["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert result == anyformer.load("runs/small").predict([{"image": "seven.png"}])[0]
+    assert main(["run", "runs/small", "image=seven.png"]) == 0
+    assert f"{result['label']} " in capsys.readouterr().out.splitlines()[0]
+
+
+# What is refused
+
+
+def edit(old: str, new: str) -> None:
+    assert old in CONFIG
+    Path("wrong.yaml").write_text(CONFIG.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("max_epochs", "max_epoch", r"wrong.yaml line 3: trainer has no key 'max_epoch'; did you mean 'max_epochs'\?"),
+        (
+            "d_model",
+            "d_modell",
+            r"wrong.yaml line 13: model.transformer has no key 'd_modell'; did you mean 'd_model'\?",
+        ),
+        ("max_epochs: 1", "max_epochs: many", "wrong.yaml line 3: trainer.max_epochs must be int, got many"),
+        ("d_model: 8", "d_model: wide", "wrong.yaml line 13: model.transformer.d_model must be int, got wide"),
+        ("batch_size: 500", "batch_size: big", "wrong.yaml line 19: data.batch_size must be int, got big"),
+        ("patch: 4", "patch: four", "wrong.yaml line 12: model.tokenizers.patch must be int, got four"),
+        ("d_model: 8", "d_model: 9", "n_heads must divide d_model unless d_head is given, got d_model=9, n_heads=2"),
+        ("train: Digits", "train: digits.csv", "digits.csv: no such file"),
+        ("class_path: Classify", "class_path: os.system", "wrong.yaml line 7: os.system is refused"),
+        ("train: Digits", "train: {class_path: os.system}", "wrong.yaml line 15: os.system is refused"),
+        (
+            "trainer:\n",
+            "trainer:\n  callbacks: [{class_path: LambdaCallback, init_args: {on_fit_start: os.system}}]\n",
+            "on_fit_start: os.system is refused",
+        ),
+        ("validation: 0.1", "seed: 3", "wrong.yaml line 16: data.seed .*seed_everything"),
+        ("stratify: label", "stratify: lable", "lable"),
+    ],
+)
+def test_a_wrong_config_is_told_so_in_one_line(
+    old: str, new: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(old, new)
+    assert re.search(message, refused(capsys, "fit", "--config", "wrong.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("fit", r"fit needs a config: anyformer fit --config FILE, or --resume FOLDER"),
+        ("fit --config absent.yaml", "there is no config absent.yaml"),
+        ("fit --config http://host/x.yaml", "there is no config http://host/x.yaml"),
+        (
+            "fit --config small.yaml",
+            "runs/small already holds a run; go on with fit --resume runs/small, or .*--run_dir",
+        ),
+        ("fit --config small.yaml --run_dir s3://x", "a run is a local folder"),
+        (
+            "fit --config small.yaml --trainr.max_epochs=3",
+            r"no option --trainr.max_epochs; did you mean 'trainer.max_epochs'",
+        ),
+        (
+            "fit --config small.yaml --trainer.max_epoch=3",
+            r"no option --trainer.max_epoch; did you mean 'trainer.max_epochs'",
+        ),
+        ("fit --config small.yaml --model.transformer.d_modl=3", "did you mean 'model.transformer.d_model'"),
+        ("fit --config small.yaml --data.batch_size=big", "^data.batch_size must be int, got big"),
+        (
+            "fit --config small.yaml --checkpoints.every_n_steps=0 --run_dir x",
+            "checkpoints.every_n_steps must be above 0",
+        ),
+        ("fit --resume runs/absent", "runs/absent/config.yaml does not exist"),
+        ("fit --resume runs/small --config small.yaml", "--resume takes the config and the folder of the run"),
+        (
+            "fit --resume runs/small --model.transformer.d_model=16 --trainer.max_epochs=2",
+            "is of another model: size mismatch",
+        ),
+        ("fit --config small.yaml --unsafe_imports absent", "--unsafe_imports absent cannot be imported"),
+        ("test", "the following arguments are required: RUN; see anyformer test --help"),
+        ("test runs/absent", "runs/absent/config.yaml does not exist: runs/absent holds no run"),
+        (
+            "test runs/small --data.test=null",
+            "there are no test records: give data.test a source, a path or a fraction",
+        ),
+        ("test runs/small --data.test=absent.csv", "absent.csv: no such file"),
+        ("run runs/small seven.png", "a field is given as FIELD=VALUE, got 'seven.png'"),
+        ("run runs/small img=seven.png", r"has no field 'img'; (did you mean 'image'|there are image)"),
+        ("run runs/small image=absent.png", "absent.png: no such file"),
+        ("run runs/small image=small.yaml", "small.yaml"),
+        ("run runs/absent image=seven.png", "runs/absent holds no model"),
+    ],
+)
+def test_a_wrong_command_is_told_so_in_one_line(argv: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert re.search(message, refused(capsys, *argv.split()))
+
+
+def test_a_config_cannot_run_code(at_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit("class_path: Classify\n  init_args:\n", "class_path: os.system\n  init_args:\n    command: touch bad\n")
+    refused(capsys, "fit", "--config", "wrong.yaml")
+    assert not Path("bad").exists()
+
+
+def test_a_package_is_opened_for_the_users_own_classes(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine.py").write_text("from anyformer.tasks.classify import Classify\nclass Mine(Classify): '''Mine.'''\n")
+    monkeypatch.syspath_prepend(at_home)
+    edit("class_path: Classify", "class_path: mine.Mine")
+    assert main(["fit", "--config", "wrong.yaml"]) == 2
+    assert main(["fit", "--config", "wrong.yaml", "--unsafe_imports", "mine"]) == 0
+    assert main(["run", "runs/wrong", "image=seven.png", "--unsafe_imports", "mine"]) == 0
+    assert main(["run", "runs/wrong", "image=seven.png"]) == 2
+
+
+# True subprocesses
+
+LIGHT = """\
+import sys
+from anyformer.__main__ import main
+import anyformer
+codes = [main([word]) for word in ("--help", "--version", "fitt")]
+assert codes == [0, 0, 2], codes
+heavy = {"torch", "lightning", "numpy", "jsonargparse"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+
+
+def test_the_front_answers_at_once_and_imports_nothing_heavy() -> None:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", LIGHT], check=True, capture_output=True)
+    assert time.monotonic() - began < 1
+
+
+def test_a_real_process_trains_tests_and_stays_quiet(at_home: Path) -> None:
+    argv = [sys.executable, "-m", "anyformer", "fit", "--config", "small.yaml", "--run_dir", "real"]
+    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "test/accuracy" in done.stdout
+    assert done.stderr == ""
+    assert read_figures(Path("real"))["test/accuracy"] == read_figures(Path("runs/small"))["test/accuracy"]
