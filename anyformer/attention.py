@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from anyformer.transformer import TransformerConfig
 
 NormName = Literal["layernorm", "rmsnorm"]
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines by which queries or keys are turned, each (b, 1, n, d_head / 2)."""
 
 
 def visible(query: Layout, key: Layout, sees: Tensor | None = None, relation: Tensor | None = None) -> Tensor:
@@ -121,7 +123,7 @@ def make_norm(kind: NormName, width: int, config: TransformerConfig) -> nn.Modul
     return make(width, eps=config.norm_eps, elementwise_affine=config.norm_affine)
 
 
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn pairs of features by their angles (RoFormer, Su et al. 2021, 3.2.2).
 
     x: (b, h, n, k), pairs (i, i + k / 2). rotation: cosines and sines, each (b, 1, n, k / 2).
@@ -150,14 +152,19 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         sight: Sight,
-        rotation: tuple[Tensor, Tensor] | None = None,
+        rotation: Rotation | None = None,
         cache: Cache | None = None,
         layer: int = 0,
+        read: Tensor | None = None,
+        read_rotation: Rotation | None = None,
     ) -> Tensor:
-        """Self-attention. x: (b, n, d). With a cache the keys are those of all places so far. Returns (b, n, d)."""
-        q, k, v = self._queries(x), *self._keys_and_values(x)
+        """Self-attention of x (b, n, d). With a cache the keys are those of all places so far. Returns (b, n, d).
+
+        read: (b, r, d), the vectors of some places, which `sight` and `read_rotation` are then of; only they ask.
+        """
+        q, k, v = self._queries(x if read is None else read), *self._keys_and_values(x)
         if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
+            q, k = rotate(q, rotation if read is None else read_rotation), rotate(k, rotation)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         return self._attend(q, k, v, sight)

@@ -55,13 +55,23 @@ class Anyformer(nn.Module):
         )
         self.register_buffer("sees", None if sees is None else _matrix(sees, list(self.tokenizers)), persistent=False)
 
-    def forward(self, batch: Batch, conditions: Batch | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self,
+        batch: Batch,
+        conditions: Batch | None = None,
+        cache: Cache | None = None,
+        read: Tensor | None = None,
+    ) -> Tensor:
         """
         batch: the tokens, collated with this model's tokenizers; with a cache, those that are new.
         conditions: what the encoder reads, the same samples under the same segment numbers; with a cache, given once.
         cache: filled and used where given, for inference.
+        read: (rows, r) int64, places of each row (0 ... length - 1); where only these are wanted, as of a class token,
+        the
+            last block leaves the work for the others out.
 
-        Returns (rows, length, d) hidden vectors, 0 at padding. `Batch.by_field` takes them apart.
+        Returns (rows, length, d) hidden vectors, 0 at padding, which `Batch.by_field` takes apart; (rows, r, d) with
+        `read`.
         """
         memory, memory_sight = None, Sight()
         if self.transformer.config.cross_attention:
@@ -76,7 +86,7 @@ class Anyformer(nn.Module):
             segment=None if batch.one_per_row else batch.layout.segment,
             n_samples=batch.n_samples,
         )
-        return self._run(self.transformer, batch, context, self.relation_bias)
+        return self._run(self.transformer, batch, context, self.relation_bias, read)
 
     def encode(self, conditions: Batch) -> Tensor:
         """The encoder's hidden vectors of the conditions, (rows, length, d), 0 at padding."""
@@ -88,12 +98,21 @@ class Anyformer(nn.Module):
         )
         return self._run(self.encoder, conditions, context, self.encoder_relation_bias)
 
-    def _run(self, stack: Transformer, batch: Batch, context: Context, bias: RelationBias | None) -> Tensor:
-        hidden = stack(self.embeddings(batch), context)
+    def _run(
+        self,
+        stack: Transformer,
+        batch: Batch,
+        context: Context,
+        bias: RelationBias | None,
+        read: Tensor | None = None,
+    ) -> Tensor:
+        hidden = stack(self.embeddings(batch), context, read)
         if bias is not None and not hidden.numel():
             # Attention without queries leaves its mask out of the graph, and no parameter may be without a gradient.
             hidden = hidden + 0 * bias.table.sum()
-        return hidden.masked_fill((batch.layout.segment == 0)[:, :, None], 0.0) if batch.padded else hidden
+        if read is None and batch.padded:
+            hidden = hidden.masked_fill((batch.layout.segment == 0)[:, :, None], 0.0)
+        return hidden
 
     def _memory(self, batch: Batch, conditions: Batch | None, cache: Cache | None) -> tuple[Tensor | None, Sight]:
         """The encoder's output (None where the cache has its keys and values), and what the queries see of it."""

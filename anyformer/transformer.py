@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from anyformer.attention import Attention, Cache, NormName, Sight, make_norm
+from anyformer.attention import Attention, Cache, NormName, Rotation, Sight, make_norm
 from anyformer.errors import InputError
 
 ACTIVATIONS = {
@@ -55,7 +55,7 @@ class TransformerConfig:
     """Heads of keys and values, each shared by n_heads / n_kv_heads heads of queries (grouped-query attention);
     n_heads when left out."""
     d_ff: int | None = None
-    """Inner width of the MLP; when left out 4 d_model, or for a gated one 8/3 d_model, rounded up to a multiple of 8."""
+    """Inner width of the MLP; when left out 4 d_model, or for a gated one 8/3 d_model, rounded up to multiples of 8."""
     activation: Literal["gelu", "gelu_tanh", "relu", "relu2", "silu"] = "gelu"
     """Of the MLP. gelu is exact, gelu_tanh its approximation, relu2 the square of relu."""
     gated: bool = False
@@ -144,7 +144,7 @@ class Context(NamedTuple):
 
     sight: Sight
     """What self-attention sees."""
-    rotation: tuple[Tensor, Tensor] | None = None
+    rotation: Rotation | None = None
     """Cosines and sines of rotary positions."""
     memory: Tensor | None = None
     """(b, m, d), the output of the encoder for cross-attention; None where the cache holds its keys and values."""
@@ -156,6 +156,30 @@ class Context(NamedTuple):
     """(b, n), for stochastic depth by sample; None: one sample a row."""
     n_samples: int = 1
     """Samples of the batch, those without tokens too: no segment is higher."""
+
+    def at(self, place: Tensor, n: int) -> Context:
+        """The same for some places of every row alone, as queries.
+
+        place: (b, r) int64, places in the row. n: places of a row.
+        """
+        sight = Sight(take(self.sight.mask, place, 2))
+        if self.sight.causal:
+            sight = Sight((torch.arange(n, device=place.device) <= place[:, :, None])[:, None])
+        rotation = None if self.rotation is None else tuple(take(part, place, 2) for part in self.rotation)
+        return self._replace(
+            sight=sight,
+            rotation=rotation,
+            memory_sight=Sight(take(self.memory_sight.mask, place, 2)),
+            segment=None if self.segment is None else self.segment.gather(1, place),
+        )
+
+
+def take(x: Tensor | None, place: Tensor, dim: int) -> Tensor | None:
+    """The vectors at some places of every row: x (b, ..., n, d) along `dim`, place (b, r). None stays None."""
+    if x is None:
+        return None
+    index = place.view(len(place), *[1] * (dim - 1), -1, 1)
+    return x.gather(dim, index.expand(-1, *x.shape[1:dim], -1, x.shape[-1]))
 
 
 class MLP(nn.Module):
@@ -218,10 +242,15 @@ class Block(nn.Module):
             self.cross, self.cross_residual = Attention(config), Residual(config, drop_path)
         self.mlp, self.mlp_residual = MLP(config), Residual(config, drop_path)
 
-    def forward(self, x: Tensor, context: Context, layer: int) -> Tensor:
-        """x: (b, n, d). Returns (b, n, d)."""
-        cache = context.cache
-        update = self.attention(self.attention_residual.before(x), context.sight, context.rotation, cache, layer)
+    def forward(self, x: Tensor, context: Context, layer: int, read: Tensor | None = None) -> Tensor:
+        """x: (b, n, d). Returns (b, n, d); or with `read`, places of every row, (b, r), only these, (b, r, d)."""
+        cache, before = context.cache, self.attention_residual.before(x)
+        if read is None:
+            update = self.attention(before, context.sight, context.rotation, cache, layer)
+        else:
+            x, rotation, context = take(x, read, 1), context.rotation, context.at(read, x.shape[1])
+            asking = take(before, read, 1)
+            update = self.attention(before, context.sight, rotation, cache, layer, asking, context.rotation)
         x = self.attention_residual.after(x, update, context)
         if hasattr(self, "cross"):
             before = self.cross_residual.before(x)
@@ -253,12 +282,19 @@ class Transformer(nn.Module):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """x: (b, n, d), 0 at padding. Returns (b, n, d)."""
+    def forward(self, x: Tensor, context: Context, read: Tensor | None = None) -> Tensor:
+        """x: (b, n, d), 0 at padding. Returns (b, n, d).
+
+        read: (b, r) int64, the places of every row that are wanted; the last block works out only these, from the keys
+            of all, and (b, r, d) is returned.
+        """
         x = self.first_norm(x)
         for layer, block in enumerate(self.blocks):
+            wanted = read if layer == len(self.blocks) - 1 else None
             if self.config.checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, context, layer, use_reentrant=False)
+                x = checkpoint(block, x, context, layer, wanted, use_reentrant=False)
             else:
-                x = block(x, context, layer)
+                x = block(x, context, layer, wanted)
+        if read is not None and not self.blocks:
+            x = take(x, read, 1)
         return self.final_norm(x)

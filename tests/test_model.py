@@ -587,3 +587,28 @@ def test_dropout_is_for_training_only(where: str) -> None:
     assert not torch.equal(model(batch), model(batch))
     rate_0 = build().train()
     assert torch.equal(rate_0(batch), rate_0(batch))
+
+
+# Reading some places only
+
+
+@pytest.mark.parametrize("kind", ["everything", "causal", "dense", "relations", "packed"])
+def test_reading_some_places_gives_what_reading_all_gives_there(kind):
+    orders = {"causal": lambda n: torch.arange(n)}.get(kind, lambda n: torch.zeros(n, dtype=torch.int64))
+    ids = Ids(7, ("word",), n_relations=3 if kind == "relations" else 0)
+    lengths = [5, 5, 5] if kind == "everything" else [5, 3, 4]
+    samples = [{"text": (t := ids.encode(draw_ids(n, 7))).at(orders(len(t)))} for n in lengths]
+    batch = collate(samples, {"text": ids}, rows=[0, 1, 0] if kind == "packed" else None)
+    config = TransformerConfig(d_model=12, n_heads=3, n_kv_heads=1, depth=2, rotary=RotaryConfig(("word",)))
+    model = Anyformer({"text": ids}, config)
+    redraw(model)
+    place = torch.tensor([[2, 0], [1, 2], [3, 1]])[: batch.shape[0]]
+    whole = model(batch)
+    some = model(batch, read=place)
+    wanted = whole[torch.arange(batch.shape[0])[:, None], place]
+    torch.testing.assert_close(some, wanted, atol=1e-5, rtol=1e-5)
+    weight = torch.randn_like(wanted)
+    parameters = list(model.parameters())
+    expected = torch.autograd.grad((wanted * weight).sum(), parameters)
+    for ours, theirs in zip(torch.autograd.grad((some * weight).sum(), parameters), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
