@@ -32,6 +32,7 @@ OUTSIDE_THE_CORE = {
     "checkpoints.py": "the saves of a run are Lightning's checkpoint plugins",
     "cli.py": "the command line starts Lightning on a task",
     "metrics.py": "the figures of a run are written by a Lightning logger",
+    "resume.py": "a run is kept and put back by a Lightning callback",
     "runs.py": "the run folder is kept by Lightning callbacks",
 }
 """Files of anyformer/ that may import Lightning and the tasks, and why."""
@@ -226,7 +227,7 @@ def commands(text: str, *prompts: str) -> list[list[str]]:
             line = line.removeprefix(prompt)
         line = re.sub(r"^(\w+: +|\$ +)", "", line)
         for command in line.split("&&"):
-            words = shlex.split(command, comments=True) if re.match(r" *(uv run +)?anyformer\b", command) else []
+            words = shlex.split(command, comments=True) if re.match(r" *(uv run +)?anyformer(\s|$)", command) else []
             if words:
                 found.append(words[words.index("anyformer") :])
     return found
