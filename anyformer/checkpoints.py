@@ -171,10 +171,10 @@ def keep_newest(folder: Path, n: int) -> None:
 def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
     """Write a folder of files with their manifest, so that `find_folder` gives the old one or the new one, whole."""
     part, old = (folder.with_name(folder.name + ending) for ending in (PART, ".old"))
-    for leftover in (part, old):
-        if folder.exists():
-            shutil.rmtree(leftover, ignore_errors=True)
-    part.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(part, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    part.mkdir(parents=True)
     write(part)
     files = sorted(path for path in part.iterdir() if path.name != MANIFEST)
     for path in files:

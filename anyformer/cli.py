@@ -13,6 +13,7 @@ from pathlib import Path
 from jsonargparse import set_parsing_settings
 from lightning import Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anyformer.errors import InputError
@@ -144,7 +145,9 @@ def _fit(args: list[str]) -> None:
         saving=experiment.config_init["checkpoints"],
         **experiment.options,
     )
-    _show({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))})
+    if rank_zero_only.rank != 0:
+        return
+    _show({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))} or figures)
     fields = " ".join(f"{name}=..." for name in experiment.model.tokenizers)
     print(f"\nThe run is in {run}. Next:\n  anyformer run {run} {fields}\n  anyformer test {run}")
 

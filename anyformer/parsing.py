@@ -258,7 +258,7 @@ def one_line(prefix: str = "") -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{prefix}{condense(str(error))}") from None
-    except (ArgumentError, ValueError, TypeError) as error:
+    except (ArgumentError, ImportError, TypeError, ValueError) as error:
         raise InputError(f"{prefix}{condense(str(error))}") from error
 
 

@@ -147,13 +147,15 @@ class Keeper(Callback):
         self._validated = True
         self._validation_began = time.monotonic()
         self._safe = self._restore("validation", trainer)
-        if not self._safe and (self._validation_seconds > SAFE_VALIDATION or self._stops(trainer)):
+        long = self._validation_seconds > SAFE_VALIDATION
+        if not self._safe and self._agree(trainer, long or self._signalled):
             self._save("validation", trainer)
             self._safe = True
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if not self.best:
-            self._keep_model(trainer, module, None)
+        if self.best.get("value") is None:
+            # Without validation the last model is the best.
+            self._keep_model(module, None)
         self._report(trainer, module, last=True)
         self._save("epoch", trainer)
 
@@ -176,7 +178,7 @@ class Keeper(Callback):
             module.log(kept["name"], kept["value"] if count is None else kept["value"] / count, batch_size=1)
 
     def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *batch: Any) -> None:
-        if self._safe and not trainer.sanity_checking and self._stops(trainer):
+        if self._safe and not trainer.sanity_checking and self._agree(trainer, self._signalled):
             raise self._stopped()
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -187,17 +189,16 @@ class Keeper(Callback):
         name, best = module.metric
         if name not in trainer.callback_metrics:
             raise InputError(f"the best model is chosen by {name!r}, but validation logged no such figure")
-        value = trainer.callback_metrics[name].item()
-        sign = 1 if best == "max" else -1
-        if not self.best or sign * value > sign * self.best["value"] or math.isnan(self.best["value"]):
-            self._keep_model(trainer, module, value)
+        value, before = trainer.callback_metrics[name].item(), self.best.get("value")
+        if before is None or math.isnan(before) or (value > before if best == "max" else value < before):
+            self._keep_model(module, value)
         self._report(trainer, module)
 
     @rank_zero_only
     def _write_model(self, module: LightningModule) -> None:
         save(module, self.run / "model")
 
-    def _keep_model(self, trainer: Trainer, module: LightningModule, value: float | None) -> None:
+    def _keep_model(self, module: LightningModule, value: float | None) -> None:
         self._write_model(module)
         self.best = {"value": value, "step": self.rows.last.get("step", 0), "name": module.metric[0]}
 
@@ -215,21 +216,24 @@ class Keeper(Callback):
 
     # Saving.
 
-    def _stops(self, trainer: Trainer) -> bool:
-        received = self.signals.received is not None
-        return trainer.strategy.reduce_boolean_decision(received, all=False) if trainer.world_size > 1 else received
+    @property
+    def _signalled(self) -> bool:
+        return self.signals.received is not None
+
+    def _agree(self, trainer: Trainer, wanted: bool) -> bool:
+        """Whether any process wants it, for then all must do it at the same place."""
+        return trainer.strategy.reduce_boolean_decision(wanted, all=False) if trainer.world_size > 1 else wanted
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        minutes, batches = self.saving.every_n_minutes, self.saving.every_n_steps
+        by_time = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
+        by_batches = batches is not None and self._n_batches >= batches
+        return self._agree(trainer, by_time or by_batches or self._signalled)
 
     def _stopped(self) -> Stopped:
         number = self.signals.received or signal.SIGTERM
         say(f"stopped; go on with: anyformer fit --resume {self.run}")
         return Stopped(128 + number)
-
-    def _is_due(self, trainer: Trainer) -> bool:
-        minutes, batches = self.saving.every_n_minutes, self.saving.every_n_steps
-        due = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
-        if trainer.world_size > 1:
-            due = trainer.strategy.broadcast(due)
-        return due or (batches is not None and self._n_batches >= batches) or self._stops(trainer)
 
     def _save(self, point: str, trainer: Trainer) -> None:
         """Save a checkpoint; and end the run, where a signal asked for it."""
@@ -240,7 +244,7 @@ class Keeper(Callback):
         if trainer.is_global_zero:
             keep_newest(folder, 2)
         self._point, self._n_batches, self._saved_at = None, 0, time.monotonic()
-        if self._stops(trainer):
+        if self._agree(trainer, self._signalled):
             raise self._stopped()
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,22 +19,20 @@ from typing import TYPE_CHECKING, Any
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from safetensors.torch import load_file
 
 from anyformer.checkpoints import MANIFEST, Checkpoints, damage, find_folder, newest, read_manifest, save, write_whole
 from anyformer.errors import InputError
-from anyformer.metrics import MetricsFile, read_figures, write_figures
+from anyformer.metrics import MetricsFile, read_figures, read_rows, write_figures
 from anyformer.parsing import instantiate
-from anyformer.resume import Keeper, Saving, say
+from anyformer.resume import Keeper, Saving, Stopped, say
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task
 
 __all__ = ["Saving", "evaluate", "fit", "load", "model_folder", "quiet", "run_folder", "save", "say"]
-
-PARTS = ("config.yaml", "metrics.csv", "checkpoints", "model")
-"""What shows that a folder holds a run."""
 
 
 def fit(
@@ -62,6 +61,8 @@ def fit(
     if rank_zero_only.rank == 0:
         _prepare(run, resume, config)
         if checkpoint is None:
+            if resume:
+                say(f"{run} has no checkpoint yet: starting from the beginning")
             rows.begin()
     options = {name: value for name, value in options.items() if value is not None}
     callbacks, loggers, plugins = (_listed(options.pop(name, None)) for name in ("callbacks", "logger", "plugins"))
@@ -70,12 +71,15 @@ def fit(
     if checkpoint is not None:
         options["num_sanity_val_steps"] = 0
     with quiet():
-        trainer = Trainer(
-            **{"log_every_n_steps": 10, "enable_model_summary": False, **options, "default_root_dir": run},
-            callbacks=[Keeper(run, rows, saving), *callbacks],
-            logger=[rows, *loggers],
-            plugins=[Checkpoints(), *plugins],
-        )
+        try:
+            trainer = Trainer(
+                **{"log_every_n_steps": 10, "enable_model_summary": False, **options, "default_root_dir": run},
+                callbacks=[Keeper(run, rows, saving), *callbacks],
+                logger=[rows, *loggers],
+                plugins=[Checkpoints(), *plugins],
+            )
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the trainer's options cannot be used: {error}") from None
         try:
             trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except (RuntimeError, ValueError) as error:
@@ -85,6 +89,9 @@ def fit(
                     "or train this one with another --run_dir"
                 ) from None
             raise
+        except SIGTERMException:
+            # The signal came before the first batch, when there was nothing to save.
+            raise Stopped(128 + signal.SIGTERM) from None
         if trainer.world_size == 1:
             _load_weights(task, model_folder(run))
             if _has_test(data):
@@ -100,13 +107,12 @@ def run_folder(run_dir: str | Path) -> Path:
 
 
 def _prepare(run: Path, resume: bool, config: str | None) -> None:
-    held = [name for name in PARTS if (run / name).exists()]
-    if resume and not held:
-        raise InputError(f"{run} holds no run to resume; start one with fit --config ... --run_dir {run}")
-    if resume and not (run / "checkpoints").exists():
-        say(f"{run} has no checkpoint yet: starting from the beginning")
-    if held and not resume:
+    """Make the folder. What broke off before anything was learned is no run, and is written over."""
+    learned = (run / "checkpoints").exists() or (run / "model").exists() or bool(read_rows(run / "metrics.csv"))
+    if learned and not resume:
         raise InputError(f"{run} already holds a run; go on with fit --resume {run}, or choose another --run_dir")
+    if resume and not (run / "metrics.csv").exists():
+        raise InputError(f"{run} holds no run to resume; start one with fit --config ... --run_dir {run}")
     run.mkdir(parents=True, exist_ok=True)
     if config is not None:
         write_whole(run / "config.yaml", config)
@@ -114,9 +120,9 @@ def _prepare(run: Path, resume: bool, config: str | None) -> None:
 
 def _listed(value: Any) -> list[Any]:
     """An option of the Trainer that is one thing, a list of things, or a yes or no."""
-    return (
-        [] if value is None or isinstance(value, bool) else list(value) if isinstance(value, list | tuple) else [value]
-    )
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _misfit(error: Exception) -> str | None:
@@ -195,6 +201,8 @@ NOISE = (
     ".*smaller than the logging interval.*",
     ".*treespec, LeafSpec.*",
     ".*GPU available but not used.*",
+    # Our tasks sum over all processes themselves.
+    ".*sync_dist=True.*",
     ".*lr_scheduler.step.*before.*optimizer.step.*",
 )
 """Warnings that tell a user nothing to act on."""
@@ -203,15 +211,21 @@ NOISE = (
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the chatter of Lightning (tips, devices found, restored paths); warnings to act on stay."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
+    levels = {
+        "lightning.fabric": logging.WARNING,
+        "lightning.pytorch": logging.WARNING,
+        # What a user asked for.
+        "lightning.pytorch.callbacks": logging.INFO,
+        "lightning.pytorch.profilers": logging.INFO,
+    }
+    held = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     try:
         with warnings.catch_warnings():
             for pattern in NOISE:
                 warnings.filterwarnings("ignore", pattern)
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for name, level in held.items():
+            logging.getLogger(name).setLevel(level)

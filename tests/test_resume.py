@@ -23,11 +23,11 @@ class Signal(Callback):
     """Sends a signal to its own process when a hook is called for the nth time."""
 
     def __init__(self, number: int, n: int, hook: str = "on_train_batch_end") -> None:
-        self.number, self.left = number, n
+        self.number, self.left, self.hook = number, n, hook
         setattr(self, hook, self._count)
 
     def _count(self, trainer: Any, *args: Any) -> None:
-        if not trainer.sanity_checking:
+        if not trainer.sanity_checking or self.hook == "on_sanity_check_start":
             self.left -= 1
             if self.left == 0:
                 os.kill(os.getpid(), self.number)
@@ -173,3 +173,10 @@ def test_a_run_of_max_steps_with_validations_inside_the_epoch_goes_on_exactly(
     assert read_manifest(tmp_path / "checkpoints")[-1]["file"] == f"{point}.ckpt"
     assert in_a_fork(lambda: small_fit(tmp_path, resume=True, **BY_STEPS)) == 0
     assert_same_run(tmp_path, whole_by_steps)
+
+
+def test_a_signal_before_the_first_batch_gives_its_code(tmp_path: Path, whole: Path) -> None:
+    term = Signal(signal.SIGTERM, 1, "on_sanity_check_start")
+    assert in_a_fork(lambda: small_fit(tmp_path, callbacks=[term])) == 128 + signal.SIGTERM
+    assert in_a_fork(lambda: small_fit(tmp_path, resume=True)) == 0
+    assert_same_run(tmp_path, whole)

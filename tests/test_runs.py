@@ -82,6 +82,13 @@ def test_a_run_never_starts_over_in_a_folder_that_holds_another(copy: Path) -> N
         small_fit(copy)
 
 
+def test_what_broke_off_before_anything_was_learned_is_written_over(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the trainer's options cannot be used: .*barebones"):
+        small_fit(tmp_path, barebones=True)
+    assert (tmp_path / "metrics.csv").exists()
+    small_fit(tmp_path, max_epochs=1, limit_train_batches=1)
+
+
 def test_resuming_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no run to resume; start one with fit"):
         small_fit(tmp_path / "nothing", resume=True)
