@@ -1,4 +1,4 @@
-"""A run of a second: digits, a transformer of one block, dropout, augmentation and a moving average to get wrong."""
+"""A run of a second: a transformer of one block, with dropout, augmentation, two optimisers in one, a moving average."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def small_task(d_model: int = 16) -> Classify:
     return Classify(
         {"image": ImagePatches(size=(8, 8), patch=4, channels=1, shift=1.0)},
         TransformerConfig(d_model=d_model, depth=1, n_heads=2, dropout=0.1),
-        optimizer=OptimizerConfig(lr=3e-3, ema=0.9),
+        optimizer=OptimizerConfig("muon", lr=0.01, ema=0.9),
     )
 
 
