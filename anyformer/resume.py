@@ -77,9 +77,14 @@ class _Signals:
             if again and number == signal.SIGTERM:
                 os._exit(128 + number)
             return
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        say(f"\n{signal.Signals(number).name}: stopping after this batch; once more stops at once")
+        if again:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        else:
+            # Not through sys.stderr, in the middle of whose work a signal may come.
+            os.write(
+                2, f"\n{signal.Signals(number).name}: stopping after this batch; once more stops at once\n".encode()
+            )
 
 
 class Keeper(Callback):

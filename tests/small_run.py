@@ -1,4 +1,4 @@
-"""A run of a second: a transformer of one block, with dropout, augmentation, two optimisers in one, a moving average."""
+"""A run of a second: one block, with dropout, augmentation, two optimisers in one and a moving average to get wrong."""
 
 from __future__ import annotations
 

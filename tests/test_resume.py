@@ -149,6 +149,11 @@ def test_a_signal_lets_the_batch_end_saves_and_gives_its_code(
     assert_same_run(tmp_path, whole)
 
 
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    twice = [Signal(signal.SIGTERM, 2), Signal(signal.SIGTERM, 2)]
+    assert in_a_fork(lambda: small_fit(tmp_path, callbacks=twice)) == -signal.SIGTERM
+
+
 def test_a_signal_at_the_last_batch_saves_before_the_validation(tmp_path: Path, whole: Path) -> None:
     term = Signal(signal.SIGTERM, BATCHES)
     assert in_a_fork(lambda: small_fit(tmp_path, callbacks=[term])) == 128 + signal.SIGTERM
