@@ -200,7 +200,7 @@ class Embeddings(nn.Module):
         if self.placed is None:
             rest = {axes: None for axes in self.axes.values() if axes and not set(axes) <= set(rotary_axes)}
             self.placed = [PositionConfig(axes, "joint") for axes in rest]
-        self._check_axes([*(axis for position in self.placed for axis in position.axes), *rotary_axes])
+        self._check_axes([*(axis for position in self.placed for axis in position.axes), *rotary_axes], tokenizers)
         self.positions = nn.ModuleList(_positions(position, tokenizers, d_model) for position in self.placed)
         self.rotary, self.encoder_rotary = (
             Rotary(stack.rotary, stack.head_width) if stack and stack.rotary else None
@@ -208,7 +208,7 @@ class Embeddings(nn.Module):
         )
         self.norm = make_norm(transformer.norm, d_model, transformer) if config.norm else nn.Identity()
 
-    def _check_axes(self, named: Sequence[str]) -> None:
+    def _check_axes(self, named: Sequence[str], tokenizers: Mapping[str, Tokenizer]) -> None:
         known = {axis: None for axes in self.axes.values() for axis in axes}
         for axis in named:
             if axis not in known:
@@ -221,6 +221,13 @@ class Embeddings(nn.Module):
                     f"no single field has all the axes {', '.join(position.axes)} of a position embedding; "
                     f"give each axis an embedding of its own"
                 )
+            for name, axes in self.axes.items():
+                is_continuous = tokenizers[name].empty().position.is_floating_point()
+                if position.scheme != "sinusoidal" and set(position.axes) <= set(axes) and is_continuous:
+                    raise InputError(
+                        f"field {name!r} is continuous on {', '.join(position.axes)}, where a table of positions has "
+                        "no rows; use sinusoidal or rotary positions"
+                    )
 
     def forward(self, batch: Batch) -> Tensor:
         """The tokens of a batch in their rows, (b, n, d); 0 at padding."""

@@ -191,7 +191,7 @@ def model_folder(run: Path) -> Path:
 
 def _load_weights(task: Task, folder: Path) -> None:
     try:
-        task.load_state_dict(load_file(folder / "weights.safetensors"))
+        task.load_weights(load_file(folder / "weights.safetensors"))
     except RuntimeError as error:
         raise InputError(f"{folder / 'weights.safetensors'} does not fit config.json: {_misfit(error)}") from None
 

@@ -30,8 +30,8 @@ from anyformer.tasks.task import Examples, Task
 from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, collate, expand
 from anyformer.transformer import TransformerConfig
 
-OWN_FIELDS = ("class", "register")
-"""Fields that the task adds to every sample."""
+OWN_FIELD = "class"
+"""The field that the task adds to every sample: the class token, if one is read, and the registers after it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ClassifyChopper(Chopper):
     """The column with the label."""
     classes: tuple[str, ...]
     own: Mapping[str, LearnedTokens]
-    """Class and register tokens, added to every sample."""
+    """The field of class and register tokens, added to every sample."""
 
     def __call__(
         self, record: Mapping[str, Any], random: np.random.Generator | None = None, labelled: bool = True
@@ -75,6 +75,11 @@ class ClassifyChopper(Chopper):
         return Examples(tokens, torch.tensor([index for _, index in items], dtype=torch.int64))
 
 
+def class_places(batch: Batch) -> Tensor:
+    """Where each sample's class token stands in the flattened (rows * length) layout, (samples,) int64."""
+    return batch.fields[OWN_FIELD].index.view(batch.n_samples, -1)[:, 0]
+
+
 class Pool(nn.Module):
     """One vector a sample out of its tokens: those of a class token, their mean, or a mean by learned attention.
 
@@ -90,7 +95,7 @@ class Pool(nn.Module):
         """hidden: (rows, length, d). Returns (samples, d)."""
         hidden = hidden.flatten(0, 1)
         if self.read == "class":
-            return hidden[batch.fields["class"].index]
+            return hidden[class_places(batch)]
         parts = [batch.fields[name] for name in self.names]
         sample = torch.cat([tokens.sample for tokens in parts])
         vectors = hidden[torch.cat([tokens.index for tokens in parts])]
@@ -144,8 +149,8 @@ class Classify(Task):
             sees: the fields that the tokens of a field may look at; fields not named see everything.
         """
         super().__init__(tokenizers, transformer, embedding, optimizer)
-        if taken := set(OWN_FIELDS) & tokenizers.keys():
-            raise InputError(f"tokenizers: the name {min(taken)!r} is taken by the task's own tokens; choose another")
+        if OWN_FIELD in tokenizers:
+            raise InputError(f"tokenizers: the name {OWN_FIELD!r} is taken by the task's own tokens; choose another")
         if target in tokenizers:
             raise InputError(f"target: the column {target!r} is also an input; a model would only copy it")
         if not 0 <= label_smoothing < 1:
@@ -163,9 +168,9 @@ class Classify(Task):
 
     @property
     def own_tokens(self) -> dict[str, LearnedTokens]:
-        """The class and register tokens that every sample gets."""
-        counts = {"class": int(self.read == "class"), "register": self.n_registers}
-        return {name: LearnedTokens(n, self.place_class) for name, n in counts.items() if n}
+        """The field of class and register tokens that every sample gets, if there are any."""
+        n = int(self.read == "class") + self.n_registers
+        return {OWN_FIELD: LearnedTokens(n, self.place_class)} if n else {}
 
     def learn(self, source: Source) -> None:
         super().learn(source)
@@ -222,7 +227,7 @@ class Classify(Task):
         """Logits of every sample, (b, classes)."""
         if self.read == "class" and tokens.one_per_row:
             # One place a row is read, so the last block works out that one alone.
-            place = tokens.fields["class"].index[:, None] % tokens.shape[1]
+            place = class_places(tokens)[:, None] % tokens.shape[1]
             return self.head(self.model(tokens, read=place).squeeze(1))
         return self.head(self.pool(self.model(tokens), tokens))
 

@@ -219,6 +219,11 @@ class Task(lightning.LightningModule, ABC):
         """The weights to keep and use, on the CPU: the moving average where there is one."""
         return {name: self._average.get(name, value).detach().cpu() for name, value in self.state_dict().items()}
 
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take weights as `best_weights` gave them; what has been averaged since counts no more."""
+        self.load_state_dict(weights)
+        self._average = {}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["average"] = dict(self._average)
         checkpoint["averaged_steps"] = self._averaged_steps

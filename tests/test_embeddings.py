@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -258,3 +258,18 @@ def test_a_position_config_fits_together() -> None:
         PositionConfig(())
     with pytest.raises(InputError, match=r"must have a number for each of the axes row, column, got \[3\]"):
         PositionConfig(("row", "column"), sizes=(3,))
+
+
+def test_a_table_has_no_rows_for_continuous_positions():
+    @dataclass(frozen=True)
+    class Stamps(Vectors):
+        def empty(self):
+            return replace(super().empty(), position=torch.zeros(0, 1))
+
+    fields = {"readings": Stamps(3, ("time",))}
+    config = TransformerConfig(d_model=8, n_heads=2)
+    with pytest.raises(
+        InputError, match="field 'readings' is continuous on time, where a table of positions has no rows"
+    ):
+        Embeddings(fields, config, EmbeddingConfig(positions=[PositionConfig(("time",), sizes=(5,))]))
+    Embeddings(fields, config, EmbeddingConfig(positions=[PositionConfig(("time",), "sinusoidal")]))
