@@ -113,6 +113,12 @@ class JointPositions(nn.Module):
             place = place * size + position[:, i]
         return F.embedding(place, self.table)
 
+    def resize(self, sizes: tuple[int, int]) -> None:
+        """Stretch the table of two axes to a grid of other sizes, in place; an optimiser made before does not know
+        it."""
+        self.table = nn.Parameter(resize_grid(self.table.detach(), self.sizes, sizes))
+        self.sizes = sizes
+
 
 def resize_grid(table: Tensor, sizes: tuple[int, int], new_sizes: tuple[int, int]) -> Tensor:
     """A joint table for another grid, by antialiased bicubic interpolation (ViT, Dosovitskiy et al. 2021, 3.2).
@@ -195,10 +201,13 @@ class Embeddings(nn.Module):
         self.types = nn.ParameterDict(
             {_key(name): torch.empty(d_model).normal_(std=0.02) for name in tokenizers} if config.types else {}
         )
-        rotary_axes = [axis for stack in (transformer, encoder) if stack and stack.rotary for axis in stack.rotary.axes]
+        turned = [stack.rotary.axes if stack.rotary else () for stack in (transformer, encoder) if stack]
+        rotary_axes = [axis for axes in turned for axis in axes]
         self.placed = config.positions
         if self.placed is None:
-            rest = {axes: None for axes in self.axes.values() if axes and not set(axes) <= set(rotary_axes)}
+            # An axis needs no table where every stack is turned by it.
+            covered = set(turned[0]).intersection(*turned)
+            rest = {axes: None for axes in self.axes.values() if axes and not set(axes) <= covered}
             self.placed = [PositionConfig(axes, "joint") for axes in rest]
         self._check_axes([*(axis for position in self.placed for axis in position.axes), *rotary_axes], tokenizers)
         self.positions = nn.ModuleList(_positions(position, tokenizers, d_model) for position in self.placed)

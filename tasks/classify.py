@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
     BinaryAUROC,
     MulticlassAccuracy,
@@ -20,6 +21,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
+from anyformer.checkpoints import write_whole
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
@@ -121,7 +123,7 @@ class Classify(Task):
         embedding: EmbeddingConfig = EmbeddingConfig(),
         optimizer: OptimizerConfig = OptimizerConfig(),
         target: str = "label",
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         read: Literal["class", "mean", "attention"] = "class",
         place_class: bool = False,
         n_registers: int = 0,
@@ -178,7 +180,8 @@ class Classify(Task):
         if self.classes is None:
             # Numbers in the sequence of numbers, names in the alphabet's.
             found = set(labels)
-            self.classes = sorted(found, key=int if all(label.lstrip("-").isdigit() for label in found) else str)
+            are_numbers = all(re.fullmatch("-?[0-9]+", label) for label in found)
+            self.classes = sorted(found, key=lambda label: (int(label), label) if are_numbers else label)
         if len(self.classes) < 2:
             raise InputError(f"column {self.target!r} must hold at least two classes, got {self.classes}")
         if self.class_weights == "balanced":
@@ -210,6 +213,7 @@ class Classify(Task):
     def _metrics(self, stage: str) -> MetricCollection:
         n = len(self.classes)
         metrics = {
+            "loss": MeanMetric(),
             "accuracy": MulticlassAccuracy(n, average="micro"),
             "f1": MulticlassF1Score(n, average="macro"),
             "confusion": MulticlassConfusionMatrix(n),
@@ -225,10 +229,11 @@ class Classify(Task):
 
     def forward(self, tokens: Batch) -> Tensor:
         """Logits of every sample, (b, classes)."""
-        if self.read == "class" and tokens.one_per_row:
+        if self.read == "class" and tokens.one_per_row and tokens.n_samples == tokens.shape[0]:
             # One place a row is read, so the last block works out that one alone.
-            place = class_places(tokens)[:, None] % tokens.shape[1]
-            return self.head(self.model(tokens, read=place).squeeze(1))
+            row, place = class_places(tokens) // tokens.shape[1], class_places(tokens) % tokens.shape[1]
+            by_row = torch.zeros_like(place).scatter(0, row, place)
+            return self.head(self.model(tokens, read=by_row[:, None]).squeeze(1)[row])
         return self.head(self.pool(self.model(tokens), tokens))
 
     def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:
@@ -248,10 +253,12 @@ class Classify(Task):
     def _evaluate(self, batch: Examples, stage: str) -> None:
         logits = self(batch.tokens)
         loss, n_targets = self._loss(logits, batch.target)
-        self.log(f"{stage}/loss", loss / n_targets, on_epoch=True, batch_size=len(batch.target), sync_dist=True)
-        metrics = self.metrics[stage]
-        for name, metric in metrics.items(keep_base=True):
-            metric.update(logits.softmax(-1)[:, 1] if name == "auroc" else logits, batch.target)
+        given = {
+            "loss": (loss / n_targets.clamp(min=1e-9), n_targets),
+            "auroc": (logits.softmax(-1)[:, 1], batch.target),
+        }
+        for name, metric in self.metrics[stage].items(keep_base=True):
+            metric.update(*given.get(name, (logits, batch.target)))
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")
@@ -311,4 +318,4 @@ class Classify(Task):
                 axes.text(
                     j, i, int(self.confusion[i, j]), ha="center", va="center", color="white" if shade > 0.5 else "black"
                 )
-        figure.savefig(folder / "confusion.png", dpi=100)
+        write_whole(folder / "confusion.png", lambda part: figure.savefig(part, dpi=100, format="png"))

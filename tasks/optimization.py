@@ -43,8 +43,9 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.adamw_lr <= 0:
             raise InputError(f"optimizer.lr and optimizer.adamw_lr must be above 0, got {self.lr} and {self.adamw_lr}")
-        if self.warmup < 0:
-            raise InputError(f"optimizer.warmup must not be negative, got {self.warmup}")
+        for name in ("warmup", "weight_decay", "final"):
+            if getattr(self, name) < 0:
+                raise InputError(f"optimizer.{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.hold < 1:
             raise InputError(f"optimizer.hold must be at least 0 and below 1, got {self.hold}")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -57,7 +58,7 @@ class OptimizerConfig:
         >>> [config.factor(step, 6) for step in range(6)]
         [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
         """
-        warmup = self.warmup if self.warmup >= 1 else math.ceil(self.warmup * total)
+        warmup = math.ceil(self.warmup if self.warmup >= 1 else self.warmup * total)
         if step < warmup:
             return (step + 1) / warmup
         if self.schedule == "constant":

@@ -116,7 +116,14 @@ class Task(lightning.LightningModule, ABC):
     # Lightning's side.
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.model is None:
+        if stage != "fit":
+            return
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            raise InputError(
+                "trainer.precision=16-mixed scales the loss until gradients overflow, which is an error here; "
+                "use bf16-mixed or 32-true"
+            )
+        if self.model is None:
             self.learn(self.trainer.datamodule.sources["train"])
 
     def configure_model(self) -> None:

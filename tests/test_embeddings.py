@@ -273,3 +273,13 @@ def test_a_table_has_no_rows_for_continuous_positions():
     ):
         Embeddings(fields, config, EmbeddingConfig(positions=[PositionConfig(("time",), sizes=(5,))]))
     Embeddings(fields, config, EmbeddingConfig(positions=[PositionConfig(("time",), "sinusoidal")]))
+
+
+def test_a_joint_table_takes_another_grid():
+    positions = JointPositions((2, 3), 5)
+    corner = positions(torch.tensor([[1, 2]]))
+    expected = resize_grid(positions.table, (2, 3), (4, 7))
+    positions.resize((4, 7))
+    assert positions.sizes == (4, 7)
+    assert torch.equal(positions(torch.tensor([[3, 6]])), expected[-1:])
+    assert not torch.equal(positions(torch.tensor([[1, 2]])), corner)

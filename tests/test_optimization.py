@@ -35,6 +35,10 @@ def test_a_cosine_is_half_way_down_in_the_middle_and_stays_at_its_end():
     assert config.factor(100, 100) == config.factor(140, 100) == pytest.approx(0.1)
 
 
+def test_a_warmup_of_a_part_of_a_step_does_not_overshoot():
+    assert max(OptimizerConfig(warmup=2.5).factor(step, 9) for step in range(9)) == 1.0
+
+
 def test_a_warmup_below_one_is_a_part_of_the_run():
     assert OptimizerConfig(warmup=0.1).factor(4, 100) == pytest.approx(0.5)
 
@@ -142,6 +146,7 @@ def test_what_cannot_be_used_is_said(options, message):
     [
         ({"lr": 0.0}, "lr .*must be above 0"),
         ({"warmup": -1}, "warmup must not be negative"),
+        ({"weight_decay": -0.1}, "weight_decay must not be negative"),
         ({"hold": 1.0}, "hold must be at least 0 and below 1"),
         ({"ema": 1.0}, "ema must lie between 0 and 1"),
     ],
