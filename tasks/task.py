@@ -180,15 +180,12 @@ class Task(lightning.LightningModule, ABC):
         return loss * self.trainer.accumulate_grad_batches
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         n_targets = self._n_targets
         world = self.trainer.world_size
         if world > 1:
             # Ranks have averaged their gradients: world times the mean of the sums is the sum over all.
             n_targets = self.trainer.strategy.reduce(n_targets.clone(), reduce_op="mean")
-        torch._foreach_mul_(gradients, 1 / n_targets.clamp(min=torch.finfo(torch.float32).tiny))
-        # One number says whether any loss or gradient of the step was not finite.
-        norm = torch.stack(torch._foreach_norm(gradients)).sum()
+        norm = divide_gradients(optimizer, n_targets)
         samples, self._recent, self._n_targets = self._recent, (), torch.zeros(())
         if not torch.isfinite(norm):
             names = ", ".join(samples[:8]) + (f" and {len(samples) - 8} more" if len(samples) > 8 else "")
@@ -239,6 +236,16 @@ class Task(lightning.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._average = checkpoint.get("average", {})
         self._averaged_steps = checkpoint.get("averaged_steps", 0)
+
+
+def divide_gradients(optimizer: torch.optim.Optimizer, n_targets: Tensor) -> Tensor:
+    """Turn gradients of a sum of losses into those of its mean over the targets, in place.
+
+    Returns a sum of their norms, (): one number that says whether all of them are finite.
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    torch._foreach_mul_(gradients, 1 / n_targets.clamp(min=torch.finfo(torch.float32).tiny))
+    return torch.stack(torch._foreach_norm(gradients)).sum()
 
 
 def plain(value: Any) -> Any:
