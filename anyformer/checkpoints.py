@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save_file
 
 from anyformer.errors import InputError
@@ -99,16 +100,19 @@ def damage(folder: Path, line: dict[str, Any]) -> str | None:
 def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
     """The newest checkpoint that is as it was saved; None if there has never been one.
 
-    say: is told of each damaged one that is passed over.
+    Newer ones that are damaged lose their lines in the manifest, so that they count no more among the newest to keep.
+    say: is told of each of them.
     Raises InputError if there are checkpoints and all are damaged.
     """
     lines = read_manifest(folder)
     found = []
-    for line in reversed(lines):
+    for i, line in reversed(list(enumerate(lines))):
         wrong = damage(folder, line)
         if wrong is None:
             for earlier in found:
                 say(f"{earlier}; going on from {line['file']}, the one before")
+            if found and rank_zero_only.rank == 0:
+                write_manifest(folder, lines[: i + 1])
             return folder / line["file"]
         found.append(f"{folder / line['file']} is damaged ({wrong})")
     if found:

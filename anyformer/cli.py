@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning import Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anyformer.errors import InputError
 from anyformer.metrics import write_figures
-from anyformer.parsing import allowed_imports, check, dotted, one_line, read_yaml, subclasses, suggest
+from anyformer.parsing import allowed_imports, check, dotted, find_class, one_line, read_yaml, subclasses, suggest
 from anyformer.runs import Saving, evaluate, fit, load, quiet, run_folder, say
 
 
@@ -106,6 +109,8 @@ def main(argv: Sequence[str]) -> int:
     except (InputError, MisconfigurationException) as error:
         say(f"anyformer: {' '.join(str(error).split())}")
         return 2
+    except KeyboardInterrupt:
+        return 130
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
     return 0
@@ -135,7 +140,7 @@ def _fit(args: list[str]) -> None:
     if not configs and not asks and not any(name.startswith("--model.help") for name in overrides):
         raise InputError("fit needs a config: anyformer fit --config FILE, or --resume FOLDER to go on with a run")
     run = run_folder(own.resume or own.run_dir or Path("runs") / Path(configs[0] if configs else "").stem)
-    experiment = _parse("fit", configs, overrides, own.unsafe_imports)
+    experiment = _parse("fit", configs, overrides, own.unsafe_imports, run)
     figures = fit(
         experiment.model,
         experiment.datamodule,
@@ -162,13 +167,15 @@ def _test(args: list[str]) -> None:
 
 def _evaluate(stage: str, args: list[str]) -> None:
     parser = _Options(stage, f"{stage} the best model of a run; --data.{stage} OTHER and the like override its config")
-    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("run", metavar="RUN", help="the run's folder; it stands first")
+    if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
+        raise InputError(f"the run's folder stands first, got {args[0]}: anyformer {stage} RUN {args[0]} ...")
     own, overrides = parser.parse_known_args(args)
     run = run_folder(own.run)
     experiment = _parse(stage, [_config_of(run)], overrides, own.unsafe_imports)
     task = load(run, unsafe_imports=own.unsafe_imports)
-    # Figures of other data are shown, and the run keeps its own.
-    kept = stage == "test" and not any(name.startswith("--data") for name in overrides)
+    # Figures of other data, or of a part of it, are shown, and the run keeps its own.
+    kept = stage == "test" and not overrides
     figures = evaluate(task, experiment.datamodule, stage, run if kept else None, **experiment.options)
     if kept:
         write_figures(run, figures)
@@ -206,14 +213,23 @@ def _config_of(run_dir: str | Path) -> str:
     return str(path)
 
 
-def _parse(command: str, configs: Sequence[str], overrides: Sequence[str], unsafe: Sequence[str]) -> Experiment:
-    """The experiment of config files and options that override them. Raises InputError of one line."""
+def _parse(
+    command: str,
+    configs: Sequence[str],
+    overrides: Sequence[str],
+    unsafe: Sequence[str],
+    run: Path | None = None,
+) -> Experiment:
+    """The experiment of config files and options that override them. Raises InputError of one line.
+
+    run: the folder that loggers write into which are given none.
+    """
     with quiet(), allowed_imports(unsafe):
         # Sub-configs are local files: nothing is fetched.
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
         task, records = _classes()
         hints = {"trainer": Trainer, "model": task, "data": records, "seed_everything": int, "checkpoints": Saving}
-        given = {}
+        given, args = {}, []
         for config in configs:
             content, lines = read_yaml(config)
             check(content, hints, config, lines)
@@ -222,10 +238,28 @@ def _parse(command: str, configs: Sequence[str], overrides: Sequence[str], unsaf
                     f"{config} line {lines['data.seed']}: data.seed is what seed_everything says; give that"
                 )
             given |= {path: f"{config} line {line}" for path, line in lines.items()}
+            args += ["--config", config]
+            if run and (loggers := _placed((content.get("trainer") or {}).get("logger"), run)):
+                args.append(f"--trainer.logger={json.dumps(loggers)}")
         try:
-            return Experiment([*(part for config in configs for part in ("--config", config)), *overrides], command)
+            return Experiment([*args, *overrides], command)
         except InputError as error:
             raise InputError(locate(str(error), given, overrides)) from error
+
+
+def _placed(loggers: Any, run: Path) -> Any:
+    """The loggers of a config, those that need a folder and have none with the run's; None where there is none such."""
+    if isinstance(loggers, list):
+        placed = [_placed(logger, run) for logger in loggers]
+        return [new or old for new, old in zip(placed, loggers, strict=True)] if any(placed) else None
+    if not isinstance(loggers, dict) or "class_path" not in loggers:
+        return None
+    cls = find_class(loggers["class_path"], [Logger])
+    folder = inspect.signature(cls).parameters.get("save_dir") if inspect.isclass(cls) else None
+    init_args = loggers.get("init_args") or {}
+    if folder is None or folder.default is not folder.empty or "save_dir" in init_args:
+        return None
+    return {**loggers, "init_args": {**init_args, "save_dir": str(run)}}
 
 
 def locate(message: str, given: Mapping[str, str], overrides: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -190,6 +191,30 @@ def members(hint: Any) -> tuple[Any, ...]:
     """The types of a union, or of several; the type itself if it is none."""
     parts = hint if isinstance(hint, tuple) else typing.get_args(hint) if _is_union(hint) else None
     return (hint,) if parts is None else tuple(inner for part in parts for inner in members(part))
+
+
+def difference(before: Any, now: Any, path: str = "") -> str | None:
+    """The first place where two configs of plain values differ, and how; None if they are the same.
+
+    >>> difference({"classes": ["cat", "dog"]}, {"classes": ["cat", "cow"]})
+    "classes.1 was 'dog' and is now 'cow'"
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in now or key not in before:
+                return f"{inner} is {'new' if key in now else 'gone'}"
+            if found := difference(before[key], now[key], inner):
+                return found
+    elif isinstance(before, list) and isinstance(now, list):
+        pairs = enumerate(zip(before, now, strict=False))
+        if found := next((found for i, (a, b) in pairs if (found := difference(a, b, f"{path}.{i}"))), None):
+            return found
+        if len(before) != len(now):
+            return f"{path} had {len(before)} entries and has now {len(now)}"
+    elif before != now:
+        return f"{path} was {reprlib.repr(before)} and is now {reprlib.repr(now)}"
+    return None
 
 
 def _is_union(hint: Any) -> bool:

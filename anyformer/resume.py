@@ -1,8 +1,8 @@
 """Taking a run up again exactly where it stopped: the callback that keeps its folder, and stops it on a signal.
 
-A checkpoint is taken between two batches, between two epochs or before a validation, at a moment when nothing is half
-done: all rows are written, all counters agree. Killed at any time, a run goes on from the last of them and ends with
-the weights and the rows of a run that was never killed.
+A checkpoint is taken between two steps of the optimiser, between two epochs or before a validation, at a moment when
+nothing is half done: no gradient waits for its step, all rows are written, all counters agree. Killed at any time, a
+run goes on from the last of them and ends with the weights and the rows of a run that was never killed.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities import rank_zero_only
 
-from anyformer.checkpoints import generators, keep_newest, save, set_generators
+from anyformer.checkpoints import generators, keep_newest, save, set_generators, write_whole
 from anyformer.errors import InputError
 from anyformer.metrics import MetricsFile, draw_curves, write_figures
 
@@ -39,7 +41,7 @@ class Saving:
     every_n_minutes: float | None = 10.0
     """After this many minutes since the last; never, when null."""
     every_n_steps: int | None = None
-    """After this many batches since the last; never, when null."""
+    """After this many steps of the optimiser since the last; never, when null."""
 
     def __post_init__(self) -> None:
         for name in ("every_n_minutes", "every_n_steps"):
@@ -57,8 +59,39 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Afterwards the signals that stop a run have the handlers from before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = {number: signal.getsignal(number) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """While it lasts, a signal ends what is being done, with its code; Lightning would let it pass."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Stopped(128 + number)
+
+    with handlers_kept():
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPS:
+                signal.signal(number, stop)
+        yield
+
+
 class _Signals:
-    """Notes the first SIGTERM or SIGINT, so that the batch can end; the second has its usual effect."""
+    """Notes the first SIGTERM or SIGINT, so that the step can end; the second has its usual effect."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -66,7 +99,7 @@ class _Signals:
 
     def listen(self) -> None:
         if self.received is None and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOPS:
                 signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
@@ -83,7 +116,7 @@ class _Signals:
         else:
             # Not through sys.stderr, in the middle of whose work a signal may come.
             os.write(
-                2, f"\n{signal.Signals(number).name}: stopping after this batch; once more stops at once\n".encode()
+                2, f"\n{signal.Signals(number).name}: stopping after this step; once more stops at once\n".encode()
             )
 
 
@@ -94,8 +127,12 @@ class Keeper(Callback):
     other callbacks have seen it.
     """
 
-    def __init__(self, run: Path, rows: MetricsFile, saving: Saving) -> None:
+    def __init__(
+        self, run: Path, rows: MetricsFile, saving: Saving, resuming: bool = False, config: str | None = None
+    ) -> None:
+        """config: the text that a resumed run's config.yaml gets, once its checkpoint has been found to fit."""
         self.run, self.rows, self.saving = run, rows, saving
+        self.resuming, self.config = resuming, config
         self.signals = _Signals()
         self.best: dict[str, Any] = {}
         """The value of the task's metric in the best model, and its step."""
@@ -103,7 +140,8 @@ class Keeper(Callback):
         self._point: str | None = None
         self._place: Any = None
         self._validated = self._safe = False
-        self._n_batches = 0
+        self._saved_step = 0
+        self._ended = False
         self._saved_at = self._drawn_at = self._validation_began = time.monotonic()
         self._validation_seconds = float("inf")
 
@@ -115,15 +153,31 @@ class Keeper(Callback):
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._resumed = dict(checkpoint["anyformer"])
         self.best = dict(self._resumed["best"])
-        self.rows.load_state_dict(self._resumed["metrics"])
+        ended = self._resumed.get("ended")
+        if ended is not None and not any(limit > ended[name] for name, limit in _limits(trainer).items()):
+            # It came to its end, perhaps before its limits; so it does not begin again.
+            trainer.should_stop = True
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.resuming:
+            self._take_up()
+        self._saved_step = trainer.global_step
         # Lightning has put a handler of its own in front, which would exit with 0 and save nothing.
         self.signals.listen()
         if self._resumed.get("point") == "epoch":
             # Lightning takes every run that is limited by max_steps to stand inside an epoch.
             trainer.fit_loop.epoch_loop.restarting = False
             trainer.fit_loop._restarting = False
+
+    @rank_zero_only
+    def _take_up(self) -> None:
+        """Change what the folder holds, now that all has been loaded."""
+        if self.config is not None:
+            write_whole(self.run / "config.yaml", self.config)
+        if self._resumed:
+            self.rows.load_state_dict(self._resumed["metrics"])
+        else:
+            self.rows.begin()
 
     def _restore(self, point: str, trainer: Trainer) -> bool:
         """Put the generators back, if the run goes on from this point."""
@@ -142,7 +196,9 @@ class Keeper(Callback):
             self._save("epoch", trainer)
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int) -> None:
-        if not self._restore("batch", trainer) and batch_index and self._is_due(trainer):
+        # In the middle of a step there are gradients, which no checkpoint holds.
+        stepped = batch_index and batch_index % trainer.accumulate_grad_batches == 0
+        if not self._restore("batch", trainer) and stepped and self._is_due(trainer):
             self._save("batch", trainer)
         self._validated = False
 
@@ -152,8 +208,9 @@ class Keeper(Callback):
         self._validated = True
         self._validation_began = time.monotonic()
         self._safe = self._restore("validation", trainer)
-        long = self._validation_seconds > SAFE_VALIDATION
-        if not self._safe and self._agree(trainer, long or self._signalled):
+        if self._safe or trainer.fit_loop.epoch_loop._should_accumulate():
+            return
+        if self._agree(trainer, self._validation_seconds > SAFE_VALIDATION or self._signalled):
             self._save("validation", trainer)
             self._safe = True
 
@@ -162,6 +219,7 @@ class Keeper(Callback):
             # Without validation the last model is the best.
             self._keep_model(module, None)
         self._report(trainer, module, last=True)
+        self._ended = True
         self._save("epoch", trainer)
 
     # Between them.
@@ -169,7 +227,6 @@ class Keeper(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        self._n_batches += 1
         # By the start of the next batch the loader will have gone one further.
         loader = trainer.train_dataloader
         self._place = loader.state_dict() if hasattr(loader, "state_dict") else None
@@ -184,7 +241,7 @@ class Keeper(Callback):
 
     def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *batch: Any) -> None:
         if self._safe and not trainer.sanity_checking and self._agree(trainer, self._signalled):
-            raise self._stopped()
+            raise self.stopped()
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -195,7 +252,8 @@ class Keeper(Callback):
         if name not in trainer.callback_metrics:
             raise InputError(f"the best model is chosen by {name!r}, but validation logged no such figure")
         value, before = trainer.callback_metrics[name].item(), self.best.get("value")
-        if before is None or math.isnan(before) or (value > before if best == "max" else value < before):
+        # Of equals the later: it has learned for longer, and a small validation part makes many equals.
+        if before is None or math.isnan(before) or (value >= before if best == "max" else value <= before):
             self._keep_model(module, value)
         self._report(trainer, module)
 
@@ -230,12 +288,12 @@ class Keeper(Callback):
         return trainer.strategy.reduce_boolean_decision(wanted, all=False) if trainer.world_size > 1 else wanted
 
     def _is_due(self, trainer: Trainer) -> bool:
-        minutes, batches = self.saving.every_n_minutes, self.saving.every_n_steps
+        minutes, steps = self.saving.every_n_minutes, self.saving.every_n_steps
         by_time = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
-        by_batches = batches is not None and self._n_batches >= batches
-        return self._agree(trainer, by_time or by_batches or self._signalled)
+        by_steps = steps is not None and trainer.global_step - self._saved_step >= steps
+        return self._agree(trainer, by_time or by_steps or self._signalled)
 
-    def _stopped(self) -> Stopped:
+    def stopped(self) -> Stopped:
         number = self.signals.received or signal.SIGTERM
         say(f"stopped; go on with: anyformer fit --resume {self.run}")
         return Stopped(128 + number)
@@ -248,9 +306,9 @@ class Keeper(Callback):
         trainer.save_checkpoint(folder / f"batch-{n_batches:08d}-{point}.ckpt")
         if trainer.is_global_zero:
             keep_newest(folder, 2)
-        self._point, self._n_batches, self._saved_at = None, 0, time.monotonic()
+        self._point, self._saved_step, self._saved_at = None, trainer.global_step, time.monotonic()
         if self._agree(trainer, self._signalled):
-            raise self._stopped()
+            raise self.stopped()
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._point is None:
@@ -265,8 +323,16 @@ class Keeper(Callback):
             "metrics": self.rows.state_dict(),
             "generators": ranks,
             "running": _running_averages(trainer),
+            "ended": _limits(trainer) if self._ended else None,
         }
         _settle(checkpoint["loops"]["fit_loop"], self._point, self._place, self._validated)
+
+
+def _limits(trainer: Trainer) -> dict[str, float]:
+    """How far the trainer may train."""
+    seconds = [callback._duration for callback in trainer.callbacks if isinstance(callback, Timer)]
+    limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps, "max_time": next(iter(seconds), None)}
+    return {name: math.inf if limit is None or limit < 0 else limit for name, limit in limits.items()}
 
 
 def _settle(loops: dict[str, Any], point: str, place: Any, validated: bool) -> None:

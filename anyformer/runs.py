@@ -27,7 +27,7 @@ from anyformer.checkpoints import MANIFEST, Checkpoints, damage, find_folder, ne
 from anyformer.errors import InputError
 from anyformer.metrics import MetricsFile, read_figures, read_rows, write_figures
 from anyformer.parsing import instantiate
-from anyformer.resume import Keeper, Saving, Stopped, say
+from anyformer.resume import Keeper, Saving, Stopped, handlers_kept, say, stopping_at_once
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task
@@ -50,20 +50,27 @@ def fit(
     Afterwards the task has the best model's weights.
 
     run_dir: a folder that holds no run yet; or, with `resume`, the one that holds the run to go on with.
-    config: the text of config.yaml, if the run has one.
+    config: the text of config.yaml, if the run has one; a resumed run's is written once its checkpoint has been loaded.
     options: Lightning's, for the Trainer: max_epochs, callbacks, logger, ...
+    A run that came to its end is resumed without training, unless it may now train for longer: it is tested again.
+    With several processes nothing is tested, because each would test a part and count some samples twice: `evaluate`
+    or `anyformer test` does it afterwards, in one.
     Returns the last figures by name, as metrics.json has them.
-    Raises InputError if the folder holds another run, or its checkpoints cannot be used for this task.
+    Raises InputError if the folder holds another run, or its checkpoints cannot be used for this task; and Stopped, a
+    SystemExit, where SIGTERM or SIGINT ended it.
     """
     run = run_folder(run_dir)
     rows = MetricsFile(run)
     checkpoint = newest(run / "checkpoints", say) if resume else None
     if rank_zero_only.rank == 0:
-        _prepare(run, resume, config)
-        if checkpoint is None:
-            if resume:
-                say(f"{run} has no checkpoint yet: starting from the beginning")
+        _prepare(run, resume)
+        if resume and checkpoint is None:
+            say(f"{run} has no checkpoint yet: starting from the beginning")
+        if not resume:
+            if config is not None:
+                write_whole(run / "config.yaml", config)
             rows.begin()
+    keeper = Keeper(run, rows, saving, resume, config)
     options = {name: value for name, value in options.items() if value is not None}
     callbacks, loggers, plugins = (_listed(options.pop(name, None)) for name in ("callbacks", "logger", "plugins"))
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
@@ -74,14 +81,17 @@ def fit(
         try:
             trainer = Trainer(
                 **{"log_every_n_steps": 10, "enable_model_summary": False, **options, "default_root_dir": run},
-                callbacks=[Keeper(run, rows, saving), *callbacks],
+                callbacks=[keeper, *callbacks],
                 logger=[rows, *loggers],
                 plugins=[Checkpoints(), *plugins],
             )
         except (TypeError, ValueError) as error:
             raise InputError(f"the trainer's options cannot be used: {error}") from None
         try:
-            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            with handlers_kept():
+                trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+                if keeper.signals.received:
+                    raise keeper.stopped()
         except (RuntimeError, ValueError) as error:
             if checkpoint is not None and (wrong := _misfit(error)):
                 raise InputError(
@@ -92,10 +102,12 @@ def fit(
         except SIGTERMException:
             # The signal came before the first batch, when there was nothing to save.
             raise Stopped(128 + signal.SIGTERM) from None
-        if trainer.world_size == 1:
-            _load_weights(task, model_folder(run))
-            if _has_test(data):
-                write_figures(run, evaluate(task, data, "test", run, **options))
+        _load_weights(task, model_folder(run))
+        if trainer.world_size > 1:
+            if trainer.is_global_zero:
+                say(f"not tested, because {trainer.world_size} processes trained; test with: anyformer test {run}")
+        elif _has_test(data):
+            write_figures(run, evaluate(task, data, "test", run, **options))
     return read_figures(run)
 
 
@@ -106,7 +118,7 @@ def run_folder(run_dir: str | Path) -> Path:
     return Path(run_dir)
 
 
-def _prepare(run: Path, resume: bool, config: str | None) -> None:
+def _prepare(run: Path, resume: bool) -> None:
     """Make the folder. What broke off before anything was learned is no run, and is written over."""
     learned = (run / "checkpoints").exists() or (run / "model").exists() or bool(read_rows(run / "metrics.csv"))
     if learned and not resume:
@@ -114,8 +126,6 @@ def _prepare(run: Path, resume: bool, config: str | None) -> None:
     if resume and not (run / "metrics.csv").exists():
         raise InputError(f"{run} holds no run to resume; start one with fit --config ... --run_dir {run}")
     run.mkdir(parents=True, exist_ok=True)
-    if config is not None:
-        write_whole(run / "config.yaml", config)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -145,9 +155,10 @@ def evaluate(
 
     stage: "test" or "validate". run_dir: where the task draws its pictures, if anywhere.
     options: Lightning's, for the Trainer; those that are for training only are left out.
+    Raises Stopped, a SystemExit, where SIGTERM or SIGINT ended it.
     """
     wanted = ("accelerator", "precision", "enable_progress_bar", "limit_test_batches", "limit_val_batches")
-    with quiet():
+    with quiet(), stopping_at_once():
         trainer = Trainer(
             logger=False,
             enable_checkpointing=False,

@@ -24,6 +24,7 @@ from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
+from anyformer.parsing import difference
 from anyformer.tasks.optimization import OptimizerConfig, make_optimizer
 from anyformer.tokens import Batch, Tokenizer
 from anyformer.transformer import TransformerConfig
@@ -234,6 +235,18 @@ class Task(lightning.LightningModule, ABC):
         checkpoint["config"] = self.config()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # What the weights mean; all else either shows in their sizes or may change.
+        before, now = checkpoint["config"], self.config()
+        for name in ("tokenizers", "classes"):
+            if found := difference(before["init_args"].get(name), now["init_args"].get(name), name):
+                break
+        else:
+            found = difference(before["class_path"], now["class_path"], "class_path")
+        if found:
+            raise InputError(
+                f"the checkpoint is of another task: {found}; resume with the config and the training records of its "
+                "run, or train with another --run_dir"
+            )
         self._average = checkpoint.get("average", {})
         self._averaged_steps = checkpoint.get("averaged_steps", 0)
 

@@ -67,15 +67,17 @@ def test_the_newest_checkpoint_is_the_last_that_was_saved(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("harm", "reason"), [(cut, "has .* of .* bytes"), (flip, "SHA-256"), (os.unlink, "missing")])
-def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(folder: Path, harm, reason: str) -> None:
+def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used_and_kept(folder: Path, harm, reason: str) -> None:
     harm(folder / "2.ckpt")
+    with pytest.raises(InputError, match=f"2.ckpt is damaged .*{reason}"):
+        Checkpoints().load_checkpoint(folder / "2.ckpt")
     said: list[str] = []
     assert newest(folder, said.append) == folder / "1.ckpt"
     (line,) = said
     assert "2.ckpt is damaged" in line
     assert "going on from 1.ckpt" in line
-    with pytest.raises(InputError, match=f"2.ckpt is damaged .*{reason}"):
-        Checkpoints().load_checkpoint(folder / "2.ckpt")
+    keep_newest(folder, 1)
+    assert sorted(os.listdir(folder)) == ["1.ckpt", "manifest.jsonl"]
 
 
 def test_where_all_checkpoints_are_damaged_none_is_used(folder: Path) -> None:

@@ -17,6 +17,7 @@ from small_run import BATCHES, EPOCHS, in_a_fork, small_fit
 
 from anyformer.checkpoints import read_manifest
 from anyformer.runs import Saving
+from anyformer.tasks.classify import Classify
 
 
 class Signal(Callback):
@@ -149,6 +150,40 @@ def test_a_signal_lets_the_batch_end_saves_and_gives_its_code(
     assert_same_run(tmp_path, whole)
 
 
+@pytest.fixture(scope="module")
+def whole_by_4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose steps are of 4 batches, and the last of an epoch of 2."""
+    run = tmp_path_factory.mktemp("whole")
+    small_fit(run, **BY_4)
+    return run
+
+
+BY_4 = {"accumulate_grad_batches": 4, "val_check_interval": 3, "saving": Saving(every_n_steps=1)}
+
+
+@pytest.mark.parametrize(
+    ("number", "n", "hook"),
+    [
+        (signal.SIGKILL, 5, "on_train_batch_end"),
+        (signal.SIGTERM, 2, "on_train_batch_end"),
+        (signal.SIGTERM, 7, "on_train_batch_end"),
+        (signal.SIGTERM, 1, "on_validation_end"),
+        (signal.SIGTERM, 2, "on_validation_batch_end"),
+    ],
+)
+def test_a_run_stopped_in_the_middle_of_a_step_goes_on_exactly(
+    tmp_path: Path, whole_by_4: Path, monkeypatch: pytest.MonkeyPatch, number: int, n: int, hook: str
+) -> None:
+    monkeypatch.setattr("anyformer.resume.SAFE_VALIDATION", 0.0)
+    code = in_a_fork(lambda: small_fit(tmp_path, callbacks=[Signal(number, n, hook)], **BY_4))
+    assert code == (-number if number == signal.SIGKILL else 128 + number)
+    names = [line["file"] for line in read_manifest(tmp_path / "checkpoints")]
+    # 4 and 2 batches make an epoch.
+    assert names and all(int(name.split("-")[1]) % 6 in (4, 0) for name in names)
+    assert in_a_fork(lambda: small_fit(tmp_path, resume=True, **BY_4)) == 0
+    assert_same_run(tmp_path, whole_by_4)
+
+
 def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     twice = [Signal(signal.SIGTERM, 2), Signal(signal.SIGTERM, 2)]
     assert in_a_fork(lambda: small_fit(tmp_path, callbacks=twice)) == -signal.SIGTERM
@@ -185,3 +220,26 @@ def test_a_signal_before_the_first_batch_gives_its_code(tmp_path: Path, whole: P
     assert in_a_fork(lambda: small_fit(tmp_path, callbacks=[term])) == 128 + signal.SIGTERM
     assert in_a_fork(lambda: small_fit(tmp_path, resume=True)) == 0
     assert_same_run(tmp_path, whole)
+
+
+def test_a_signal_during_the_closing_test_gives_its_code_and_the_run_is_only_tested_again(
+    tmp_path: Path, whole: Path
+) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+
+        def work(number: int = number) -> None:
+            Classify.test_step = lambda *args: os.kill(os.getpid(), number)
+            small_fit(tmp_path, resume=(tmp_path / "metrics.csv").exists())
+
+        assert in_a_fork(work) == 128 + number
+    assert in_a_fork(lambda: small_fit(tmp_path, resume=True)) == 0
+    assert_same_run(tmp_path, whole)
+
+
+def test_the_signals_have_their_old_handlers_after_a_run(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    small_fit(tmp_path, max_epochs=1, limit_train_batches=1)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    with pytest.raises(SystemExit, match="143"):
+        small_fit(tmp_path / "stopped", callbacks=[Signal(signal.SIGTERM, 1)])
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
