@@ -150,6 +150,45 @@ def test_a_run_is_gone_on_with(capsys: pytest.CaptureFixture[str]) -> None:
     assert "test/accuracy" in capsys.readouterr().out
 
 
+def test_a_refused_resume_leaves_the_run_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path("runs/small")
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for wrong in ("--model.transformer.d_model=16", "--model.classes=[cat,dog]", "--data.train=absent.csv"):
+        refused(capsys, "fit", "--resume", "runs/small", "--trainer.max_epochs=2", wrong)
+        assert files == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["fit", "--resume", "runs/small"]) == 0
+    assert files[run / "metrics.csv"] == (run / "metrics.csv").read_bytes()
+
+
+def test_a_run_that_stopped_early_is_resumed_without_training() -> None:
+    stop = "{class_path: EarlyStopping, init_args: {monitor: val/accuracy, mode: max, stopping_threshold: 0.0}}"
+    Path("early.yaml").write_text(CONFIG.replace("max_epochs: 1\n", f"max_epochs: 4\n  callbacks: [{stop}]\n"))
+    assert main(["fit", "--config", "early.yaml"]) == 0
+    rows = read_rows(Path("runs/early/metrics.csv"))
+    assert rows[-1]["epoch"] == "0"
+    figures = read_figures(Path("runs/early"))
+    assert main(["fit", "--resume", "runs/early"]) == 0
+    assert read_rows(Path("runs/early/metrics.csv")) == rows
+    assert read_figures(Path("runs/early")) == figures
+
+
+@pytest.mark.parametrize(
+    ("logger", "folder"),
+    [
+        ("{class_path: TensorBoardLogger}", "runs/board"),
+        ("{class_path: TensorBoardLogger, init_args: {save_dir: logs}}", "logs"),
+        ("[{class_path: CSVLogger, init_args: {save_dir: other}}, {class_path: TensorBoardLogger}]", "runs/board"),
+    ],
+)
+def test_tensorboard_takes_one_line_of_the_config(logger: str, folder: str) -> None:
+    pytest.importorskip("tensorboard")
+    text = CONFIG.replace("trainer:\n", f"trainer:\n  limit_train_batches: 1\n  logger: {logger}\n")
+    Path("board.yaml").write_text(text)
+    assert main(["fit", "--config", "board.yaml"]) == 0
+    assert list(Path(folder).rglob("events.out.tfevents.*"))
+    assert read_rows(Path("runs/board/metrics.csv"))
+
+
 def test_callbacks_and_loggers_come_from_the_config() -> None:
     text = CONFIG.replace("  max_epochs: 1\n", "  max_epochs: 3\n").replace("batch_size: 500", "batch_size: 800")
     Path("more.yaml").write_text(
@@ -201,9 +240,10 @@ def test_test_and_validate_give_the_best_models_figures(capsys: pytest.CaptureFi
 
 def test_other_records_are_tested_without_changing_the_runs_figures(capsys: pytest.CaptureFixture[str]) -> None:
     before = read_figures(Path("runs/small"))
-    assert main(["test", "runs/small", "--data.test=0.5"]) == 0
-    assert "test/accuracy" in capsys.readouterr().out
-    assert read_figures(Path("runs/small")) == before
+    for override in (["--data.test=0.5"], ["--data.test", "0.5"], ["--trainer.limit_test_batches=1"]):
+        assert main(["test", "runs/small", *override]) == 0
+        assert "test/accuracy" in capsys.readouterr().out
+        assert read_figures(Path("runs/small")) == before
 
 
 def test_run_says_what_the_model_makes_of_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,6 +330,7 @@ def test_a_wrong_config_is_told_so_in_one_line(
         ),
         ("fit --config small.yaml --unsafe_imports absent", "--unsafe_imports absent cannot be imported"),
         ("test", "the following arguments are required: RUN; see anyformer test --help"),
+        ("test --data.test 0.5 runs/small", "the run's folder stands first, got --data.test: anyformer test RUN"),
         ("test runs/absent", "runs/absent/config.yaml does not exist: runs/absent holds no run"),
         (
             "test runs/small --data.test=null",
@@ -349,3 +390,16 @@ def test_a_real_process_trains_tests_and_stays_quiet(at_home: Path) -> None:
     assert "test/accuracy" in done.stdout
     assert done.stderr == ""
     assert read_figures(Path("real"))["test/accuracy"] == read_figures(Path("runs/small"))["test/accuracy"]
+
+
+def test_several_processes_test_nothing_and_say_so(at_home: Path) -> None:
+    options = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.limit_train_batches=1", "--run_dir", "two"]
+    argv = [sys.executable, "-m", "anyformer", "fit", "--config", "small.yaml", *options]
+    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("not tested, because 2 processes trained; test with: anyformer test two\n") == 1
+    assert "val/accuracy" in done.stdout
+    figures = read_figures(Path("two"))
+    assert not any(name.startswith("test/") for name in figures)
+    assert main(["test", "two"]) == 0
+    assert "test/accuracy" in read_figures(Path("two"))

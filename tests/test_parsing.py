@@ -14,6 +14,7 @@ from anyformer.parsing import (
     allowed_imports,
     check,
     condense,
+    difference,
     find_class,
     instantiate,
     parameters,
@@ -213,3 +214,18 @@ def test_arguments_are_known_unless_any_is_taken() -> None:
     assert find_class("Classify", [Task]) is Classify
     assert find_class("anyformer.tasks.classify.Classify", [Task]) is Classify
     assert find_class("Absent", [Task]) is find_class("anyformer.absent.Class", [Task]) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "found"),
+    [
+        ({"a": {"b": [1, 2]}, "c": None}, {"a": {"b": [1, 2]}, "c": None}, None),
+        ({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}, "a.b.1 was 2 and is now 3"),
+        ({"a": [1, 2, 3]}, {"a": [1, 2]}, "a had 3 entries and has now 2"),
+        ({"a": 1}, {"b": 1}, "a is gone"),
+        ({}, {"b": 1}, "b is new"),
+        ({"a": [1]}, {"a": None}, "a was [1] and is now None"),
+    ],
+)
+def test_the_first_difference_of_two_configs_is_named(before: dict, now: dict, found: str | None) -> None:
+    assert difference(before, now) == found

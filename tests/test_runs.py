@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from small_run import BATCHES, EPOCHS, in_a_fork, small_data, small_fit, small_task
 from test_checkpoints import cut, flip
 
@@ -20,7 +21,7 @@ from anyformer.errors import InputError
 from anyformer.metrics import read_rows
 from anyformer.runs import Saving, evaluate, fit, load, save
 from anyformer.tasks.classify import Classify
-from anyformer.tokenizers.image import Digits
+from anyformer.tokenizers.image import Digits, ImagePatches
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,38 @@ def test_a_damaged_checkpoint_is_passed_over(
 def test_another_model_is_not_resumed(copy: Path) -> None:
     with pytest.raises(InputError, match=r"is of another model: size mismatch for \S+: .*; resume with the model of"):
         small_fit(copy, resume=True, task=small_task(d_model=32), max_epochs=EPOCHS + 1)
+
+
+def test_other_classes_or_tokenizers_are_not_resumed(copy: Path) -> None:
+    files = {name: (copy / name).read_bytes() for name in ("metrics.csv", "metrics.json")}
+    other = small_task()
+    other.classes = ["1", "0", *map(str, range(2, 10))]
+    with pytest.raises(InputError, match=r"is of another task: classes.0 was '0' and is now '1'; resume with the"):
+        small_fit(copy, resume=True, task=other, max_epochs=EPOCHS + 1)
+    other = Classify({"image": ImagePatches(size=(8, 8), patch=4, channels=1, shift=2.0)}, small_task().transformer)
+    with pytest.raises(InputError, match=r"another task: tokenizers.image.init_args.shift was 1.0 and is now 2.0"):
+        small_fit(copy, resume=True, task=other, max_epochs=EPOCHS + 1)
+    assert files == {name: (copy / name).read_bytes() for name in files}
+
+
+def test_another_optimiser_setting_is_resumed(copy: Path) -> None:
+    other = small_task()
+    other.optimizer = replace(other.optimizer, lr=0.02)
+    figures = small_fit(copy, resume=True, task=other, max_epochs=EPOCHS + 1, limit_train_batches=BATCHES)
+    assert figures["epoch"] == EPOCHS
+
+
+def test_a_run_that_stopped_early_trains_on_only_when_it_may_train_for_longer(tmp_path: Path) -> None:
+    def stop() -> EarlyStopping:
+        return EarlyStopping("val/loss", divergence_threshold=0.0)
+
+    figures = small_fit(tmp_path, callbacks=[stop()], max_epochs=5)
+    assert figures["epoch"] == 0
+    rows = (tmp_path / "metrics.csv").read_text()
+    for epochs in (5, 4):
+        assert small_fit(tmp_path, callbacks=[stop()], max_epochs=epochs, resume=True) == figures
+        assert (tmp_path / "metrics.csv").read_text() == rows
+    assert small_fit(tmp_path, callbacks=[stop()], max_epochs=6, resume=True)["epoch"] == 1
 
 
 def test_a_checkpoint_that_would_run_code_is_not_resumed(copy: Path) -> None:
