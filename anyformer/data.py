@@ -165,8 +165,9 @@ class Subset(Source):
 class Table(Source):
     """The rows of a CSV, JSONL or Parquet file, `.gz` or not.
 
-    What stands in a CSV is text, and stays it ("007" is a label, "NA" a word); an empty cell is None. The file is read
-    when it is first used, into memory, and nothing is written beside it.
+    What stands in a CSV is text, and stays it ("007" is a label, "NA" a word); an empty cell is None. What a Parquet
+    file declares by Hugging Face's features comes as: pictures and sounds not decoded, `{"bytes": ..., "path": ...}`;
+    classes by their names. The file is read when it is first used, into memory, and nothing is written beside it.
     Raises InputError, then, for a file or column that is not there, an unreadable or empty table, or rows outside it.
     """
 
@@ -255,7 +256,7 @@ def _read_table(path: str, changed: int) -> Any:
             options = {"features": text, "keep_default_na": False, "na_values": [""]}
         with tempfile.TemporaryDirectory() as folder:
             unpacked = datasets.DownloadConfig(cache_dir=folder)
-            return datasets.load_dataset(
+            table = datasets.load_dataset(
                 kind,
                 data_files=path,
                 split="train",
@@ -264,6 +265,7 @@ def _read_table(path: str, changed: int) -> Any:
                 keep_in_memory=True,
                 **options,
             )
+        return _name_classes(_leave_encoded(table))
     except Exception as error:
         # Whatever the reader of this format raises for a broken file; the cause is the innermost.
         while error.__cause__ is not None:
@@ -276,6 +278,41 @@ def _read_table(path: str, changed: int) -> Any:
         datasets.logging.set_verbosity(level)
         if not bars:
             datasets.enable_progress_bars()
+
+
+def _leave_encoded(table: Any) -> Any:
+    """The table with pictures, sounds and the like as `{"bytes", "path"}`: to open them is the tokenizers' part."""
+    import datasets
+
+    def leave(feature: Any) -> Any:
+        if isinstance(feature, list):
+            return [leave(part) for part in feature]
+        if not isinstance(feature, dict):
+            return feature
+        kind = feature.get("_type")
+        if isinstance(kind, str) and hasattr(getattr(datasets.features, kind, None), "decode_example"):
+            return feature | {"decode": False}
+        return {name: leave(part) for name, part in feature.items()}
+
+    features = table.features.to_dict()
+    encoded = leave(features)
+    return table if encoded == features else table.cast(datasets.Features.from_dict(encoded), keep_in_memory=True)
+
+
+def _name_classes(table: Any) -> Any:
+    """The table with the names of classes where it has their numbers; -1 is how a class is said not to be known."""
+    import datasets
+
+    order = table.column_names
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.ClassLabel) and feature.names:
+            names = []
+            for row, number in enumerate(table[column]):
+                if number is not None and number >= len(feature.names):
+                    raise ValueError(f"column {column!r} row {row} is class {number} of {len(feature.names)}")
+                names.append(None if number is None or number < 0 else feature.names[number])
+            table = table.remove_columns(column).add_column(column, names, feature=datasets.Value("string"))
+    return table.select_columns(order)
 
 
 # Splits

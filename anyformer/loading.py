@@ -388,10 +388,9 @@ class Loader:
     def _report(self) -> None:
         if self.n_bad:
             more = f", and {self.n_bad - len(self.bad)} more" if self.n_bad > len(self.bad) else ""
-            kind = "training" if self.samples.training else "evaluation"
-            log.warning(
-                "epoch %d of %s left out %d samples: %s%s", self.epoch, kind, self.n_bad, "; ".join(self.bad), more
-            )
+            # How often has been evaluated is no epoch of the run: Lightning tries a few batches before the first.
+            what = f"epoch {self.epoch} of training" if self.samples.training else "evaluation"
+            log.warning("%s left out %d samples: %s%s", what, self.n_bad, "; ".join(self.bad), more)
         self.n_bad, self.bad = 0, []
 
 

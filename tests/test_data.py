@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +39,15 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
         else:
             file.write(",".join(rows[0]) + "\n")
             file.writelines(",".join(str(value) for value in row.values()) + "\n" for row in rows)
+    return path
+
+
+def write_features(path: Path, columns: dict[str, list[Any]], **features: Any) -> Path:
+    """A Parquet file that says of its columns what `datasets` would."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table(columns, schema=datasets.Features(features).arrow_schema), path)
     return path
 
 
@@ -130,6 +140,35 @@ def test_text_in_a_csv_stays_text_and_an_empty_cell_is_none(tmp_path):
 def test_a_jsonl_keeps_numbers_and_lists(tmp_path):
     write(tmp_path / "t.jsonl", [{"x": 1, "y": [[0.5, 1], [2, 3]]}, {"x": 2, "y": [[4]]}])
     assert Table(str(tmp_path / "t.jsonl"))[1] == {"x": 2, "y": [[4.0]]}
+
+
+def test_pictures_and_sounds_in_a_parquet_file_stay_encoded(tmp_path):
+    values = [{"bytes": b"no picture", "path": "a.png"}, {"bytes": b"nor this", "path": None}, None]
+    path = write_features(
+        tmp_path / "t.parquet",
+        {"image": values, "sound": values, "views": [values[:2], [], None], "year": [1, 2, 3]},
+        image=datasets.Image(),
+        sound=datasets.Audio(),
+        views=datasets.List(datasets.Image()),
+        year=datasets.Value("int16"),
+    )
+    table = Table(str(path))
+    assert table[0] == {"image": values[0], "sound": values[0], "views": values[:2], "year": 1}
+    assert table[2] == {"image": None, "sound": None, "views": None, "year": 3}
+    assert table.column("image") == values and table[1]["sound"] == values[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def test_classes_in_a_parquet_file_go_by_their_names(tmp_path):
+    pets = datasets.ClassLabel(names=["cat", "dog"])
+    columns = {"kind": [1, 0, -1, None], "x": [1, 2, 3, 4]}
+    path = write_features(tmp_path / "t.parquet", columns, kind=pets, x=datasets.Value("int64"))
+    table = Table(str(path))
+    assert table.column("kind") == ["dog", "cat", None, None]
+    assert table[0] == {"kind": "dog", "x": 1} and list(table[0]) == ["kind", "x"]
+    path = write_features(tmp_path / "u.parquet", {"kind": [0, 2]}, kind=pets)
+    with pytest.raises(InputError, match=r"u.parquet: cannot be read as PARQUET: column 'kind' row 1 is class 2 of 2$"):
+        len(Table(str(path)))
 
 
 def test_rows_cut_a_table_and_names_count_in_the_file(tmp_path):

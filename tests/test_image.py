@@ -8,10 +8,14 @@ import zipfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import jsonargparse
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -21,6 +25,7 @@ from PIL import Image
 
 from anyformer.data import Table
 from anyformer.errors import InputError
+from anyformer.loading import Chopper, Draw, Samples
 from anyformer.tokenizers.image import ConvStem, Digits, ImagePatches, image_size, open_image
 from anyformer.tokens import collate
 
@@ -95,6 +100,14 @@ def test_every_mode_becomes_grey_or_colour(mode, channels):
     assert torch.allclose(tensor.float(), torch.from_numpy(levels).float().expand(channels, 3, 4), atol=1)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_files_of_16_bits_are_rounded_to_8(kind):
+    levels = np.array([[0, 51, 204, 255]], dtype=np.uint8)
+    content = encoded(Image.fromarray(levels.astype(np.uint16) * 257), kind)
+    assert Image.open(io.BytesIO(content)).mode.startswith("I")
+    assert open_image(content, 1)[0].tolist() == levels.tolist()
+
+
 def test_grey_of_an_array_is_the_grey_of_its_file():
     array = noise(9, 11, 3)
     assert torch.equal(open_image(array, 1), open_image(encoded(Image.fromarray(array), "PNG"), 1))
@@ -146,6 +159,30 @@ def test_a_text_named_png_is_refused(tmp_path):
         open_image(tmp_path / "b.png")
 
 
+def test_a_broken_picture_in_a_parquet_file_fails_or_is_skipped_with_its_row(tmp_path):
+    whole = {"bytes": encoded(Image.fromarray(noise(8, 8, 3)), "PNG"), "path": None}
+    values = [whole, {"bytes": b"garbage", "path": "a.png"}, whole, {"bytes": header(60_000, 60_000), "path": None}]
+    schema = datasets.Features({"image": datasets.Image()}).arrow_schema
+    pq.write_table(pa.table({"image": values}, schema=schema), tmp_path / "t.parquet")
+    table, chopper = Table(str(tmp_path / "t.parquet")), Pictures({"image": ImagePatches((8, 8))})
+    with pytest.raises(InputError, match=r"^\S+t.parquet row 1: field 'image': a.png: not a picture .*\)$"):
+        Samples(table, chopper)[Draw(0, 1)]
+    fetched = Samples(table, chopper, on_bad_sample="skip").__getitems__([Draw(0, i) for i in range(4)])
+    assert [name.split()[-1] for name in fetched.batch.samples] == ["0", "2"]
+    assert [line.split(": ")[0].split()[-1] for line in fetched.bad] == ["1", "3"]
+    assert "row 3: field 'image': picture: the header says" in fetched.bad[1]
+
+
+class Pictures(Chopper):
+    """Makes lists of samples."""
+
+    def __call__(self, record: dict[str, Any], random: np.random.Generator | None = None) -> Any:
+        return self.encode(record, random)
+
+    def collate(self, items: list[Any], rows: list[int] | None = None) -> Any:
+        return SimpleNamespace(items=items)
+
+
 def header(width: int, height: int) -> bytes:
     """A PNG that says it is large."""
     small = encoded(Image.fromarray(noise(2, 2)), "PNG")
@@ -183,9 +220,20 @@ def test_flipped_bytes_give_a_picture_or_an_error_of_ours(kind):
         (np.zeros((0, 4)), r"got \(0, 4\)"),
         (np.full((2, 2), 16.0), r"floats must lie between 0 and 1, got 16 to 16"),
         (np.full((2, 2), np.nan), r"floats must lie between 0 and 1, got nan to nan"),
+        (np.array([[0.5, np.nan]], dtype=np.float32), r"floats must lie between 0 and 1, got nan to nan"),
+        (np.array([[0.5, np.inf]]), r"floats must lie between 0 and 1, got 0.5 to inf"),
+        (Image.fromarray(np.array([[0.5, np.nan]], dtype=np.float32)), r"picture: .* between 0 and 1, got nan to nan"),
+        (np.full((2, 2), -1, dtype=np.int32), r"got int32 from -1 to -1"),
         (
-            np.full((2, 2), -1, dtype=np.int32),
-            r"must hold uint8, uint16 or floats from 0 to 1, got int32 from -1 to -1",
+            np.full((2, 2), 200, dtype=np.int32),
+            r"must hold uint8, uint16 or floats from 0 to 1, got int32 from 200 to 200; if 255 is white, convert it by "
+            r"array.astype\('uint8'\)$",
+        ),
+        (np.full((2, 2), 200, dtype=np.int16), r"got int16 from 200 to 200"),
+        (np.full((2, 2), 200, dtype=np.uint32), r"got uint32 from 200 to 200"),
+        (
+            Image.fromarray(np.array([[0, 70_000]], dtype=np.int32)),
+            r"^picture: levels must lie between 0 and 65535, got 0 to 70000; save it with 8 or 16 bits$",
         ),
         (np.full((2, 2), 7), r"got int64 from 7 to 7"),
         ([[1, 2], [3, 4]], r"must be a path, bytes, a PIL image or an array, got list"),

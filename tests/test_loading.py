@@ -243,6 +243,15 @@ def test_skipped_samples_are_counted_and_reported_at_the_end_of_the_epoch(n_work
     assert len(caplog.messages) == 2
 
 
+def test_evaluation_reports_what_it_left_out_without_an_epoch(caplog):
+    samples = Samples(Numbers(4), Pairs((1,)), on_bad_sample="skip")
+    evaluation = Loader(samples, plan_batches(4, batch_size=2, shuffle=False))
+    next(iter(evaluation))
+    drain(evaluation)
+    drain(evaluation)
+    assert set(caplog.messages) == {"evaluation left out 1 samples: numbers row 1: field 'x': 1 is bad"}
+
+
 def test_a_batch_of_bad_samples_is_filled_in_training_and_left_out_in_evaluation():
     training = loader(n=4, batch_size=1, bad=(0, 1), skip=True)
     batches = [batch.items[0][0] for batch in training]

@@ -101,15 +101,27 @@ def _pixels(image: Image.Image, channels: int) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I") or image.mode == "F":
+            if image.mode.startswith("I"):
+                return _to_uint16(np.asarray(image))
+            if image.mode == "F":
                 return np.asarray(image)
             if image.has_transparency_data:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             return np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    except InputError:
+        raise
     except Exception as error:
         # Decoders raise OSError, SyntaxError, ValueError, struct.error, ... for a damaged file.
         raise InputError(f"damaged or truncated: {error}") from None
+
+
+def _to_uint16(array: np.ndarray) -> np.ndarray:
+    """What Pillow hands out of a file of 16 bits, some formats' as int32."""
+    low, high = array.min(), array.max()
+    if low < 0 or high > 65535:
+        raise InputError(f"levels must lie between 0 and 65535, got {low} to {high}; save it with 8 or 16 bits")
+    return array.astype(np.uint16)
 
 
 def _from_array(array: np.ndarray, channels: int) -> Tensor:
@@ -147,10 +159,12 @@ def _to_bytes(array: np.ndarray) -> np.ndarray:
                 f"a picture of floats must lie between 0 and 1, got {low:g} to {high:g}; scale it, or use uint8"
             )
         return (array * 255).round().astype(np.uint8)
-    if array.dtype.kind in "ui" and low >= 0 and high <= 65535 and array.dtype.itemsize in (2, 4):
-        # 32 bits are how Pillow hands out 16.
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
         return ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    raise InputError(f"a picture must hold uint8, uint16 or floats from 0 to 1, got {array.dtype} from {low} to {high}")
+    raise InputError(
+        f"a picture must hold uint8, uint16 or floats from 0 to 1, got {array.dtype} from {low} to {high}; "
+        "if 255 is white, convert it by array.astype('uint8')"
+    )
 
 
 @dataclass(frozen=True)
@@ -240,7 +254,7 @@ class ImagePatches(Tokenizer):
         rows, columns = pixels.shape[1] // self.patch, pixels.shape[2] // self.patch
         position, order = _grid(rows, columns)
         if self.stem is not None:
-            content = rearrange(pixels, "c row column -> (row column) c")
+            content = pixels.permute(1, 2, 0).reshape(rows * columns * self.patch**2, self.channels)
             return TokenSet(content, position, order, extent=tuple(pixels.shape[1:]))
         content = rearrange(pixels, "c (row p) (column q) -> (row column) (c p q)", p=self.patch, q=self.patch)
         return TokenSet(content, position, order, extent=(rows, columns))
@@ -288,8 +302,10 @@ class ImagePatches(Tokenizer):
         # Coordinates run from -1 to 1 along each side, so turning a picture that is no square needs its ratio.
         x = [cos, -sin * rows / columns, -2 * right / columns]
         y = [sin * columns / rows, cos, -2 * down / rows]
-        grid = _places(rows, columns) @ torch.tensor([x, y], dtype=torch.float32).T
-        return F.grid_sample(image[None].float(), grid[None], mode="bilinear", align_corners=False)[0]
+        # By numpy, which takes half as long as torch for a matrix as small as this.
+        grid = _places(rows, columns) @ np.array([x, y], dtype=np.float32).T
+        grid = torch.from_numpy(grid).view(1, rows, columns, 2)
+        return F.grid_sample(image[None].float(), grid, mode="bilinear", align_corners=False)[0]
 
 
 @lru_cache(maxsize=16)
@@ -307,10 +323,10 @@ def _grid(rows: int, columns: int) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=16)
-def _places(rows: int, columns: int) -> Tensor:
-    """(rows, columns, 3): x, y and 1 of the middle of each pixel, as `grid_sample` counts them."""
+def _places(rows: int, columns: int) -> np.ndarray:
+    """(rows * columns, 3): x, y and 1 of the middle of each pixel, as `grid_sample` counts them."""
     grid = F.affine_grid(torch.eye(2, 3)[None], [1, 1, rows, columns], align_corners=False)[0]
-    return torch.cat([grid, torch.ones(rows, columns, 1)], -1)
+    return torch.cat([grid, torch.ones(rows, columns, 1)], -1).flatten(0, 1).numpy()
 
 
 class ConvLift(nn.Module):
