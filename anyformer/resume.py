@@ -141,7 +141,7 @@ class Keeper(Callback):
         self._place: Any = None
         self._validated = self._safe = False
         self._saved_step = 0
-        self._ended = False
+        self._ended = self._one_more = False
         self._saved_at = self._drawn_at = self._validation_began = time.monotonic()
         self._validation_seconds = float("inf")
 
@@ -157,6 +157,10 @@ class Keeper(Callback):
         if ended is not None and not any(limit > ended[name] for name, limit in _limits(trainer).items()):
             # It came to its end, perhaps before its limits; so it does not begin again.
             trainer.should_stop = True
+        if self._resumed["point"] == "validation" and checkpoint["global_step"] == trainer.max_steps:
+            # Else Lightning would not even begin, and leave out the last validation.
+            trainer.fit_loop.epoch_loop.max_steps += 1
+            self._one_more = True
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.resuming:
@@ -208,6 +212,9 @@ class Keeper(Callback):
         self._validated = True
         self._validation_began = time.monotonic()
         self._safe = self._restore("validation", trainer)
+        if self._one_more:
+            trainer.fit_loop.epoch_loop.max_steps -= 1
+            self._one_more = False
         if self._safe or trainer.fit_loop.epoch_loop._should_accumulate():
             return
         if self._agree(trainer, self._validation_seconds > SAFE_VALIDATION or self._signalled):

@@ -215,6 +215,19 @@ def test_a_run_of_max_steps_with_validations_inside_the_epoch_goes_on_exactly(
     assert_same_run(tmp_path, whole_by_steps)
 
 
+@pytest.mark.parametrize("stop", [(signal.SIGKILL, 1, "on_validation_batch_end"), (signal.SIGTERM, 3)])
+def test_a_run_of_max_steps_stopped_in_its_last_validation_goes_on_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: tuple
+) -> None:
+    monkeypatch.setattr("anyformer.resume.SAFE_VALIDATION", 0.0)
+    options = {"max_epochs": -1, "max_steps": 3, "val_check_interval": 3}
+    assert in_a_fork(lambda: small_fit(tmp_path / "whole", **options)) == 0
+    assert in_a_fork(lambda: small_fit(tmp_path / "run", callbacks=[Signal(*stop)], **options)) != 0
+    assert read_manifest(tmp_path / "run/checkpoints")[-1]["file"] == "batch-00000003-validation.ckpt"
+    assert in_a_fork(lambda: small_fit(tmp_path / "run", resume=True, **options)) == 0
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def test_a_signal_before_the_first_batch_gives_its_code(tmp_path: Path, whole: Path) -> None:
     term = Signal(signal.SIGTERM, 1, "on_sanity_check_start")
     assert in_a_fork(lambda: small_fit(tmp_path, callbacks=[term])) == 128 + signal.SIGTERM
