@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -364,6 +363,17 @@ def test_a_package_is_opened_for_the_users_own_classes(at_home: Path, monkeypatc
     assert main(["run", "runs/wrong", "image=seven.png"]) == 2
 
 
+# The configs that come with it
+
+
+@pytest.mark.parametrize("config", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda c: c.stem)
+def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path) -> None:
+    limits = [f"--trainer.limit_{part}_batches=1" for part in ("val", "test")]
+    options = ["--trainer.max_steps=2", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", *limits]
+    assert main(["fit", "--config", str(config), "--run_dir", str(tmp_path / "run"), *options]) == 0
+    assert any(name.startswith("test/") for name in read_figures(tmp_path / "run"))
+
+
 # True subprocesses
 
 LIGHT = """\
@@ -377,22 +387,11 @@ assert not heavy, heavy
 """
 
 
-def test_the_front_answers_at_once_and_imports_nothing_heavy() -> None:
-    began = time.monotonic()
+def test_the_front_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", LIGHT], check=True, capture_output=True)
-    assert time.monotonic() - began < 1
 
 
-def test_a_real_process_trains_tests_and_stays_quiet(at_home: Path) -> None:
-    argv = [sys.executable, "-m", "anyformer", "fit", "--config", "small.yaml", "--run_dir", "real"]
-    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    assert "test/accuracy" in done.stdout
-    assert done.stderr == ""
-    assert read_figures(Path("real"))["test/accuracy"] == read_figures(Path("runs/small"))["test/accuracy"]
-
-
-def test_several_processes_test_nothing_and_say_so(at_home: Path) -> None:
+def test_real_processes_train_together_test_nothing_and_say_so(at_home: Path) -> None:
     options = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.limit_train_batches=1", "--run_dir", "two"]
     argv = [sys.executable, "-m", "anyformer", "fit", "--config", "small.yaml", *options]
     done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
