@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = get_close_matches(args[0], COMMANDS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         print(f"anyformer: there is no command {args[0]!r}; {hint}", file=sys.stderr)
+        return 2
+    if args[0] != "fit" and len(args) > 1 and not args[1].startswith("-") and not os.path.isdir(args[1]):
+        print(
+            f"anyformer: there is no run folder {args[1]}; a run is a local folder that fit has written",
+            file=sys.stderr,
+        )
         return 2
     from anyformer import cli
 

@@ -154,7 +154,8 @@ def _fit(args: list[str]) -> None:
         return
     _show({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))} or figures)
     fields = " ".join(f"{name}=..." for name in experiment.model.tokenizers)
-    print(f"\nThe run is in {run}. Next:\n  anyformer run {run} {fields}\n  anyformer test {run}")
+    again = "test" if any(name.startswith("test/") for name in figures) else "validate"
+    print(f"\nThe run is in {run}. Next:\n  anyformer run {run} {fields}\n  anyformer {again} {run}")
 
 
 def _validate(args: list[str]) -> None:
@@ -166,7 +167,8 @@ def _test(args: list[str]) -> None:
 
 
 def _evaluate(stage: str, args: list[str]) -> None:
-    parser = _Options(stage, f"{stage} the best model of a run; --data.{stage} OTHER and the like override its config")
+    part = "validation" if stage == "validate" else "test"
+    parser = _Options(stage, f"{stage} the best model of a run; --data.{part} OTHER and the like override its config")
     parser.add_argument("run", metavar="RUN", help="the run's folder; it stands first")
     if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
         raise InputError(f"the run's folder stands first, got {args[0]}: anyformer {stage} RUN {args[0]} ...")

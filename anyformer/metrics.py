@@ -148,13 +148,13 @@ def draw_curves(run: Path) -> None:
     n_columns = min(len(panels), 3)
     n_rows = math.ceil(len(panels) / n_columns)
     page = Figure(figsize=(4 * n_columns, 3 * n_rows), layout="constrained")
-    axes = page.subplots(n_rows, n_columns, squeeze=False).flat
+    axes = list(page.subplots(n_rows, n_columns, squeeze=False).flat)
     for panel, (figure, lines) in zip(axes, sorted(panels.items()), strict=False):
         for stage, (steps, values) in sorted(lines.items()):
             panel.plot(steps, values, label=stage, marker="." if len(steps) < 30 else None)
         panel.set(title=figure, xlabel="step")
         panel.grid(alpha=0.3)
         panel.legend()
-    for unused in list(axes)[len(panels) :]:
+    for unused in axes[len(panels) :]:
         unused.set_axis_off()
     write_whole(run / "curves.png", lambda part: page.savefig(part, format="png", dpi=100))
