@@ -330,7 +330,7 @@ def test_a_wrong_config_is_told_so_in_one_line(
         ("fit --config small.yaml --unsafe_imports absent", "--unsafe_imports absent cannot be imported"),
         ("test", "the following arguments are required: RUN; see anyformer test --help"),
         ("test --data.test 0.5 runs/small", "the run's folder stands first, got --data.test: anyformer test RUN"),
-        ("test runs/absent", "runs/absent/config.yaml does not exist: runs/absent holds no run"),
+        ("test runs/absent", "there is no run folder runs/absent; a run is a local folder that fit has written"),
         (
             "test runs/small --data.test=null",
             "there are no test records: give data.test a source, a path or a fraction",
@@ -340,7 +340,7 @@ def test_a_wrong_config_is_told_so_in_one_line(
         ("run runs/small img=seven.png", r"has no field 'img'; (did you mean 'image'|there are image)"),
         ("run runs/small image=absent.png", "absent.png: no such file"),
         ("run runs/small image=small.yaml", "small.yaml"),
-        ("run runs/absent image=seven.png", "runs/absent holds no model"),
+        ("run runs/absent image=seven.png", "there is no run folder runs/absent"),
     ],
 )
 def test_a_wrong_command_is_told_so_in_one_line(argv: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
