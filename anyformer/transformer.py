@@ -104,7 +104,7 @@ class TransformerConfig:
     zero_output: bool = False
     """Whether each sublayer's last matrix starts at 0, so that every block starts as the identity."""
     checkpointing: bool = False
-    """Whether activations inside a block are computed again in the backward pass: less memory, a third more time."""
+    """Whether activations inside a block are computed again in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:
         for name in ("d_model", "n_heads", "depth"):

@@ -2,7 +2,7 @@
 
 A task owns its tokenizers and the model, and lends data workers a `Chopper`. Losses are sums: they are divided by the
 number of targets of the whole optimiser step, accumulated batches and other ranks included, so that 1 x 8 samples and
-4 x 2 give the same gradient (DESIGN: idea 4).
+4 x 2 give the same gradient.
 """
 
 from __future__ import annotations

@@ -12,28 +12,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from witnesses import Numbers
 
-from anyformer.data import Source, Table
+from anyformer.data import Table
 from anyformer.errors import InputError
 from anyformer.loading import Loader
 from anyformer.tasks.records import Records
 from anyformer.tokens import Tokenizer, TokenSet
-
-
-@dataclass(frozen=True)
-class Numbers(Source):
-    """Records {"x": i, "kind": "even" | "odd"}."""
-
-    n: int = 22
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return {"x": i, "kind": "odd" if i % 2 else "even"}
-
-    def name(self, i: int) -> str:
-        return f"numbers row {i}"
 
 
 @dataclass
@@ -167,32 +152,32 @@ def equal(one: Toy, other: Toy) -> bool:
 def test_a_run_stopped_at_any_checkpoint_goes_on_bit_for_bit(tmp_path, options, run):
     options = {"validation": 0.2, **options}
     save = SaveEverywhere(tmp_path)
-    whole = fit(Records(Numbers(), **options), None, save, **run)
+    whole = fit(Records(Numbers(22), **options), None, save, **run)
     assert len({str(samples) for _, samples, *_ in whole.seen}) >= len(whole.seen) - 1, "every batch is another"
     for path, n_seen in save.saved.items():
-        resumed = fit(Records(Numbers(), **options), path, **run)
+        resumed = fit(Records(Numbers(22), **options), path, **run)
         assert resumed.seen == whole.seen[n_seen:], path.name
         assert equal(resumed, whole), path.name
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 0), (0, 2)])
 def test_the_number_of_workers_may_change_in_between(tmp_path, before, after):
-    whole = fit(Records(Numbers(), 0.2, batch_size=5))
+    whole = fit(Records(Numbers(22), 0.2, batch_size=5))
     save = SaveEverywhere(tmp_path)
-    assert fit(Records(Numbers(), 0.2, batch_size=5, n_workers=before), None, save).seen == whole.seen
+    assert fit(Records(Numbers(22), 0.2, batch_size=5, n_workers=before), None, save).seen == whole.seen
     middle = [path for path in save.saved if "batch_end" in path.name]
     for path in (middle[1], middle[3], middle[5]):
-        resumed = fit(Records(Numbers(), 0.2, batch_size=5, n_workers=after), path)
+        resumed = fit(Records(Numbers(22), 0.2, batch_size=5, n_workers=after), path)
         assert resumed.seen == whole.seen[save.saved[path] :]
         assert equal(resumed, whole)
 
 
 def test_an_interrupted_run_may_itself_be_interrupted(tmp_path):
-    whole = fit(Records(Numbers(), batch_size=3), max_epochs=2)
+    whole = fit(Records(Numbers(22), batch_size=3), max_epochs=2)
     path, seen = None, []
     while len(seen) < len(whole.seen):
         stop = Stop(tmp_path / f"{len(seen)}.ckpt", len(seen) + 3)
-        toy = fit(Records(Numbers(), batch_size=3), path, stop, max_epochs=2)
+        toy = fit(Records(Numbers(22), batch_size=3), path, stop, max_epochs=2)
         seen, path = seen + toy.seen, stop.path
     assert seen == whole.seen and equal(toy, whole)
 
@@ -210,9 +195,9 @@ class Stop(lightning.Callback):
 
 
 def test_going_on_with_other_batches_inside_an_epoch_is_refused(tmp_path):
-    fit(Records(Numbers(), batch_size=5), None, Stop(tmp_path / "a.ckpt", 2), max_epochs=1)
+    fit(Records(Numbers(22), batch_size=5), None, Stop(tmp_path / "a.ckpt", 2), max_epochs=1)
     with pytest.raises(InputError, match=r"cannot go on inside an epoch: .* n_batches=5, this run has 6"):
-        fit(Records(Numbers(), batch_size=4), tmp_path / "a.ckpt", max_epochs=1)
+        fit(Records(Numbers(22), batch_size=4), tmp_path / "a.ckpt", max_epochs=1)
 
 
 # Sources
@@ -278,20 +263,20 @@ def test_the_command_line_reads_sources_fractions_and_paths():
 )
 def test_options_that_cannot_be_say_why(options, message):
     with pytest.raises(InputError, match=message):
-        Records(Numbers(), **options)
+        Records(Numbers(22), **options)
 
 
 def test_records_that_are_not_there_say_so():
     with pytest.raises(InputError, match=r"data.validation has no records"):
-        Records(Numbers(), Numbers(0)).setup("fit")
+        Records(Numbers(22), Numbers(0)).setup("fit")
     with pytest.raises(InputError, match=r"there are no test records: give data.test a source, a path or a fraction"):
-        trainer().test(Toy(), Records(Numbers()), verbose=False)
+        trainer().test(Toy(), Records(Numbers(22)), verbose=False)
     with pytest.raises(InputError, match=r"there are no validation records: give data.validation"):
-        trainer().validate(Toy(), Records(Numbers()), verbose=False)
+        trainer().validate(Toy(), Records(Numbers(22)), verbose=False)
     with pytest.raises(
         InputError, match="max_tokens=2 is less than the 3 tokens of numbers row 2; raise it to at least 3"
     ):
-        fit(Records(Numbers(), max_tokens=2))
+        fit(Records(Numbers(22), max_tokens=2))
 
 
 # Loaders
@@ -299,7 +284,7 @@ def test_records_that_are_not_there_say_so():
 
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_every_record_is_evaluated_once_also_when_that_is_done_often(n_workers):
-    data = Records(Numbers(), 0.3, 0.2, batch_size=4, n_workers=n_workers)
+    data = Records(Numbers(22), 0.3, 0.2, batch_size=4, n_workers=n_workers)
     toy = fit(data, val_check_interval=1, max_epochs=1)
     names = sorted(data.sources["validation"].name(i) for i in range(7))
     assert sorted(toy.evaluated) == sorted(names * len(toy.seen))
@@ -309,14 +294,14 @@ def test_every_record_is_evaluated_once_also_when_that_is_done_often(n_workers):
 
 
 def test_packed_batches_know_their_rows():
-    toy = fit(Records(Numbers(), max_tokens=9, pack=True), max_epochs=1)
+    toy = fit(Records(Numbers(22), max_tokens=9, pack=True), max_epochs=1)
     loader = toy.trainer.train_dataloader
     rows = [batch.rows for batch in loader]
     assert all(max(row) < 3 for row in rows) and any(len(row) > len(set(row)) for row in rows)
 
 
 def test_overfitting_trains_on_the_same_batches_in_every_epoch():
-    toy = fit(Records(Numbers(), 0.2, batch_size=4), overfit_batches=2)
+    toy = fit(Records(Numbers(22), 0.2, batch_size=4), overfit_batches=2)
     seen = [samples for _, samples, *_ in toy.seen]
     assert seen[:2] == seen[2:4] == seen[4:]
 
@@ -325,9 +310,9 @@ def test_overfitting_trains_on_the_same_batches_in_every_epoch():
 def test_bad_samples_stop_the_run_or_are_left_out(n_workers, caplog):
     toy = Toy(bad=(3, 4))
     with pytest.raises(InputError, match=r"numbers row [34]: field 'x': [34] is bad"):
-        trainer().fit(toy, Records(Numbers(), batch_size=5, n_workers=n_workers))
+        trainer().fit(toy, Records(Numbers(22), batch_size=5, n_workers=n_workers))
     toy = Toy(bad=(3, 4))
-    trainer(max_epochs=1).fit(toy, Records(Numbers(), batch_size=5, on_bad_sample="skip", n_workers=n_workers))
+    trainer(max_epochs=1).fit(toy, Records(Numbers(22), batch_size=5, on_bad_sample="skip", n_workers=n_workers))
     assert sorted(name for _, samples, *_ in toy.seen for name in samples) == sorted(
         f"numbers row {i}" for i in range(22) if i not in (3, 4)
     )
@@ -335,7 +320,7 @@ def test_bad_samples_stop_the_run_or_are_left_out(n_workers, caplog):
 
 
 def test_workers_end_with_the_run():
-    data = Records(Numbers(), 0.2, batch_size=5, n_workers=2)
+    data = Records(Numbers(22), 0.2, batch_size=5, n_workers=2)
     toy = fit(data, max_epochs=1)
     assert isinstance(toy.trainer.train_dataloader, Loader)
     import multiprocessing
