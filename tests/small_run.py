@@ -13,7 +13,8 @@ from anyformer.runs import Saving, fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.records import Records
-from anyformer.tokenizers.image import Digits, ImagePatches
+from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.pictures import Digits
 from anyformer.transformer import TransformerConfig
 
 BATCHES = 6

@@ -18,7 +18,7 @@ from PIL import Image
 import anyformer
 from anyformer.__main__ import main
 from anyformer.metrics import read_figures, read_rows
-from anyformer.tokenizers.image import Digits
+from anyformer.tokenizers.pictures import Digits
 
 CONFIG = """\
 # A small experiment.

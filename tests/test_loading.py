@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from witnesses import Numbers
 
-from anyformer.data import Table, read_file
+from anyformer.data import Table
 from anyformer.errors import InputError
+from anyformer.files import read_file
 from anyformer.loading import Draw, Loader, Samples, plan_batches
 
 

@@ -21,7 +21,8 @@ from anyformer.errors import InputError
 from anyformer.metrics import read_rows
 from anyformer.runs import Saving, evaluate, fit, load, save
 from anyformer.tasks.classify import Classify
-from anyformer.tokenizers.image import Digits, ImagePatches
+from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.pictures import Digits
 
 
 @pytest.fixture(scope="module")

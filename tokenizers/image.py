@@ -1,170 +1,28 @@
-"""Pictures: one door through which they come in, and patches of them as tokens.
+"""Patches of pictures as tokens.
 
-`open_image` makes a tensor of anything that is a picture, or says why it is none. `ImagePatches` cuts it into squares,
-lifted by a linear map (Dosovitskiy et al. 2021) or by a convolution stem (Compact Transformers, Hassani et al. 2021).
+`ImagePatches` cuts a picture into squares, lifted by a linear map (Dosovitskiy et al. 2021) or by a convolution stem
+(Compact Transformers, Hassani et al. 2021).
 """
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from anyformer.data import Source, read_file
 from anyformer.embeddings import Projection
 from anyformer.errors import InputError
+from anyformer.tokenizers.pictures import image_size, open_image
 from anyformer.tokens import Tokenizer, TokenSet
-
-MAX_PIXELS = 64_000_000
-"""A file whose header says more is refused before it is decoded: a few bytes can ask for gigabytes."""
-
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-"""Formats that are tried. Pillow knows more, among them some that start other programs."""
-
-
-def open_image(picture: Any, channels: int = 3) -> Tensor:
-    """The one door for pictures.
-
-    picture: a path (also into a zip), the bytes of a file, `{"bytes": ..., "path": ...}` as tables hold them, a PIL
-        image, or an array (rows, columns) or (rows, columns, 1 | 3 | 4): uint8, uint16, or float from 0 to 1.
-    channels: 1 for grey, 3 for colour; what comes in is converted.
-    Returns (channels, rows, columns) uint8: turned upright as its EXIF data says, the first frame of an animation, 16
-    bits rounded to 8, what is transparent laid over white.
-    Raises InputError that names the file and the reason: no picture, truncated, more than `MAX_PIXELS`.
-    """
-    if isinstance(picture, np.ndarray):
-        return _from_array(picture, channels)
-    image, name = _open(picture)
-    try:
-        return _from_array(_pixels(image, channels), channels)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-
-
-def image_size(picture: Any) -> tuple[int, int]:
-    """Rows and columns of a picture, from its header; of a file before it is turned upright."""
-    if isinstance(picture, np.ndarray):
-        return picture.shape[0], picture.shape[1]
-    image, _ = _open(picture)
-    return image.height, image.width
-
-
-def _open(picture: Any) -> tuple[Image.Image, str]:
-    """A PIL image whose header has been read, and what to call it."""
-    if isinstance(picture, dict) and "bytes" in picture:
-        name = picture.get("path") or "picture"
-        picture = picture["bytes"] if picture["bytes"] is not None else name
-    else:
-        name = str(picture) if isinstance(picture, str | Path) else "picture"
-    if isinstance(picture, str | Path):
-        picture = read_file(picture)
-    if isinstance(picture, bytes):
-        try:
-            with warnings.catch_warnings():
-                # Pillow warns of large pictures; the limit below is ours.
-                warnings.simplefilter("ignore")
-                picture = Image.open(io.BytesIO(picture), formats=FORMATS)
-        except Image.DecompressionBombError:
-            raise InputError(f"{name}: the header says more than {MAX_PIXELS:,} pixels; not decoded") from None
-        except Exception:
-            # Besides its own error Pillow lets through whatever a broken header makes its parsers raise.
-            raise InputError(f"{name}: not a picture that can be read ({', '.join(FORMATS)})") from None
-    if not isinstance(picture, Image.Image):
-        raise InputError(
-            f"a picture must be a path, bytes, a PIL image or an array, got {type(picture).__name__}; "
-            "a list of numbers becomes one by numpy.asarray(..., dtype='uint8')"
-        )
-    if picture.width * picture.height > MAX_PIXELS:
-        raise InputError(
-            f"{name}: the header says {picture.height:,} x {picture.width:,} pixels, more than {MAX_PIXELS:,}; "
-            "not decoded"
-        )
-    return picture, name
-
-
-def _pixels(image: Image.Image, channels: int) -> np.ndarray:
-    """Decode: (rows, columns, channels) or (rows, columns)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):
-                return _to_uint16(np.asarray(image))
-            if image.mode == "F":
-                return np.asarray(image)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    except InputError:
-        raise
-    except Exception as error:
-        # Decoders raise OSError, SyntaxError, ValueError, struct.error, ... for a damaged file.
-        raise InputError(f"damaged or truncated: {error}") from None
-
-
-def _to_uint16(array: np.ndarray) -> np.ndarray:
-    """What Pillow hands out of a file of 16 bits, some formats' as int32."""
-    low, high = array.min(), array.max()
-    if low < 0 or high > 65535:
-        raise InputError(f"levels must lie between 0 and 65535, got {low} to {high}; save it with 8 or 16 bits")
-    return array.astype(np.uint16)
-
-
-def _from_array(array: np.ndarray, channels: int) -> Tensor:
-    """(rows, columns) or (rows, columns, 1 | 3 | 4) of any range that is clear: (channels, rows, columns) uint8."""
-    shape = array.shape
-    if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)) or 0 in shape:
-        raise InputError(f"an array must be (rows, columns) or (rows, columns, 1, 3 or 4) to be a picture, got {shape}")
-    if array.dtype != np.uint8:
-        array = _to_bytes(array)
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.shape[2] == 4:
-        alpha = array[:, :, 3:].astype(np.float32) / 255
-        array = (array[:, :, :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
-    if not (array.flags.writeable and array.flags.c_contiguous):
-        array = np.array(array, order="C")
-    image = torch.from_numpy(array).permute(2, 0, 1)  # (c, rows, columns)
-    if len(image) == channels:
-        return image
-    if channels == 3:
-        return image.expand(3, -1, -1)
-    # ITU-R 601-2, in Pillow's integers, so that a file and its array give the same grey.
-    weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32)[:, None, None]
-    return ((image.int() * weights).sum(0, keepdim=True) + 0x8000 >> 16).to(torch.uint8)
-
-
-def _to_bytes(array: np.ndarray) -> np.ndarray:
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    low, high = array.min(), array.max()
-    if array.dtype.kind == "f":
-        # Written so that NaN fails too.
-        if not (low >= 0 and high <= 1):
-            raise InputError(
-                f"a picture of floats must lie between 0 and 1, got {low:g} to {high:g}; scale it, or use uint8"
-            )
-        return (array * 255).round().astype(np.uint8)
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        return ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    raise InputError(
-        f"a picture must hold uint8, uint16 or floats from 0 to 1, got {array.dtype} from {low} to {high}; "
-        "if 255 is white, convert it by array.astype('uint8')"
-    )
 
 
 @dataclass(frozen=True)
@@ -370,31 +228,3 @@ class ConvLift(nn.Module):
         for convolution in self.convolutions:
             pixels = F.max_pool2d(F.relu(convolution(pixels)), 3, stride=2, padding=1)
         return rearrange(pixels, "b d row column -> (b row column) d")
-
-
-@dataclass(frozen=True)
-class Digits(Source):
-    """The 1,797 handwritten digits that ship with scikit-learn, real scans of 8 x 8 pixels.
-
-    Columns: image, (8, 8) uint8, white on black; label, "0" to "9". From the Optical Recognition of Handwritten Digits
-    set of the UCI repository (Alpaydin and Kaynak 1998).
-    """
-
-    def __len__(self) -> int:
-        return len(_digits()[1])
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        images, labels = _digits()
-        return {"image": images[i], "label": labels[i]}
-
-    def name(self, i: int) -> str:
-        return f"digits row {i}"
-
-
-@lru_cache(maxsize=1)
-def _digits() -> tuple[np.ndarray, list[str]]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    # The scans count 0 to 16 black pixels of 4 x 4.
-    return (digits.images * (255 / 16)).round().astype(np.uint8), [str(label) for label in digits.target]
