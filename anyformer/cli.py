@@ -6,9 +6,12 @@ import argparse
 import importlib
 import inspect
 import json
+import os
 import re
+import signal
+import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from tqdm import tqdm
 
+from anyformer.checkpoints import write_whole
 from anyformer.errors import InputError
 from anyformer.metrics import write_figures
 from anyformer.parsing import allowed_imports, check, dotted, find_class, one_line, read_yaml, subclasses, suggest
+from anyformer.predictions import KINDS, Outcome, find_records, predict_each, write_outcomes
 from anyformer.runs import Saving, evaluate, fit, load, quiet, run_folder, say
 
 
@@ -185,24 +191,77 @@ def _evaluate(stage: str, args: list[str]) -> None:
 
 
 def _run(args: list[str]) -> None:
-    parser = _Options("run", "Say what the best model of a run makes of one record.")
+    parser = _Options("run", "Say what the best model of a run makes of a record, or of many files.")
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument(
-        "fields", metavar="FIELD=VALUE", nargs="+", help="the record; a picture is the path of its file"
+        "fields",
+        metavar="FIELD=VALUE",
+        nargs="+",
+        help="the record; a picture is the path of its file. A folder, a zip or a pattern ('pets/**/*.jpg', quoted) is "
+        "every picture in it: one field may be many, the others are the same for all",
     )
-    parser.add_argument("--json", action="store_true", help="print all of the result as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print all of the result as JSON; of many, an object a line"
+    )
+    parser.add_argument("--output", metavar="FILE", help="write a table instead: FILE.csv, FILE.jsonl or FILE.json")
     own = parser.parse_args(args)
-    record = {}
-    for given in own.fields:
-        name, equals, value = given.partition("=")
+    given: dict[str, str] = {}
+    for field in own.fields:
+        name, equals, value = field.partition("=")
         if not equals:
-            raise InputError(f"a field is given as FIELD=VALUE, got {given!r}")
-        record[name] = value
+            raise InputError(f"a field is given as FIELD=VALUE, got {field!r}")
+        if name in given:
+            raise InputError(f"the field {name!r} is given twice; for many files give a folder or a quoted pattern")
+        given[name] = value
+    output = None if own.output is None else Path(own.output)
+    if output is not None:
+        if output.suffix.lower() not in KINDS:
+            raise InputError(f"--output must end in {', '.join(KINDS)}, got {output}")
+        if own.json:
+            raise InputError("--json prints, and --output writes a file: FILE.jsonl for JSON; give one of the two")
+        if not output.parent.is_dir():
+            raise InputError(f"--output {output}: there is no folder {output.parent}")
     task = load(own.run, unsafe_imports=own.unsafe_imports)
-    for name in record.keys() - task.tokenizers.keys():
+    for name in given.keys() - task.tokenizers.keys():
         raise InputError(f"the model of {own.run} has no field {name!r}{suggest(name, task.tokenizers)}")
-    (result,) = task.predict([record])
-    print(json.dumps(result) if own.json else task.render(result))
+    records, field = find_records(given, task.tokenizers)
+    if field is None and output is None:
+        (result,) = task.predict(records)
+        print(json.dumps(result) if own.json else task.render(result))
+        return
+    failed: list[str] = []
+    # Where the table goes to the terminal, a bar would stand in its middle.
+    no_bar = True if output is None and sys.stdout.isatty() else None
+    bar = tqdm(predict_each(task.predict, records), total=len(records), file=sys.stderr, disable=no_bar)
+    outcomes = _watched(bar, field or next(iter(given)), failed)
+    if output is None:
+        try:
+            write_outcomes(outcomes, sys.stdout, "jsonl" if own.json else "csv", task.row)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Who reads has seen enough, as in `| head`; else Python complains once more as it flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(128 + signal.SIGPIPE) from None
+    else:
+
+        def write(part: Path) -> None:
+            with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                write_outcomes(outcomes, file, KINDS[output.suffix.lower()], task.row)
+
+        write_whole(output, write)
+    if failed:
+        raise InputError(f"{len(failed)} of {len(records)} could not be used")
+
+
+def _watched(outcomes: Iterable[Outcome], field: str, failed: list[str]) -> Iterator[Outcome]:
+    """The same outcomes, with a line on stderr for each that failed, whose name is added to the list."""
+    for outcome in outcomes:
+        if outcome.result is None:
+            name = outcome.record[field]
+            failed.append(name)
+            line = outcome.error if name in outcome.error else f"{name}: {outcome.error}"
+            tqdm.write(" ".join(line.split()), file=sys.stderr)
+        yield outcome
 
 
 def _config_of(run_dir: str | Path) -> str:

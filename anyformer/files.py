@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -10,6 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from anyformer.errors import InputError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+"""What the names of files with pictures end in."""
 
 
 def find_file(path: str | Path) -> str:
@@ -54,6 +58,63 @@ def read_file(path: str | Path) -> bytes:
         raise InputError(f"{archive}: holds no {member!r}{nearest(member, opened.namelist())}") from None
     except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zipfile.zlib.error) as error:
         raise InputError(f"{path}: cannot be read from the zip: {error}") from None
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder, a zip, or a folder inside a zip of this path."""
+    if os.path.isdir(path) or zipfile.is_zipfile(path):
+        return True
+    inside = _zip_of(str(path))
+    return inside is not None and any(name.startswith(f"{inside[1]}/") for name in _members(inside[0]))
+
+
+def list_files(path: str | Path) -> list[str]:
+    """The files of a folder, a zip or a folder inside a zip, and of all folders below, as paths from there.
+
+    Sorted by their characters, with / between folders, so that the sequence is the same on every machine. What is
+    hidden is left out (a name that begins with a dot), and so are the __MACOSX folders that a Mac puts into zips.
+    Raises InputError for anything else, or what cannot be read.
+    """
+    path = str(path)
+    if os.path.isdir(path):
+        try:
+            files = _walk(path, "", ())
+        except OSError as error:
+            raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    else:
+        archive, inside = _zip_of(path) or (path, "")
+        if not os.path.isfile(archive):
+            raise InputError(f"{path}: no such folder")
+        folder = f"{inside}/" if inside else ""
+        files = [name[len(folder) :] for name in _members(archive) if name.startswith(folder) and name[-1] != "/"]
+        if inside and not files:
+            raise InputError(f"{archive}: holds no folder {inside!r}")
+    # The empty part is that of a path from the root, which a zip made with ill intent may hold.
+    left_out = re.compile(r"(^|/)(\.[^/]*|__MACOSX|)(/|$)")
+    return sorted({file for file in files if not left_out.search(file)})
+
+
+def _walk(folder: str, below: str, above: tuple[str, ...]) -> list[str]:
+    """Files below a folder, links followed, but for those that lead back to a folder above."""
+    place = os.path.realpath(os.path.join(folder, below))
+    if place in above:
+        return []
+    files = []
+    with os.scandir(place) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if not entry.name.startswith("."):
+                    files += _walk(folder, f"{below}{entry.name}/", (*above, place))
+            elif entry.is_file():
+                files.append(below + entry.name)
+    return files
+
+
+def _members(archive: str) -> list[str]:
+    try:
+        return _open_zip(archive, os.stat(archive).st_mtime_ns, os.getpid()).namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{archive}: neither a folder nor a zip that can be read: {error}") from None
 
 
 def _zip_of(path: str) -> tuple[str, str] | None:

@@ -202,6 +202,14 @@ class Chopper(ABC):
             )
         return sample
 
+    def partner(self, n: int, random: np.random.Generator) -> int | None:
+        """Which of the n samples of the training part an item is blended with; None: with none."""
+        return None
+
+    def mix(self, item: Any, other: Any | None, random: np.random.Generator) -> Any:
+        """An item blended with its partner's."""
+        return item
+
     def count(self, record: Mapping[str, Any]) -> int:
         """The number of tokens that the record's fields come to, from headers where formats have them."""
         return sum(t.count(record[name]) for name, t in self.tokenizers.items() if record.get(name) is not None)
@@ -231,10 +239,17 @@ class Samples(Dataset):
 
     def __getitem__(self, draw: Draw) -> Any:
         random = np.random.default_rng((self.seed, draw.epoch, draw.index, 1)) if self.training else None
+        item = self._item(draw.index, random)
+        if random is None:
+            return item
+        partner = self.chopper.partner(len(self), random)
+        return self.chopper.mix(item, None if partner is None else self._item(partner, random), random)
+
+    def _item(self, i: int, random: np.random.Generator | None) -> Any:
         try:
-            return self.chopper(self.record(draw.index), random)
+            return self.chopper(self.record(i), random)
         except InputError as error:
-            raise InputError(f"{self.source.name(draw.index)}: {error}") from None
+            raise InputError(f"{self.source.name(i)}: {error}") from None
 
     def __getitems__(self, draws: list[Draw]) -> _Fetched:
         """A whole batch, and what was left out of it."""

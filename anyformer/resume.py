@@ -26,7 +26,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.checkpoints import generators, keep_newest, save, set_generators, write_whole
 from anyformer.errors import InputError
+from anyformer.loading import Loader
 from anyformer.metrics import MetricsFile, draw_curves, write_figures
+from anyformer.sheet import draw_samples
 
 SAFE_VALIDATION = 10.0
 """Seconds that a stop may wait for a validation to end; a longer one has a checkpoint before it."""
@@ -165,6 +167,7 @@ class Keeper(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.resuming:
             self._take_up()
+        self._show_samples(trainer, module)
         self._saved_step = trainer.global_step
         # Lightning has put a handler of its own in front, which would exit with 0 and save nothing.
         self.signals.listen()
@@ -182,6 +185,25 @@ class Keeper(Callback):
             self.rows.load_state_dict(self._resumed["metrics"])
         else:
             self.rows.begin()
+
+    @rank_zero_only
+    def _show_samples(self, trainer: Trainer, module: LightningModule) -> None:
+        """Draw what the model sees, once for a run, without moving a generator."""
+        path, loader = self.run / "samples.png", trainer.train_dataloader
+        if (self.resuming and path.exists()) or not isinstance(loader, Loader):
+            return
+        held = generators()
+        try:
+            sheet = draw_samples(loader.samples, loader.plan, module.look)
+            if sheet is not None:
+                write_whole(path, lambda part: sheet.save(part, "PNG"))
+        except InputError:
+            raise
+        except Exception as error:
+            # A drawing is not worth a run.
+            say(f"{path} could not be drawn: {error}")
+        finally:
+            set_generators(held)
 
     def _restore(self, point: str, trainer: Trainer) -> bool:
         """Put the generators back, if the run goes on from this point."""

@@ -1,6 +1,6 @@
 """Runs: training into a run folder, going on with one that stopped, testing it, and its best model alone.
 
-    config.yaml    metrics.csv    metrics.json    curves.png    checkpoints/    model/
+    config.yaml    samples.png    metrics.csv    metrics.json    curves.png    checkpoints/    model/
 
 The command line and Python come through the same functions.
 """

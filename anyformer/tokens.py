@@ -94,8 +94,13 @@ class Tokenizer(ABC):
     """Names of the columns of `position`: word, row, column, time, step, ... Fields may share one."""
     n_relations: ClassVar[int] = 0
     """Relations are 0 ... n_relations - 1."""
-    reads_files: ClassVar[bool] = False
-    """Whether a string in a table names a file that `encode` opens."""
+    endings: ClassVar[tuple[str, ...]] = ()
+    """What the names of the files end in that `encode` opens, in small letters; () where it opens none."""
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether a string in a table names a file that `encode` opens."""
+        return bool(self.endings)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -132,6 +137,21 @@ class Tokenizer(ABC):
     def decode(self, tokens: TokenSet) -> Any:
         """The record again, where an inverse exists."""
         raise NotImplementedError(f"{type(self).__name__} has no inverse")
+
+    def show(self, tokens: TokenSet) -> np.ndarray | None:
+        """The record as a picture of what the model sees, (rows, columns, 3) uint8; None where there is no such."""
+        return None
+
+    @property
+    def unmixable(self) -> str | None:
+        """Why two records cannot be blended into one for augmentation; None where `mix` does it."""
+        return f"what {type(self).__name__} cuts cannot be blended"
+
+    def mix(
+        self, tokens: TokenSet, other: TokenSet, mixing: Any, random: np.random.Generator
+    ) -> tuple[TokenSet, float]:
+        """Two records blended as `mixing` says, and the share of the first in them."""
+        raise NotImplementedError(self.unmixable)
 
     def count(self, record: Any) -> int:
         """The number of tokens of a record, from its header alone where the format has one."""

@@ -29,6 +29,7 @@ from anyformer.loading import Chopper
 from anyformer.model import Anyformer
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.task import Examples, Task
+from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, collate, expand
 from anyformer.transformer import TransformerConfig
 
@@ -45,6 +46,8 @@ class ClassifyChopper(Chopper):
     classes: tuple[str, ...]
     own: Mapping[str, LearnedTokens]
     """The field of class and register tokens, added to every sample."""
+    mixing: Mixing | None = None
+    """How samples are blended in training."""
 
     def __call__(
         self, record: Mapping[str, Any], random: np.random.Generator | None = None, labelled: bool = True
@@ -52,6 +55,25 @@ class ClassifyChopper(Chopper):
         # All tokens stand at order 0: everything sees everything.
         sample = {name: t.at(0) if t.order.any() else t for name, t in self.encode(record, random).items()}
         return sample | self._own_tokens, self._index(record) if labelled else 0
+
+    def partner(self, n: int, random: np.random.Generator) -> int | None:
+        return None if self.mixing is None else self.mixing.partner(n, random)
+
+    def mix(
+        self, item: tuple[Sample, int], other: tuple[Sample, int] | None, random: np.random.Generator
+    ) -> tuple[Sample, int | Tensor]:
+        """With `mixing` the class becomes a distribution over the classes, whether or not there is a partner."""
+        if self.mixing is None:
+            return item
+        sample, index = item
+        target = F.one_hot(torch.tensor(index), len(self.classes)).float()
+        if other is not None:
+            ((name, tokenizer),) = self.tokenizers.items()
+            tokens, share = tokenizer.mix(sample[name], other[0][name], self.mixing, random)
+            sample = sample | {name: tokens}
+            target = share * target
+            target[other[1]] += 1 - share
+        return sample, target
 
     @cached_property
     def _own_tokens(self) -> Sample:
@@ -72,9 +94,10 @@ class ClassifyChopper(Chopper):
     def count(self, record: Mapping[str, Any]) -> int:
         return super().count(record) + sum(tokenizer.n for tokenizer in self.own.values())
 
-    def collate(self, items: Sequence[tuple[Sample, int]], rows: Sequence[int] | None = None) -> Examples:
+    def collate(self, items: Sequence[tuple[Sample, int | Tensor]], rows: Sequence[int] | None = None) -> Examples:
+        """The target is (b,) class indices, or (b, classes) distributions."""
         tokens = collate([sample for sample, _ in items], expand({**self.tokenizers, **self.own}), rows)
-        return Examples(tokens, torch.tensor([index for _, index in items], dtype=torch.int64))
+        return Examples(tokens, torch.stack([torch.as_tensor(target) for _, target in items]))
 
 
 def class_places(batch: Batch) -> Tensor:
@@ -131,7 +154,10 @@ class Classify(Task):
         head_dropout: float = 0.0,
         label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
+        mix: Mixing | None = None,
         sees: dict[str, list[str]] | None = None,
+        init_from: str | None = None,
+        freeze: list[str] | None = None,
     ) -> None:
         """
         Args:
@@ -148,16 +174,25 @@ class Classify(Task):
             head_dropout: on the vector that the head reads.
             label_smoothing: mass taken from the right class and spread over all.
             class_weights: of each class in the loss; balanced: so that all classes weigh the same in sum.
+            mix: mixup and cutmix of training samples, where the one field is a picture of a fixed size.
             sees: the fields that the tokens of a field may look at; fields not named see everything.
+            init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
+            freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
         """
-        super().__init__(tokenizers, transformer, embedding, optimizer)
+        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze)
         if OWN_FIELD in tokenizers:
             raise InputError(f"tokenizers: the name {OWN_FIELD!r} is taken by the task's own tokens; choose another")
         if target in tokenizers:
             raise InputError(f"target: the column {target!r} is also an input; a model would only copy it")
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
-        self.target, self.read, self.sees = target, read, sees
+        if mix is not None:
+            if len(tokenizers) > 1:
+                raise InputError(f"mix blends samples of one field, and tokenizers has {', '.join(tokenizers)}")
+            ((name, tokenizer),) = tokenizers.items()
+            if tokenizer.unmixable:
+                raise InputError(f"mix cannot blend the field {name!r}: {tokenizer.unmixable}, or leave mix out")
+        self.target, self.read, self.sees, self.mix = target, read, sees, mix
         self.classes = None if classes is None else [str(name) for name in classes]
         self.class_weights, self.label_smoothing = class_weights, label_smoothing
         self.place_class, self.n_registers = place_class, n_registers
@@ -225,7 +260,7 @@ class Classify(Task):
         return MetricCollection(metrics, prefix=f"{stage}/", compute_groups=False)
 
     def chopper(self, training: bool) -> ClassifyChopper:
-        return ClassifyChopper(self.tokenizers, self.target, tuple(self.classes), self.own_tokens)
+        return ClassifyChopper(self.tokenizers, self.target, tuple(self.classes), self.own_tokens, self.mix)
 
     def forward(self, tokens: Batch) -> Tensor:
         """Logits of every sample, (b, classes)."""
@@ -241,8 +276,9 @@ class Classify(Task):
 
     def _loss(self, logits: Tensor, target: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         loss = F.cross_entropy(logits.float(), target, self.loss_weights, reduction="sum", label_smoothing=smoothing)
-        weights = torch.ones_like(target, dtype=loss.dtype) if self.loss_weights is None else self.loss_weights[target]
-        return loss, weights.sum()
+        if self.loss_weights is None:
+            return loss, loss.new_tensor(len(target))
+        return loss, (target @ self.loss_weights if target.ndim == 2 else self.loss_weights[target]).sum()
 
     def validation_step(self, batch: Examples, batch_index: int) -> None:
         self._evaluate(batch, "val")
@@ -296,6 +332,21 @@ class Classify(Task):
         top = list(result["probabilities"].items())[:5]
         width = max(len(name) for name, _ in top)
         return "\n".join(f"{name:<{width}}  {value:6.1%}" for name, value in top)
+
+    def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """The label, its probability, and that of every class, in the sequence of the classes, as `p(cat)`."""
+        by_class = result["probabilities"]
+        columns = {f"p({name})": by_class[name] for name in self.classes}
+        return {"label": result["label"], "probability": by_class[result["label"]], **columns}
+
+    def look(self, item: tuple[Sample, int | Tensor]) -> tuple[Sample, str]:
+        """Of a distribution the two likeliest classes, with their shares."""
+        sample, target = item
+        if not isinstance(target, Tensor):
+            return sample, self.classes[target]
+        shares, indices = target.topk(2)
+        words = [f"{self.classes[i]} {round(share, 2):g}" for i, share in zip(indices, shares.tolist(), strict=True)]
+        return sample, " ".join(words) if shares[1] >= 0.005 else self.classes[indices[0]]
 
     def draw(self, folder: Path) -> None:
         """Draw the confusion matrix of the last evaluation as `confusion.png`."""

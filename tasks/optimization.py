@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import types
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.errors import InputError
+from anyformer.model import Anyformer
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class OptimizerConfig:
     ema: float | None = None
     """Decay of an exponential moving average of the weights, used to validate, test and keep the best; none when left
     out."""
+    layer_decay: float | None = None
+    """Factor on the learning rate from each block to the one before, for fine-tuning: what stands after the blocks has
+    all of it, the last block this part, the embeddings the least (BEiT, Bao et al. 2022); none when left out."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the optimiser, by its own names (betas, momentum, ...)."""
 
@@ -50,6 +55,9 @@ class OptimizerConfig:
             raise InputError(f"optimizer.hold must be at least 0 and below 1, got {self.hold}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise InputError(f"optimizer.ema must lie between 0 and 1, got {self.ema}")
+
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise InputError(f"optimizer.layer_decay must be above 0 and at most 1, got {self.layer_decay}")
 
     def factor(self, step: int, total: int) -> float:
         """The learning rate at a step (0, 1, ...) of a run of `total` steps, as a factor on the highest.
@@ -75,10 +83,32 @@ def decaying(module: nn.Module) -> set[Tensor]:
     return {layer.weight for layer in module.modules() if isinstance(layer, layers)}
 
 
-def make_optimizer(module: nn.Module, trunk: Iterable[nn.Module], config: OptimizerConfig) -> torch.optim.Optimizer:
+def layer_factors(model: Anyformer, decay: float) -> dict[Tensor, float]:
+    """The factor on the learning rate of each parameter of a model, by how far it is from the end.
+
+    For n blocks: decay^(n + 1) before them, decay^(n - i) in block i = 0 ... n - 1, and 1 after them (BEiT, Bao et al.
+    2022; timm). Each of two stacks counts its own blocks, and the embeddings stand before the deeper one.
+    """
+    stacks = [stack for stack in (model.transformer, model.encoder) if stack is not None]
+    first = decay ** (max(len(stack.blocks) for stack in stacks) + 1)
+    factors = dict.fromkeys(model.parameters(), first)
+    for stack in stacks:
+        factors |= dict.fromkeys(stack.final_norm.parameters(), 1.0)
+        for i, block in enumerate(stack.blocks):
+            factors |= dict.fromkeys(block.parameters(), decay ** (len(stack.blocks) - i))
+    return factors
+
+
+def make_optimizer(
+    module: nn.Module,
+    trunk: Iterable[nn.Module],
+    config: OptimizerConfig,
+    factors: Mapping[Tensor, float] = types.MappingProxyType({}),
+) -> torch.optim.Optimizer:
     """The optimiser of a config over the parameters of a module that are to be trained.
 
     trunk: the transformer stacks within the module, whose matrices are Muon's; all else is AdamW's.
+    factors: on the learning rates of parameters; 1 where there is none.
     Raises InputError for a name or an option that does not exist.
     """
     weights = decaying(module)
@@ -92,7 +122,7 @@ def make_optimizer(module: nn.Module, trunk: Iterable[nn.Module], config: Optimi
         {"params": [p for p in trained if p not in weights], "weight_decay": 0.0},
     ]
     other_lr = config.adamw_lr if config.name == "muon" else config.lr
-    groups = [{"lr": other_lr} | group for group in groups if group["params"]]
+    groups = [part for group in groups for part in _by_factor({"lr": other_lr} | group, factors)]
     try:
         if config.name == "muon":
             return Muon(groups, matrices, **config.options)
@@ -105,6 +135,14 @@ def make_optimizer(module: nn.Module, trunk: Iterable[nn.Module], config: Optimi
         raise InputError(f"optimizer.options do not fit {config.name}: {error}") from None
     except ValueError as error:
         raise InputError(f"optimizer.name {config.name!r} cannot be used: {error}") from None
+
+
+def _by_factor(group: dict[str, Any], factors: Mapping[Tensor, float]) -> list[dict[str, Any]]:
+    """A group of parameters as one for each factor on the learning rate, the highest first."""
+    parts = defaultdict(list)
+    for parameter in group["params"]:
+        parts[factors.get(parameter, 1.0)].append(parameter)
+    return [{**group, "params": parts[f], "lr": group["lr"] * f} for f in sorted(parts, reverse=True)]
 
 
 class Muon(torch.optim.Optimizer):

@@ -7,7 +7,7 @@ from typing import Literal
 
 from lightning import LightningDataModule
 
-from anyformer.data import Source, Table, split
+from anyformer.data import Folders, Source, Table, open_source, split
 from anyformer.errors import InputError
 from anyformer.loading import Loader, Samples, plan_batches
 
@@ -15,12 +15,13 @@ from anyformer.loading import Loader, Samples, plan_batches
 class Records(LightningDataModule):
     """Training, validation and test records, and batches of them.
 
-    Each of the three is a source of its own, or a path of a table that is read like `train`'s (same columns, same rule
-    for the root); validation and test may also be a fraction of train: test is taken first, so that it never depends on
-    validation, and both count from the whole.
+    Each of the three is a source of its own, or a path: of class folders, or of a table. A path is read like `train`
+    (same columns, same endings, same rule for the root) where that is a source of the same kind. Validation and test
+    may also be a fraction of train: test is taken first, so that it never depends on validation, and both count from
+    the whole.
 
     Args:
-        train: Records to learn from, or the path of a table.
+        train: Records to learn from, or the path of class folders or a table.
         validation: Records that choose the best model; a fraction is taken out of train.
         test: Records that say how good it is; a fraction is taken out of train.
         stratify: Column of which every part gets each value in proportion, where fractions are taken.
@@ -102,8 +103,10 @@ class Records(LightningDataModule):
         given = self.given[name]
         if not isinstance(given, str):
             return given  # type: ignore[return-value]
-        train = self.given["train"]
-        return replace(train, path=given, rows=None) if isinstance(train, Table) else Table(given)
+        source, train = open_source(given), self.given["train"]
+        if isinstance(train, Table) and isinstance(source, Table):
+            return replace(train, path=given, rows=None)
+        return replace(train, path=given) if isinstance(train, Folders) and isinstance(source, Folders) else source
 
     def train_dataloader(self) -> Loader:
         return self._loader("train")

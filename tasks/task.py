@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,18 @@ from torch import Tensor
 from anyformer.data import Source, join_files
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
+from anyformer.files import find_file, nearest
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
 from anyformer.parsing import difference
-from anyformer.tasks.optimization import OptimizerConfig, make_optimizer
-from anyformer.tokens import Batch, Tokenizer
+from anyformer.runs import load, say
+from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer
+from anyformer.tokens import Batch, Sample, Tokenizer
 from anyformer.transformer import TransformerConfig
+from anyformer.weights import Report, joint_grids, load_timm, take
+
+OF_TRAINING = ("init_from", "freeze")
+"""Arguments that say how weights are trained, which a saved model, having its weights, does not keep."""
 
 
 @dataclass
@@ -57,13 +64,21 @@ class Task(lightning.LightningModule, ABC):
         transformer: TransformerConfig,
         embedding: EmbeddingConfig,
         optimizer: OptimizerConfig,
+        init_from: str | None = None,
+        freeze: list[str] | None = None,
     ) -> None:
+        """
+        init_from: the weights that training starts from, see `start_from`.
+        freeze: patterns of names of parameters that are not trained: `model.transformer.blocks.[0-3].*`.
+        """
         super().__init__()
         if not tokenizers:
             raise InputError("tokenizers must name at least one field, got none")
         self.tokenizers = dict(tokenizers)
         self.transformer, self.embedding, self.optimizer = transformer, embedding, optimizer
+        self.init_from, self.frozen = init_from, freeze
         self.model: Anyformer | None = None
+        self._is_fitting = self._has_started = False
         self._n_targets = torch.zeros(())
         self._recent: tuple[str, ...] = ()
         self._average: dict[str, Tensor] = {}
@@ -103,6 +118,14 @@ class Task(lightning.LightningModule, ABC):
     def render(self, result: Mapping[str, Any]) -> str:
         """A result of `predict` for the terminal."""
 
+    def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """A result of `predict` as a row of a table, the same columns for every result; numbers and text alone."""
+        return dict(result)
+
+    def look(self, item: Any) -> tuple[Sample, str]:
+        """The token sets of an item of the training chopper, and a few words on its target, for `samples.png`."""
+        return {}, ""
+
     def draw(self, folder: Path) -> None:
         """Draw pictures of the last evaluation into a run folder."""
 
@@ -110,13 +133,16 @@ class Task(lightning.LightningModule, ABC):
         """The task as plain values, `{"class_path": ..., "init_args": ...}`, which make it again.
 
         The constructor's arguments are attributes of the same name, which hold what the data has decided since.
+        Those of training alone are left out.
         """
-        arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        names = [name for name in inspect.signature(type(self)).parameters if name not in OF_TRAINING]
+        arguments = {name: getattr(self, name) for name in names}
         return {"class_path": _path(type(self)), "init_args": plain(arguments)}
 
     # Lightning's side.
 
     def setup(self, stage: str) -> None:
+        self._is_fitting = stage == "fit"
         if stage != "fit":
             return
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
@@ -130,10 +156,41 @@ class Task(lightning.LightningModule, ABC):
     def configure_model(self) -> None:
         if self.model is None:
             self.build()
+        if self._is_fitting and self.frozen:
+            take_out(self, self.frozen)
+
+    def on_fit_start(self) -> None:
+        # A run that goes on has its weights, and need not have the file any more.
+        if self.init_from is not None and not self._has_started:
+            report = self.start_from(self.init_from)
+            if self.trainer.is_global_zero:
+                say(str(report))
+        self._has_started = True
+
+    def start_from(self, source: str | Path) -> Report:
+        """Take the weights of another model, in place: what fits by name and shape, see `take`.
+
+        source: a run folder of ours, or what `save` wrote; or a safetensors file of a timm VisionTransformer. Of a run
+        that told other classes apart, or in another sequence, the last layer is not taken.
+        Raises InputError if there is none, it is damaged or of other sizes.
+        """
+        if "://" in str(source):
+            raise InputError(f"init_from is a local file or folder; nothing is loaded from the network, got {source}")
+        path = Path(find_file(source))
+        if not path.is_dir():
+            return load_timm(self, path)
+        self.configure_model()
+        # The classes that are in use here may be in use there.
+        modules = {type(part).__module__ for part in (self, *self.tokenizers.values())}
+        other = load(path, unsafe_imports=sorted({name.partition(".")[0] for name in modules} - {"anyformer"}))
+        same_classes = getattr(other, "classes", None) == getattr(self, "classes", None)
+        return take(self, other.state_dict(), str(path), grids=joint_grids(other), with_head=same_classes)
 
     def configure_optimizers(self) -> dict[str, Any]:
         trunk = [stack for stack in (self.model.transformer, self.model.encoder) if stack is not None]
-        optimizer = make_optimizer(self, trunk, self.optimizer)
+        decay = self.optimizer.layer_decay
+        factors = {} if decay is None else layer_factors(self.model, decay)
+        optimizer = make_optimizer(self, trunk, self.optimizer, factors)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -247,8 +304,27 @@ class Task(lightning.LightningModule, ABC):
                 f"the checkpoint is of another task: {found}; resume with the config and the training records of its "
                 "run, or train with another --run_dir"
             )
+        self._has_started = True
         self._average = checkpoint.get("average", {})
         self._averaged_steps = checkpoint.get("averaged_steps", 0)
+
+
+def take_out(module: torch.nn.Module, patterns: Sequence[str]) -> None:
+    """Take parameters out of training, by patterns of their names as the shell has them.
+
+    Raises InputError for a pattern that is the name of none, and where nothing is left to train.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            words = [name.split(".") for name in names]
+            near = {".".join(parts[:n]) + ".*" for parts in words for n in range(1, len(parts))}
+            raise InputError(f"freeze: no parameter is named {pattern!r}{nearest(pattern, sorted({*near, *names}))}")
+    for name, parameter in module.named_parameters():
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise InputError(f"freeze: {', '.join(patterns)} leaves no parameter to train; leave some out")
 
 
 def divide_gradients(optimizer: torch.optim.Optimizer, n_targets: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from anyformer.runs import Saving, fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.records import Records
+from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 from anyformer.transformer import TransformerConfig
@@ -24,7 +25,7 @@ EPOCHS = 2
 
 def small_task(d_model: int = 16) -> Classify:
     return Classify(
-        {"image": ImagePatches(size=(8, 8), patch=4, channels=1, shift=1.0)},
+        {"image": ImagePatches(size=(8, 8), patch=4, channels=1, augment=Augmentation(shift=1.0))},
         TransformerConfig(d_model=d_model, depth=1, n_heads=2, dropout=0.1),
         optimizer=OptimizerConfig("muon", lr=0.01, ema=0.9),
     )

@@ -10,9 +10,11 @@ from torchmetrics.functional.classification import binary_auroc, multiclass_f1_s
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
+from anyformer.loading import Draw, Samples
 from anyformer.model import Anyformer
 from anyformer.runs import load, save
 from anyformer.tasks.classify import Classify, Pool
+from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
@@ -188,6 +190,14 @@ def test_a_record_without_a_label_is_named():
         ({"tokenizers": {"class": ImagePatches()}}, "the name 'class' is taken"),
         ({"target": "image"}, "the column 'image' is also an input"),
         ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
+        (
+            {"mix": Mixing(cutmix=1.0), "tokenizers": {"image": ImagePatches(None)}},
+            "mix cannot blend the field 'image': pictures of their own shape share no grid; give a size",
+        ),
+        (
+            {"mix": Mixing(cutmix=1.0), "tokenizers": {"left": ImagePatches(), "right": ImagePatches()}},
+            "mix blends samples of one field, and tokenizers has left, right",
+        ),
     ],
 )
 def test_arguments_that_contradict_each_other_are_refused(options, message):
@@ -223,6 +233,70 @@ def test_weights_that_were_loaded_are_not_hidden_by_an_older_average(tmp_path):
     save(made, tmp_path / "model")
     again = load(tmp_path)
     assert all(torch.equal(value, kept[name]) for name, value in again.state_dict().items())
+
+
+def shades(n):
+    """One picture a level, whose class is one of three."""
+    return Rows(tuple({"image": np.full((4, 6), 20 * i, np.uint8), "label": "abc"[i % 3]} for i in range(n)))
+
+
+def mixed(mixing, n=12):
+    """All samples of an epoch, blended: pictures as (n,) levels of their first pixels, and targets (n, 3)."""
+    made = task(mix=mixing)
+    samples = Samples(shades(n), made.chopper(training=True), training=True, seed=3)
+    items = [samples[Draw(0, i)] for i in range(n)]
+    examples = samples.chopper.collate(items)
+    assert examples.target.shape == (n, 3) and torch.allclose(examples.target.sum(1), torch.ones(n))
+    return made, samples, items, examples
+
+
+def test_a_blend_is_of_two_samples_and_so_is_its_target():
+    _, samples, items, examples = mixed(Mixing(mixup=1.0, chance=0.5))
+    tokenizer = samples.chopper.tokenizers["image"]
+    levels = [tokenizer.decode(sample["image"]).float().mean().item() for sample, _ in items]
+    blends = 0
+    for i, (level, target) in enumerate(zip(levels, examples.target, strict=True)):
+        shares = {name: share for name, share in zip("abc", target.tolist(), strict=True) if share}
+        assert "abc"[i % 3] in shares
+        if len(shares) == 2:
+            blends += 1
+            (other,) = shares.keys() - {"abc"[i % 3]}
+            partners = [20 * j for j in range("abc".index(other), 12, 3)]
+            own = shares["abc"[i % 3]]
+            assert min(abs(own * 20 * i + (1 - own) * partner - level) for partner in partners) < 1
+    assert 2 <= blends <= 9
+
+
+def test_a_blend_is_a_function_of_seed_epoch_and_index():
+    _, samples, items, _ = mixed(Mixing(mixup=0.5, cutmix=1.0))
+    for i in reversed(range(12)):
+        sample, target = samples[Draw(0, i)]
+        assert torch.equal(sample["image"].content, items[i][0]["image"].content) and torch.equal(target, items[i][1])
+    assert any(not torch.equal(samples[Draw(1, i)][1], items[i][1]) for i in range(12))
+
+
+def test_nothing_is_blended_in_validation():
+    made = task(mix=Mixing(cutmix=1.0))
+    samples = Samples(shades(5), made.chopper(training=False))
+    assert [samples[Draw(0, i)][1] for i in range(5)] == [0, 1, 2, 0, 1]
+
+
+def test_the_loss_of_a_distribution_is_the_mean_of_those_of_its_classes():
+    made = task(mix=Mixing(cutmix=1.0), class_weights=[1.0, 2.0, 4.0], label_smoothing=0.1)
+    logits, target = torch.randn(2, 3), torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 1.0]])
+    loss, weight = made._loss(logits, target, 0.1)
+    parts = [made._loss(logits[i : i + 1], torch.tensor([c]), 0.1)[0] * target[i, c] for i in (0, 1) for c in range(3)]
+    torch.testing.assert_close(loss, sum(parts))
+    assert weight.item() == pytest.approx(0.25 + 2 * 0.75 + 4)
+
+
+def test_a_bad_partner_is_named():
+    made = task(mix=Mixing(mixup=1.0))
+    records = (*shades(2).records, {"image": b"no picture", "label": "a"})
+    samples = Samples(Rows(records), made.chopper(training=True), training=True)
+    with pytest.raises(InputError, match=r"^row 2: field 'image': picture: not a picture"):
+        for epoch in range(20):
+            samples[Draw(epoch, 0)]
 
 
 def test_a_logit_belongs_to_its_sample_wherever_its_row_is():

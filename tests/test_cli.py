@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
+import shlex
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +56,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("PL_GLOBAL_SEED", raising=False)
         assert main(["fit", "--config", "small.yaml"]) == 0
     Image.fromarray(np.asarray(Digits()[7]["image"])).save(home / "seven.png")
+    (home / "empty").mkdir()
     return home
 
 
@@ -225,6 +229,26 @@ def test_help_and_print_config(capsys: pytest.CaptureFixture[str]) -> None:
         assert "RUN" in capsys.readouterr().out
 
 
+def test_a_few_records_of_each_class_are_picked_in_the_config() -> None:
+    source = "{class_path: Digits}"
+    pick = f"{{class_path: Pick, init_args: {{source: {source}, by: label, values: [3, '8'], each: 20, seed: 1}}}}"
+    Path("few.yaml").write_text(CONFIG.replace("train: Digits", f"train: {pick}"))
+    assert main(["fit", "--config", "few.yaml"]) == 0
+    assert json.loads(Path("runs/few/model/config.json").read_text())["init_args"]["classes"] == ["3", "8"]
+    assert main(["test", "runs/few"]) == 0
+
+
+def test_class_folders_train_with_one_override(capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(Path("mine"), *range(60))
+    assert main(["fit", "--config", "small.yaml", "--run_dir", "mine_run", "--data.train", "mine"]) == 0
+    assert main(["test", "mine_run", "--data.test", "mine"]) == 0
+    assert "test/accuracy" in capsys.readouterr().out
+    assert Path("mine_run/samples.png").exists()
+    Path("mine/3/3.png").write_bytes(b"none")
+    message = refused(capsys, "fit", "--config", "small.yaml", "--run_dir", "other", "--data.train", "mine")
+    assert message.startswith("mine/3/3.png: field 'image': mine/3/3.png: not a picture that can be read")
+
+
 # test, validate, run
 
 
@@ -253,6 +277,100 @@ def test_run_says_what_the_model_makes_of_a_picture(capsys: pytest.CaptureFixtur
     assert result == anyformer.load("runs/small").predict([{"image": "seven.png"}])[0]
     assert main(["run", "runs/small", "image=seven.png"]) == 0
     assert f"{result['label']} " in capsys.readouterr().out.splitlines()[0]
+
+
+def pictures(folder: Path, *numbers: int) -> Path:
+    """A folder with digits of these numbers as files, in folders of their labels."""
+    for i in numbers:
+        record = Digits()[i]
+        (folder / record["label"]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(record["image"]).resize((19, 11)).save(folder / record["label"] / f"{i}.png")
+    return folder
+
+
+def test_run_streams_a_table_of_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(Path("some"), 3, 10, 11)
+    Path("some/notes.txt").write_text("not a picture, and not asked for")
+    assert main(["run", "runs/small", "image=some"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [row["image"] for row in rows] == ["some/0/10.png", "some/1/11.png", "some/3/3.png"]
+    assert list(rows[0]) == ["image", "label", "probability", *(f"p({i})" for i in range(10)), "error"]
+    expected = anyformer.load("runs/small").predict([{"image": row["image"]} for row in rows])
+    for row, result in zip(rows, expected, strict=True):
+        assert (row["label"], row["error"]) == (result["label"], "")
+        assert float(row["probability"]) == result["probabilities"][result["label"]]
+        assert {name: float(row[f"p({name})"]) for name in result["probabilities"]} == result["probabilities"]
+    assert main(["run", "runs/small", "image=some/**/1*.png", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        {"image": path, **result} for path, result in zip(["some/0/10.png", "some/1/11.png"], expected, strict=False)
+    ]
+
+
+def test_run_writes_a_table_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(Path("some"), 3, 10)
+    for kind in ("csv", "jsonl", "json"):
+        assert main(["run", "runs/small", "image=some", "--output", f"out.{kind}"]) == 0
+    assert capsys.readouterr() == ("", "")
+    lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert json.loads(Path("out.json").read_text()) == lines
+    assert [line["image"] for line in lines] == ["some/0/10.png", "some/3/3.png"]
+    rows = read_csv(Path("out.csv"))
+    assert [(row["image"], row["label"]) for row in rows] == [(line["image"], line["label"]) for line in lines]
+    assert main(["run", "runs/small", "image=seven.png", "--output", "out.csv"]) == 0
+    assert [row["image"] for row in read_csv(Path("out.csv"))] == ["seven.png"]
+    assert not list(Path().glob("*.part"))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_run_names_the_files_that_cannot_be_used_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(Path("some"), 3, 10)
+    Path("some/bad.png").write_text("text")
+    whole = Path("some/3/3.png").read_bytes()
+    Path("some/0/cut.png").write_bytes(whole[: len(whole) // 2])
+    assert main(["run", "runs/small", "image=some", "--output", "out.csv"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    cut, bad, last = err.splitlines()
+    assert re.fullmatch(r"field 'image': some/0/cut.png: damaged or truncated: .+", cut)
+    assert re.fullmatch(r"field 'image': some/bad.png: not a picture that can be read \(.*\)", bad)
+    assert last == "anyformer: 2 of 4 could not be used"
+    rows = read_csv(Path("out.csv"))
+    assert [(row["image"], row["error"]) for row in rows] == [
+        ("some/0/10.png", ""),
+        ("some/0/cut.png", cut),
+        ("some/3/3.png", ""),
+        ("some/bad.png", bad),
+    ]
+    assert [bool(row["label"]) for row in rows] == [True, False, True, False]
+    assert main(["run", "runs/small", "image=some/*.png"]) == 2
+    assert capsys.readouterr().out.splitlines()[0] == "image,error"
+
+
+def test_run_shows_a_bar_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    termios, fcntl = pytest.importorskip("termios"), pytest.importorskip("fcntl")
+    pictures(Path("some"), 3, 10)
+    screen, line = os.openpty()
+    fcntl.ioctl(line, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
+    with open(line, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert main(["run", "runs/small", "image=some"]) == 0
+        terminal.flush()
+        assert "| 2/2 [" in os.read(screen, 10_000).decode()
+    os.close(screen)
+
+
+def test_run_ends_quietly_when_nobody_reads_on(at_home: Path) -> None:
+    pictures(Path("some"), *range(300))
+    argv = [sys.executable, "-m", "anyformer", "run", "runs/small", "image=some"]
+    done = subprocess.run(f"{shlex.join(argv)} | head -n 1", shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("image,label,probability")
+    assert done.stderr == ""
 
 
 # What is refused
@@ -340,6 +458,13 @@ def test_a_wrong_config_is_told_so_in_one_line(
         ("run runs/small img=seven.png", r"has no field 'img'; (did you mean 'image'|there are image)"),
         ("run runs/small image=absent.png", "absent.png: no such file"),
         ("run runs/small image=small.yaml", "small.yaml"),
+        ("run runs/small image=seven.png image=seven.png", "the field 'image' is given twice; for many files give"),
+        ("run runs/small image=no*.png", r"field 'image': no file matches no\*.png$"),
+        ("run runs/small image=empty", "field 'image': empty is empty$"),
+        ("run runs/small image=runs/small/model", "none of the 3 files in runs/small/model ends in .png, .jpg"),
+        ("run runs/small image=seven.png --output x.txt", "--output must end in .csv, .jsonl, .json, got x.txt"),
+        ("run runs/small image=seven.png --output no/x.csv", "--output no/x.csv: there is no folder no$"),
+        ("run runs/small image=seven.png --output x.csv --json", "--json prints, and --output writes a file"),
         ("run runs/absent image=seven.png", "there is no run folder runs/absent"),
     ],
 )
@@ -370,6 +495,8 @@ def test_a_package_is_opened_for_the_users_own_classes(at_home: Path, monkeypatc
 def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path) -> None:
     limits = [f"--trainer.limit_{part}_batches=1" for part in ("val", "test")]
     options = ["--trainer.max_steps=2", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", *limits]
+    if config.stem == "image_folder":
+        options.append(f"--data.train={pictures(tmp_path / 'pictures', *range(100))}")
     assert main(["fit", "--config", str(config), "--run_dir", str(tmp_path / "run"), *options]) == 0
     assert any(name.startswith("test/") for name in read_figures(tmp_path / "run"))
 

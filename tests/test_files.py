@@ -8,7 +8,7 @@ import pytest
 
 from anyformer.data import Table
 from anyformer.errors import InputError
-from anyformer.files import find_file, read_file
+from anyformer.files import find_file, is_folder, list_files, read_file
 
 
 def test_a_file_is_found_from_here_and_else_in_the_data_folder(tmp_path, monkeypatch):
@@ -68,3 +68,41 @@ def test_what_is_no_zip_or_a_damaged_one_says_so(tmp_path):
         read_file(tmp_path / "a.zip" / "a")
     with pytest.raises(InputError, match="Is a directory"):
         read_file(tmp_path)
+
+
+def test_the_files_of_a_folder_and_of_the_same_in_a_zip_are_the_same(tmp_path):
+    names = ["b/2", "b/10", "a", "B", "b/c/1", ".x", "b/.y/1", "__MACOSX/b/2", "\u00e9"]
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.mkdir("empty")
+        for name in names:
+            (tmp_path / "t" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "t" / name).touch()
+            archive.writestr(name, b"")
+            archive.writestr(f"in/{name}", b"")
+    found = ["B", "a", "b/10", "b/2", "b/c/1", "\u00e9"]
+    assert list_files(tmp_path / "t") == list_files(tmp_path / "t.zip" / "in") == found
+    assert list_files(tmp_path / "t.zip") == sorted([*found, *(f"in/{name}" for name in found)])
+    assert list_files(tmp_path / "t" / "b") == list_files(tmp_path / "t.zip" / "b") == ["10", "2", "c/1"]
+    assert all(map(is_folder, [tmp_path / "t", tmp_path / "t.zip", tmp_path / "t.zip" / "b", tmp_path / "t" / "b"]))
+    assert not any(
+        map(is_folder, [tmp_path / "t" / "a", tmp_path / "t.zip" / "a", tmp_path / "t.zip" / "none", "none"])
+    )
+
+
+def test_a_zip_cannot_name_files_outside_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        for name in ("/etc/passwd", "../outside", "a/../../outside", "a//b", "inside"):
+            archive.writestr(name, b"")
+    assert list_files(tmp_path / "t.zip") == ["inside"]
+
+
+def test_what_holds_no_files_says_so(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("a/b", b"")
+    with pytest.raises(InputError, match=r"t.zip: holds no folder 'c'$"):
+        list_files(tmp_path / "t.zip" / "c")
+    with pytest.raises(InputError, match=r"none: no such folder$"):
+        list_files(tmp_path / "none")
+    (tmp_path / "text").write_text("text")
+    with pytest.raises(InputError, match=r"text: neither a folder nor a zip that can be read: File is not a zip file$"):
+        list_files(tmp_path / "text")

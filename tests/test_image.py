@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anyformer.errors import InputError
+from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.image import ConvStem, ImagePatches
 from anyformer.tokenizers.pictures import open_image
 from anyformer.tokens import collate
@@ -75,9 +76,38 @@ def test_other_sizes_are_resized_and_counted_without_opening(tmp_path):
     assert tokenizer.sizes == {"row": 4, "column": 4} and ImagePatches(None).sizes == {}
     flat = tokenizer.decode(tokenizer.encode(np.full((31, 17, 3), 77, dtype=np.uint8)))
     assert (flat == 77).all()
-    expected = np.asarray(Image.fromarray(smooth(32, 32)).resize((8, 8), Image.Resampling.BILINEAR)).astype(float)
-    resized = tokenizer.decode(tokenizer.encode(smooth(32, 32))).permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+def test_the_middle_is_taken_or_all_of_it(resize):
+    tokenizer, picture = ImagePatches((8, 8), patch=2, resize=resize), smooth(32, 64)
+    wanted = picture[:, 16:48] if resize == "crop" else picture
+    expected = np.asarray(Image.fromarray(wanted).resize((8, 8), Image.Resampling.BILINEAR)).astype(float)
+    resized = tokenizer.decode(tokenizer.encode(picture)).permute(1, 2, 0).numpy()
     assert np.abs(resized - expected).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (3, 400)])
+def test_a_strip_is_refused_before_it_is_made_square(shape):
+    with pytest.raises(InputError, match=rf"of {shape[0]} x {shape[1]} pixels is more than 100 times as long"):
+        ImagePatches((32, 32)).encode(np.zeros(shape, np.uint8))
+    with pytest.raises(InputError, match=rf"{shape[0]} x {shape[1]} pixels is smaller than one patch of 4"):
+        ImagePatches(None).encode(np.zeros(shape, np.uint8))
+
+
+@given(st.integers(4, 90), st.integers(4, 90), st.integers(1, 40))
+def test_a_picture_of_its_own_shape_keeps_its_budget_and_its_shape(rows, columns, budget):
+    tokenizer = ImagePatches(None, patch=4, channels=1, max_tokens=budget)
+    picture = np.zeros((rows, columns), np.uint8)
+    tokens = tokenizer.encode(picture)
+    assert 1 <= len(tokens) == tokenizer.count(picture) <= budget
+    if (rows // 4) * (columns // 4) <= budget:
+        assert tokens.extent == (rows // 4, columns // 4)
+    else:
+        # As near to its shape as whole patches come.
+        height, width = tokens.extent
+        ideal = (budget * rows / columns) ** 0.5, (budget * columns / rows) ** 0.5
+        assert height in (max(int(ideal[0]), 1), budget) and width in (max(int(ideal[1]), 1), budget)
 
 
 def test_a_picture_smaller_than_a_patch_is_refused():
@@ -94,7 +124,7 @@ def test_a_picture_smaller_than_a_patch_is_refused():
         ({"channels": 4}, r"channels must be 1 \(grey\) or 3 \(colour\), got 4"),
         ({"mean": (0.5, 0.5)}, "mean must be one number or 3, got 2"),
         ({"std": (0.0,)}, r"std must be above 0, got \(0.0,\)"),
-        ({"shift": -1.0}, r"shift and rotation must be at least 0, got -1.0 and 0.0"),
+        ({"max_tokens": 9}, r"max_tokens must be at least 1 and needs size: null, got 9 with size \(32, 32\)"),
         ({"size": (9, 9), "patch": 3, "stem": ConvStem()}, "patch must be a power of 2 where there is a stem, got 3"),
     ],
 )
@@ -113,55 +143,15 @@ def test_stems_that_cannot_be_say_why():
 def test_a_yaml_names_it_with_lists():
     parser = jsonargparse.ArgumentParser()
     parser.add_class_arguments(ImagePatches, "image")
-    plain = {"size": [8, 8], "patch": 2, "channels": 1, "mean": [0.3], "stem": {"d_hidden": 7}, "shift": 1}
-    expected = ImagePatches((8, 8), 2, 1, mean=(0.3,), stem=ConvStem(7), shift=1.0)
+    plain = {"size": [8, 8], "patch": 2, "channels": 1, "mean": [0.3], "stem": {"d_hidden": 7}}
+    plain["augment"] = {"shift": 1, "scale": [0.2, 1.0]}
+    augment = Augmentation(shift=1.0, scale=(0.2, 1.0))
+    expected = ImagePatches((8, 8), 2, 1, mean=(0.3,), stem=ConvStem(7), augment=augment)
     assert parser.instantiate(parser.parse_object({"image": plain})).image == expected
     assert hash(ImagePatches([8, 8], 2, mean=[0.3])) == hash(ImagePatches((8, 8), 2, mean=(0.3,)))
 
 
 # Augmentation
-
-
-def test_augmentation_is_drawn_from_the_generator_it_is_given():
-    tokenizer = ImagePatches((8, 12), patch=4, shift=2, rotation=20)
-    picture = noise(8, 12, 3)
-
-    def content(seed):
-        return tokenizer.encode(picture, None if seed is None else np.random.default_rng(seed)).content
-
-    assert torch.equal(content(1), content(1)) and not torch.equal(content(1), content(2))
-    assert torch.equal(content(None), ImagePatches((8, 12), patch=4).encode(picture).content)
-    still = ImagePatches((8, 12), patch=4).encode(picture, np.random.default_rng(0))
-    assert torch.equal(still.content, content(None))
-
-
-class Fixed:
-    """A generator that draws what it is told to."""
-
-    def __init__(self, *values: float) -> None:
-        self.values = values
-
-    def uniform(self, low: float, high: float, size: int) -> np.ndarray:
-        return np.array(self.values)
-
-
-def test_a_shift_moves_down_and_right_and_black_comes_in():
-    picture = noise(8, 12, 1)
-    tokenizer = ImagePatches((8, 12), patch=4, channels=1, shift=3)
-    moved = tokenizer.decode(tokenizer.encode(picture, Fixed(2 / 3, 1, 0)))[0].numpy()
-    assert np.array_equal(moved[2:, 3:], picture[:-2, :-3, 0])
-    assert not moved[:2].any() and not moved[:, :3].any()
-
-
-def test_a_quarter_turn_is_a_quarter_turn():
-    tokenizer = ImagePatches((8, 8), patch=4, channels=1, rotation=90)
-    picture = noise(8, 8, 1)
-    turned = tokenizer.decode(tokenizer.encode(picture, Fixed(0, 0, 1)))[0].numpy()
-    assert np.array_equal(turned, np.rot90(picture[:, :, 0]))
-    wide = ImagePatches((8, 12), patch=4, channels=1, rotation=90)
-    picture = noise(8, 12, 1)
-    turned = wide.decode(wide.encode(picture, Fixed(0, 0, 1)))[0].numpy()
-    assert np.array_equal(turned[:, 2:-2], np.rot90(picture[:, 2:-2, 0]))
 
 
 # Lifts

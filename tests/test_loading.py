@@ -19,7 +19,7 @@ from witnesses import Numbers
 from anyformer.data import Table
 from anyformer.errors import InputError
 from anyformer.files import read_file
-from anyformer.loading import Draw, Loader, Samples, plan_batches
+from anyformer.loading import Chopper, Draw, Loader, Samples, plan_batches
 
 
 @dataclass
@@ -50,6 +50,8 @@ class Pairs:
 
     def collate(self, items: list, rows: list[int] | None = None) -> Sums:
         return Sums(items, rows)
+
+    partner, mix = Chopper.partner, Chopper.mix
 
 
 def loader(

@@ -3,9 +3,19 @@ import math
 import pytest
 import torch
 from torch import nn
+from witnesses import Vectors
 
 from anyformer.errors import InputError
-from anyformer.tasks.optimization import Muon, OptimizerConfig, decaying, make_optimizer, orthogonalize
+from anyformer.model import Anyformer
+from anyformer.tasks.optimization import (
+    Muon,
+    OptimizerConfig,
+    decaying,
+    layer_factors,
+    make_optimizer,
+    orthogonalize,
+)
+from anyformer.transformer import TransformerConfig
 
 
 def net():
@@ -121,6 +131,57 @@ def test_a_schedule_reaches_both_halves_of_muon():
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), before, strict=True))
 
 
+RATES = {
+    "model.embeddings.": 0.0625,
+    "model.transformer.first_norm.": 0.0625,
+    "model.transformer.blocks.0.": 0.125,
+    "model.transformer.blocks.1.": 0.25,
+    "model.transformer.blocks.2.": 0.5,
+    "model.transformer.final_norm.": 1.0,
+    "head.": 1.0,
+}
+"""Factors on the learning rate for a decay of 1/2 over three blocks."""
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "lion"])
+def test_the_learning_rate_falls_from_the_head_to_the_embeddings(name):
+    field = Vectors(3, ("row",), (4,))
+    sizes = TransformerConfig(d_model=4, n_heads=2, depth=3, first_norm=True)
+    module = nn.ModuleDict({"model": Anyformer({"x": field}, sizes), "head": nn.Linear(4, 2)})
+    config = OptimizerConfig(name=name, lr=0.8, adamw_lr=0.08, weight_decay=0.1, layer_decay=0.5)
+    trunk = module["model"].transformer
+    optimizer = make_optimizer(module, [trunk], config, layer_factors(module["model"], 0.5))
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(groups) == len(list(module.parameters()))
+    muons = decaying(trunk) if name == "muon" else set(module.parameters())
+    for path, parameter in module.named_parameters():
+        (factor,) = (factor for part, factor in RATES.items() if path.startswith(part))
+        group = groups[id(parameter)]
+        assert group["lr"] == pytest.approx((0.8 if parameter in muons else 0.08) * factor), path
+        assert group["weight_decay"] == (0.1 if parameter in decaying(module) else 0.0), path
+    # A step moves every parameter; of AdamW's first, whose size is the rate alone, by its own rate.
+    before = {path: p.detach().clone() for path, p in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for path, parameter in module.named_parameters():
+        if parameter not in muons and path.endswith("bias"):
+            torch.testing.assert_close(
+                before[path] - parameter, torch.full_like(parameter, groups[id(parameter)]["lr"])
+            )
+        assert not torch.equal(before[path], parameter), path
+
+
+def test_two_stacks_count_their_own_blocks():
+    field, sizes = Vectors(3, ("row",), (4,)), TransformerConfig(d_model=4, n_heads=2, depth=2, cross_attention=True)
+    model = Anyformer({"x": field}, sizes, encoder=TransformerConfig(d_model=4, n_heads=2, depth=1))
+    factors = layer_factors(model, 0.5)
+    assert {factors[p] for p in model.embeddings.parameters()} == {0.125}
+    assert {factors[p] for p in model.encoder.blocks[0].parameters()} == {0.5}
+    assert {factors[p] for p in model.transformer.blocks[0].parameters()} == {0.25}
+    assert {factors[p] for p in model.transformer.final_norm.parameters()} == {1.0}
+
+
 def test_a_frozen_parameter_is_not_given_to_the_optimizer():
     module = net()
     module["head"].requires_grad_(False)
@@ -148,6 +209,8 @@ def test_what_cannot_be_used_is_said(options, message):
         ({"warmup": -1}, "warmup must not be negative"),
         ({"weight_decay": -0.1}, "weight_decay must not be negative"),
         ({"hold": 1.0}, "hold must be at least 0 and below 1"),
+        ({"layer_decay": 0.0}, "layer_decay must be above 0 and at most 1, got 0.0"),
+        ({"layer_decay": 1.5}, "layer_decay must be above 0 and at most 1, got 1.5"),
         ({"ema": 1.0}, "ema must lie between 0 and 1"),
     ],
 )

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from witnesses import Numbers
 
-from anyformer.data import Table
+from anyformer.data import Folders, Table
 from anyformer.errors import InputError
-from anyformer.loading import Loader
+from anyformer.loading import Chopper, Loader
 from anyformer.tasks.records import Records
 from anyformer.tokens import Tokenizer, TokenSet
 
@@ -38,6 +38,8 @@ class Noisy:
     training: bool
     bad: tuple[int, ...] = ()
     tokenizers: dict = field(default_factory=dict)
+
+    partner, mix = Chopper.partner, Chopper.mix
 
     def __call__(self, record: dict[str, Any], random: np.random.Generator | None) -> float:
         if int(record["x"]) in self.bad:
@@ -228,6 +230,24 @@ def test_a_path_is_a_table_that_is_read_like_train(tmp_path):
     assert plain.sources["train"][2] == {"number": "3", "word": "c"} and len(plain.sources["validation"]) == 1
 
 
+def test_a_path_may_be_of_class_folders(tmp_path):
+    for part, kind in (("train", "JPG"), ("other", "jpg")):
+        for name in ("cat/1", "cat/2", "dog/3"):
+            (tmp_path / part / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / part / f"{name}.{kind}").touch()
+    train, other = str(tmp_path / "train"), str(tmp_path / "other")
+    data = Records(train, other, 0.5)
+    data.setup("fit")
+    assert data.sources["validation"] == Folders(other) and len(data.sources["train"]) == 1
+    like = Records(Folders(train, {"x": "file"}, (".jpg",)), other, test=other)
+    like.setup("fit")
+    assert like.sources["test"] == like.sources["validation"] == Folders(other, {"x": "file"}, (".jpg",))
+    (tmp_path / "t.csv").write_text("image,label\na.jpg,cat")
+    mixed = Records(train, str(tmp_path / "t.csv"))
+    mixed.setup("fit")
+    assert mixed.sources["validation"] == Table(str(tmp_path / "t.csv"))
+
+
 def test_testing_needs_no_training_file(tmp_path):
     (tmp_path / "other.csv").write_text("x\n1\n")
     data = Records("nowhere.csv", test=str(tmp_path / "other.csv"))
@@ -329,7 +349,7 @@ def test_workers_end_with_the_run():
 
 
 class Paths(Tokenizer):
-    reads_files: ClassVar[bool] = True
+    endings: ClassVar[tuple[str, ...]] = (".png",)
 
     def encode(self, record, random=None):
         return TokenSet(torch.zeros(1))

@@ -21,6 +21,7 @@ from anyformer.errors import InputError
 from anyformer.metrics import read_rows
 from anyformer.runs import Saving, evaluate, fit, load, save
 from anyformer.tasks.classify import Classify
+from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 
@@ -41,6 +42,7 @@ def test_a_run_folder_holds_what_is_promised(trained: tuple) -> None:
     run, figures, _ = trained
     assert sorted(os.listdir(run)) == [
         "checkpoints", "confusion.png", "curves.png", "metrics.csv", "metrics.json", "model",
+        "samples.png",
     ]  # fmt: skip
     assert sorted(os.listdir(run / "model")) == ["config.json", "manifest.jsonl", "weights.safetensors"]
     assert len(os.listdir(run / "checkpoints")) == 3
@@ -137,8 +139,11 @@ def test_other_classes_or_tokenizers_are_not_resumed(copy: Path) -> None:
     other.classes = ["1", "0", *map(str, range(2, 10))]
     with pytest.raises(InputError, match=r"is of another task: classes.0 was '0' and is now '1'; resume with the"):
         small_fit(copy, resume=True, task=other, max_epochs=EPOCHS + 1)
-    other = Classify({"image": ImagePatches(size=(8, 8), patch=4, channels=1, shift=2.0)}, small_task().transformer)
-    with pytest.raises(InputError, match=r"another task: tokenizers.image.init_args.shift was 1.0 and is now 2.0"):
+    other = Classify(
+        {"image": ImagePatches(size=(8, 8), patch=4, channels=1, augment=Augmentation(shift=2.0))},
+        small_task().transformer,
+    )
+    with pytest.raises(InputError, match=r"another task: .*init_args.augment.shift was 1.0 and is now 2.0"):
         small_fit(copy, resume=True, task=other, max_epochs=EPOCHS + 1)
     assert files == {name: (copy / name).read_bytes() for name in files}
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,8 +21,13 @@ from torch import Tensor, nn
 
 from anyformer.embeddings import Projection
 from anyformer.errors import InputError
+from anyformer.files import PICTURES
+from anyformer.tokenizers.augmentation import Augmentation, Mixing
 from anyformer.tokenizers.pictures import image_size, open_image
 from anyformer.tokens import Tokenizer, TokenSet
+
+MAX_RATIO = 100
+"""A picture whose sides differ by more is refused where it would be brought to a fixed size."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class ImagePatches(Tokenizer):
     """
 
     size: tuple[int, int] | None = (32, 32)
-    """Rows and columns that every picture is resized to, multiples of patch. null: pictures keep their own size, and
+    """Rows and columns that every picture is brought to, multiples of patch. null: pictures keep their own size, and
     what is more than a multiple of patch is cut off, half of it from each side."""
     patch: int = 4
     """Side of the square that a token stands for. With a stem a power of 2: each convolution halves the picture."""
@@ -66,13 +71,15 @@ class ImagePatches(Tokenizer):
     """What they are then divided by."""
     stem: ConvStem | None = None
     """Convolutions in place of the linear lift."""
-    shift: float = 0.0
-    """Augmentation: pictures are moved by up to so many pixels, each way; black comes in."""
-    rotation: float = 0.0
-    """Augmentation: and turned about their middle by up to so many degrees, each way."""
+    resize: Literal["crop", "stretch"] = "crop"
+    """How it is brought to `size`: by the largest part in its middle that has that shape, or all of it, distorted."""
+    max_tokens: int | None = None
+    """Of pictures of their own size: what has more patches is made smaller, at its own shape, until it has not."""
+    augment: Augmentation | None = None
+    """What is drawn for pictures of a fixed size in training."""
 
     axes: ClassVar[tuple[str, ...]] = ("row", "column")
-    reads_files: ClassVar[bool] = True
+    endings: ClassVar[tuple[str, ...]] = PICTURES
 
     def __post_init__(self) -> None:
         for name in ("size", "mean", "std"):
@@ -91,8 +98,15 @@ class ImagePatches(Tokenizer):
                 raise InputError(f"{name} must be one number or {self.channels}, got {len(getattr(self, name))}")
         if min(self.std) <= 0:
             raise InputError(f"std must be above 0, got {self.std}")
-        if self.shift < 0 or self.rotation < 0:
-            raise InputError(f"shift and rotation must be at least 0, got {self.shift} and {self.rotation}")
+        if self.size is None and self.augment is not None:
+            raise InputError(
+                "augment changes pictures on a fixed grid, and with size: null each keeps its own; "
+                "give a size, or leave augment out"
+            )
+        if self.max_tokens is not None and (self.size is not None or self.max_tokens < 1):
+            raise InputError(
+                f"max_tokens must be at least 1 and needs size: null, got {self.max_tokens} with size {self.size}"
+            )
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -101,14 +115,18 @@ class ImagePatches(Tokenizer):
     def encode(self, record: Any, random: np.random.Generator | None = None) -> TokenSet:
         """record: a picture, whatever `open_image` takes."""
         image = open_image(record, self.channels)
-        if self.size is None:
-            image = self._cut(image)
-        elif image.shape[1:] != self.size:
-            image = F.interpolate(image[None], self.size, mode="bilinear", antialias=True)[0]
+        augment = self.augment if random is not None else None
+        image = self._cut(image) if self.size is None else self._fit(image, augment, random)
+        if augment is not None:
+            image = augment.move(image, random)
         scale, offset = _normalisation(self.mean, self.std)
-        if random is not None and (self.shift or self.rotation):
-            image = self._move(image, random)
         pixels = torch.addcmul(offset, image, scale)
+        if augment is not None:
+            pixels = augment.blot(pixels, random)
+        return self._chop(pixels)
+
+    def _chop(self, pixels: Tensor) -> TokenSet:
+        """The tokens of a normalised picture, (channels, rows, columns)."""
         rows, columns = pixels.shape[1] // self.patch, pixels.shape[2] // self.patch
         position, order = _grid(rows, columns)
         if self.stem is not None:
@@ -119,51 +137,87 @@ class ImagePatches(Tokenizer):
 
     def decode(self, tokens: TokenSet) -> Tensor:
         """The picture, (channels, rows, columns) uint8: as it was after resizing or cutting."""
-        if self.stem is None:
-            rows = tokens.extent[0]
-            pattern = "(row column) (c p q) -> c (row p) (column q)"
-            pixels = rearrange(tokens.content, pattern, row=rows, p=self.patch, q=self.patch)
-        else:
-            pixels = rearrange(tokens.content, "(row column) c -> c row column", row=tokens.extent[0])
+        pixels = self._join(tokens)
         scale, offset = _normalisation(self.mean, self.std)
         return ((pixels - offset) / scale).round().clamp(0, 255).to(torch.uint8)
+
+    def _join(self, tokens: TokenSet) -> Tensor:
+        """The inverse of `_chop`."""
+        if self.stem is not None:
+            return rearrange(tokens.content, "(row column) c -> c row column", row=tokens.extent[0])
+        pattern = "(row column) (c p q) -> c (row p) (column q)"
+        return rearrange(tokens.content, pattern, row=tokens.extent[0], p=self.patch, q=self.patch)
+
+    @property
+    def unmixable(self) -> str | None:
+        return "pictures of their own shape share no grid; give a size" if self.size is None else None
+
+    def mix(
+        self, tokens: TokenSet, other: TokenSet, mixing: Mixing, random: np.random.Generator
+    ) -> tuple[TokenSet, float]:
+        pixels, share = mixing.blend(self._join(tokens), self._join(other), random)
+        return self._chop(pixels), share
 
     def empty(self) -> TokenSet:
         d_content = self.channels * (self.patch**2 if self.stem is None else 1)
         return TokenSet(torch.zeros(0, d_content), torch.zeros(0, 2, dtype=torch.int64), extent=(0, 0))
 
     def count(self, record: Any) -> int:
-        rows, columns = self.size or image_size(record)
-        return (rows // self.patch) * (columns // self.patch)
+        if self.size is not None:
+            return (self.size[0] // self.patch) * (self.size[1] // self.patch)
+        rows, columns = image_size(record)
+        return math.prod(side // self.patch for side in self._within(rows, columns))
 
     def lift(self, d_model: int) -> nn.Module:
         if self.stem is None:
             return Projection(self.channels * self.patch**2, d_model)
         return ConvLift(self.stem, self.channels, d_model, n_halvings=int(math.log2(self.patch)))
 
+    def _fit(self, image: Tensor, augment: Augmentation | None, random: np.random.Generator | None) -> Tensor:
+        """The picture on the grid."""
+        rows, columns = image.shape[1:]
+        if max(rows, columns) > MAX_RATIO * min(rows, columns):
+            raise InputError(
+                f"a picture of {rows} x {columns} pixels is more than {MAX_RATIO} times as long as wide; "
+                "cut it, or leave it out"
+            )
+        window = None if augment is None else augment.window(rows, columns, random)
+        if window is None and self.resize == "crop":
+            ratio = min(rows / self.size[0], columns / self.size[1])
+            height, width = (max(round(ratio * side), 1) for side in self.size)
+            window = (rows - height) // 2, (columns - width) // 2, height, width
+        if window is not None:
+            top, left, height, width = window
+            image = image[:, top : top + height, left : left + width]
+        if image.shape[1:] == self.size:
+            return image
+        return F.interpolate(image[None], self.size, mode="bilinear", antialias=True)[0]
+
     def _cut(self, image: Tensor) -> Tensor:
+        """The picture at its own shape: within the budget, without what is more than a multiple of patch."""
         rows, columns = image.shape[1:]
         if min(rows, columns) < self.patch:
             raise InputError(
                 f"a picture of {rows} x {columns} pixels is smaller than one patch of {self.patch}; "
                 "give a size to resize to, or a smaller patch"
             )
+        height, width = self._within(rows, columns)
+        if (height, width) != (rows, columns):
+            return F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
         top, left = rows % self.patch // 2, columns % self.patch // 2
         return image[:, top : top + rows - rows % self.patch, left : left + columns - columns % self.patch]
 
-    def _move(self, image: Tensor, random: np.random.Generator) -> Tensor:
-        """Shift and turn by what is drawn, in one bilinear sampling. (c, rows, columns) to the same, float."""
-        _, rows, columns = image.shape
-        down, right, turn = random.uniform(-1, 1, 3).tolist()
-        down, right, turn = down * self.shift, right * self.shift, math.radians(turn * self.rotation)
-        cos, sin = math.cos(turn), math.sin(turn)
-        # Coordinates run from -1 to 1 along each side, so turning a picture that is no square needs its ratio.
-        x = [cos, -sin * rows / columns, -2 * right / columns]
-        y = [sin * columns / rows, cos, -2 * down / rows]
-        # By numpy, which takes half as long as torch for a matrix as small as this.
-        grid = _places(rows, columns) @ np.array([x, y], dtype=np.float32).T
-        grid = torch.from_numpy(grid).view(1, rows, columns, 2)
-        return F.grid_sample(image[None].float(), grid, mode="bilinear", align_corners=False)[0]
+    def _within(self, rows: int, columns: int) -> tuple[int, int]:
+        """The sides of a picture as they are, or as multiples of patch that keep the budget of tokens."""
+        budget = self.max_tokens
+        if budget is None or (rows // self.patch) * (columns // self.patch) <= budget:
+            return rows, columns
+        sides = (math.sqrt(budget * rows / columns), math.sqrt(budget * columns / rows))
+        height, width = (min(max(int(side), 1), budget) * self.patch for side in sides)
+        return height, width
+
+    def show(self, tokens: TokenSet) -> np.ndarray:
+        return self.decode(tokens).permute(1, 2, 0).expand(-1, -1, 3).numpy()
 
 
 @lru_cache(maxsize=16)
@@ -178,13 +232,6 @@ def _grid(rows: int, columns: int) -> tuple[Tensor, Tensor]:
     """Position and order of the patches of a picture, shared by all pictures of that size."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     return torch.stack([row, column], -1).flatten(0, 1), torch.zeros(rows * columns, dtype=torch.int64)
-
-
-@lru_cache(maxsize=16)
-def _places(rows: int, columns: int) -> np.ndarray:
-    """(rows * columns, 3): x, y and 1 of the middle of each pixel, as `grid_sample` counts them."""
-    grid = F.affine_grid(torch.eye(2, 3)[None], [1, 1, rows, columns], align_corners=False)[0]
-    return torch.cat([grid, torch.ones(rows, columns, 1)], -1).flatten(0, 1).numpy()
 
 
 class ConvLift(nn.Module):

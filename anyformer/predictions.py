@@ -1,0 +1,129 @@
+"""Using a model on many files: the records that a command line means, what the model says of each, and tables of that.
+
+Knows files and tables; the model is a task's `predict`.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TextIO
+
+from anyformer.errors import InputError
+from anyformer.files import is_folder, list_files
+from anyformer.tokens import Tokenizer
+
+Record = dict[str, Any]
+
+KINDS = {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}
+"""What the name of an output file may end in, and what is then written into it."""
+
+
+def find_records(given: Mapping[str, str], tokenizers: Mapping[str, Tokenizer]) -> tuple[list[Record], str | None]:
+    """The records that fields with values mean; and, where they are many, the field that differs.
+
+    The value of a field that reads files may be a file; a folder or a zip: all files in it that end as the tokenizer
+    says; or a pattern (`*`, `**`, `?`, `[...]`): all files that match and are not hidden. Both come sorted. One field
+    may be many, and the others are the same in every record.
+    Raises InputError for a folder or a pattern without files, and for several fields that are many.
+    """
+    many = {
+        name: files
+        for name, value in given.items()
+        if tokenizers[name].reads_files and (files := _files(name, value, tokenizers[name].endings)) is not None
+    }
+    if len(many) > 1:
+        raise InputError(f"only one field may be a folder or a pattern, got {' and '.join(many)}")
+    for name, files in many.items():
+        return [{**given, name: file} for file in files], name
+    return [dict(given)], None
+
+
+def _files(name: str, value: str, endings: Sequence[str]) -> list[str] | None:
+    """The files of a folder or a pattern; None for anything else."""
+    if is_folder(value):
+        every = list_files(value)
+        files = [os.path.join(value, file) for file in every if file.lower().endswith(tuple(endings))]
+        what = (
+            f"none of the {len(every)} files in {value} ends in {', '.join(endings)}" if every else f"{value} is empty"
+        )
+    elif not os.path.lexists(value) and glob.has_magic(value):
+        files = sorted(file for file in glob.glob(value, recursive=True) if os.path.isfile(file))
+        what = f"no file matches {value}"
+    else:
+        return None
+    if not files:
+        raise InputError(f"field {name!r}: {what}")
+    return files
+
+
+class Outcome(NamedTuple):
+    """What came of one record."""
+
+    record: Record
+    result: Mapping[str, Any] | None
+    """Of `Task.predict`; None where it failed."""
+    error: str = ""
+
+
+def predict_each(
+    predict: Callable[[Sequence[Record]], Sequence[Mapping[str, Any]]], records: Sequence[Record], batch_size: int = 64
+) -> Iterator[Outcome]:
+    """What `predict` says of the records, batch by batch; a record that cannot be used holds up no other."""
+    for start in range(0, len(records), batch_size):
+        batch = records[start : start + batch_size]
+        try:
+            yield from map(Outcome, batch, predict(batch))
+        except InputError:
+            for record in batch:
+                try:
+                    yield Outcome(record, predict([record])[0])
+                except InputError as error:
+                    yield Outcome(record, None, str(error))
+
+
+def write_outcomes(
+    outcomes: Iterator[Outcome], file: TextIO, kind: str, row: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
+    """Write outcomes as they come.
+
+    kind: csv: a line for each, the record's fields, what `row` makes of the result, and the error; jsonl: an object a
+        line, of the fields and the result or the error; json: a list of those.
+    """
+    if kind == "csv":
+        _write_csv(outcomes, file, row)
+        return
+    between = "[\n" if kind == "json" else ""
+    for outcome in outcomes:
+        last = {"error": outcome.error} if outcome.result is None else outcome.result
+        file.write(between + json.dumps({**outcome.record, **last}))
+        between = ",\n" if kind == "json" else "\n"
+    file.write("\n]\n" if kind == "json" else "\n")
+
+
+def _write_csv(
+    outcomes: Iterator[Outcome], file: TextIO, row: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
+    writer: csv.DictWriter | None = None
+    waiting: list[Outcome] = []
+    for outcome in outcomes:
+        waiting.append(outcome)
+        if outcome.result is None and writer is None:
+            continue  # Only a result tells the columns.
+        if writer is None:
+            writer = _begin(file, [*outcome.record, *row(outcome.result)])
+        for held in waiting:
+            writer.writerow({**held.record, **(row(held.result) if held.result else {}), "error": held.error})
+        waiting = []
+    if waiting:
+        writer = _begin(file, list(waiting[0].record))
+        writer.writerows({**held.record, "error": held.error} for held in waiting)
+
+
+def _begin(file: TextIO, columns: Sequence[str]) -> csv.DictWriter:
+    writer = csv.DictWriter(file, [*columns, "error"], lineterminator="\n")
+    writer.writeheader()
+    return writer

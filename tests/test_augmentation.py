@@ -1,0 +1,211 @@
+"""Augmentation: what it does, what it draws from, and what it leaves alone."""
+
+from __future__ import annotations
+
+import random as python_random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from drawn import noise, smooth
+
+from anyformer.errors import InputError
+from anyformer.tokenizers.augmentation import Augmentation, Mixing
+from anyformer.tokenizers.image import ConvStem, ImagePatches
+
+EVERYTHING = {
+    "scale": Augmentation(scale=(0.2, 0.8)),
+    "crop": Augmentation(crop=3),
+    "shift and rotation": Augmentation(shift=2, rotation=20),
+    "flip": Augmentation(flip=True),
+    "vertical flip": Augmentation(vertical_flip=True),
+    "jitter": Augmentation(jitter=0.5),
+    "trivial": Augmentation(policy="trivial"),
+    "timm": Augmentation(policy="rand-m9-n2-mstd0.5-inc1"),
+    "erase": Augmentation(erase=0.5),
+}
+
+
+def patches(augment: Augmentation | None, rows: int = 8, columns: int = 12, channels: int = 3) -> ImagePatches:
+    return ImagePatches((rows, columns), patch=4, channels=channels, augment=augment)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("augment", EVERYTHING.values(), ids=EVERYTHING)
+def test_what_is_drawn_is_a_function_of_the_generator_alone(augment, channels):
+    picture, tokenizer = smooth(8, 12), patches(augment, channels=channels)
+
+    def content(seed: int | None) -> torch.Tensor:
+        return tokenizer.encode(picture, None if seed is None else np.random.default_rng(seed)).content
+
+    def states() -> list[Any]:
+        name, keys, *rest = np.random.get_state()
+        return [torch.random.get_rng_state().tolist(), python_random.getstate(), name, keys.tolist(), rest]
+
+    before = states()
+    drawn = [content(seed) for seed in range(20)]
+    assert states() == before
+    torch.manual_seed(17)
+    python_random.seed(17)
+    assert all(torch.equal(content(seed), each) for seed, each in enumerate(drawn))
+    assert sum(not torch.equal(each, drawn[0]) for each in drawn) >= 5
+    still = patches(None, channels=channels).encode(picture).content
+    assert torch.equal(content(None), still)
+    assert all(each.shape == still.shape and each.dtype == still.dtype for each in drawn)
+
+
+def test_without_augmentation_nothing_is_drawn():
+    picture = noise(8, 12, 3)
+    tokens = patches(Augmentation()).encode(picture, np.random.default_rng(0))
+    assert torch.equal(tokens.content, patches(None).encode(picture).content)
+
+
+class Fixed:
+    """A generator that draws what it is told to."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = list(values)
+
+    def random(self) -> float:
+        return self.values.pop(0)
+
+    def uniform(self, low: float, high: float, size: int | None = None) -> Any:
+        return self.values.pop(0) if size is None else np.array([self.values.pop(0) for _ in range(size)])
+
+    def integers(self, high: int, size: int | None = None) -> Any:
+        return self.values.pop(0) if size is None else np.array([self.values.pop(0) for _ in range(size)])
+
+    def beta(self, a: float, b: float) -> float:
+        return self.values.pop(0)
+
+
+def moved(augment: Augmentation, picture: np.ndarray, *drawn: Any) -> np.ndarray:
+    """What becomes of a grey picture, (rows, columns)."""
+    tokenizer = patches(augment, *picture.shape, channels=1)
+    return tokenizer.decode(tokenizer.encode(picture, Fixed(*drawn)))[0].numpy()
+
+
+def test_a_shift_moves_down_and_right_and_black_comes_in():
+    picture = noise(8, 12)
+    found = moved(Augmentation(shift=3), picture, 2 / 3, 1, 0)
+    assert np.array_equal(found[2:, 3:], picture[:-2, :-3])
+    assert not found[:2].any() and not found[:, :3].any()
+
+
+def test_a_quarter_turn_is_a_quarter_turn():
+    square, wide = noise(8, 8), noise(8, 12)
+    assert np.array_equal(moved(Augmentation(rotation=90), square, 0, 0, 1), np.rot90(square))
+    assert np.array_equal(moved(Augmentation(rotation=90), wide, 0, 0, 1)[:, 2:-2], np.rot90(wide[:, 2:-2]))
+
+
+def test_a_crop_mirrors_the_edges():
+    picture = noise(8, 12)
+    padded = np.pad(picture, 2, mode="reflect")
+    assert np.array_equal(moved(Augmentation(crop=2), picture, 0, 4), padded[:8, 4:])
+    with pytest.raises(InputError, match=r"augment.crop must be less than the picture's sides of 8 and 12"):
+        moved(Augmentation(crop=8), picture, 0, 0)
+
+
+def test_flips_are_flips():
+    picture = noise(8, 12)
+    assert np.array_equal(moved(Augmentation(flip=True), picture, 0.4), picture[:, ::-1])
+    assert np.array_equal(moved(Augmentation(flip=True), picture, 0.5), picture)
+    assert np.array_equal(moved(Augmentation(vertical_flip=True), picture, 0.4), picture[::-1])
+
+
+def test_a_window_is_of_the_area_that_was_drawn():
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        top, left, height, width = Augmentation(scale=(0.25, 0.5)).window(60, 100, random)
+        assert 0 <= top <= 60 - height and 0 <= left <= 100 - width
+        assert 0.24 < height * width / 6000 < 0.51 and 0.7 < width / height < 1.4
+    # No window of a strip has such sides: the usual one is taken.
+    assert Augmentation(scale=(0.9, 1.0)).window(4, 100, random) is None
+
+
+def test_what_is_erased_is_a_rectangle_of_the_mean():
+    tokenizer = patches(Augmentation(erase=1.0), 16, 16, 1)
+    areas = []
+    for seed in range(50):
+        pixels = tokenizer._join(tokenizer.encode(np.full((16, 16), 255, np.uint8), np.random.default_rng(seed)))[0]
+        rows, columns = (pixels == 0).nonzero(as_tuple=True)
+        box = pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert (box == 0).all() and (pixels == 0).sum() == box.numel()
+        areas.append(box.numel() / 256)
+    assert 0.01 < min(areas) < 0.1 and 0.2 < max(areas) < 0.4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": (0.0, 1.0)}, "augment.scale must be two shares of the area"),
+        ({"scale": (0.8, 0.5)}, "augment.scale must be two shares of the area"),
+        ({"crop": -1}, "augment.crop must be at least 0"),
+        ({"rotation": -1.0}, "augment.rotation must be at least 0"),
+        ({"jitter": 1.5}, "augment.jitter must be between 0 and 1"),
+        ({"erase": -0.5}, "augment.erase must be between 0 and 1"),
+        ({"policy": "trivail"}, "augment.policy must be trivial, or one of timm's .*, got 'trivail'"),
+    ],
+)
+def test_options_that_cannot_be_say_why(options, message):
+    with pytest.raises(InputError, match=message):
+        Augmentation(**options)
+
+
+# Mixing
+
+
+def blended(mixing: Mixing, *drawn: Any, stem: bool = False) -> tuple[np.ndarray, float]:
+    """A black and a white picture as one, (8, 12)."""
+    tokenizer = ImagePatches((8, 12), patch=4, channels=1, stem=ConvStem() if stem else None)
+    black, white = (tokenizer.encode(np.full((8, 12), level, np.uint8)) for level in (0, 255))
+    tokens, share = tokenizer.mix(white, black, mixing, Fixed(*drawn))
+    assert len(tokens) == len(white) and tokens.extent == white.extent
+    return tokenizer.decode(tokens)[0].numpy(), share
+
+
+@pytest.mark.parametrize("stem", [False, True])
+def test_mixup_averages_pixels(stem):
+    pixels, share = blended(Mixing(mixup=0.2), 0.75, stem=stem)
+    assert share == 0.75 and (pixels == 191).all()
+
+
+@pytest.mark.parametrize("stem", [False, True])
+def test_cutmix_puts_a_rectangle_in_and_counts_it(stem):
+    pixels, share = blended(Mixing(cutmix=1.0), 0.75, 4.0, 6.0, stem=stem)
+    assert share == 0.75 and (pixels[2:6, 3:9] == 0).all() and (pixels == 0).sum() == 24
+    # At the edge less of it is inside, and that is what counts.
+    pixels, share = blended(Mixing(cutmix=1.0), 0.75, 0.0, 0.0, stem=stem)
+    assert share == 1 - 6 / 96 and (pixels[:2, :3] == 0).all() and (pixels == 0).sum() == 6
+
+
+def test_both_come_half_of_the_time():
+    both = Mixing(mixup=0.2, cutmix=1.0)
+    assert (blended(both, 0.6, 0.75)[0] == 191).all()
+    assert (blended(both, 0.4, 0.75, 4.0, 6.0)[0] == 0).sum() == 24
+
+
+def test_the_partner_is_any_sample():
+    random, mixing = np.random.default_rng(0), Mixing(mixup=0.2, chance=0.5)
+    drawn = [mixing.partner(5, random) for _ in range(400)]
+    assert set(drawn) == {None, 0, 1, 2, 3, 4} and 150 < drawn.count(None) < 250
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "mix needs mixup or cutmix above 0"),
+        ({"mixup": -1.0, "cutmix": 2.0}, "mix needs mixup or cutmix above 0"),
+        ({"mixup": 1.0, "chance": 0.0}, "mix.chance must be above 0"),
+    ],
+)
+def test_a_mixing_that_cannot_be_says_why(options, message):
+    with pytest.raises(InputError, match=message):
+        Mixing(**options)
+
+
+def test_pictures_of_their_own_shape_are_not_mixed_and_not_moved():
+    assert "share no grid" in ImagePatches(None).unmixable
+    with pytest.raises(InputError, match=r"augment changes pictures on a fixed grid, .* give a size"):
+        ImagePatches(None, augment=Augmentation(flip=True))

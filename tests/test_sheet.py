@@ -1,0 +1,170 @@
+"""The contact sheet: what the model sees, without moving anything in the run that it is drawn for."""
+
+from __future__ import annotations
+
+import random
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from drawn import noise
+from lightning import seed_everything
+from PIL import Image
+from witnesses import Ids, Numbers
+
+from anyformer.data import Source
+from anyformer.errors import InputError
+from anyformer.loading import Plan, Samples, plan_batches
+from anyformer.metrics import read_rows
+from anyformer.runs import fit
+from anyformer.sheet import GAP, IN_A_ROW, LINE, SIDE, draw_samples, draw_sheet
+from anyformer.tasks.classify import Classify
+from anyformer.tasks.records import Records
+from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.pictures import Digits
+from anyformer.tokens import Tokenizer, TokenSet
+from anyformer.transformer import TransformerConfig
+
+
+def cells(sheet: Image.Image, width: int = SIDE, height: int = SIDE) -> list[np.ndarray]:
+    """The pictures of a sheet, by their places."""
+    whole = np.asarray(sheet)
+    return [
+        whole[y : y + height, x : x + width]
+        for y in range(GAP, whole.shape[0] - GAP, height + 2 * LINE + GAP)
+        for x in range(GAP, whole.shape[1] - GAP, width + GAP)
+    ]
+
+
+def sheet_of(task: Classify, source: Source, **options: Any) -> tuple[Image.Image | None, Plan]:
+    samples = Samples(source, task.chopper(training=True), True, seed=3, **options)
+    plan = plan_batches(len(source), batch_size=5, seed=3)
+    return draw_samples(samples, plan, task.look), plan
+
+
+def test_it_shows_the_first_draws_of_epoch_0_whole_pixels_and_labels() -> None:
+    task = Classify({"image": ImagePatches((8, 8), 4, channels=1)}, classes=list(range(10)))
+    sheet, plan = sheet_of(task, Digits())
+    first = [draw.index for batch in plan.epoch(0) for draw in batch][:32]
+    shown = cells(sheet)
+    assert len(shown) == 32
+    for cell, i in zip(shown, first, strict=True):
+        picture = np.kron(Digits()[i]["image"], np.ones((14, 14), np.uint8))
+        assert np.array_equal(cell, np.repeat(picture[:, :, None], 3, 2))
+    # Under each picture stand words.
+    words = np.asarray(sheet)[GAP + SIDE : GAP + SIDE + LINE]
+    assert all((words[:, GAP + i * (SIDE + GAP) :][:, :12] < 128).any() for i in range(IN_A_ROW))
+
+
+class Patches(ImagePatches):
+    """Turns a picture over as its augmentation, or not."""
+
+    def encode(self, record: Any, random: np.random.Generator | None = None) -> TokenSet:
+        return super().encode(record[::-1].copy() if random is not None and random.random() < 0.5 else record)
+
+
+def test_augmentation_shows_and_is_that_of_the_run() -> None:
+    task = Classify({"image": Patches((8, 8), 4, 1)}, classes=list(range(10)))
+    sheet, plan = sheet_of(task, Digits())
+    samples, turned = Samples(Digits(), task.chopper(training=True), True, seed=3), 0
+    for cell, draw in zip(cells(sheet), chain.from_iterable(plan.epoch(0)), strict=False):
+        seen = task.tokenizers["image"].show(samples[draw][0]["image"])
+        assert np.array_equal(cell, np.kron(seen, np.ones((14, 14, 1), np.uint8)))
+        turned += not np.array_equal(seen[:, :, 0], Digits()[draw.index]["image"])
+    assert 5 < turned < 27
+
+
+def test_pictures_of_any_shape_fit_and_stand_side_by_side() -> None:
+    tall, small = noise(500, 3, 3), noise(5, 7, 3, seed=1)
+    sheet = draw_sheet([([tall, small], "cat"), ([], "dog"), ([small], "a very long name " * 9)])
+    first, second, third = cells(sheet, 1 + GAP + 112)
+    assert np.array_equal(first[:80, 1 + GAP :], np.kron(small, np.ones((16, 16, 1), np.uint8)))
+    assert (second == 0xEE).all()
+    assert np.array_equal(third[:80, :112], first[:80, 1 + GAP :])
+
+
+def test_the_words_are_the_class_or_the_two_likeliest_of_a_distribution() -> None:
+    task = Classify({"image": ImagePatches()}, classes=["cat", "dog", "emu"])
+    for target, words in (
+        (1, "dog"),
+        (torch.tensor([0.0, 0.004, 0.996]), "emu"),
+        (torch.tensor([0.012, 0.0, 0.988]), "emu 0.99 cat 0.01"),
+        (torch.tensor([0.25, 0.7, 0.05]), "dog 0.7 cat 0.25"),
+    ):
+        assert task.look(({}, target)) == ({}, words)
+
+
+def test_fields_that_show_nothing_make_no_sheet() -> None:
+    task = Classify({"x": Ids()}, classes=["even", "odd"])
+    assert sheet_of(task, Numbers(9))[0] is None
+
+
+class Broken(Digits):
+    """The digits, of which every third is no picture."""
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return super().__getitem__(i) | ({"image": b"none"} if i % 3 == 0 else {})
+
+
+def test_a_picture_that_cannot_be_used_stops_or_is_skipped_as_in_training() -> None:
+    task = Classify({"image": ImagePatches((8, 8), 4, channels=1)}, classes=list(range(10)))
+    with pytest.raises(InputError, match=r"^digits row \d+: field 'image': picture: not a picture that can be read"):
+        sheet_of(task, Broken())
+    sheet, plan = sheet_of(task, Broken(), on_bad_sample="skip")
+    used = [draw.index for batch in plan.epoch(0) for draw in batch][:32]
+    used = [i for i in used if i % 3]
+    assert np.asarray(sheet).shape[0] == GAP + -(-len(used) // IN_A_ROW) * (SIDE + 2 * LINE + GAP)
+
+
+# In a run
+
+
+class Unseen(Patches):
+    """Shows nothing."""
+
+    show = Tokenizer.show
+
+
+class Undrawable(Patches):
+    """Draws from every generator as it is shown, and then fails."""
+
+    def show(self, tokens: TokenSet) -> np.ndarray:
+        random.random(), np.random.rand(), torch.rand(1)
+        raise ZeroDivisionError("no ink")
+
+
+def trained(run: Path, tokenizer: Tokenizer, **options: Any) -> list[dict[str, str]]:
+    """The figures of two steps with dropout."""
+    seed_everything(0, verbose=False)
+    task = Classify({"image": tokenizer}, TransformerConfig(d_model=8, depth=1, n_heads=2, dropout=0.3))
+    options = {"max_epochs": 1, "limit_train_batches": 2, "log_every_n_steps": 1} | options
+    data = Records(Digits(), 0.1, batch_size=20)
+    fit(task, data, run, accelerator="cpu", enable_progress_bar=False, **options)
+    return read_rows(run / "metrics.csv")
+
+
+def test_a_run_has_a_sheet_which_changes_nothing_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = trained(tmp_path / "seen", Patches((8, 8), 4, 1))
+    with Image.open(tmp_path / "seen" / "samples.png") as sheet:
+        assert sheet.width == GAP + IN_A_ROW * (SIDE + GAP)
+    assert capsys.readouterr().err == ""
+    assert trained(tmp_path / "unseen", Unseen((8, 8), 4, 1)) == figures
+    assert not (tmp_path / "unseen" / "samples.png").exists()
+    assert trained(tmp_path / "failed", Undrawable((8, 8), 4, 1)) == figures
+    assert not (tmp_path / "failed" / "samples.png").exists()
+    assert capsys.readouterr().err == f"{tmp_path / 'failed' / 'samples.png'} could not be drawn: no ink\n"
+
+
+def test_a_resumed_run_keeps_its_sheet_or_gets_the_one_it_lacks(tmp_path: Path) -> None:
+    sheet, tokenizer = tmp_path / "samples.png", Patches((8, 8), 4, 1)
+    trained(tmp_path, tokenizer)
+    drawn = sheet.read_bytes()
+    sheet.write_bytes(b"mine")
+    trained(tmp_path, tokenizer, max_epochs=2, resume=True)
+    assert sheet.read_bytes() == b"mine"
+    sheet.unlink()
+    trained(tmp_path, tokenizer, max_epochs=3, resume=True)
+    assert sheet.read_bytes() == drawn
