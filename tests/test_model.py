@@ -15,7 +15,7 @@ from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, TokenSet, collate, read_before
-from anyformer.transformer import RotaryConfig, TransformerConfig
+from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
 
 BAG, PICTURE, TEXT = Ids(7), Vectors(3, ("row", "column"), (2, 5)), Ids(11, ("word",))
 CLASS = LearnedTokens(2, placed=True)
@@ -27,6 +27,8 @@ VARIANTS: dict[str, dict] = {
     "plain": {},
     "rotary": {"rotary": RotaryConfig(("word",))},
     "grouped": {"n_heads": 6, "n_kv_heads": 2, "d_head": 4, "qk_norm": "rmsnorm", "norm": "rmsnorm", "gated": True},
+    "alibi": {"relative": RelativeConfig("alibi", "word")},
+    "t5": {"relative": RelativeConfig("t5", "word", n_buckets=6, max_distance=5)},
     "post-norm": {"norm_position": "post", "layer_scale": 1.0, "activation": "silu"},
 }
 """Choices of the transformer that every law is tried with."""
@@ -548,7 +550,7 @@ def test_an_absent_field_has_zero_gradients(absent: str, encoder: bool) -> None:
 
 def test_a_batch_of_no_samples_runs() -> None:
     fields = {**FIELDS, "graph": GRAPH}
-    model = build(fields)
+    model = build(fields, relative=RelativeConfig("t5", "word"))
     hidden = model(collate([], fields))
     assert hidden.shape == (0, 0, 12)
     assert not any(gradient.any() for gradient in gradients(model, hidden.sum()).values())
@@ -561,7 +563,7 @@ COMPILED = {
     "everything": ({}, lambda: [{"picture": picture(2, 3), "class": CLASS.encode()} for _ in range(3)]),
     "causal": ({}, lambda: [{"text": count(text(4), 0)} for _ in range(3)]),
     "dense": (
-        {"rotary": RotaryConfig(("word", "row"))},
+        {"rotary": RotaryConfig(("word", "row")), "relative": RelativeConfig("t5", "word")},
         lambda: [{"bag": BAG.encode([1, 2]), "text": count(text(4), 0)} for _ in range(3)],
     ),
 }
@@ -592,14 +594,18 @@ def test_dropout_is_for_training_only(where: str) -> None:
 # Reading some places only
 
 
-@pytest.mark.parametrize("kind", ["everything", "causal", "dense", "relations", "packed"])
-def test_reading_some_places_gives_what_reading_all_gives_there(kind):
-    orders = {"causal": lambda n: torch.arange(n)}.get(kind, lambda n: torch.zeros(n, dtype=torch.int64))
+@pytest.mark.parametrize("relative", [None, RelativeConfig("alibi", "word"), RelativeConfig("t5", "word")], ids=str)
+@pytest.mark.parametrize("kind", ["everything", "causal", "causal, alike", "dense", "relations", "packed"])
+def test_reading_some_places_gives_what_reading_all_gives_there(kind, relative):
+    orders = dict.fromkeys(("causal", "causal, alike"), torch.arange).get(
+        kind, lambda n: torch.zeros(n, dtype=torch.int64)
+    )
     ids = Ids(7, ("word",), n_relations=3 if kind == "relations" else 0)
-    lengths = [5, 5, 5] if kind == "everything" else [5, 3, 4]
+    lengths = [5, 5, 5] if kind in ("everything", "causal, alike") else [5, 3, 4]
     samples = [{"text": (t := ids.encode(draw_ids(n, 7))).at(orders(len(t)))} for n in lengths]
     batch = collate(samples, {"text": ids}, rows=[0, 1, 0] if kind == "packed" else None)
-    config = TransformerConfig(d_model=12, n_heads=3, n_kv_heads=1, depth=2, rotary=RotaryConfig(("word",)))
+    choices = {"rotary": RotaryConfig(("word",)), "relative": relative}
+    config = TransformerConfig(d_model=12, n_heads=3, n_kv_heads=1, depth=2, **choices)
     model = Anyformer({"text": ids}, config)
     redraw(model)
     place = torch.tensor([[2, 0], [1, 2], [3, 1]])[: batch.shape[0]]

@@ -18,7 +18,7 @@ from witnesses import Ids, Vectors, count, draw_ids, error, redraw
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.model import Anyformer
 from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet, collate
-from anyformer.transformer import RotaryConfig, TransformerConfig
+from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
 
 BARE = EmbeddingConfig(types=False, positions=[])
 SIZES = TransformerConfig(d_model=12, n_heads=3, depth=2, d_ff=20, norm_eps=0.1)
@@ -446,31 +446,62 @@ def bert() -> Witness:
     )
 
 
-@dataclass(frozen=True)
-class Bucketed(Ids):
-    """Ids related by their distance, in T5's buckets."""
+def bloom() -> Witness:
+    """ALiBi for a number of heads that is no power of two, and a norm after the embeddings."""
+    module = pytest.importorskip("transformers.models.bloom.modeling_bloom")
+    sizes = {"vocab_size": 11, "hidden_size": 12, "n_layer": 2, "n_head": 3, "layer_norm_epsilon": 0.1}
+    drops = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
+    theirs = module.BloomModel(module.BloomConfig(**sizes, **drops))
+    redraw(theirs)
+    for block in theirs.h:
+        dwell_in_the_tail(block.mlp.dense_h_to_4h, block.mlp.dense_4h_to_h)
+    rows, text = texts(7, 4, 6), Ids(11, ("word",))
+    ids, real = pad(rows)
 
-    n_relations: int = 4  # type: ignore[misc]
-    one_sided: bool = False
+    def prepare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Theirs has queries, keys and values of a head beside each other."""
+        return {
+            name: tensor.unflatten(0, (3, 3, 4)).transpose(0, 1).flatten(0, 2) if "query_key_value" in name else tensor
+            for name, tensor in tensors.items()
+        }
 
-    def encode(self, record: Sequence[int], random: object = None) -> TokenSet:
-        from transformers.models.t5.modeling_t5 import T5Attention
+    return Witness(
+        theirs,
+        lambda: theirs(ids, attention_mask=real.long(), use_cache=False).last_hidden_state,
+        real,
+        {
+            r"word_embeddings\.weight": "embeddings.lifts.text.table",
+            r"word_embeddings_layernorm\.(.*)": r"embeddings.norm.\1",
+            r"h\.(\d)\.self_attention\.query_key_value\.(.*)": r"transformer.blocks.\1.attention.{q,k,v}.\2",
+            r"h\.(\d)\.self_attention\.dense\.(.*)": r"transformer.blocks.\1.attention.o.\2",
+            r"h\.(\d)\.mlp\.dense_h_to_4h\.(.*)": r"transformer.blocks.\1.mlp.up.\2",
+            r"h\.(\d)\.mlp\.dense_4h_to_h\.(.*)": r"transformer.blocks.\1.mlp.down.\2",
+            r"h\.(\d)\.input_layernorm\.(.*)": r"transformer.blocks.\1.attention_residual.norm.\2",
+            r"h\.(\d)\.post_attention_layernorm\.(.*)": r"transformer.blocks.\1.mlp_residual.norm.\2",
+            r"ln_f\.(.*)": r"transformer.final_norm.\1",
+        },
+        {"text": text},
+        [{"text": count(text.encode(row))} for row in rows],
+        replace(SIZES, d_ff=48, activation="gelu_tanh", relative=RelativeConfig("alibi", "word")),
+        EmbeddingConfig(types=False, norm=True, positions=[]),
+        prepare=prepare,
+    )
 
-        away = torch.arange(len(record)) - torch.arange(len(record))[:, None]
-        buckets = T5Attention._relative_position_bucket(away, not self.one_sided, num_buckets=4, max_distance=6)
-        return TokenSet(torch.tensor(record), relation=buckets)
+
+BUCKETS = RelativeConfig("t5", "word", n_buckets=8, max_distance=6)
+ONE_SIDED = replace(BUCKETS, bidirectional=False)
 
 
 def t5() -> Witness:
-    """T5 v1.1; its relative bias is that of relations."""
+    """T5 v1.1: learned biases by distance, two-sided in the encoder and one-sided in the decoder."""
     module = pytest.importorskip("transformers.models.t5.modeling_t5")
     sizes = {"vocab_size": 11, "d_model": 12, "d_kv": 5, "d_ff": 20, "num_layers": 2, "num_decoder_layers": 2}
-    buckets = {"relative_attention_num_buckets": 4, "relative_attention_max_distance": 6}
+    buckets = {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 6}
     rest = {"num_heads": 3, "dropout_rate": 0.0, "layer_norm_epsilon": 0.1, "feed_forward_proj": "gated-gelu"}
     theirs = module.T5Model(module.T5Config(**sizes, **buckets, **rest))
     # Without a scale the logits are sqrt(5) as large.
     redraw(theirs, spread=1.0)
-    source, target = Bucketed(), Bucketed(one_sided=True)
+    text = Ids(11, ("word",))
     questions, answers = texts(7, 4, 5), texts(2, 6, 3)
     (ids, real), (answer_ids, answer_real) = pad(questions), pad(answers)
     config = replace(
@@ -478,8 +509,8 @@ def t5() -> Witness:
     )
     names = {r"shared\.weight": "embeddings.lifts.source.table"}
     for theirs_name, ours, bias in (
-        ("encoder", "encoder", "encoder_relation_bias"),
-        ("decoder", "transformer", "relation_bias"),
+        ("encoder", "encoder", "encoder_relative"),
+        ("decoder", "transformer", "relative"),
     ):
         block = rf"{theirs_name}\.block\.(\d)\.layer\.\d\."
         last = 1 if theirs_name == "encoder" else 2
@@ -496,15 +527,6 @@ def t5() -> Witness:
             norm = rf"{theirs_name}\.block\.(\d)\.layer\.{layer}\.layer_norm\.weight"
             names[norm] = rf"{ours}.blocks.\1.{part}_residual.norm.weight"
 
-    def prepare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Each of our stacks has a bias for the relations of both fields, of which it reads its own."""
-        table = "{}.block.0.layer.0.SelfAttention.relative_attention_bias.weight".format
-        encoder, decoder = tensors[table("encoder")], tensors[table("decoder")]
-        return tensors | {
-            table("encoder"): torch.cat([encoder, torch.zeros_like(decoder)]),
-            table("decoder"): torch.cat([torch.zeros_like(encoder), decoder]),
-        }
-
     return Witness(
         theirs,
         lambda: (
@@ -514,12 +536,11 @@ def t5() -> Witness:
         ),
         answer_real,
         names,
-        {"source": source, "target": target},
-        [{"target": count(target.encode(row))} for row in answers],
-        replace(config, cross_attention=True),
-        encoder=config,
-        conditions=[{"source": source.encode(row)} for row in questions],
-        prepare=prepare,
+        {"source": text, "target": text},
+        [{"target": count(text.encode(row))} for row in answers],
+        replace(config, cross_attention=True, relative=ONE_SIDED),
+        encoder=replace(config, relative=BUCKETS),
+        conditions=[{"source": text.encode(row)} for row in questions],
         tied=("source", "target"),
     )
 
@@ -588,6 +609,7 @@ WITNESSES: dict[str, Callable[[], Witness]] = {
     "gpt2": gpt2,
     "llama": llama,
     "bert": bert,
+    "bloom": bloom,
     "t5": t5,
     "marian": marian,
 }
@@ -667,10 +689,28 @@ WRONG: dict[str, dict[str, list[dict]]] = {
             *({name: True} for name in NO_BIASES if name != "k_bias"),
         ],
     },
+    "bloom": {
+        "transformer": [{"relative": None}, {"relative": BUCKETS}, {"activation": "gelu"}],
+        "embedding": [{"norm": False}],
+    },
     "bert": {"embedding": [{"norm": False}, {"types": False}, {"positions": []}]},
     "t5": {
-        "transformer": [{"attention_scale": None}, {"activation": "relu"}, {"gated": False}],
-        "encoder": [{"attention_scale": None}, {"norm": "layernorm"}],
+        "transformer": [
+            {"attention_scale": None},
+            {"activation": "relu"},
+            {"gated": False},
+            {"relative": None},
+            {"relative": BUCKETS},
+            {"relative": replace(ONE_SIDED, max_distance=5)},
+            {"relative": RelativeConfig("alibi", "word")},
+        ],
+        "encoder": [
+            {"attention_scale": None},
+            {"norm": "layernorm"},
+            {"relative": None},
+            {"relative": ONE_SIDED},
+            {"relative": replace(BUCKETS, max_distance=3)},
+        ],
     },
     "marian": {
         "embedding": [

@@ -1,0 +1,298 @@
+"""Corpora: text files, JSON lines and Parquet, folders and globs of them, and the text that comes with Python."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import anyformer.corpus
+from anyformer.corpus import Corpus, PythonDocs
+from anyformer.errors import InputError
+
+
+def texts(corpus: Any) -> list[str]:
+    """All documents; the same whether one asks for them by number or runs through them."""
+    alone = [corpus[i]["text"] for i in range(len(corpus))]
+    whole, parts = [], ""
+    for text, is_end in corpus.blocks():
+        parts += text
+        if is_end:
+            whole.append(parts)
+            parts = ""
+    assert whole == alone and not parts and "".join(corpus.texts()) == "".join(alone)
+    return alone
+
+
+def write(path: Path, content: str | bytes | list[Any], **options: Any) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(content), path, **options)
+        return str(path)
+    if isinstance(content, list):
+        content = "".join(json.dumps(row) + "\n" for row in content)
+    data = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return str(path)
+
+
+ROWS = [{"text": text, "n": i} for i, text in enumerate(["one", "zwei\n", "", "trois é"])]
+
+
+# Files
+
+
+@pytest.mark.parametrize("ending", ["txt", "txt.gz", "md"])
+def test_a_plain_text_is_one_document(tmp_path: Path, ending: str) -> None:
+    path = write(tmp_path / f"a.{ending}", "\n\nhé\r\n\0\n")
+    assert texts(Corpus(path)) == ["\n\nhé\r\n\0\n"] and Corpus(path).name(0) == path
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "parquet"])
+def test_a_row_is_a_document(tmp_path: Path, ending: str) -> None:
+    corpus = Corpus(write(tmp_path / f"a.{ending}", ROWS))
+    assert texts(corpus) == [row["text"] for row in ROWS] and corpus.name(3) == f"{corpus.path} row 3"
+    with pytest.raises(IndexError):
+        corpus[4]
+    assert corpus[-1] == {"text": "trois é"}
+
+
+def test_another_column_and_missing_values(tmp_path: Path) -> None:
+    for ending in ("jsonl", "parquet"):
+        path = write(tmp_path / f"a.{ending}", [{"body": "x"}, {"body": None}])
+        assert texts(Corpus(path, column="body")) == ["x", ""]
+
+
+def test_row_groups_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.parquet", [{"text": str(i)} for i in range(11)], row_group_size=3)
+    read: list[int] = []
+    inner = anyformer.corpus._read_group.__wrapped__
+    monkeypatch.setattr(anyformer.corpus, "_read_group", lambda *a: read.append(a[2]) or inner(*a))
+    assert Corpus(path)[7] == {"text": "7"} and read == [2]
+    assert list(Corpus(path).texts()) == [str(i) for i in range(11)]
+
+
+@pytest.mark.parametrize(
+    ("split", "documents"),
+    [
+        (None, ["a b\r\n\r\nc\n \t\n\nd<|e|>e"]),
+        ("line", ["a b", "c", " \t", "d<|e|>e"]),
+        ("paragraph", ["a b", "c", "d<|e|>e"]),
+        ("<|e|>", ["a b\r\n\r\nc\n \t\n\nd", "e"]),
+    ],
+)
+def test_what_parts_documents(tmp_path: Path, split: str | None, documents: list[str]) -> None:
+    for ending in ("txt", "txt.gz"):
+        path = write(tmp_path / f"a.{ending}", documents_text := "a b\r\n\r\nc\n \t\n\nd<|e|>e")
+        assert texts(Corpus(path, split=split)) == documents
+    assert Corpus(path, split="line").name(1) == f"{path} from byte {documents_text.index('c')}"
+
+
+@given(st.lists(st.sampled_from(["a", "bé", " ", "\n", "\r\n", "\t", "<>", "<"])).map("".join), st.integers(4, 9))
+def test_documents_do_not_depend_on_the_size_of_blocks(
+    tmp_path_factory: pytest.TempPathFactory, text: str, block: int
+) -> None:
+    path = write(tmp_path_factory.mktemp("corpus") / "a.txt", "x" + text + "x")
+    found = []
+    for size in (2**20, block):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(anyformer.corpus, "BLOCK", size)
+            found.append([texts(Corpus(path, split=split)) for split in (None, "line", "paragraph", "<>")])
+    assert found[0] == found[1]
+    assert found[0][0] == ["x" + text + "x"]
+    assert found[0][1] == [line for line in ("x" + text + "x").replace("\r\n", "\n").split("\n") if line]
+    assert found[0][3] == [part for part in ("x" + text + "x").split("<>") if part]
+
+
+def test_a_long_document_comes_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anyformer.corpus, "BLOCK", 10)
+    corpus = Corpus(write(tmp_path / "a.txt", "é€😀" * 50))
+    assert texts(corpus) == ["é€😀" * 50]
+    assert max(len(text.encode()) for text in corpus.texts()) <= 10 + 3
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
+    assert texts(Corpus(write(tmp_path / "a.txt", "\ufeffab\n"), split="line")) == ["ab"]
+    assert texts(Corpus(write(tmp_path / "a.jsonl", '\ufeff{"text": "ab"}'))) == ["ab"]
+
+
+def test_folders_globs_and_lists_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "d/b.txt", "B")
+    write(tmp_path / "d/a/z.txt.gz", "Z")
+    write(tmp_path / "d/c.jsonl", [{"text": "C"}, {"text": "D"}])
+    write(tmp_path / "d/e.parquet", [{"text": "E"}])
+    write(tmp_path / "d/empty.txt", "")
+    write(tmp_path / "d/.hidden.txt", "H")
+    write(tmp_path / "d/f.py", "F")
+    every = Corpus(str(tmp_path / "d"))
+    assert texts(every) == ["Z", "B", "C", "D", "E"]
+    assert every.name(3) == str(tmp_path / "d/c.jsonl row 1")
+    assert texts(Corpus(str(tmp_path / "d/**/*[yt]"))) == ["B", "E", "F"]
+    assert texts(Corpus([str(tmp_path / "d/f.py"), str(tmp_path / "d/*.txt"), str(tmp_path / "d/f.py")])) == ["F", "B"]
+    monkeypatch.setenv("ANYFORMER_DATA", str(tmp_path))
+    assert texts(Corpus("d/*.txt")) == texts(Corpus("d/b.txt")) == ["B"]
+
+
+def test_a_corpus_travels_to_a_worker(tmp_path: Path) -> None:
+    corpus = Corpus(write(tmp_path / "a.txt.gz", "a\nb\nc"), split="line")
+    assert texts(corpus) == ["a", "b", "c"]
+    again = pickle.loads(pickle.dumps(corpus))
+    assert again == corpus and [again[i]["text"] for i in (2, 0, 1)] == ["c", "a", "b"]
+
+
+def test_the_fingerprint_changes_with_the_files_and_the_options(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "abc")
+    seen = {Corpus(path).fingerprint()}
+    assert Corpus(path).fingerprint() in seen
+    for other in (Corpus(path, split="line"), Corpus(path, part=(0, 0.5)), Corpus(path, errors="replace")):
+        assert other.fingerprint() not in seen
+        seen.add(other.fingerprint())
+    stat = os.stat(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert Corpus(path).fingerprint() not in seen
+
+
+# Parts
+
+
+@given(st.text(min_size=1).filter(lambda text: text[0] != "\ufeff"), st.floats(0.01, 0.99))
+def test_two_parts_of_a_text_are_the_whole(tmp_path_factory: pytest.TempPathFactory, text: str, share: float) -> None:
+    path = write(tmp_path_factory.mktemp("corpus") / "a.txt", text)
+    found = []
+    for part in ((0, share), (share, 1)):
+        try:
+            found += texts(Corpus(path, part=part))
+        except InputError as error:
+            assert "holds no character" in str(error)
+    assert "".join(found) == text
+
+
+def test_a_single_text_is_cut_at_its_bytes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "0123456789")
+    assert texts(Corpus(path, part=(0, 0.9))) == ["012345678"] and texts(Corpus(path, part=(0.9, 1))) == ["9"]
+    path = write(tmp_path / "a.txt", "ab€cd")
+    assert texts(Corpus(path, part=(0, 0.5))) == ["ab€"] and texts(Corpus(path, part=(0.5, 1))) == ["cd"]
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "parquet"])
+def test_documents_belong_to_the_part_that_their_middle_lies_in(tmp_path: Path, ending: str) -> None:
+    documents = [f"{i:03}" for i in range(20)]
+    rows = "\n".join(documents) if ending == "txt" else [{"text": text} for text in documents]
+    path, split = write(tmp_path / f"a.{ending}", rows), "line"
+    assert texts(Corpus(path, split=split, part=(0, 0.9))) == documents[:18]
+    assert texts(Corpus(path, split=split, part=(0.9, 1))) == documents[18:]
+    assert Corpus(path, split=split, part=(0.9, 1)).name(0) == Corpus(path, split=split).name(18)
+
+
+def test_long_documents_weigh_more(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "a\nb\n" + "c" * 10)
+    assert texts(Corpus(path, split="line", part=(0, 0.4))) == ["a", "b"]
+    assert texts(Corpus(path, split="line", part=(0.4, 1))) == ["c" * 10]
+
+
+def test_the_docs_of_python_need_no_file() -> None:
+    from pydoc_data.topics import topics
+
+    every = texts(PythonDocs())
+    assert every == [topics[name] for name in sorted(topics)] and PythonDocs().name(0) == "pydoc topic 'assert'"
+    train, last = PythonDocs((0, 0.9)), PythonDocs((0.9, 1))
+    assert texts(train) + texts(last) == every
+    assert 0.05 < sum(map(len, texts(last))) / sum(map(len, every)) < 0.2
+    assert len({PythonDocs().fingerprint(), train.fingerprint(), last.fingerprint()}) == 3
+
+
+# Errors
+
+
+@pytest.mark.parametrize(("ending", "split"), [("txt", None), ("txt.gz", "line"), ("jsonl", None)])
+def test_bytes_that_are_no_utf_8_are_named_or_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, split: str | None
+) -> None:
+    monkeypatch.setattr(anyformer.corpus, "BLOCK", 16)
+    row = b'{"text": "%s"}' if ending == "jsonl" else b"%s"
+    data = row % b"0123456789\xc3\xa9" + b"\n" + row % b"012345678\xe2\x82"
+    path = write(tmp_path / f"a.{ending}", data)
+    with pytest.raises(InputError, match=rf"a.{ending}: byte {data.index(0xE2)} is no UTF-8 \(.*\); convert the file"):
+        texts(Corpus(path, split=split))
+    assert "".join(texts(Corpus(path, split=split, errors="replace"))).endswith("012345678\ufffd")
+
+
+def test_a_parquet_string_that_is_no_utf_8_names_its_row(tmp_path: Path) -> None:
+    bad = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a\xff")]
+    )
+    pq.write_table(pa.table({"text": bad}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a.parquet row 1 is no UTF-8"):
+        texts(Corpus(str(tmp_path / "a.parquet")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "", r"a.txt: there is no text in it$"),
+        ("a.jsonl", "\n\n", r"a.jsonl: there is no text in it$"),
+        ("a.jsonl", '{"text": 1}', r"a.jsonl row 0: column 'text' must hold text, got int$"),
+        ("a.jsonl", '{"text": "a"}\n\n[1]', r"a.jsonl row 1 must be a JSON object, got list$"),
+        ("a.jsonl", '{"texts": "a"}', r"a.jsonl row 0: no column 'text'; there are texts; did you mean 'texts'\?$"),
+        ("a.jsonl", "{", r"a.jsonl row 0 is not JSON: "),
+        ("a.parquet", [{"texts": "a"}], r"a.parquet: no column 'text'; there are texts; did you mean 'texts'\?$"),
+        ("a.parquet", [{"text": 1}], r"a.parquet row 0: column 'text' must hold text, got int$"),
+        ("a.parquet", [], r"a.parquet: no column 'text'; there are $"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        texts(Corpus(write(tmp_path / name, content)))
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "b.txt.gz", "a.parquet"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    data = gzip.compress(bytes(range(100)) * 9)[:-20] if name[0] == "a" else b"no gzip"
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=rf"{name}: cannot be read: .*\S$") as caught:
+        texts(Corpus(str(tmp_path / name)))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        texts(Corpus(str(tmp_path / "none.txt")))
+    with pytest.raises(InputError, match=r"\*.txt: no file matches"):
+        texts(Corpus(str(tmp_path / "*.txt")))
+    write(tmp_path / "d/a.md", "a")
+    with pytest.raises(InputError, match=r"d: no file in this folder ends in .txt, .*; name others by a glob$"):
+        texts(Corpus(str(tmp_path / "d")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": ()}, "path must name at least one file"),
+        ({"split": ""}, "split must be line, paragraph or the characters between documents; it is empty"),
+        ({"errors": "ignore"}, "errors must be strict or replace, got 'ignore'"),
+        ({"part": (0.5, 0.5)}, r"part must be two shares of the whole, as in \[0, 0.9\], got \[0.5, 0.5\]"),
+        ({"part": (0.0, 1.1)}, "part must be two shares"),
+        ({"part": (0.5,)}, "part must be two shares"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Corpus(**({"path": "a.txt"} | options))
+
+
+def test_a_part_without_a_document_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "ab\ncd\nef")
+    with pytest.raises(InputError, match=r"a.txt: part \[0.9, 1\] holds none of the 3 documents; take a larger one"):
+        texts(Corpus(path, split="line", part=(0.9, 1)))
+    with pytest.raises(InputError, match=r"a.txt: part \[0.9, 0.95\] of its 8 bytes holds no character$"):
+        texts(Corpus(path, part=(0.9, 0.95)))

@@ -1,0 +1,181 @@
+"""Biases by distance: ALiBi's slopes, T5's buckets, and which pairs have one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from witnesses import Ids, Vectors, count, draw_ids, redraw
+
+from anyformer.attention import Cache
+from anyformer.errors import InputError
+from anyformer.model import Anyformer
+from anyformer.positions import Alibi, alibi_slopes, bucket, coordinates, make_relative
+from anyformer.tokens import LearnedTokens, Sample, collate
+from anyformer.transformer import RelativeConfig, TransformerConfig
+
+TEXT, PICTURE, CLASS = Ids(11, ("word",)), Vectors(3, ("row", "column"), (2, 5)), LearnedTokens()
+FIELDS = {"text": TEXT, "picture": PICTURE, "class": CLASS}
+AXES = {name: tuple(tokenizer.axes) for name, tokenizer in FIELDS.items()}
+ALIBI, T5 = RelativeConfig("alibi", "word"), RelativeConfig("t5", "word", n_buckets=8, max_distance=6)
+
+
+def text(n: int, start: int = 0) -> Sample:
+    """n words whose positions begin anywhere."""
+    tokens = count(TEXT.encode(draw_ids(n)), 0)
+    return {"text": replace(tokens, position=tokens.position + start)}
+
+
+def bias(config: RelativeConfig, samples: list[Sample], rows: list[int] | None = None) -> tuple[Tensor, Tensor]:
+    """The biases of a batch of 3 heads, and its segments."""
+    module, batch = make_relative(config, AXES, 3), collate(samples, FIELDS, rows)
+    redraw(module)
+    return module(batch, batch.layout).detach(), batch.layout.segment
+
+
+# Slopes
+
+
+@pytest.mark.parametrize(
+    ("n_heads", "powers"),
+    [
+        (8, [1, 2, 3, 4, 5, 6, 7, 8]),  # the paper's, section 3
+        (1, [8]),
+        (2, [4, 8]),
+        (16, [0.5 * i for i in range(1, 17)]),
+        (6, [2, 4, 6, 8, 1, 3]),
+        (12, [1, 2, 3, 4, 5, 6, 7, 8, 0.5, 1.5, 2.5, 3.5]),
+    ],
+)
+def test_the_slopes_of_alibi_for_any_number_of_heads(n_heads: int, powers: list[float]) -> None:
+    assert alibi_slopes(n_heads) == pytest.approx([2**-power for power in powers])
+
+
+def test_alibi_falls_with_the_distance_on_either_side() -> None:
+    found, _ = bias(ALIBI, [text(4)])
+    away = torch.tensor([[0, 1, 2, 3], [1, 0, 1, 2], [2, 1, 0, 1], [3, 2, 1, 0]])
+    expected = torch.stack([-slope * away for slope in alibi_slopes(3)])[None]
+    torch.testing.assert_close(found, expected)
+
+
+def test_alibi_is_of_the_models_dtype() -> None:
+    module, batch = Alibi(ALIBI, AXES, 3).bfloat16(), collate([text(300)], FIELDS)
+    found = module(batch, batch.layout)
+    assert found.dtype == torch.bfloat16
+    # Distances are worked out in float32: bfloat16 counts to 256.
+    assert found[0, 0, 299, 0] == torch.tensor(-299 / 16).bfloat16()
+
+
+# Buckets
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize(("n_buckets", "max_distance"), [(32, 128), (8, 6), (4, 3)])
+def test_the_buckets_are_those_of_t5(n_buckets: int, max_distance: int, bidirectional: bool) -> None:
+    module = pytest.importorskip("transformers.models.t5.modeling_t5")
+    distance = torch.arange(-300, 301)
+    theirs = module.T5Attention._relative_position_bucket(distance, bidirectional, n_buckets, max_distance)
+    ours = bucket(distance.float(), RelativeConfig("t5", "word", n_buckets, max_distance, bidirectional))
+    assert torch.equal(ours, theirs)
+
+
+def test_the_table_gives_every_head_the_bias_of_the_bucket() -> None:
+    module, batch = make_relative(T5, AXES, 3), collate([text(9)], FIELDS)
+    redraw(module)
+    found = module(batch, batch.layout)
+    for query, key in ((0, 0), (0, 8), (8, 0), (3, 4), (4, 2)):
+        of = bucket(torch.tensor(float(key - query)), T5)
+        assert torch.equal(found[0, :, query, key], module.table[of])
+
+
+# Which pairs
+
+
+@pytest.mark.parametrize("config", [ALIBI, T5], ids=lambda config: config.kind)
+def test_tokens_that_do_not_share_the_axis_have_no_bias(config: RelativeConfig) -> None:
+    sample = {**text(4, start=2), "picture": PICTURE.encode(torch.randn(1, 2, 3)), "class": CLASS.encode()}
+    batch = collate([sample], FIELDS)
+    module = make_relative(config, AXES, 3)
+    redraw(module)
+    found = module(batch, batch.layout).detach()
+    words = batch.layout.field[0] == 0
+    pairs = words[:, None] & words
+    assert not found[0, :, ~pairs].any()
+    alone, _ = bias(ALIBI, [text(4)])
+    if config == ALIBI:
+        torch.testing.assert_close(found[0][:, pairs], alone[0].flatten(1))
+    else:
+        assert found[0][:, pairs].all()
+
+
+@pytest.mark.parametrize("config", [ALIBI, T5], ids=lambda config: config.kind)
+def test_rows_that_stand_alike_share_one_bias(config: RelativeConfig) -> None:
+    torch.manual_seed(0)
+    shared, _ = bias(config, [text(5), text(5), text(5)])
+    torch.manual_seed(0)
+    apart, segment = bias(config, [text(5), text(5), text(3)])
+    assert shared.shape == (1, 3, 5, 5) and apart.shape == (3, 3, 5, 5)
+    assert segment[2, 3:].eq(0).all()
+    fields_apart, _ = bias(config, [text(2), {"class": CLASS.encode(), **text(1)}])
+    assert fields_apart.shape[0] == 2
+    module, batches = make_relative(config, AXES, 3), [collate([text(5)] * 2, FIELDS), collate([text(5)], FIELDS)]
+    torch.testing.assert_close(*(module(batch, batch.layout) for batch in batches))
+
+
+def test_only_differences_of_position_count() -> None:
+    for config in (ALIBI, T5):
+        model = Anyformer(FIELDS, TransformerConfig(d_model=12, n_heads=3, depth=2, relative=config))
+        redraw(model)
+        near, far = text(5), text(5)
+        far = {"text": replace(near["text"], position=near["text"].position + 1000)}
+        apart = {"text": replace(near["text"], position=near["text"].position * 2)}
+        ours, moved, stretched = (model(collate([sample], FIELDS)) for sample in (near, far, apart))
+        torch.testing.assert_close(ours, moved, atol=1e-5, rtol=1e-5)
+        assert (ours - stretched).abs().max() > 0.01
+
+
+def test_a_cache_keeps_where_the_keys_stand() -> None:
+    cache, module = Cache(), make_relative(ALIBI, AXES, 3)
+    first, second = collate([text(2), text(2, 7)], FIELDS), collate([text(1, 2), text(1, 9)], FIELDS)
+    module(first, cache.admit(first), cache)
+    found = module(second, cache.admit(second), cache)
+    expected = -torch.tensor([2.0, 1.0, 0.0]) * torch.tensor(alibi_slopes(3))[:, None]
+    torch.testing.assert_close(found, expected[None, :, None].expand(2, 3, 1, 3))
+    cache.select(torch.tensor([1]))
+    assert cache.coordinate.tolist() == [[7.0, 8.0, 9.0]]
+    cache.restart()
+    assert cache.coordinate is None
+
+
+def test_coordinates_are_0_without_the_axis_and_at_padding() -> None:
+    batch = collate([{**text(2, 5), "class": CLASS.encode()}, text(4, 1)], FIELDS)
+    assert coordinates(batch, AXES, ("row", "word")).tolist() == [
+        [[0, 5], [0, 0], [0, 6], [0, 0]],
+        [[0, 1], [0, 2], [0, 3], [0, 4]],
+    ]
+
+
+# What cannot be
+
+
+def test_relative_positions_need_no_table_and_name_an_axis_that_a_field_has() -> None:
+    config = TransformerConfig(d_model=12, n_heads=3, depth=1, relative=ALIBI)
+    assert [position.axes for position in Anyformer(FIELDS, config).embeddings.placed] == [("row", "column")]
+    with pytest.raises(InputError, match="no field has the axis 'time' that positions name; there are word, row"):
+        Anyformer(FIELDS, replace(config, relative=RelativeConfig("alibi", "time")))
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"n_buckets": 2}, "relative.n_buckets must be even and at least 4, got 2"),
+        ({"n_buckets": 7}, "relative.n_buckets must be even and at least 4, got 7"),
+        ({"n_buckets": 0, "bidirectional": False}, "relative.n_buckets must be even and at least 2, got 0"),
+        ({"max_distance": 8}, "relative.max_distance must be above the 8 distances that have a bucket of their own"),
+    ],
+)
+def test_buckets_that_cannot_be(choices: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RelativeConfig("t5", "word", **choices)
