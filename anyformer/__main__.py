@@ -15,7 +15,7 @@ Trains one transformer on any kind of data, as a YAML file says.
   fit --resume RUN           go on with a run exactly where it stopped
   validate RUN               the best model's figures on the validation records
   test RUN                   the best model's figures on the test records
-  run RUN FIELD=VALUE ...    what the best model says of one record
+  run RUN FIELD=VALUE ...    what the best model says of a record, or of a folder of files
 
 Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help
 """
