@@ -16,10 +16,12 @@ Trains one transformer on any kind of data, as a YAML file says.
   validate RUN               the best model's figures on the validation records
   test RUN                   the best model's figures on the test records
   run RUN FIELD=VALUE ...    what the best model says of a record, or of a folder of files
+  import FOLDER RUN          make a run of GPT-2 or BERT weights, in a folder as transformers writes it
+  export RUN TARGET          write the best model as a folder for transformers, or a safetensors file for timm
 
 Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help
 """
-COMMANDS = ("fit", "validate", "test", "run")
+COMMANDS = ("fit", "validate", "test", "run", "params", "import", "export")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         print(f"anyformer: there is no command {args[0]!r}; {hint}", file=sys.stderr)
         return 2
-    if args[0] != "fit" and len(args) > 1 and not args[1].startswith("-") and not os.path.isdir(args[1]):
+    if (
+        args[0] not in ("fit", "params", "import")
+        and len(args) > 1
+        and not args[1].startswith("-")
+        and not os.path.isdir(args[1])
+    ):
         print(
             f"anyformer: there is no run folder {args[1]}; a run is a local folder that fit has written",
             file=sys.stderr,

@@ -6,6 +6,7 @@ that says which of them a model is. The rule is worked out once a batch and shar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -78,6 +79,7 @@ class Cache:
     def __init__(self) -> None:
         self.layout: Layout | None = None
         self.memory_layout: Layout | None = None
+        self.coordinate: Tensor | None = None
         self.memory: dict[int, tuple[Tensor, Tensor]] = {}
         self._kept: dict[int, Tensor] = {}
         # Known on the host: whether every cached place is real and of the one sample of its row, and the highest order.
@@ -98,6 +100,12 @@ class Cache:
         self._highest = max(self._highest, batch.orders[1])
         return self.layout
 
+    def place(self, coordinate: Tensor) -> Tensor:
+        """Keep where the newest tokens stand, (b, n), for biases by distance; returns that of all keys."""
+        old = [] if self.coordinate is None else [self.coordinate]
+        self.coordinate = torch.cat([*old, coordinate], 1)
+        return self.coordinate
+
     def all_visible_to(self, batch: Batch) -> bool:
         """Whether one new token a row sees all keys, known without asking the device."""
         return self._plain and batch.shape[1] == 1 and batch.orders[0] >= self._highest
@@ -115,6 +123,47 @@ class Cache:
         kept[0, :, :, end - k.shape[2] : end] = k
         kept[1, :, :, end - k.shape[2] : end] = v
         return kept[0, :, :, :end], kept[1, :, :, :end]
+
+    @classmethod
+    def join(cls, parts: Sequence[Cache]) -> Cache:
+        """The rows of several caches without memory, those of the first first; shorter rows are padded at the end."""
+        n, joined = max(map(len, parts)), cls()
+
+        def stack(tensors: Sequence[Tensor]) -> Tensor:
+            return torch.cat([F.pad(tensor, (0, n - tensor.shape[1])) for tensor in tensors])
+
+        joined.layout = Layout(*map(stack, zip(*(part.layout for part in parts), strict=True)))
+        if parts[0].coordinate is not None:
+            joined.coordinate = stack([part.coordinate for part in parts])
+        for layer in parts[0]._kept:
+            kept = [part._kept[layer][:, :, :, : len(part)] for part in parts]
+            joined._kept[layer] = torch.cat([F.pad(each, (0, 0, 0, n - each.shape[3])) for each in kept], 1)
+        joined._plain = all(part._plain and len(part) == n for part in parts)
+        joined._highest = max(part._highest for part in parts)
+        return joined
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows only, (r,) int64, in this sequence; a row may be kept several times."""
+        self.layout, self.memory_layout = (
+            None if layout is None else Layout(*(part[rows] for part in layout))
+            for layout in (self.layout, self.memory_layout)
+        )
+        self.coordinate = None if self.coordinate is None else self.coordinate[rows]
+        self.memory = {layer: (k[rows], v[rows]) for layer, (k, v) in self.memory.items()}
+        self._kept = {layer: kept.index_select(1, rows) for layer, kept in self._kept.items()}
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int], start: int) -> None:
+        """Overwrite rows with others from a place on, where beams of one sample part.
+
+        No target may be a source. Up to `start` the rows of a pair hold the same, and throughout the same layout.
+        """
+        for kept in self._kept.values():
+            for source, target in zip(sources, targets, strict=True):
+                kept[:, target, :, start : len(self)] = kept[:, source, :, start : len(self)]
+
+    def restart(self) -> None:
+        """Forget all places but keep the memory, to begin anew with what is still to be seen."""
+        self.layout, self.coordinate, self._kept, self._plain, self._highest = None, None, {}, True, -1
 
 
 def make_norm(kind: NormName, width: int, config: TransformerConfig) -> nn.Module:

@@ -1,8 +1,9 @@
-"""The command line, on LightningCLI: fit, validate, test, run. Its light front is `__main__`."""
+"""The command line, on LightningCLI: fit, validate, test, run, params, import, export; its front is `__main__`."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import inspect
 import json
@@ -15,6 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import docstring_parser
+import torch
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning import Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -23,12 +27,24 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
-from anyformer.checkpoints import write_whole
+from anyformer.checkpoints import save, write_whole
 from anyformer.errors import InputError
 from anyformer.metrics import write_figures
-from anyformer.parsing import allowed_imports, check, dotted, find_class, one_line, read_yaml, subclasses, suggest
+from anyformer.params import measure, token_counts
+from anyformer.parsing import (
+    allowed_imports,
+    check,
+    dotted,
+    find_class,
+    instantiate,
+    members,
+    one_line,
+    read_yaml,
+    subclasses,
+    suggest,
+)
 from anyformer.predictions import KINDS, Outcome, find_records, predict_each, write_outcomes
-from anyformer.runs import Saving, evaluate, fit, load, quiet, run_folder, say
+from anyformer.runs import Saving, evaluate, fit, load, model_folder, quiet, run_folder, say
 
 
 def _classes() -> tuple[type, type]:
@@ -107,9 +123,17 @@ class Experiment(LightningCLI):
         return self.parser.dump(self.config, skip_unset=False)
 
 
+class Plan(Experiment):
+    """A config parsed, of which nothing is made."""
+
+    def instantiate_classes(self) -> None:
+        pass
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one command. Returns the exit code: 2 for anything the user gave that cannot be used, said in one line."""
-    commands = {"fit": _fit, "validate": _validate, "test": _test, "run": _run}
+    commands = {"fit": _fit, "validate": _validate, "test": _test, "run": _run, "params": _params}
+    commands |= {"import": _import, "export": _export}
     try:
         commands[argv[0]](list(argv[1:]))
     except (InputError, MisconfigurationException) as error:
@@ -125,16 +149,41 @@ def main(argv: Sequence[str]) -> int:
 class _Options(argparse.ArgumentParser):
     """The few options that are ours and not of the experiment."""
 
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(f"anyformer {prog}", description=description, add_help=prog != "fit", allow_abbrev=False)
+    def __init__(self, prog: str, description: str = "", add_help: bool = True) -> None:
+        super().__init__(f"anyformer {prog}", description=description, add_help=add_help, allow_abbrev=False)
         self.add_argument("--unsafe_imports", metavar="PACKAGE", action="append", default=[])
 
     def error(self, message: str) -> typing.NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
 
 
+def add_options(parser: argparse.ArgumentParser, of: type | None) -> None:
+    """Give a parser an option for each field of a dataclass, `tuple[...]` taking several values."""
+    if of is None:
+        return
+    group, hints = parser.add_argument_group("what this task can be told"), typing.get_type_hints(of)
+    said = {param.arg_name: param.description for param in docstring_parser.parse_from_object(of).params}
+    for each in dataclasses.fields(of):
+        (kind,) = [member for member in members(hints[each.name]) if member is not type(None)]
+        several = typing.get_origin(kind) is tuple
+        group.add_argument(
+            f"--{each.name}",
+            type=typing.get_args(kind)[0] if several else kind,
+            nargs="+" if several else None,
+            metavar=each.name.upper(),
+            default=each.default,
+            help=" ".join((said.get(each.name) or "").replace("%", "%%").split()),
+        )
+
+
+def read_options(given: argparse.Namespace, of: type) -> Any:
+    """The dataclass of what was given for its options."""
+    values = {each.name: getattr(given, each.name) for each in dataclasses.fields(of)}
+    return of(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
 def _fit(args: list[str]) -> None:
-    parser = _Options("fit", "")
+    parser = _Options("fit", add_help=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     parser.add_argument("--run_dir")
     parser.add_argument("--resume")
@@ -161,6 +210,8 @@ def _fit(args: list[str]) -> None:
     _show({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))} or figures)
     fields = " ".join(f"{name}=..." for name in experiment.model.tokenizers)
     again = "test" if any(name.startswith("test/") for name in figures) else "validate"
+    if closing := experiment.model.closing():
+        print(f"\n{closing}")
     print(f"\nThe run is in {run}. Next:\n  anyformer run {run} {fields}\n  anyformer {again} {run}")
 
 
@@ -204,7 +255,16 @@ def _run(args: list[str]) -> None:
         "--json", action="store_true", help="print all of the result as JSON; of many, an object a line"
     )
     parser.add_argument("--output", metavar="FILE", help="write a table instead: FILE.csv, FILE.jsonl or FILE.json")
+    task = None
+    if args and not args[0].startswith("-"):
+        # The task may have options of its own, so it comes first.
+        unsafe, _ = _Options("run", add_help=False).parse_known_args(args[1:])
+        task = load(args[0], unsafe_imports=unsafe.unsafe_imports)
+        add_options(parser, task.options)
     own = parser.parse_args(args)
+    if task is None:
+        raise InputError(f"the run's folder stands first, got {args[0]}: anyformer run RUN FIELD=VALUE ...")
+    options = [] if task.options is None else [read_options(own, task.options)]
     given: dict[str, str] = {}
     for field in own.fields:
         name, equals, value = field.partition("=")
@@ -221,18 +281,29 @@ def _run(args: list[str]) -> None:
             raise InputError("--json prints, and --output writes a file: FILE.jsonl for JSON; give one of the two")
         if not output.parent.is_dir():
             raise InputError(f"--output {output}: there is no folder {output.parent}")
-    task = load(own.run, unsafe_imports=own.unsafe_imports)
     for name in given.keys() - task.tokenizers.keys():
         raise InputError(f"the model of {own.run} has no field {name!r}{suggest(name, task.tokenizers)}")
     records, field = find_records(given, task.tokenizers)
     if field is None and output is None:
-        (result,) = task.predict(records)
-        print(json.dumps(result) if own.json else task.render(result))
+        if own.json:
+            print(json.dumps(task.predict(records, *options)[0]))
+            return
+        for piece in task.stream(records[0], *options):
+            print(piece, end="", flush=True)
+        print()
         return
     failed: list[str] = []
+    if hasattr(sys.stdout, "reconfigure"):
+        # Names of files may hold bytes that are no text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Where the table goes to the terminal, a bar would stand in its middle.
     no_bar = True if output is None and sys.stdout.isatty() else None
-    bar = tqdm(predict_each(task.predict, records), total=len(records), file=sys.stderr, disable=no_bar)
+    bar = tqdm(
+        predict_each(lambda some: task.predict(some, *options), records),
+        total=len(records),
+        file=sys.stderr,
+        disable=no_bar,
+    )
     outcomes = _watched(bar, field or next(iter(given)), failed)
     if output is None:
         try:
@@ -251,6 +322,97 @@ def _run(args: list[str]) -> None:
         write_whole(output, write)
     if failed:
         raise InputError(f"{len(failed)} of {len(records)} could not be used")
+
+
+def _import(args: list[str]) -> None:
+    parser = _Options("import", "Make a run of weights from elsewhere, for `run`, `export` and init_from.")
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="of GPT-2 or BERT, as save_pretrained of transformers writes it"
+    )
+    parser.add_argument("run", metavar="RUN", help="the folder to make")
+    own = parser.parse_args(args)
+    run = run_folder(own.run)
+    if run.exists():
+        raise InputError(f"{run} is there already; choose another folder")
+    task, report = importlib.import_module("anyformer.tasks.exchange").take_in(own.folder)
+    save(task, run / "model")
+    fields = " ".join(f"{name}=..." for name in task.tokenizers)
+    print(f"{report}\nThe model is in {run}. Next:\n  anyformer run {run} {fields}")
+
+
+def _export(args: list[str]) -> None:
+    parser = _Options("export", "Write the best model of a run for another library.")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "target", metavar="TARGET", help="the folder to make for transformers; of a model of pictures FILE.safetensors"
+    )
+    own = parser.parse_args(args)
+    importlib.import_module("anyformer.tasks.exchange").export(
+        load(own.run, unsafe_imports=own.unsafe_imports), own.target
+    )
+    print(f"The model is in {own.target}.")
+
+
+def _params(args: list[str]) -> None:
+    parser = _Options("params", "Count the parameters and the forward FLOPs of a model; its weights are not made.")
+    parser.add_argument("config", metavar="CONFIG", help="a config, whose values can be overridden; or a run's folder")
+    parser.add_argument(
+        "--tokens",
+        metavar="N",
+        action="append",
+        default=[],
+        help="tokens of the sample that the FLOPs are of; FIELD=N where there are several fields. By default what the "
+        "positions hold",
+    )
+    parser.add_argument("--classes", metavar="N", type=int, help="how many, where neither config nor run says")
+    if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
+        raise InputError(f"the config stands first, got {args[0]}: anyformer params CONFIG {args[0]} ...")
+    own, overrides = parser.parse_known_args(args)
+    task = _without_weights(Path(own.config), overrides, own.unsafe_imports, own.classes)
+    print(measure(task, token_counts(task, _tokens(own.tokens))))
+
+
+def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[str], n_classes: int | None) -> Any:
+    """The task of a config or a run, built. Its data is read only where nothing else says what must be known of it."""
+
+    def build(task: Any) -> Any:
+        with torch.device("meta"):
+            task.build()
+        return task
+
+    if config.is_dir():
+        if overrides:
+            raise InputError(f"the model of a run is what it is; give {overrides[0]} with a config")
+        folder = model_folder(config)
+        return build(instantiate(json.loads((folder / "config.json").read_text(encoding="utf-8")), unsafe))
+    plan = _parse("params", [str(config)], overrides, unsafe, kind=Plan)
+    task = instantiate(yaml.safe_load(plan.resolved)["model"], unsafe)
+    if n_classes is not None:
+        if not hasattr(task, "classes"):
+            raise InputError(f"--classes: {type(task).__name__} tells no classes apart")
+        task.classes = [str(i) for i in range(n_classes)]
+    try:
+        return build(task)
+    except InputError as error:
+        unknown = error
+    try:
+        experiment = _parse("params", [str(config)], overrides, unsafe)
+        experiment.datamodule.setup("fit")
+        experiment.model.learn(experiment.datamodule.sources["train"])
+    except InputError as error:
+        raise InputError(f"{unknown}; and the training data cannot be asked: {error}") from error
+    return build(experiment.model)
+
+
+def _tokens(given: Sequence[str]) -> dict[str, int] | int | None:
+    """What --tokens says: one number, or one for each field named."""
+    by_field = {}
+    for value in given:
+        name, equals, number = value.rpartition("=")
+        if not number.isdecimal() or int(number) < 1 or (len(given) > 1 and not equals):
+            raise InputError(f"--tokens must be a number from 1, or FIELD=N, got {value!r}")
+        by_field[name] = int(number)
+    return by_field.get("", by_field or None)
 
 
 def _watched(outcomes: Iterable[Outcome], field: str, failed: list[str]) -> Iterator[Outcome]:
@@ -280,10 +442,12 @@ def _parse(
     overrides: Sequence[str],
     unsafe: Sequence[str],
     run: Path | None = None,
+    kind: type[Experiment] = Experiment,
 ) -> Experiment:
     """The experiment of config files and options that override them. Raises InputError of one line.
 
     run: the folder that loggers write into which are given none.
+    kind: Plan where nothing of it is to be made.
     """
     with quiet(), allowed_imports(unsafe):
         # Sub-configs are local files: nothing is fetched.
@@ -303,7 +467,7 @@ def _parse(
             if run and (loggers := _placed((content.get("trainer") or {}).get("logger"), run)):
                 args.append(f"--trainer.logger={json.dumps(loggers)}")
         try:
-            return Experiment([*args, *overrides], command)
+            return kind([*args, *overrides], command)
         except InputError as error:
             raise InputError(locate(str(error), given, overrides)) from error
 

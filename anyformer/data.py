@@ -1,31 +1,23 @@
-"""Sources of records: tables, class folders, sets of a hub, and parts of them for training, validation and test.
+"""Sources of records, and parts of them: for training, validation and test, or a few of each value.
 
-Knows files; knows no modality and no trainer. `loading.py` makes batches of the records.
+Knows no file format, no modality and no trainer. `tables.py` and `folders.py` read files; `loading.py` makes batches.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import os
-import tempfile
-import textwrap
 import zlib
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from anyformer.errors import InputError
-from anyformer.files import PICTURES, find_file, is_folder, list_files, nearest
+from anyformer.files import nearest
 from anyformer.tokens import Tokenizer
-
-# Sources
 
 
 def join_files(record: dict[str, Any], folder: str, tokenizers: Mapping[str, Tokenizer]) -> dict[str, Any]:
@@ -34,6 +26,16 @@ def join_files(record: dict[str, Any], folder: str, tokenizers: Mapping[str, Tok
         name for name, tokenizer in tokenizers.items() if tokenizer.reads_files and isinstance(record.get(name), str)
     ]
     return record | {name: os.path.join(folder, record[name]) for name in names}
+
+
+def select_fields(row: dict[str, Any], columns: Mapping[str, str] | None) -> dict[str, Any]:
+    """The columns of a row by the names of the fields that are read from them; all, by their own, for None."""
+    return row if columns is None else {name: row[column] for name, column in columns.items()}
+
+
+def no_column(place: str, name: str, names: Collection[str]) -> InputError:
+    """What to raise for a column that is not among those of a place."""
+    return InputError(f"{place}: no column {name!r}; there are {', '.join(names)}{nearest(name, names)}")
 
 
 class Source(ABC):
@@ -96,309 +98,6 @@ class Subset(Source):
 
 
 @dataclass(frozen=True)
-class Table(Source):
-    """The rows of a CSV, JSONL or Parquet file, `.gz` or not.
-
-    What stands in a CSV is text, and stays it ("007" is a label, "NA" a word); an empty cell is None. What a Parquet
-    file declares by Hugging Face's features comes as: pictures and sounds not decoded, `{"bytes": ..., "path": ...}`;
-    classes by their names. The file is read when it is first used, into memory, and nothing is written beside it.
-    Raises InputError, then, for a file or column that is not there, an unreadable or empty table, or rows outside it.
-    """
-
-    path: str
-    """The file: from the current folder, else inside $ANYFORMER_DATA."""
-    columns: dict[str, str] | None = None
-    """Which column each field is read from: `{image: file, label: class}`. All, by their own names, if left out."""
-    rows: tuple[int, int] | None = None
-    """First row, and the row after the last; counted from 0 below the header."""
-    root: str | None = None
-    """Folder or zip that file names in the table start from, beside the table or found like it. `{stem}` is the table's
-    own name: `{stem}.zip` is train.zip for train.csv. The table's folder if left out."""
-
-    def __len__(self) -> int:
-        start, stop = self._range
-        return stop - start
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return _fields(self._table[self._range[0] + range(len(self))[i]], self.columns)
-
-    def name(self, i: int) -> str:
-        return f"{self.path} row {self._range[0] + i}"
-
-    @cached_property
-    def folder(self) -> str:
-        beside, file = os.path.split(find_file(self.path))
-        if self.root is None:
-            return beside
-        root = self.root.replace("{stem}", file.split(".")[0])
-        place = os.path.join(beside, root)
-        return place if os.path.exists(place) else find_file(root)
-
-    def column(self, name: str) -> list[Any]:
-        start, stop = self._range
-        return _column(self._table, name, self.columns, self.path)[start:stop]
-
-    @cached_property
-    def _table(self) -> Any:
-        place = find_file(self.path)
-        table = _read_table(place, os.stat(place).st_mtime_ns)
-        return _with_columns(table, self.columns, self.path)
-
-    @cached_property
-    def _range(self) -> tuple[int, int]:
-        n = len(self._table)
-        start, stop = self.rows or (0, n)
-        if n == 0:
-            raise InputError(f"{self.path}: the table has no rows")
-        if not 0 <= start < stop <= n:
-            raise InputError(f"{self.path}: rows {start} to {stop} were asked for, the table has rows 0 to {n}")
-        return start, stop
-
-
-def _with_columns(table: Any, columns: Mapping[str, str] | None, place: str) -> Any:
-    """The table, once all columns that fields are read from are known to be there."""
-    for column in (columns or {}).values():
-        if column not in table.column_names:
-            raise _no_column(place, column, table.column_names)
-    return table
-
-
-def _fields(row: dict[str, Any], columns: Mapping[str, str] | None) -> dict[str, Any]:
-    return row if columns is None else {name: row[column] for name, column in columns.items()}
-
-
-def _column(table: Any, name: str, columns: Mapping[str, str] | None, place: str) -> Any:
-    if name not in (columns or table.column_names):
-        raise _no_column(place, name, columns or table.column_names)
-    return table[columns[name] if columns else name]
-
-
-def _no_column(place: str, name: str, names: Collection[str]) -> InputError:
-    return InputError(f"{place}: no column {name!r}; there are {', '.join(names)}{nearest(name, names)}")
-
-
-_FORMATS = {".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-
-
-@lru_cache(maxsize=8)
-def _read_table(path: str, changed: int) -> Any:
-    """A file as a `datasets.Dataset` in memory."""
-    import datasets  # takes seconds to import, and digits do without
-
-    kind = _FORMATS.get(os.path.splitext(path.removesuffix(".gz"))[1].lower())
-    if kind is None:
-        raise InputError(f"{path}: a table must end in {', '.join(_FORMATS)}, with or without .gz")
-    if os.path.getsize(path) == 0:
-        raise InputError(f"{path}: the file is empty")
-    with _by_datasets(path, f"cannot be read as {kind.upper()}"):
-        options: dict[str, Any] = {}
-        if kind == "csv":
-            with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
-                names = next(csv.reader(file), [])
-            text = datasets.Features({name: datasets.Value("string") for name in names})
-            options = {"features": text, "keep_default_na": False, "na_values": [""]}
-        with tempfile.TemporaryDirectory() as folder:
-            unpacked = datasets.DownloadConfig(cache_dir=folder)
-            table = datasets.load_dataset(
-                kind,
-                data_files=path,
-                split="train",
-                cache_dir=folder,
-                download_config=unpacked,
-                keep_in_memory=True,
-                **options,
-            )
-        return _name_classes(_leave_encoded(table))
-
-
-@contextmanager
-def _by_datasets(place: str, failed: str) -> Iterator[None]:
-    """Without the bars and the log of `datasets`, and whatever it raises as an InputError of one line."""
-    import datasets
-
-    level, bars = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    datasets.disable_progress_bars()
-    try:
-        yield
-    except Exception as error:
-        # What the reader of a format has to say is the innermost cause; what the hub has, stands around a page's code.
-        while error.__cause__ is not None and not isinstance(error, OSError):
-            error = error.__cause__
-        reason = textwrap.shorten(str(error), 400, placeholder=" ...") or type(error).__name__
-        if "corresponds to no data" in reason:
-            raise InputError(f"{place}: the table has no rows") from None
-        raise InputError(f"{place}: {failed}: {reason}") from None
-    finally:
-        datasets.logging.set_verbosity(level)
-        if not bars:
-            datasets.enable_progress_bars()
-
-
-def _leave_encoded(table: Any) -> Any:
-    """The table with pictures, sounds and the like as `{"bytes", "path"}`: to open them is the tokenizers' part."""
-    import datasets
-
-    def leave(feature: Any) -> Any:
-        if isinstance(feature, list):
-            return [leave(part) for part in feature]
-        if not isinstance(feature, dict):
-            return feature
-        kind = feature.get("_type")
-        if isinstance(kind, str) and hasattr(getattr(datasets.features, kind, None), "decode_example"):
-            return feature | {"decode": False}
-        return {name: leave(part) for name, part in feature.items()}
-
-    features = table.features.to_dict()
-    encoded = datasets.Features.from_dict(leave(features))
-    for column, feature in features.items():
-        # One by one, since a column that is a picture itself is only declared anew, and nothing is copied.
-        if leave(feature) != feature:
-            table = table.cast_column(column, encoded[column])
-    return table
-
-
-def _name_classes(table: Any) -> Any:
-    """The table with the names of classes where it has their numbers; -1 is how a class is said not to be known."""
-    import datasets
-
-    order = table.column_names
-    for column, feature in table.features.items():
-        if isinstance(feature, datasets.ClassLabel) and feature.names:
-            names = []
-            for row, number in enumerate(table[column]):
-                if number is not None and number >= len(feature.names):
-                    raise ValueError(f"column {column!r} row {row} is class {number} of {len(feature.names)}")
-                names.append(None if number is None or number < 0 else feature.names[number])
-            table = table.remove_columns(column).add_column(column, names, feature=datasets.Value("string"))
-    return table.select_columns(order)
-
-
-@dataclass(frozen=True)
-class Folders(Source):
-    """The files of class folders, `cat/1.png` and `dog/deep/2.jpg`: a record each, sorted by path.
-
-    Columns: file, the path below the folder; folder, the name of the first folder on it. What is hidden and what lies
-    beside the class folders is left out. Without `folder` among the columns any folder of files will do. Raises
-    InputError, when it is first used, for a folder that is not there or holds no such files, or less than two classes.
-    """
-
-    path: str
-    """The folder, a zip, or a folder inside a zip: from the current folder, else inside $ANYFORMER_DATA."""
-    columns: dict[str, str] = field(default_factory=lambda: {"image": "file", "label": "folder"})
-    """Which column, file or folder, each field is read from."""
-    endings: tuple[str, ...] = PICTURES
-    """What the names of files end in, in capitals or not; others are left out."""
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        file = self._files[i]
-        return _fields({"file": file, "folder": file.partition("/")[0]}, self.columns)
-
-    def name(self, i: int) -> str:
-        return os.path.join(self.path, self._files[i])
-
-    @cached_property
-    def folder(self) -> str:
-        return find_file(self.path)
-
-    @cached_property
-    def _files(self) -> list[str]:
-        for column in self.columns.values():
-            if column not in ("file", "folder"):
-                raise _no_column(self.path, column, ("file", "folder"))
-        every = list_files(self.folder)
-        if not every:
-            raise InputError(f"{self.path}: the folder is empty; {self._needed}")
-        files = [file for file in every if file.lower().endswith(tuple(ending.lower() for ending in self.endings))]
-        if not files:
-            wanted = ", ".join(self.endings)
-            raise InputError(f"{self.path}: no file ends in {wanted}; there are {_endings_of(every)}; {self._needed}")
-        return self._classified(files, every) if "folder" in self.columns.values() else files
-
-    def _classified(self, files: list[str], every: list[str]) -> list[str]:
-        """The files that lie in class folders."""
-        classes, inside = ({file.partition("/")[0] for file in part if "/" in file} for part in (files, every))
-        if not classes:
-            raise InputError(f"{self.path}: {files[0]} and the others lie in no class folder; {self._needed}")
-        if os.path.isdir(self.folder):
-            # What is empty shows in no list of files.
-            inside |= {entry.name for entry in os.scandir(self.folder) if entry.is_dir() and entry.name[0] != "."}
-        if useless := sorted(inside - classes - {"__MACOSX"}):
-            held = [file for file in every if file.startswith(f"{useless[0]}/")]
-            what = (
-                f"holds no file that ends in {', '.join(self.endings)}, but {_endings_of(held)}" if held else "is empty"
-            )
-            raise InputError(f"{self.path}: the class folder {useless[0]!r} {what}; fill it, or take it away")
-        if len(classes) == 1:
-            (alone,) = classes
-            deeper = len({file.split("/")[1] for file in files if file.count("/") > 1}) > 1
-            hint = f"give {os.path.join(self.path, alone)}, if its folders are the classes" if deeper else self._needed
-            raise InputError(f"{self.path}: there is only one class folder, {alone!r}; {hint}")
-        return [file for file in files if "/" in file]
-
-    @property
-    def _needed(self) -> str:
-        if "folder" not in self.columns.values():
-            return "give a folder that holds some"
-        return f"needed is a folder for each class, as in {os.path.join(self.path, f'cat/1{self.endings[0]}')}"
-
-
-def _endings_of(files: Sequence[str]) -> str:
-    """Which endings there are, the most frequent first."""
-    counts = Counter(os.path.splitext(file)[1] or "no ending" for file in files)
-    return ", ".join(f"{ending} ({n})" for ending, n in counts.most_common(8))
-
-
-@dataclass(frozen=True)
-class Hub(Source):
-    """A set of the Hugging Face hub by its name, or a local folder that `datasets` can read.
-
-    The network is used for a name that is no folder here, and what comes is kept where `datasets` keeps it. Columns
-    come as those of a Parquet `Table` do, and no code that a set brings is run. Raises InputError, when it is first
-    used, for a set, part or column that is not there, or without a network.
-    """
-
-    path: str
-    """The name on the hub, `ylecun/mnist`; or a folder: from the current folder, else inside $ANYFORMER_DATA."""
-    subset: str | None = None
-    """Which of the set's configurations, if it has several."""
-    split: str = "train"
-    """Which of its parts; also a share of one, `train[:10%]`."""
-    columns: dict[str, str] | None = None
-    """Which column each field is read from: `{image: img, label: fine_label}`. All, by their own names, if left out."""
-    revision: str | None = None
-    """A commit, tag or branch of the set: with a commit it can never change."""
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return _fields(self._table[range(len(self))[i]], self.columns)
-
-    def name(self, i: int) -> str:
-        return f"{self.path} {self.split} row {i}"
-
-    def column(self, name: str) -> list[Any]:
-        return _column(self._table, name, self.columns, self.path)[:]
-
-    @cached_property
-    def _table(self) -> Any:
-        import datasets
-
-        try:
-            place = find_file(self.path)
-        except InputError:
-            place = self.path
-        with _by_datasets(self.path, "cannot be loaded"):
-            table = datasets.load_dataset(place, self.subset, split=self.split, revision=self.revision)
-            table = _name_classes(_leave_encoded(table))
-        return _with_columns(table, self.columns, self.path)
-
-
-@dataclass(frozen=True)
 class Pick(Source):
     """Some records of another source: those whose column holds certain values, and so many of each; to learn from few.
 
@@ -458,18 +157,6 @@ class Pick(Source):
                 found = np.random.default_rng((self.seed, zlib.crc32(value.encode()))).permutation(found).tolist()
             picked += found[: self.each]
         return self.source.take(sorted(picked))
-
-
-def open_source(path: str) -> Source:
-    """Class folders where a folder or a zip is of this path, else a table."""
-    try:
-        place = find_file(path)
-    except InputError:
-        return Table(path)  # It says so when it is used.
-    return Folders(path) if is_folder(place) or place.lower().endswith(".zip") else Table(path)
-
-
-# Splits
 
 
 def split(

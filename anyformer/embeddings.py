@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from anyformer.attention import make_norm
 from anyformer.errors import InputError
+from anyformer.positions import Rotary
 from anyformer.tokens import Batch, FieldTokens, Tokenizer
-from anyformer.transformer import RotaryConfig, TransformerConfig
+from anyformer.transformer import TransformerConfig
 
 
 class Lookup(nn.Module):
@@ -75,8 +76,8 @@ class EmbeddingConfig:
     types: bool = True
     """Whether each field has a learned type vector."""
     positions: list[PositionConfig] | None = None
-    """Position embeddings; when left out a joint learned table over the axes of every field that rotary does not
-    cover."""
+    """Position embeddings; when left out a joint learned table over the axes of every field that rotary or relative
+    positions do not cover."""
     scale: bool = False
     """Whether content is multiplied by sqrt(d_model) (Vaswani et al. 2017, 3.4)."""
     norm: bool = False
@@ -156,27 +157,6 @@ class SinusoidalPositions(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
-class Rotary(nn.Module):
-    """The angles by which attention turns queries and keys, from the positions of a batch."""
-
-    def __init__(self, config: RotaryConfig, d_head: int) -> None:
-        super().__init__()
-        self.axes = config.axes
-        pairs = d_head // (2 * len(config.axes))
-        self.register_buffer("frequency", config.base ** (-torch.arange(pairs) / pairs), persistent=False)
-
-    def forward(self, batch: Batch, axes: Mapping[str, tuple[str, ...]]) -> tuple[Tensor, Tensor]:
-        """axes: those of each field. Returns cosines and sines, each (b, 1, n, d_head / 2); the first axis has the
-        first pairs."""
-        coordinate = self.frequency.new_zeros(batch.shape.numel(), len(self.axes))
-        for name, tokens in batch.fields.items():
-            for column, axis in enumerate(axes[name]):
-                if axis in self.axes:
-                    coordinate[tokens.index, self.axes.index(axis)] = tokens.position[:, column].to(coordinate.dtype)
-        angle = (coordinate[:, :, None] * self.frequency).flatten(1).unflatten(0, batch.shape)[:, None]
-        return angle.cos(), angle.sin()
-
-
 class Embeddings(nn.Module):
     """Lifts every field's content and sets it into the rows, with type and position added."""
 
@@ -189,7 +169,7 @@ class Embeddings(nn.Module):
     ) -> None:
         """
         tokenizers: of every field, see `expand`.
-        transformer, encoder: the stacks that the tokens are for, which may be turned by different rotary axes.
+        transformer, encoder: the stacks that the tokens are for, whose attention may go by different axes.
         Raises InputError where a table's size or an axis is not known.
         """
         super().__init__()
@@ -201,15 +181,16 @@ class Embeddings(nn.Module):
         self.types = nn.ParameterDict(
             {_key(name): torch.empty(d_model).normal_(std=0.02) for name in tokenizers} if config.types else {}
         )
-        turned = [stack.rotary.axes if stack.rotary else () for stack in (transformer, encoder) if stack]
-        rotary_axes = [axis for axes in turned for axis in axes]
+        told = [_told_by_attention(stack) for stack in (transformer, encoder) if stack]
         self.placed = config.positions
         if self.placed is None:
-            # An axis needs no table where every stack is turned by it.
-            covered = set(turned[0]).intersection(*turned)
+            # An axis needs no table where the attention of every stack goes by it.
+            covered = set(told[0]).intersection(*told)
             rest = {axes: None for axes in self.axes.values() if axes and not set(axes) <= covered}
             self.placed = [PositionConfig(axes, "joint") for axes in rest]
-        self._check_axes([*(axis for position in self.placed for axis in position.axes), *rotary_axes], tokenizers)
+        self._check_axes(
+            [axis for axes in (*(position.axes for position in self.placed), *told) for axis in axes], tokenizers
+        )
         self.positions = nn.ModuleList(_positions(position, tokenizers, d_model) for position in self.placed)
         self.rotary, self.encoder_rotary = (
             Rotary(stack.rotary, stack.head_width) if stack and stack.rotary else None
@@ -273,12 +254,19 @@ class Embeddings(nn.Module):
                 axis = self.axes[name][column]
                 raise InputError(
                     f"field {name!r} reaches {axis} {tokens.reach[column]:.0f}, but the learned positions hold {size} "
-                    f"(0 to {size - 1}); cut the data shorter, give positions.sizes, or use sinusoidal or rotary ones"
+                    f"(0 to {size - 1}); cut the data shorter, give positions.sizes, or use sinusoidal, rotary or "
+                    "relative ones"
                 )
 
 
 def _key(name: str) -> str:
     return name.replace(".", "/")
+
+
+def _told_by_attention(stack: TransformerConfig) -> tuple[str, ...]:
+    """The axes on which a stack's attention knows where tokens stand."""
+    relative = (stack.relative.axis,) if stack.relative else ()
+    return (stack.rotary.axes if stack.rotary else ()) + relative
 
 
 def _positions(config: PositionConfig, tokenizers: Mapping[str, Tokenizer], d_model: int) -> nn.Module:

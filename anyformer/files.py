@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Collection
 from difflib import get_close_matches
 from functools import lru_cache
@@ -14,6 +16,9 @@ from anyformer.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 """What the names of files with pictures end in."""
+
+DAMAGE = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+"""What `zipfile` raises for a zip that is damaged, locked or packed in a way it does not know."""
 
 
 def find_file(path: str | Path) -> str:
@@ -52,11 +57,11 @@ def read_file(path: str | Path) -> bytes:
         raise InputError(f"{path}: no such file{nearest(name, names)}")
     archive, member = inside
     try:
-        opened = _open_zip(archive, os.stat(archive).st_mtime_ns, os.getpid())
-        return opened.read(member)
-    except KeyError:
-        raise InputError(f"{archive}: holds no {member!r}{nearest(member, opened.namelist())}") from None
-    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        opened, members = _open_zip(archive, os.stat(archive).st_mtime_ns, os.getpid())
+        if member not in members:
+            raise InputError(f"{archive}: holds no {member!r}{nearest(member, members)}")
+        return opened.read(members[member])
+    except DAMAGE as error:
         raise InputError(f"{path}: cannot be read from the zip: {error}") from None
 
 
@@ -86,12 +91,27 @@ def list_files(path: str | Path) -> list[str]:
         if not os.path.isfile(archive):
             raise InputError(f"{path}: no such folder")
         folder = f"{inside}/" if inside else ""
-        files = [name[len(folder) :] for name in _members(archive) if name.startswith(folder) and name[-1] != "/"]
+        files = [
+            name[len(folder) :] for name in _members(archive) if name.startswith(folder) and not name.endswith("/")
+        ]
         if inside and not files:
             raise InputError(f"{archive}: holds no folder {inside!r}")
-    # The empty part is that of a path from the root, which a zip made with ill intent may hold.
-    left_out = re.compile(r"(^|/)(\.[^/]*|__MACOSX|)(/|$)")
-    return sorted({file for file in files if not left_out.search(file)})
+    return sorted({file for file in files if not LEFT_OUT.search(file)})
+
+
+# The empty part is that of a path from the root, which a zip made with ill intent may hold.
+LEFT_OUT = re.compile(r"(^|/)(\.[^/]*|__MACOSX|)(/|$)")
+
+
+def list_folders(path: str | Path) -> list[str]:
+    """The names of the folders directly in a folder, a zip or a folder inside a zip, sorted; empty ones too."""
+    if os.path.isdir(path):
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not LEFT_OUT.search(entry.name))
+    archive, inside = _zip_of(str(path)) or (str(path), "")
+    folder = f"{inside}/" if inside else ""
+    below = {name[len(folder) :] for name in _members(archive) if name.startswith(folder)}
+    return sorted({name.partition("/")[0] for name in below if "/" in name and not LEFT_OUT.search(name.rstrip("/"))})
 
 
 def _walk(folder: str, below: str, above: tuple[str, ...]) -> list[str]:
@@ -110,27 +130,30 @@ def _walk(folder: str, below: str, above: tuple[str, ...]) -> list[str]:
     return files
 
 
-def _members(archive: str) -> list[str]:
+def _members(archive: str) -> Collection[str]:
     try:
-        return _open_zip(archive, os.stat(archive).st_mtime_ns, os.getpid()).namelist()
-    except (OSError, zipfile.BadZipFile) as error:
+        return _open_zip(archive, os.stat(archive).st_mtime_ns, os.getpid())[1]
+    except DAMAGE as error:
         raise InputError(f"{archive}: neither a folder nor a zip that can be read: {error}") from None
 
 
 def _zip_of(path: str) -> tuple[str, str] | None:
     """The zip file that a path leads into, and the name inside."""
     for parent in Path(path).parents:
-        if parent.is_file():
+        # Path's own raise for what is too long or may not be looked at.
+        if os.path.isfile(parent):
             return str(parent), Path(path).relative_to(parent).as_posix()
-        if parent.is_dir():
+        if os.path.isdir(parent):
             return None
     return None
 
 
 @lru_cache(maxsize=8)
-def _open_zip(path: str, changed: int, process: int) -> zipfile.ZipFile:
+def _open_zip(path: str, changed: int, process: int) -> tuple[zipfile.ZipFile, dict[str, str]]:
+    """A zip, and the names in it as they are there, by how they are called: some programs put `./` before all."""
     # By process, because a forked worker that shared the handle would move its parent's place in the file.
-    return zipfile.ZipFile(path)
+    opened = zipfile.ZipFile(path)
+    return opened, {name.removeprefix("./"): name for name in opened.namelist()}
 
 
 def nearest(name: str, names: Collection[str], n: int = 3) -> str:

@@ -242,8 +242,15 @@ class Samples(Dataset):
         item = self._item(draw.index, random)
         if random is None:
             return item
-        partner = self.chopper.partner(len(self), random)
-        return self.chopper.mix(item, None if partner is None else self._item(partner, random), random)
+        partner, other = self.chopper.partner(len(self), random), None
+        if partner is not None:
+            try:
+                other = self._item(partner, random)
+            except InputError:
+                # A good sample is not left out for its partner's sake, which is reported when its own turn comes.
+                if self.on_bad_sample == "fail":
+                    raise
+        return self.chopper.mix(item, other, random)
 
     def _item(self, i: int, random: np.random.Generator | None) -> Any:
         try:

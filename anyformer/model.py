@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from anyformer.attention import Cache, RelationBias, Sight, visible
 from anyformer.embeddings import EmbeddingConfig, Embeddings
 from anyformer.errors import InputError
+from anyformer.positions import RelativeBias, make_relative
 from anyformer.tokens import Batch, Layout, Tokenizer, expand
 from anyformer.transformer import Context, Transformer, TransformerConfig
 
@@ -53,6 +54,10 @@ class Anyformer(nn.Module):
             RelationBias(n_relations, stack.n_heads) if stack and n_relations else None
             for stack in (transformer, encoder)
         )
+        self.relative, self.encoder_relative = (
+            make_relative(stack.relative, self.embeddings.axes, stack.n_heads) if stack and stack.relative else None
+            for stack in (transformer, encoder)
+        )
         self.register_buffer("sees", None if sees is None else _matrix(sees, list(self.tokenizers)), persistent=False)
 
     def forward(
@@ -78,7 +83,7 @@ class Anyformer(nn.Module):
             memory, memory_sight = self._memory(batch, conditions, cache)
         keys = batch.layout if cache is None else cache.admit(batch)
         context = Context(
-            sight=self._sight(batch, keys, self.relation_bias, cache),
+            sight=self._sight(batch, keys, cache),
             rotation=self.embeddings.rotation(batch),
             memory=memory,
             memory_sight=memory_sight,
@@ -86,30 +91,25 @@ class Anyformer(nn.Module):
             segment=None if batch.one_per_row else batch.layout.segment,
             n_samples=batch.n_samples,
         )
-        return self._run(self.transformer, batch, context, self.relation_bias, read)
+        return self._run(self.transformer, batch, context, read)
 
     def encode(self, conditions: Batch) -> Tensor:
         """The encoder's hidden vectors of the conditions, (rows, length, d), 0 at padding."""
         context = Context(
-            sight=self._sight(conditions, conditions.layout, self.encoder_relation_bias),
+            sight=self._sight(conditions, conditions.layout, encoder=True),
             rotation=self.embeddings.rotation(conditions, encoder=True),
             segment=None if conditions.one_per_row else conditions.layout.segment,
             n_samples=conditions.n_samples,
         )
-        return self._run(self.encoder, conditions, context, self.encoder_relation_bias)
+        return self._run(self.encoder, conditions, context)
 
-    def _run(
-        self,
-        stack: Transformer,
-        batch: Batch,
-        context: Context,
-        bias: RelationBias | None,
-        read: Tensor | None = None,
-    ) -> Tensor:
+    def _run(self, stack: Transformer, batch: Batch, context: Context, read: Tensor | None = None) -> Tensor:
         hidden = stack(self.embeddings(batch), context, read)
-        if bias is not None and not hidden.numel():
+        if not hidden.numel():
             # Attention without queries leaves its mask out of the graph, and no parameter may be without a gradient.
-            hidden = hidden + 0 * bias.table.sum()
+            for bias in self._biases(encoder=stack is self.encoder):
+                if bias is not None:
+                    hidden = hidden + sum(0 * parameter.sum() for parameter in bias.parameters())
         if read is None and batch.padded:
             hidden = hidden.masked_fill((batch.layout.segment == 0)[:, :, None], 0.0)
         return hidden
@@ -130,22 +130,42 @@ class Anyformer(nn.Module):
         layout = layout._replace(order=torch.zeros_like(layout.order))
         return memory, Sight(visible(batch.layout, layout, self.sees)[:, None])
 
-    def _sight(self, batch: Batch, keys: Layout, bias: RelationBias | None, cache: Cache | None = None) -> Sight:
+    def _biases(self, encoder: bool) -> tuple[RelationBias | None, RelativeBias | None]:
+        """What is added to the logits of self-attention in a stack."""
+        if encoder:
+            return self.encoder_relation_bias, self.encoder_relative
+        return self.relation_bias, self.relative
+
+    def _sight(self, batch: Batch, keys: Layout, cache: Cache | None = None, encoder: bool = False) -> Sight:
         """The rule for self-attention: one of its two fast forms where the host knows that it comes down to them."""
+        relation_bias, relative = self._biases(encoder)
+        plain = self._plain_sight(batch, cache)
+        if relative is None and plain is not None:
+            return plain
+        bias = None if relative is None else relative(batch, keys, cache)
+        if plain is not None:
+            # The rule is the same in all rows, and so may the bias be: neither is laid out for each.
+            n = batch.shape[1]
+            future = torch.ones(n, n, dtype=torch.bool, device=bias.device).triu(1) if plain.causal else None
+            return Sight(bias if future is None else bias.masked_fill(future, -torch.inf))
+        relation = batch.relation
+        if relation is not None:
+            # A record's relations come whole in one call: new tokens have none to the cached ones.
+            relation = F.pad(relation, (keys.segment.shape[1] - batch.shape[1], 0))
+            by_relation = relation_bias(relation)
+            bias = by_relation if bias is None else bias + by_relation
+        mask = visible(batch.layout, keys, self.sees, relation)[:, None]
+        return Sight(mask if bias is None else bias.masked_fill(~mask, -torch.inf))
+
+    def _plain_sight(self, batch: Batch, cache: Cache | None) -> Sight | None:
+        """The rule where it is the same for all rows, known on the host; None where it takes a mask."""
         if self.sees is None and batch.relation is None:
             if cache is None or len(cache) == batch.shape[1]:
                 if batch.kind != "dense":
                     return Sight(causal=batch.kind == "causal")
             elif cache.all_visible_to(batch):
                 return Sight()
-        relation = batch.relation
-        if relation is not None:
-            # A record's relations come whole in one call: new tokens have none to the cached ones.
-            relation = F.pad(relation, (keys.segment.shape[1] - batch.shape[1], 0))
-        mask = visible(batch.layout, keys, self.sees, relation)[:, None]
-        if relation is not None:
-            mask = bias(relation).masked_fill(~mask, -torch.inf)
-        return Sight(mask)
+        return None
 
 
 def _matrix(sees: Mapping[str, Sequence[str]], names: Sequence[str]) -> Tensor:

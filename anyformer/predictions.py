@@ -51,7 +51,9 @@ def _files(name: str, value: str, endings: Sequence[str]) -> list[str] | None:
             f"none of the {len(every)} files in {value} ends in {', '.join(endings)}" if every else f"{value} is empty"
         )
     elif not os.path.lexists(value) and glob.has_magic(value):
-        files = sorted(file for file in glob.glob(value, recursive=True) if os.path.isfile(file))
+        every = sorted(file for file in glob.glob(value, recursive=True) if os.path.isfile(file))
+        # What else a pattern as wide as `**` matches is left out; where nothing else matches it is told what is wrong.
+        files = [file for file in every if file.lower().endswith(tuple(endings))] or every
         what = f"no file matches {value}"
     else:
         return None

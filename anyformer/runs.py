@@ -71,12 +71,16 @@ def fit(
                 write_whole(run / "config.yaml", config)
             rows.begin()
     keeper = Keeper(run, rows, saving, resume, config)
-    options = {name: value for name, value in options.items() if value is not None}
+    # None is what the Trainer has by default; but for this one, where it lets val_check_interval run across epochs.
+    by_steps = "check_val_every_n_epoch"
+    options = {name: value for name, value in options.items() if value is not None or name == by_steps}
     callbacks, loggers, plugins = (_listed(options.pop(name, None)) for name in ("callbacks", "logger", "plugins"))
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
         options["enable_checkpointing"] = False
     if checkpoint is not None:
         options["num_sanity_val_steps"] = 0
+    # One that was loaded or has predicted comes in evaluation mode, and Lightning would leave its dropout off.
+    task.train()
     with quiet():
         try:
             trainer = Trainer(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -158,7 +158,7 @@ class Tokenizer(ABC):
         tokens = self.encode(record)
         return sum(map(len, tokens.values())) if isinstance(tokens, dict) else len(tokens)
 
-    def fit(self, records: Sequence[Any]) -> Self:
+    def fit(self, records: Iterable[Any]) -> Self:
         """A copy that holds what the data decides (a vocabulary, a mean), computed on the training records."""
         return self
 

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from anyformer.attention import Attention, Cache, NormName, Rotation, Sight, make_norm
 from anyformer.errors import InputError
 
+ActivationName = Literal["gelu", "gelu_tanh", "relu", "relu2", "silu"]
 ACTIVATIONS = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
@@ -40,6 +41,38 @@ class RotaryConfig:
 
 
 @dataclass(frozen=True)
+class RelativeConfig:
+    """Biases on the logits of self-attention by the distance of two tokens on an axis, shared by all layers; none
+    between tokens of which one has no such axis."""
+
+    kind: Literal["alibi", "t5"]
+    """alibi: the distance times a fixed slope per head (Press et al. 2022). t5: learned, in buckets that widen with
+    the distance (Raffel et al. 2020, 2.1)."""
+    axis: str
+    """Name of the axis."""
+    n_buckets: int = 32
+    """Of t5."""
+    max_distance: int = 128
+    """Of t5: all distances beyond share the last bucket."""
+    bidirectional: bool = True
+    """Of t5: whether keys before and behind their query have buckets apart, each side half of them; a causal stack has
+    no use for the second half."""
+
+    def __post_init__(self) -> None:
+        if self.kind != "t5":
+            return
+        least = 4 if self.bidirectional else 2
+        if self.n_buckets < least or self.n_buckets % 2:
+            raise InputError(f"relative.n_buckets must be even and at least {least}, got {self.n_buckets}")
+        n_exact = self.n_buckets // least
+        if self.max_distance <= n_exact:
+            raise InputError(
+                f"relative.max_distance must be above the {n_exact} distances that have a bucket of their own, "
+                f"got {self.max_distance}"
+            )
+
+
+@dataclass(frozen=True)
 class TransformerConfig:
     """Sizes and choices of the shared transformer."""
 
@@ -56,7 +89,7 @@ class TransformerConfig:
     n_heads when left out."""
     d_ff: int | None = None
     """Inner width of the MLP; when left out 4 d_model, or for a gated one 8/3 d_model, rounded up to multiples of 8."""
-    activation: Literal["gelu", "gelu_tanh", "relu", "relu2", "silu"] = "gelu"
+    activation: ActivationName = "gelu"
     """Of the MLP. gelu is exact, gelu_tanh its approximation, relu2 the square of relu."""
     gated: bool = False
     """Whether the MLP multiplies the activation by a second projection (GLU variants, Shazeer 2020)."""
@@ -88,6 +121,8 @@ class TransformerConfig:
     """Whether the projections of the MLP have biases."""
     rotary: RotaryConfig | None = None
     """Rotary positions in self-attention."""
+    relative: RelativeConfig | None = None
+    """Biases by distance in self-attention."""
     cross_attention: bool = False
     """Whether each block also attends to the memory of an encoder, between self-attention and MLP."""
     dropout: float = 0.0
@@ -175,10 +210,11 @@ class Context(NamedTuple):
 
 
 def take(x: Tensor | None, place: Tensor, dim: int) -> Tensor | None:
-    """The vectors at some places of every row: x (b, ..., n, d) along `dim`, place (b, r). None stays None."""
+    """The vectors at some places of every row: x (b or 1, ..., n, d) along `dim`, place (b, r). None stays None."""
     if x is None:
         return None
     index = place.view(len(place), *[1] * (dim - 1), -1, 1)
+    x = x.expand(len(place), *x.shape[1:])
     return x.gather(dim, index.expand(-1, *x.shape[1:dim], -1, x.shape[-1]))
 
 

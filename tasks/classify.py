@@ -48,12 +48,18 @@ class ClassifyChopper(Chopper):
     """The field of class and register tokens, added to every sample."""
     mixing: Mixing | None = None
     """How samples are blended in training."""
+    first: str | None = None
+    """The field whose first token is read, which every record must have."""
 
     def __call__(
         self, record: Mapping[str, Any], random: np.random.Generator | None = None, labelled: bool = True
     ) -> tuple[Sample, int]:
         # All tokens stand at order 0: everything sees everything.
         sample = {name: t.at(0) if t.order.any() else t for name, t in self.encode(record, random).items()}
+        if self.first is not None and not len(sample.get(self.first, ())):
+            raise InputError(
+                f"field {self.first!r} must hold the token that is read (read: first), and the record has none"
+            )
         return sample | self._own_tokens, self._index(record) if labelled else 0
 
     def partner(self, n: int, random: np.random.Generator) -> int | None:
@@ -100,27 +106,34 @@ class ClassifyChopper(Chopper):
         return Examples(tokens, torch.stack([torch.as_tensor(target) for _, target in items]))
 
 
-def class_places(batch: Batch) -> Tensor:
-    """Where each sample's class token stands in the flattened (rows * length) layout, (samples,) int64."""
-    return batch.fields[OWN_FIELD].index.view(batch.n_samples, -1)[:, 0]
+def first_places(batch: Batch, name: str) -> Tensor:
+    """Where the first token of a field stands in the flattened (rows * length) layout, (samples,) int64.
+
+    Every sample must have one.
+    """
+    tokens = batch.fields[name]
+    samples = torch.arange(batch.n_samples, device=tokens.sample.device)
+    return tokens.index[torch.searchsorted(tokens.sample, samples)]
 
 
 class Pool(nn.Module):
-    """One vector a sample out of its tokens: those of a class token, their mean, or a mean by learned attention.
+    """One vector a sample out of its tokens: that of one token, their mean, or a mean by learned attention.
 
     Attention is a softmax over one score a token (SeqPool, Hassani et al. 2021, 3.2).
     """
 
     def __init__(self, read: str, names: Sequence[str], d_model: int) -> None:
         super().__init__()
-        self.read, self.names = read, list(names)
+        self.names = list(names)
+        self.one = {"class": OWN_FIELD, "first": self.names[0]}.get(read)
+        """The field whose first token is read alone, if there is one."""
         self.score = nn.Linear(d_model, 1) if read == "attention" else None
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """hidden: (rows, length, d). Returns (samples, d)."""
         hidden = hidden.flatten(0, 1)
-        if self.read == "class":
-            return hidden[class_places(batch)]
+        if self.one is not None:
+            return hidden[first_places(batch, self.one)]
         parts = [batch.fields[name] for name in self.names]
         sample = torch.cat([tokens.sample for tokens in parts])
         vectors = hidden[torch.cat([tokens.index for tokens in parts])]
@@ -147,10 +160,11 @@ class Classify(Task):
         optimizer: OptimizerConfig = OptimizerConfig(),
         target: str = "label",
         classes: list[str | int] | None = None,
-        read: Literal["class", "mean", "attention"] = "class",
+        read: Literal["class", "first", "mean", "attention"] = "class",
         place_class: bool = False,
         n_registers: int = 0,
         pool_norm: bool = False,
+        pool_dense: bool = False,
         head_dropout: float = 0.0,
         label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
@@ -167,11 +181,13 @@ class Classify(Task):
             optimizer: the optimiser and its learning rate over the run.
             target: the column with the label.
             classes: names of the classes; the labels of the training part, sorted, when left out.
-            read: what the head reads: a class token, the mean of the fields' tokens, or one by learned attention.
+            read: what the head reads: a class token, the first token of the first field (as BERT's `[CLS]`, see `wrap`
+                of Text), the mean of the fields' tokens, or one by learned attention.
             place_class: whether class and register tokens have a position embedding of their own.
             n_registers: register tokens (Darcet et al. 2024), which take part and are not read.
             pool_norm: whether the vector that the head reads is normed (then final_norm is usually off).
-            head_dropout: on the vector that the head reads.
+            pool_dense: whether that vector goes through a square matrix and a tanh (the pooler of BERT).
+            head_dropout: on the vector that the last layer reads.
             label_smoothing: mass taken from the right class and spread over all.
             class_weights: of each class in the loss; balanced: so that all classes weigh the same in sum.
             mix: mixup and cutmix of training samples, where the one field is a picture of a fixed size.
@@ -196,7 +212,7 @@ class Classify(Task):
         self.classes = None if classes is None else [str(name) for name in classes]
         self.class_weights, self.label_smoothing = class_weights, label_smoothing
         self.place_class, self.n_registers = place_class, n_registers
-        self.pool_norm, self.head_dropout = pool_norm, head_dropout
+        self.pool_norm, self.pool_dense, self.head_dropout = pool_norm, pool_dense, head_dropout
         self.head: nn.Module | None = None
 
     @property
@@ -238,8 +254,13 @@ class Classify(Task):
         head = nn.Linear(d_model, len(self.classes))
         nn.init.trunc_normal_(head.weight, std=self.transformer.init_std)
         nn.init.zeros_(head.bias)
-        norm = nn.LayerNorm(d_model, eps=self.transformer.norm_eps) if self.pool_norm else nn.Identity()
-        self.head = nn.Sequential(norm, nn.Dropout(self.head_dropout), head)
+        pooled = nn.LayerNorm(d_model, eps=self.transformer.norm_eps) if self.pool_norm else nn.Identity()
+        if self.pool_dense:
+            dense = nn.Linear(d_model, d_model)
+            nn.init.trunc_normal_(dense.weight, std=self.transformer.init_std)
+            nn.init.zeros_(dense.bias)
+            pooled = nn.Sequential(pooled, dense, nn.Tanh())
+        self.head = nn.Sequential(pooled, nn.Dropout(self.head_dropout), head)
         weights = None if self.class_weights is None else torch.tensor(self.class_weights, dtype=torch.float32)
         self.register_buffer("loss_weights", weights, persistent=False)
         self.metrics = nn.ModuleDict({"val": self._metrics("val"), "test": self._metrics("test")})
@@ -260,13 +281,15 @@ class Classify(Task):
         return MetricCollection(metrics, prefix=f"{stage}/", compute_groups=False)
 
     def chopper(self, training: bool) -> ClassifyChopper:
-        return ClassifyChopper(self.tokenizers, self.target, tuple(self.classes), self.own_tokens, self.mix)
+        first = next(iter(expand(self.tokenizers))) if self.read == "first" else None
+        return ClassifyChopper(self.tokenizers, self.target, tuple(self.classes), self.own_tokens, self.mix, first)
 
     def forward(self, tokens: Batch) -> Tensor:
         """Logits of every sample, (b, classes)."""
-        if self.read == "class" and tokens.one_per_row and tokens.n_samples == tokens.shape[0]:
+        if self.pool.one is not None and tokens.one_per_row and tokens.n_samples == tokens.shape[0]:
             # One place a row is read, so the last block works out that one alone.
-            row, place = class_places(tokens) // tokens.shape[1], class_places(tokens) % tokens.shape[1]
+            places = first_places(tokens, self.pool.one)
+            row, place = places // tokens.shape[1], places % tokens.shape[1]
             by_row = torch.zeros_like(place).scatter(0, row, place)
             return self.head(self.model(tokens, read=by_row[:, None]).squeeze(1)[row])
         return self.head(self.pool(self.model(tokens), tokens))

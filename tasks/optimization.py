@@ -55,7 +55,6 @@ class OptimizerConfig:
             raise InputError(f"optimizer.hold must be at least 0 and below 1, got {self.hold}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise InputError(f"optimizer.ema must lie between 0 and 1, got {self.ema}")
-
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise InputError(f"optimizer.layer_decay must be above 0 and at most 1, got {self.layer_decay}")
 

@@ -7,9 +7,12 @@ from typing import Literal
 
 from lightning import LightningDataModule
 
-from anyformer.data import Folders, Source, Table, open_source, split
+from anyformer.corpus import Corpus, Documents
+from anyformer.data import Source, split
 from anyformer.errors import InputError
+from anyformer.folders import Folders, open_source
 from anyformer.loading import Loader, Samples, plan_batches
+from anyformer.tables import Table
 
 
 class Records(LightningDataModule):
@@ -18,7 +21,7 @@ class Records(LightningDataModule):
     Each of the three is a source of its own, or a path: of class folders, or of a table. A path is read like `train`
     (same columns, same endings, same rule for the root) where that is a source of the same kind. Validation and test
     may also be a fraction of train: test is taken first, so that it never depends on validation, and both count from
-    the whole.
+    the whole. Of a text, test is its end and validation what stands before that.
 
     Args:
         train: Records to learn from, or the path of class folders or a table.
@@ -86,7 +89,11 @@ class Records(LightningDataModule):
         }
         sources = {name: self._source(name) for name in wanted if name not in fractions}
         if fractions and ("train" in wanted or fractions.keys() & set(wanted)):
-            left, parts = split(self._source("train"), fractions, self.split_seed, self.stratify)
+            train = self._source("train")
+            if isinstance(train, Documents):
+                left, parts = train.divide(fractions)
+            else:
+                left, parts = split(train, fractions, self.split_seed, self.stratify)
             sources |= {name: source for name, source in {"train": left, **parts}.items() if name in wanted}
         for name in wanted:
             if (source := sources.get(name)) is not None:
@@ -103,7 +110,10 @@ class Records(LightningDataModule):
         given = self.given[name]
         if not isinstance(given, str):
             return given  # type: ignore[return-value]
-        source, train = open_source(given), self.given["train"]
+        train = self.given["train"]
+        if isinstance(train, Corpus):
+            return replace(train, path=given, part=(0.0, 1.0))
+        source = open_source(given) if self.trainer is None else self.trainer.lightning_module.open(given)
         if isinstance(train, Table) and isinstance(source, Table):
             return replace(train, path=given, rows=None)
         return replace(train, path=given) if isinstance(train, Folders) and isinstance(source, Folders) else source
@@ -120,7 +130,8 @@ class Records(LightningDataModule):
     def _loader(self, name: str) -> Loader:
         """A loader of one of the sources, for the trainer's processes and at the trainer's epoch."""
         trainer, training = self.trainer, name == "train"
-        source, chopper = self.sources[name], trainer.lightning_module.chopper(training)
+        task = trainer.lightning_module
+        source, chopper = task.view(self.sources[name], training), task.chopper(training)
         samples = Samples(source, chopper, training, self.seed, self.on_bad_sample)
         if self.max_tokens is not None and name not in self._lengths:
             self._lengths[name] = samples.lengths()

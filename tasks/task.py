@@ -10,11 +10,11 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import lightning
 import torch
@@ -24,6 +24,7 @@ from anyformer.data import Source, join_files
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
 from anyformer.files import find_file, nearest
+from anyformer.folders import open_source
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
 from anyformer.parsing import difference
@@ -47,12 +48,16 @@ class Examples:
     samples: tuple[str, ...] = ()
     """Names of the records, for messages."""
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Examples:
-        target = self.target.to(device, non_blocking=non_blocking)
-        return Examples(self.tokens.to(device, non_blocking), target, self.samples)
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        return self._each(lambda part: part.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Examples:
-        return Examples(self.tokens.pin_memory(), self.target.pin_memory(), self.samples)
+    def pin_memory(self) -> Self:
+        return self._each(lambda part: part.pin_memory())
+
+    def _each(self, function: Callable[[Any], Any]) -> Self:
+        """The same with a function applied to the tokens and every tensor."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{n: function(part) for n, part in parts.items() if isinstance(part, Batch | Tensor)})
 
 
 class Task(lightning.LightningModule, ABC):
@@ -96,7 +101,15 @@ class Task(lightning.LightningModule, ABC):
         for name, tokenizer in self.tokenizers.items():
             if type(tokenizer).fit is not Tokenizer.fit:
                 records = (join_files(source[i], source.folder, self.tokenizers) for i in range(len(source)))
-                self.tokenizers[name] = tokenizer.fit([r[name] for r in records if r.get(name) is not None])
+                self.tokenizers[name] = tokenizer.fit(r[name] for r in records if r.get(name) is not None)
+
+    def open(self, path: str) -> Source:
+        """The records of a path that `data.train` and the like give: class folders or a table."""
+        return open_source(path)
+
+    def view(self, source: Source, training: bool) -> Source:
+        """The records that samples are made of, where they are others than the source's: the windows of a text."""
+        return source
 
     @abstractmethod
     def build(self) -> None:
@@ -117,6 +130,18 @@ class Task(lightning.LightningModule, ABC):
     @abstractmethod
     def render(self, result: Mapping[str, Any]) -> str:
         """A result of `predict` for the terminal."""
+
+    options: ClassVar[type | None] = None
+    """A dataclass of what `predict` and `stream` may be told beside the records, and the command line's `run` too."""
+
+    def stream(self, record: Mapping[str, Any], options: Any = None) -> Iterator[str]:
+        """A result for the terminal, piece by piece as it comes to be."""
+        given = [] if options is None else [options]
+        yield self.render(self.predict([record], *given)[0])
+
+    def closing(self) -> str | None:
+        """What is shown when training is over, beside the figures."""
+        return None
 
     def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """A result of `predict` as a row of a table, the same columns for every result; numbers and text alone."""

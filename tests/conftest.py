@@ -1,6 +1,7 @@
 """What every test runs under: one thread, no network, no display, fixed seeds."""
 
 import os
+from collections.abc import Iterator
 
 os.environ |= {
     "HF_DATASETS_OFFLINE": "1",
@@ -40,3 +41,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_locally)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is made of a corpus once is kept for the tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

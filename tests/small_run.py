@@ -13,7 +13,7 @@ from anyformer.runs import Saving, fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.records import Records
-from anyformer.tokenizers.augmentation import Augmentation
+from anyformer.tokenizers.augmentation import Augmentation, Mixing
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 from anyformer.transformer import TransformerConfig
@@ -21,13 +21,15 @@ from anyformer.transformer import TransformerConfig
 BATCHES = 6
 """Of an epoch."""
 EPOCHS = 2
+AUGMENT = Augmentation(shift=1.0, policy="trivial")
 
 
 def small_task(d_model: int = 16) -> Classify:
     return Classify(
-        {"image": ImagePatches(size=(8, 8), patch=4, channels=1, augment=Augmentation(shift=1.0))},
+        {"image": ImagePatches(size=(8, 8), patch=4, channels=1, augment=AUGMENT)},
         TransformerConfig(d_model=d_model, depth=1, n_heads=2, dropout=0.1),
         optimizer=OptimizerConfig("muon", lr=0.01, ema=0.9),
+        mix=Mixing(mixup=0.5, cutmix=1.0, chance=0.5),
     )
 
 

@@ -103,8 +103,8 @@ def test_a_crop_mirrors_the_edges():
     picture = noise(8, 12)
     padded = np.pad(picture, 2, mode="reflect")
     assert np.array_equal(moved(Augmentation(crop=2), picture, 0, 4), padded[:8, 4:])
-    with pytest.raises(InputError, match=r"augment.crop must be less than the picture's sides of 8 and 12"):
-        moved(Augmentation(crop=8), picture, 0, 0)
+    with pytest.raises(InputError, match=r"augment.crop must be less than the sides of size=\(8, 12\), got 8"):
+        patches(Augmentation(crop=8))
 
 
 def test_flips_are_flips():

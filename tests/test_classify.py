@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from anyformer.runs import load, save
 from anyformer.tasks.classify import Classify, Pool
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.text import Text
 from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
 
@@ -72,7 +73,7 @@ def test_balanced_weights_give_every_class_the_same_sum():
     assert made.class_weights == pytest.approx([4 / 6, 4 / 2])
 
 
-@pytest.mark.parametrize("read", ["class", "mean", "attention"])
+@pytest.mark.parametrize("read", ["class", "first", "mean", "attention"])
 def test_a_prediction_does_not_depend_on_the_samples_beside_it(read):
     made = task(read=read, n_registers=2, tokenizers={"image": ImagePatches(size=None, patch=2, channels=1)},
                 embedding=EmbeddingConfig(positions=[]))  # fmt: skip
@@ -105,6 +106,29 @@ def test_the_class_token_is_read_and_registers_only_take_part():
         before = made(tokens)
         made.model.embeddings.lifts["class"].table[1:] += torch.randn(2, 12)
         assert (made(tokens) - before).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("rows", [None, [0, 1, 0]], ids=["apart", "packed"])
+def test_the_first_token_of_the_first_field_is_read(rows):
+    made = task(read="first", tokenizers={"text": Text("bytes", max_len=9), "more": Text("bytes", max_len=9)})
+    assert not made.own_tokens
+    chopper = made.chopper(training=False)
+    records = [{"text": "cat", "more": "x"}, {"text": "dog"}, {"text": "d", "more": "yz"}]
+    tokens = chopper.collate([chopper(record, labelled=False) for record in records], rows).tokens
+    hidden = made.model(tokens)
+    vectors = tokens.by_field(hidden)["text"][[0, 3, 6]]
+    torch.testing.assert_close(made(tokens), made.head(vectors))
+    for wrong in ({"more": "x"}, {"text": ""}):
+        with pytest.raises(InputError, match=r"field 'text' must hold the token that is read \(read: first\)"):
+            chopper(wrong, labelled=False)
+
+
+def test_what_is_read_goes_through_a_norm_a_matrix_and_a_tanh_when_asked():
+    made = task(pool_norm=True, pool_dense=True)
+    norm, dense, _ = made.head[0]
+    torch.nn.init.normal_(dense.bias)
+    x = torch.randn(5, 12)
+    torch.testing.assert_close(made.head(x), made.head[2](torch.tanh(dense(norm(x)))))
 
 
 def test_the_loss_is_a_sum_with_weights_and_smoothing():
@@ -297,6 +321,10 @@ def test_a_bad_partner_is_named():
     with pytest.raises(InputError, match=r"^row 2: field 'image': picture: not a picture"):
         for epoch in range(20):
             samples[Draw(epoch, 0)]
+    skipping = replace(samples, on_bad_sample="skip")
+    targets = torch.stack([skipping[Draw(epoch, 0)][1] for epoch in range(20)])
+    alone = torch.tensor([1.0, 0.0, 0.0])
+    assert (targets == alone).all(1).any() and not (targets == alone).all()
 
 
 def test_a_logit_belongs_to_its_sample_wherever_its_row_is():

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 import anyformer
 from anyformer.__main__ import main
@@ -93,7 +94,9 @@ def test_help_version_and_a_misspelt_command(capsys: pytest.CaptureFixture[str])
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"anyformer {anyformer.__version__}\n"
     assert refused(capsys, "fitt") == "there is no command 'fitt'; did you mean 'fit'?"
-    assert refused(capsys, "xyz") == "there is no command 'xyz'; there are fit, validate, test, run"
+    assert refused(capsys, "xyz") == (
+        "there is no command 'xyz'; there are fit, validate, test, run, params, import, export"
+    )
 
 
 def test_every_name_the_package_offers_is_there() -> None:
@@ -290,6 +293,53 @@ def pictures(folder: Path, *numbers: int) -> Path:
     return folder
 
 
+LANGUAGE = """\
+model:
+  class_path: LanguageModel
+  init_args:
+    tokenizers: {text: {class_path: Text, init_args: {kind: characters}}}
+    transformer: {d_model: 16, depth: 1, n_heads: 2}
+    context: 16
+    example: be
+data:
+  train: {class_path: Corpus, init_args: {path: play.txt, part: [0.0, 0.9]}}
+  validation: {class_path: Corpus, init_args: {path: play.txt, part: [0.9, 1.0]}}
+  batch_size: 4
+trainer: {max_epochs: 1, accelerator: cpu, enable_progress_bar: false}
+"""
+
+
+def test_a_language_model_is_trained_goes_on_with_a_text_and_is_told_how(
+    at_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("play.yaml").write_text(LANGUAGE)
+    Path("play.txt").write_text("to be or not to be, that is the question\n" * 20)
+    assert main(["fit", "--config", "play.yaml"]) == 0
+    assert "\nA sample:\nbe" in capsys.readouterr().out
+    drawn = ["--max_new_tokens", "12", "--temperature", "0.9", "--seed", "3"]
+    assert main(["run", "runs/play", "text=to be", *drawn]) == 0
+    streamed = capsys.readouterr().out
+    assert streamed.startswith("to be") and len(streamed) > len("to be\n")
+    assert main(["run", "runs/play", "text=to be", "--json", *drawn]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert f"to be{result['continuations'][0]}\n" == streamed
+    assert main(["run", "runs/play", "--n_samples", "2", *drawn, "--output", "out.csv", "text=to be"]) == 0
+    (row,) = csv.DictReader(Path("out.csv").read_text().splitlines(keepends=True))
+    assert row["continuation 1"] == result["continuations"][0] and row["continuation 2"]
+    capsys.readouterr()
+    assert refused(capsys, "run", "runs/play", "text=a", "--stop", "") == (
+        "stop must not hold an empty string, which every text contains"
+    )
+    assert "invalid int value: 'many'" in refused(capsys, "run", "runs/play", "text=a", "--max_new_tokens", "many")
+    assert "the prompt has 17 tokens, more than the 16" in refused(
+        capsys, "run", "runs/play", "text=" + "to be or not to b"
+    )
+    assert "unrecognized arguments: --temprature" in refused(capsys, "run", "runs/play", "text=a", "--temprature", "1")
+    assert refused(capsys, "run", "text=a").startswith("there is no run folder text=a")
+    assert main(["run", "runs/play", "--help"]) == 0
+    assert "--top_p TOP_P" in capsys.readouterr().out
+
+
 def test_run_streams_a_table_of_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     pictures(Path("some"), 3, 10, 11)
     Path("some/notes.txt").write_text("not a picture, and not asked for")
@@ -375,6 +425,75 @@ def test_run_ends_quietly_when_nobody_reads_on(at_home: Path) -> None:
     assert done.stderr == ""
 
 
+# params
+
+
+def test_params_counts_a_config_a_run_and_a_config_without_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    def table(*argv: str) -> str:
+        assert main(["params", *argv]) == 0
+        return capsys.readouterr().out
+
+    of_run = table("runs/small")
+    n = sum(parameter.numel() for parameter in anyformer.load("runs/small").parameters())
+    assert re.search(rf"^total +{n:,} ", of_run, re.MULTILINE)
+    assert "FLOPs of one sample of 5 tokens (image 4, class 1)" in of_run
+    # The data of the config tells the classes.
+    assert table("small.yaml") == of_run
+    edit("train: Digits", "train: absent.csv")
+    assert table("wrong.yaml", "--classes=10") == of_run
+    wider = table("wrong.yaml", "--classes=10", "--model.transformer.d_model=16", "--tokens=7")
+    assert "(image 7, class 1)" in wider and wider.splitlines()[-4] != of_run.splitlines()[-4]
+
+
+def test_params_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    edit("train: Digits", "train: absent.csv")
+    message = refused(capsys, "params", "wrong.yaml")
+    assert message.startswith("the classes are not known yet: give classes, or fit to data; and the training data ")
+    assert "absent.csv" in message
+    for value in ("0", "few", "image="):
+        assert "--tokens must be a number from 1, or FIELD=N" in refused(
+            capsys, "params", "small.yaml", "--classes=2", f"--tokens={value}"
+        )
+    assert "no field 'word'; there are image" in refused(capsys, "params", "runs/small", "--tokens=word=3")
+    assert "the config stands first, got --classes=2" in refused(capsys, "params", "--classes=2", "small.yaml")
+    assert "runs/small" not in refused(capsys, "params", "runs/small", "--model.transformer.depth=2")
+    assert refused(capsys, "params", "none.yaml") == "there is no config none.yaml"
+
+
+# import and export
+
+
+def test_weights_of_transformers_become_a_run_and_go_out_again(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    from transformers_folders import gpt2
+
+    gpt2(Path("hub"))
+    capsys.readouterr()
+    assert main(["import", "hub", "runs/gpt"]) == 0
+    assert capsys.readouterr().out == (
+        "weights from hub/model.safetensors: 36 tensors taken\n"
+        "The model is in runs/gpt. Next:\n  anyformer run runs/gpt text=...\n"
+    )
+    assert main(["run", "runs/gpt", "text=to be", "--max_new_tokens=5", "--temperature=0"]) == 0
+    assert capsys.readouterr().out.startswith("to be")
+    assert main(["export", "runs/gpt", "out"]) == 0
+    assert capsys.readouterr().out == "The model is in out.\n"
+    before, after = (Path(name, "model.safetensors") for name in ("hub", "out"))
+    assert sorted(load_file(before)) == sorted(load_file(after))
+    assert refused(capsys, "import", "hub", "runs/gpt") == "runs/gpt is there already; choose another folder"
+    assert refused(capsys, "export", "runs/gpt", "out") == "out is there already; choose another folder"
+    before.write_bytes(before.read_bytes()[:-9])
+    assert re.search(r"hub/model\.safetensors is damaged .*; copy or convert", refused(capsys, "import", "hub", "b"))
+    assert not Path("b").exists()
+
+
+def test_a_run_of_pictures_goes_out_as_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    message = "vit: a model of pictures is written as a file for timm; give FILE.safetensors"
+    assert refused(capsys, "export", "runs/small", "vit") == message
+    assert main(["export", "runs/small", "vit.safetensors"]) == 0
+    assert "patch_embed.proj.weight" in load_file("vit.safetensors")
+
+
 # What is refused
 
 
@@ -442,6 +561,13 @@ def test_a_wrong_config_is_told_so_in_one_line(
             "checkpoints.every_n_steps must be above 0",
         ),
         ("fit --resume runs/absent", "runs/absent/config.yaml does not exist"),
+        ("import empty runs/new", "empty holds no config.json; give a folder as save_pretrained"),
+        ("import absent runs/new", "absent: no such file; looked for absent and"),
+        ("import https://host/gpt2 runs/new", "nothing is loaded from the network"),
+        ("import empty runs/small", "runs/small is there already; choose another folder"),
+        ("import empty", "the following arguments are required: RUN; see anyformer import --help"),
+        ("export absent out", "there is no run folder absent"),
+        ("export empty out", "empty holds no model"),
         ("fit --resume runs/small --config small.yaml", "--resume takes the config and the folder of the run"),
         (
             "fit --resume runs/small --model.transformer.d_model=16 --trainer.max_epochs=2",
@@ -495,7 +621,7 @@ def test_a_package_is_opened_for_the_users_own_classes(at_home: Path, monkeypatc
 
 @pytest.mark.parametrize("config", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda c: c.stem)
 def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path) -> None:
-    needed = set(re.findall(r"(\w+)/[\w.-]+\.(?:csv|gz)", config.read_text()))
+    needed = set(re.findall(r"[ (](\w+)/[\w.-]+\.(?:csv|gz|txt)", config.read_text()))
     if missing := [name for name in sorted(needed) if not (DATA / name).exists()]:
         pytest.skip(f"needs the {' and '.join(missing)} set")
     limits = [f"--trainer.limit_{part}_batches=1" for part in ("val", "test")]

@@ -1,11 +1,10 @@
-"""Tables, class folders, sets of the hub, picks and splits."""
+"""Picks and splits."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import os
-import zipfile
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -17,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from witnesses import Numbers
 
-from anyformer.data import Folders, Hub, Pick, Table, open_source, split
+from anyformer.data import Pick, split
 from anyformer.errors import InputError
-from anyformer.files import read_file
+from anyformer.folders import Folders
+from anyformer.tables import Table
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 
@@ -55,328 +55,6 @@ def write_features(path: Path, columns: dict[str, list[Any]], **features: Any) -
 PETS = [{"file": f"{i}.png", "kind": "cat" if i % 2 else "dog"} for i in range(5)]
 
 
-# Tables
-
-
-@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.jsonl", "t.jsonl.gz", "t.parquet"])
-def test_every_format_gives_the_same_records_and_writes_nothing(tmp_path, name):
-    table = Table(str(write(tmp_path / name, PETS)), columns={"image": "file", "label": "kind"})
-    assert len(table) == 5
-    assert table[2] == {"image": "2.png", "label": "dog"}
-    assert [table[i]["label"] for i in range(5)] == table.column("label") == ["dog", "cat", "dog", "cat", "dog"]
-    assert Table(table.path)[4] == {"file": "4.png", "kind": "dog"}
-    assert table.folder == str(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_text_in_a_csv_stays_text_and_an_empty_cell_is_none(tmp_path):
-    (tmp_path / "t.csv").write_text('\ufeffcode,word,note\n007,NA,"a\nb, c"\n1e3,null,\n')
-    table = Table(str(tmp_path / "t.csv"))
-    assert table[0] == {"code": "007", "word": "NA", "note": "a\nb, c"}
-    assert table[1] == {"code": "1e3", "word": "null", "note": None}
-
-
-def test_a_jsonl_keeps_numbers_and_lists(tmp_path):
-    write(tmp_path / "t.jsonl", [{"x": 1, "y": [[0.5, 1], [2, 3]]}, {"x": 2, "y": [[4]]}])
-    assert Table(str(tmp_path / "t.jsonl"))[1] == {"x": 2, "y": [[4.0]]}
-
-
-def test_pictures_and_sounds_in_a_parquet_file_stay_encoded(tmp_path):
-    values = [{"bytes": b"no picture", "path": "a.png"}, {"bytes": b"nor this", "path": None}, None]
-    path = write_features(
-        tmp_path / "t.parquet",
-        {"image": values, "sound": values, "views": [values[:2], [], None], "year": [1, 2, 3]},
-        image=datasets.Image(),
-        sound=datasets.Audio(),
-        views=datasets.List(datasets.Image()),
-        year=datasets.Value("int16"),
-    )
-    table = Table(str(path))
-    assert table[0] == {"image": values[0], "sound": values[0], "views": values[:2], "year": 1}
-    assert table[2] == {"image": None, "sound": None, "views": None, "year": 3}
-    assert table.column("image") == values and table[1]["sound"] == values[1]
-    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
-
-
-def test_classes_in_a_parquet_file_go_by_their_names(tmp_path):
-    pets = datasets.ClassLabel(names=["cat", "dog"])
-    columns = {"kind": [1, 0, -1, None], "x": [1, 2, 3, 4]}
-    path = write_features(tmp_path / "t.parquet", columns, kind=pets, x=datasets.Value("int64"))
-    table = Table(str(path))
-    assert table.column("kind") == ["dog", "cat", None, None]
-    assert table[0] == {"kind": "dog", "x": 1} and list(table[0]) == ["kind", "x"]
-    path = write_features(tmp_path / "u.parquet", {"kind": [0, 2]}, kind=pets)
-    with pytest.raises(InputError, match=r"u.parquet: cannot be read as PARQUET: column 'kind' row 1 is class 2 of 2$"):
-        len(Table(str(path)))
-
-
-def test_rows_cut_a_table_and_names_count_in_the_file(tmp_path):
-    path = str(write(tmp_path / "t.csv", PETS))
-    table = Table(path, rows=(1, 4))
-    assert (len(table), table[0]["file"], table.name(0)) == (3, "1.png", f"{path} row 1")
-    assert table.column("file") == ["1.png", "2.png", "3.png"]
-    with pytest.raises(IndexError):
-        table[3]
-    with pytest.raises(InputError, match=r"t.csv: rows 3 to 6 were asked for, the table has rows 0 to 5"):
-        len(Table(path, rows=(3, 6)))
-
-
-def test_the_root_is_beside_the_table_and_may_follow_its_name(tmp_path, monkeypatch):
-    monkeypatch.setenv("ANYFORMER_DATA", str(tmp_path))
-    write(tmp_path / "val.csv", PETS)
-    with zipfile.ZipFile(tmp_path / "val.zip", "w") as archive:
-        archive.writestr("1.png", b"1")
-    assert Table("val.csv", root="{stem}.zip").folder == str(tmp_path / "val.zip")
-    assert Table("val.csv", root="val.zip").folder == str(tmp_path / "val.zip")
-    with pytest.raises(InputError, match=r"none.zip: no such file"):
-        _ = Table("val.csv", root="none.zip").folder
-
-
-def test_a_missing_column_names_the_nearest(tmp_path):
-    path = str(write(tmp_path / "t.csv", PETS))
-    with pytest.raises(InputError, match=r"t.csv: no column 'knd'; there are file, kind; did you mean 'kind'\?"):
-        Table(path, columns={"label": "knd"})[0]
-    with pytest.raises(InputError, match=r"t.csv: no column 'lable'; there are label; did you mean 'label'\?"):
-        Table(path, columns={"label": "kind"}).column("lable")
-    with pytest.raises(InputError, match=r"numbers row 0: no column 'y'; there are x, kind"):
-        Numbers(3).column("y")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("t.csv", b"", "the file is empty"),
-        ("t.csv", b"a,b\n", "the table has no rows"),
-        ("t.txt", b"a", "a table must end in .csv, .jsonl, .json, .parquet, with or without .gz"),
-        ("t.csv", b"a,b\n1,2\n1,2,3\n", "cannot be read as CSV: .*line 3"),
-        ("t.csv.gz", b"a,b\n1,2\n", "cannot be read as CSV: .*gzip"),
-        ("t.csv", b"a,b\n\xff\xfe,2\n", "cannot be read as CSV: .*utf-8"),
-        ("t.jsonl", b'{"a": 1}\n{"a": \n', "cannot be read as JSON: "),
-        ("t.parquet", b"PAR1 but not really", "cannot be read as PARQUET: "),
-    ],
-)
-def test_a_table_that_cannot_be_read_says_so_in_one_line(tmp_path, capfd, name, content, reason):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=rf"{name}: {reason}") as caught:
-        len(Table(str(tmp_path / name)))
-    assert "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_changed_table_is_read_again(tmp_path):
-    path = write(tmp_path / "t.csv", PETS)
-    assert len(Table(str(path))) == 5
-    write(path, PETS[:2])
-    os.utime(path, ns=(1, 1))
-    assert len(Table(str(path))) == 2
-
-
-@pytest.mark.skipif(not (DATA / "cifar10_small").exists(), reason="needs the cifar10_small set")
-def test_pictures_of_a_real_set_lie_in_its_zip():
-    table = Table("cifar10_small/train.csv", {"image": "file", "label": "class"}, root="{stem}.zip")
-    assert len(table) == 8000
-    assert read_file(os.path.join(table.folder, table[17]["image"]))[:2] == b"\xff\xd8"
-    assert Counter(table.column("label")) == dict.fromkeys(set(table.column("label")), 800)
-
-
-# Class folders
-
-
-def place(folder: Path, *files: str) -> str:
-    """A folder with files of these names."""
-    for file in files:
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(b"")
-    return str(folder)
-
-
-def packed(path: Path, *files: str) -> str:
-    """A zip with files of these names."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in files:
-            archive.writestr(file, b"")
-    return str(path)
-
-
-FILES = [
-    "dog/deep/2.JPG",
-    "cat/10.png",
-    "cat/9.png",
-    "dog/1.webp",
-    "dog/notes.txt",
-    ".git/cat/1.png",
-    "cat/.hidden.png",
-    "cat/.more/3.png",
-    "__MACOSX/cat/._10.png",
-    "beside.png",
-]
-
-
-def test_class_folders_are_a_record_a_file_in_one_sequence_everywhere(tmp_path):
-    path = place(tmp_path / "pets", *FILES)
-    inside = packed(tmp_path / "pets.zip", *(f"all/{file}" for file in reversed(FILES)))
-    for source in (Folders(path), Folders(f"{inside}/all")):
-        assert source.column("label") == ["cat", "cat", "dog", "dog"]
-        assert source.column("image") == ["cat/10.png", "cat/9.png", "dog/1.webp", "dog/deep/2.JPG"]
-        assert source[1] == {"image": "cat/9.png", "label": "cat"}
-        assert source.name(3) == f"{source.path}/dog/deep/2.JPG"
-        assert source.folder == source.path
-    with pytest.raises(IndexError):
-        source[4]
-    assert Folders(path, {"picture": "file"}, (".png",)).column("picture") == ["beside.png", "cat/10.png", "cat/9.png"]
-    assert Folders(path, {"x": "file", "y": "folder"}, ("jpg", ".PNG"))[2] == {"x": "dog/deep/2.JPG", "y": "dog"}
-
-
-def test_class_folders_are_found_in_the_data_folder_and_read_in_their_zip(tmp_path, monkeypatch):
-    monkeypatch.setenv("ANYFORMER_DATA", str(tmp_path))
-    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
-        archive.writestr("cat/1.png", b"meow")
-        archive.writestr("dog/1.png", b"woof")
-    source = Folders("pets.zip")
-    assert source.name(1) == "pets.zip/dog/1.png"
-    assert read_file(os.path.join(source.folder, source[1]["image"])) == b"woof"
-
-
-def test_linked_class_folders_are_followed_and_a_circle_is_not(tmp_path):
-    place(tmp_path / "elsewhere", "1.png")
-    path = place(tmp_path / "pets", "dog/2.png")
-    (tmp_path / "pets" / "cat").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "pets" / "dog" / "again").symlink_to(tmp_path / "pets")
-    assert Folders(path).column("image") == ["cat/1.png", "dog/2.png"]
-
-
-@pytest.mark.parametrize("packing", [place, packed])
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ([], r"the folder is empty; needed is a folder for each class, as in .*pets.zip/cat/1.png"),
-        (["a.png", "b.png"], r"a.png and the others lie in no class folder; needed is a folder for each class"),
-        (["cat/a.png", "cat/b.png"], r"there is only one class folder, 'cat'; needed is a folder for each class"),
-        (
-            ["all/cat/a.png", "all/dog/b.png"],
-            r".* only one class folder, 'all'; give .*pets.zip/all, if its",
-        ),
-        (
-            ["cat/a.heic", "dog/b.heic", "dog/c"],
-            r"no file ends in .png, .jpg, .*; there are .heic \(2\), no ending \(1\)",
-        ),
-        (
-            ["cat/a.png", "dog/b.png", "emu/c.heic"],
-            r"the class folder 'emu' holds no file that ends in .png, .*, but .heic \(1\); fill it, or take it away",
-        ),
-    ],
-    ids=["empty", "flat", "one class", "one too deep", "no pictures", "a class without pictures"],
-)
-def test_folders_that_are_no_class_folders_say_what_is_needed(tmp_path, packing, files, message):
-    if packing is place:
-        (tmp_path / "pets.zip").mkdir()
-    with pytest.raises(InputError, match=rf"pets.zip: {message}") as caught:
-        len(Folders(packing(tmp_path / "pets.zip", *files)))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_class_folder_that_is_empty_or_missing_is_named(tmp_path):
-    path = place(tmp_path, "cat/1.png", "dog/1.png")
-    (tmp_path / "emu").mkdir()
-    with pytest.raises(InputError, match=r"the class folder 'emu' is empty; fill it, or take it away$"):
-        len(Folders(path))
-    with pytest.raises(InputError, match=r"absent: no such file; looked for absent and "):
-        len(Folders("absent"))
-    with pytest.raises(InputError, match=r"1.png: neither a folder nor a zip that can be read: File is not a zip file"):
-        len(Folders(f"{path}/cat/1.png"))
-    with pytest.raises(InputError, match=r"no column 'label'; there are file, folder"):
-        len(Folders(path, {"label": "label"}))
-
-
-def test_a_class_folder_with_one_picture_is_named_by_it(tmp_path):
-    path = place(tmp_path, "cat/1.png", "cat/2.png", "dog/only.png")
-    with pytest.raises(
-        InputError, match=rf"at least 2 records of each 'label', but 'dog' has 1 \({path}/dog/only.png\); add records"
-    ):
-        split(Folders(path), {"test": 0.5}, stratify="label")
-
-
-def test_a_path_opens_as_what_it_is(tmp_path):
-    write(tmp_path / "t.csv", PETS)
-    for path, kind in (
-        (str(tmp_path / "t.csv"), Table),
-        (place(tmp_path / "pets.v2", "cat/1.png"), Folders),
-        (packed(tmp_path / "pets.zip", "all/cat/1.png"), Folders),
-        (str(tmp_path / "pets.zip" / "all"), Folders),
-        ("absent", Table),
-    ):
-        assert open_source(path) == kind(path)
-    (tmp_path / "broken.zip").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"broken.zip: neither a folder nor a zip that can be read"):
-        len(open_source(str(tmp_path / "broken.zip")))
-
-
-@pytest.mark.skipif(not (DATA / "cifar10_small").exists(), reason="needs the cifar10_small set")
-def test_a_real_zip_without_class_folders_says_so():
-    flat = Folders("cifar10_small/val.zip")
-    with pytest.raises(InputError, match=r"cifar10_small/val.zip: .* and the others lie in no class folder"):
-        len(flat)
-    assert len(Folders("cifar10_small/val.zip", {"image": "file"})) == 1000
-
-
-# The hub
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch) -> Path:
-    """A set as the hub has them, in a local folder, where what `datasets` keeps goes beside it."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "kept"))
-    monkeypatch.setenv("ANYFORMER_DATA", str(tmp_path))
-    folder = tmp_path / "me" / "pets" / "data"
-    folder.mkdir(parents=True)
-    for part, kinds in (("train", [1, 0, 1]), ("test", [0, -1])):
-        write_features(
-            folder / f"{part}-00000-of-00001.parquet",
-            {"img": [{"bytes": b"no picture", "path": f"{i}.png"} for i in range(len(kinds))], "kind": kinds},
-            img=datasets.Image(),
-            kind=datasets.ClassLabel(names=["cat", "dog"]),
-        )
-    return tmp_path / "me" / "pets"
-
-
-def test_a_set_as_the_hub_has_them_comes_encoded_and_with_the_names_of_classes(hub, capfd):
-    source = Hub("me/pets", columns={"image": "img", "label": "kind"})
-    assert (len(source), source.name(2)) == (3, "me/pets train row 2")
-    assert source[1] == {"image": {"bytes": b"no picture", "path": "1.png"}, "label": "cat"}
-    assert source.column("label") == ["dog", "cat", "dog"]
-    assert Hub(str(hub), split="test").column("kind") == ["cat", None]
-    assert len(Hub("me/pets", split="train[:2]")) == 2
-    with pytest.raises(IndexError):
-        source[3]
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"split": "trian"}, r"me/pets: cannot be loaded: Unknown split \"trian\". Should be one of .*train.*test"),
-        ({"subset": "birds"}, r"me/pets: cannot be loaded: .*birds.* not found. Available: \['default'\]"),
-        ({"columns": {"label": "knd"}}, r"me/pets: no column 'knd'; there are img, kind; did you mean 'kind'\?"),
-        ({"path": "nobody/no-such-set"}, r"^nobody/no-such-set: cannot be loaded: Couldn't reach .* on the Hub"),
-        ({"path": "no such set"}, r"^no such set: cannot be loaded: "),
-    ],
-)
-def test_a_set_that_cannot_be_loaded_says_so_in_one_line(hub, capfd, options, message):
-    with pytest.raises(InputError, match=message) as caught:
-        len(Hub(**{"path": "me/pets"} | options))
-    assert "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_no_code_of_a_set_is_run(hub):
-    (hub / "data" / "train-00000-of-00001.parquet").unlink()
-    (hub / "data" / "test-00000-of-00001.parquet").unlink()
-    (hub / "pets.py").write_text(f"open({str(hub / 'ran')!r}, 'w')")
-    with pytest.raises(InputError, match=r"me/pets: cannot be loaded: "):
-        len(Hub("me/pets"))
-    assert [path.name for path in hub.iterdir() if path.is_file()] == ["pets.py"]
-
-
 # Picks
 
 
@@ -409,7 +87,10 @@ def test_a_pick_of_what_is_not_there_says_so():
 
 
 def test_picks_start_from_the_folder_of_their_source(tmp_path):
-    assert Pick(Folders(place(tmp_path, "cat/1.png", "dog/1.png"))).folder == str(tmp_path)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
+    assert Pick(Folders(str(tmp_path))).folder == str(tmp_path)
 
 
 # Splits

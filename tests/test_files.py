@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zipfile
+from contextlib import suppress
 
+import numpy as np
 import pytest
 
-from anyformer.data import Table
 from anyformer.errors import InputError
-from anyformer.files import find_file, is_folder, list_files, read_file
+from anyformer.files import find_file, is_folder, list_files, list_folders, read_file
+from anyformer.tables import Table
 
 
 def test_a_file_is_found_from_here_and_else_in_the_data_folder(tmp_path, monkeypatch):
@@ -106,3 +108,33 @@ def test_what_holds_no_files_says_so(tmp_path):
     (tmp_path / "text").write_text("text")
     with pytest.raises(InputError, match=r"text: neither a folder nor a zip that can be read: File is not a zip file$"):
         list_files(tmp_path / "text")
+
+
+def test_a_zip_that_is_damaged_anywhere_says_so(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("cat/1.txt", "meow " * 50)
+        archive.writestr("dog/", "")
+    content, random = path.read_bytes(), np.random.default_rng(0)
+    for i in range(300):
+        damaged = bytearray(content)
+        damaged[int(random.integers(len(content)))] ^= int(random.integers(1, 256))
+        (tmp_path / f"{i}.zip").write_bytes(damaged)
+        with suppress(InputError):
+            list_files(tmp_path / f"{i}.zip")
+            list_folders(tmp_path / f"{i}.zip")
+        with suppress(InputError):
+            read_file(tmp_path / f"{i}.zip" / "cat/1.txt")
+
+
+def test_names_in_a_zip_may_begin_with_a_dot_and_a_slash(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("./cat/1.txt", "meow")
+        archive.writestr("./dog/", "")
+    assert list_files(tmp_path / "a.zip") == ["cat/1.txt"] and list_folders(tmp_path / "a.zip") == ["cat", "dog"]
+    assert read_file(tmp_path / "a.zip/cat/1.txt") == b"meow"
+
+
+def test_a_name_that_is_too_long_is_no_file():
+    with pytest.raises(InputError, match="no such file"):
+        find_file("x" * 300 + "/y")

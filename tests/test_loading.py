@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from witnesses import Numbers
 
-from anyformer.data import Table
 from anyformer.errors import InputError
 from anyformer.files import read_file
 from anyformer.loading import Chopper, Draw, Loader, Samples, plan_batches
+from anyformer.tables import Table
 
 
 @dataclass

@@ -76,7 +76,9 @@ def test_within_it_every_linear_is_packed(n_packed: list[int]) -> None:
 @needs_kernel
 def test_the_module_given_stays_as_it_is() -> None:
     model = nn.Sequential(nn.Linear(5, 7), nn.Dropout(), nn.Sequential(nn.Linear(7, 7), nn.BatchNorm1d(7)))
+    model.settings = {"a": []}
     shell, x = for_inference(model, PackedWeights()), torch.randn(2, 5)
+    assert shell.settings is model.settings
     assert model.training and not shell.training and type(model[0]) is nn.Linear
     assert {type(shell[0]), type(shell[2][0])} == {PackedLinear}
     theirs = dict(model.state_dict(keep_vars=True))

@@ -21,9 +21,9 @@ import torch
 from drawn import encoded, noise, smooth
 from PIL import Image
 
-from anyformer.data import Table
 from anyformer.errors import InputError
 from anyformer.loading import Chopper, Draw, Samples
+from anyformer.tables import Table
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits, Idx, image_size, open_image
 

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from witnesses import Numbers
 
-from anyformer.data import Folders, Table
 from anyformer.errors import InputError
+from anyformer.folders import Folders
 from anyformer.loading import Chopper, Loader
+from anyformer.tables import Table
 from anyformer.tasks.records import Records
+from anyformer.tasks.task import Task
 from anyformer.tokens import Tokenizer, TokenSet
 
 
@@ -64,6 +66,8 @@ class Toy(lightning.LightningModule):
         self.seen: list[tuple[Any, ...]] = []
         self.evaluated: list[str] = []
         self.generator = None
+
+    view, open = Task.view, Task.open
 
     def chopper(self, training: bool) -> Noisy:
         return Noisy(training, self.bad)

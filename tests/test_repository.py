@@ -22,7 +22,7 @@ import anyformer
 
 ROOT = Path(__file__).parents[1]
 LINKED = ("tokenizers", "tasks", "configs")
-CORE = sorted((ROOT / "anyformer").glob("*.py"))
+CORE = sorted([*(ROOT / "anyformer").glob("*.py"), *(ROOT / "anyformer" / "weights").glob("*.py")])
 TOKENIZERS = sorted((ROOT / "tokenizers").glob("*.py"))
 TASKS = sorted((ROOT / "tasks").glob("*.py"))
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -44,7 +44,7 @@ FRONT_DOORS = {
 """Files of anyformer/ that import the rest within functions alone, and why."""
 
 WITHOUT_A_TEST = {
-    "__init__": "holds the version, which test_the_versions_agree compares",
+    "__init__": "the package's holds the version, which test_the_versions_agree compares; that of weights/ only names",
     "__main__": "the front of the command line: tests/test_cli.py",
     "errors": "an exception without behaviour",
 }
@@ -53,6 +53,10 @@ WITHOUT_A_TEST = {
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+def core_name(path: Path) -> str:
+    return path.relative_to(ROOT / "anyformer").as_posix()
 
 
 def every(paths: list[Path]) -> pytest.MarkDecorator:
@@ -106,11 +110,11 @@ def within(found: set[str], *packages: str) -> set[str]:
     return {module for module in found for package in packages if f"{module}.".startswith(f"{package}.")}
 
 
-@every([path for path in CORE if path.name not in OUTSIDE_THE_CORE])
+@every([path for path in CORE if core_name(path) not in OUTSIDE_THE_CORE])
 def test_the_core_knows_no_trainer_no_modality_and_no_task(path: Path) -> None:
     found = imports(ast.parse(path.read_text()))
     assert not within(found, "lightning", "pytorch_lightning", "anyformer.tokenizers", "anyformer.tasks")
-    if path.name not in FRONT_DOORS:
+    if core_name(path) not in FRONT_DOORS:
         assert not within(found, *(f"anyformer.{Path(file).stem}" for file in OUTSIDE_THE_CORE))
 
 
@@ -124,7 +128,7 @@ def test_our_folders_are_imported_by_their_full_name(path: Path) -> None:
     assert not within(imports(ast.parse(path.read_text())), "tasks", "configs", "core")
 
 
-@every([path for path in CORE if path.name in FRONT_DOORS])
+@every([path for path in CORE if core_name(path) in FRONT_DOORS])
 def test_a_front_door_imports_the_standard_library_alone(path: Path) -> None:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
@@ -148,14 +152,14 @@ def test_a_source_file_has_a_test_file_of_its_name(path: Path) -> None:
 
 
 def test_no_two_source_files_share_a_name() -> None:
-    stems = [path.stem for path in CORE + TOKENIZERS + TASKS]
+    stems = [path.stem for path in CORE + TOKENIZERS + TASKS if path.stem != "__init__"]
     assert len(stems) == len(set(stems))
 
 
 @every([path for path in CORE + TOKENIZERS + TASKS if ">>> " in path.read_text()])
 def test_the_examples_in_docstrings_run(path: Path) -> None:
-    package = "anyformer" if path in CORE else f"anyformer.{path.parent.name}"
-    result = doctest.testmod(importlib.import_module(f"{package}.{path.stem}"))
+    module = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    result = doctest.testmod(importlib.import_module(module if path in CORE else f"anyformer.{module}"))
     assert result.attempted
     assert not result.failed
 

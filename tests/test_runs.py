@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
-from small_run import BATCHES, EPOCHS, in_a_fork, small_data, small_fit, small_task
+from small_run import AUGMENT, BATCHES, EPOCHS, in_a_fork, small_data, small_fit, small_task
 from test_checkpoints import cut, flip
 
 import anyformer
@@ -21,7 +21,6 @@ from anyformer.errors import InputError
 from anyformer.metrics import read_rows
 from anyformer.runs import Saving, evaluate, fit, load, save
 from anyformer.tasks.classify import Classify
-from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 
@@ -140,7 +139,7 @@ def test_other_classes_or_tokenizers_are_not_resumed(copy: Path) -> None:
     with pytest.raises(InputError, match=r"is of another task: classes.0 was '0' and is now '1'; resume with the"):
         small_fit(copy, resume=True, task=other, max_epochs=EPOCHS + 1)
     other = Classify(
-        {"image": ImagePatches(size=(8, 8), patch=4, channels=1, augment=Augmentation(shift=2.0))},
+        {"image": ImagePatches(size=(8, 8), patch=4, channels=1, augment=replace(AUGMENT, shift=2.0))},
         small_task().transformer,
     )
     with pytest.raises(InputError, match=r"another task: .*init_args.augment.shift was 1.0 and is now 2.0"):

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,11 @@ def test_what_the_file_puts_around_a_text_is_put_there_when_asked(load: Any) -> 
     assert text.encode_batch(["to"])[0].tolist() == [12]
     short = load(wordpiece(), wrap=True, max_len=4, truncate=True)
     assert short.encode("to unable to").content.tolist() == [1, 12, 5, 2] and len(short.encode("to")) == 3
+    assert (text.around, short.can_wrap, load(whole_words()).can_wrap) == (([1], [2]), True, False)
+    # The vocabulary that a run brings is as good as the file.
+    again = Text(vocabulary=text.vocabulary, wrap=True)
+    assert again.encode("to").content.tolist() == [1, 12, 2]
+    assert replace(again, wrap=False).around == ([], [])
     with pytest.raises(InputError, match=r"^wrap: the tokenizer.json puts nothing around a text"):
         load(whole_words(), wrap=True).encode("a")
 

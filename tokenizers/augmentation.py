@@ -44,8 +44,7 @@ class Augmentation:
     """trivial: one operation of any strength (TrivialAugment, Mueller and Hutter 2021), by torchvision; or one of
     timm's by its description, as `rand-m9-n2-mstd0.5-inc1` (RandAugment, Cubuk et al. 2020)."""
     erase: float = 0.0
-    """The chance that a rectangle of 2 % to 33 % of the picture becomes the mean colour (random erasing, Zhong et al.
-    2020)."""
+    """The chance that a rectangle of 2 % to 33 % of the picture becomes the tokenizer's `mean` (Zhong et al. 2020)."""
 
     def __post_init__(self) -> None:
         if isinstance(self.scale, list):
@@ -79,8 +78,6 @@ class Augmentation:
         rows, columns = image.shape[1:]
         if self.crop:
             down, right = random.integers(2 * self.crop + 1, size=2).tolist()
-            if self.crop >= min(rows, columns):
-                raise InputError(f"augment.crop must be less than the picture's sides of {rows} and {columns} pixels")
             padded = F.pad(image.float(), [self.crop] * 4, mode="reflect").to(image.dtype)
             image = padded[:, down : down + rows, right : right + columns]
         if self.flip and random.random() < 0.5:

@@ -73,7 +73,7 @@ class ImagePatches(Tokenizer):
     """Convolutions in place of the linear lift."""
     resize: Literal["crop", "stretch"] = "crop"
     """How it is brought to `size`: by the largest part in its middle that has that shape, or all of it, distorted."""
-    max_tokens: int | None = None
+    max_patches: int | None = None
     """Of pictures of their own size: what has more patches is made smaller, at its own shape, until it has not."""
     augment: Augmentation | None = None
     """What is drawn for pictures of a fixed size in training."""
@@ -103,10 +103,12 @@ class ImagePatches(Tokenizer):
                 "augment changes pictures on a fixed grid, and with size: null each keeps its own; "
                 "give a size, or leave augment out"
             )
-        if self.max_tokens is not None and (self.size is not None or self.max_tokens < 1):
+        if self.max_patches is not None and (self.size is not None or self.max_patches < 1):
             raise InputError(
-                f"max_tokens must be at least 1 and needs size: null, got {self.max_tokens} with size {self.size}"
+                f"max_patches must be at least 1 and needs size: null, got {self.max_patches} with size {self.size}"
             )
+        if self.augment is not None and self.augment.crop >= min(self.size):
+            raise InputError(f"augment.crop must be less than the sides of size={self.size}, got {self.augment.crop}")
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -209,11 +211,16 @@ class ImagePatches(Tokenizer):
 
     def _within(self, rows: int, columns: int) -> tuple[int, int]:
         """The sides of a picture as they are, or as multiples of patch that keep the budget of tokens."""
-        budget = self.max_tokens
+        budget = self.max_patches
         if budget is None or (rows // self.patch) * (columns // self.patch) <= budget:
             return rows, columns
         sides = (math.sqrt(budget * rows / columns), math.sqrt(budget * columns / rows))
         height, width = (min(max(int(side), 1), budget) * self.patch for side in sides)
+        if not 1 / 2 < height * columns / (width * rows) < 2:
+            raise InputError(
+                f"a picture of {rows} x {columns} pixels has no like shape within max_patches={budget}; "
+                "raise it, or cut the picture"
+            )
         return height, width
 
     def show(self, tokens: TokenSet) -> np.ndarray:

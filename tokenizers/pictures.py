@@ -15,7 +15,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -55,7 +55,14 @@ def open_image(picture: Any, channels: int = 3) -> Tensor:
 def image_size(picture: Any) -> tuple[int, int]:
     """Rows and columns of a picture, from its header; of a file before it is turned upright."""
     if isinstance(picture, np.ndarray):
+        _check_shape(picture.shape)
         return picture.shape[0], picture.shape[1]
+    if isinstance(picture, str | Path) and os.path.isfile(picture):
+        # Its header alone is read.
+        with open(picture, "rb") as file:
+            image = _open_header(file, str(picture))
+            _check_pixels(image, str(picture))
+            return image.height, image.width
     image, _ = _open(picture)
     return image.height, image.width
 
@@ -70,27 +77,34 @@ def _open(picture: Any) -> tuple[Image.Image, str]:
     if isinstance(picture, str | Path):
         picture = read_file(picture)
     if isinstance(picture, bytes):
-        try:
-            with warnings.catch_warnings():
-                # Pillow warns of large pictures; the limit below is ours.
-                warnings.simplefilter("ignore")
-                picture = Image.open(io.BytesIO(picture), formats=FORMATS)
-        except Image.DecompressionBombError:
-            raise InputError(f"{name}: the header says more than {MAX_PIXELS:,} pixels; not decoded") from None
-        except Exception:
-            # Besides its own error Pillow lets through whatever a broken header makes its parsers raise.
-            raise InputError(f"{name}: not a picture that can be read ({', '.join(FORMATS)})") from None
+        picture = _open_header(io.BytesIO(picture), name)
     if not isinstance(picture, Image.Image):
         raise InputError(
             f"a picture must be a path, bytes, a PIL image or an array, got {type(picture).__name__}; "
             "a list of numbers becomes one by numpy.asarray(..., dtype='uint8')"
         )
-    if picture.width * picture.height > MAX_PIXELS:
-        raise InputError(
-            f"{name}: the header says {picture.height:,} x {picture.width:,} pixels, more than {MAX_PIXELS:,}; "
-            "not decoded"
-        )
+    _check_pixels(picture, name)
     return picture, name
+
+
+def _check_pixels(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(
+            f"{name}: the header says {image.height:,} x {image.width:,} pixels, more than {MAX_PIXELS:,}; not decoded"
+        )
+
+
+def _open_header(file: IO[bytes], name: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures; the limit is ours.
+            warnings.simplefilter("ignore")
+            return Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise InputError(f"{name}: the header says more than {MAX_PIXELS:,} pixels; not decoded") from None
+    except Exception:
+        # Besides its own error Pillow lets through whatever a broken header makes its parsers raise.
+        raise InputError(f"{name}: not a picture that can be read ({', '.join(FORMATS)})") from None
 
 
 def _pixels(image: Image.Image, channels: int) -> np.ndarray:
@@ -122,11 +136,14 @@ def _to_uint16(array: np.ndarray) -> np.ndarray:
     return array.astype(np.uint16)
 
 
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)) or 0 in shape:
+        raise InputError(f"an array must be (rows, columns) or (rows, columns, 1, 3 or 4) to be a picture, got {shape}")
+
+
 def _from_array(array: np.ndarray, channels: int) -> Tensor:
     """(rows, columns) or (rows, columns, 1 | 3 | 4) of any range that is clear: (channels, rows, columns) uint8."""
-    shape = array.shape
-    if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)) or 0 in shape:
-        raise InputError(f"an array must be (rows, columns) or (rows, columns, 1, 3 or 4) to be a picture, got {shape}")
+    _check_shape(array.shape)
     if array.dtype != np.uint8:
         array = _to_bytes(array)
     if array.ndim == 2:

@@ -1,193 +1,20 @@
-"""Weights in from other models and out to them: which tensor is which, and a report of what went where.
-
-Files are safetensors on the disk: no pickle is opened and nothing is fetched. Nothing is folded on the way in, so the
-way back out is exact. A family of models is a table of names (`timm_names`) with a pair of functions: one takes the
-family's tensors apart into the pieces that have a name here, the other puts them together again.
-"""
+"""timm's VisionTransformer: its weights in and out."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from anyformer.embeddings import JointPositions, Projection, resize_grid
+from anyformer.embeddings import Projection
 from anyformer.errors import InputError
-from anyformer.files import find_file
 from anyformer.model import Anyformer
 from anyformer.tokens import LearnedTokens
-
-HEAD = "head.2."
-"""The layer of a `Classify` task that gives the logits: the one that another number of classes replaces."""
-TRUNK = re.compile(r"model\.(transformer|encoder)\.(?!final_norm)")
-"""What must agree tensor by tensor, for half a trunk is none."""
-
-SETTINGS = {
-    r"\.lifts\..*\.table": "n_registers, or the field's vocabulary, and transformer.d_model",
-    r"\.lifts\.": "the tokenizer's patch and channels, and transformer.d_model",
-    r"\.positions\.": "place_class, n_registers and embedding.positions",
-    r"\.[qk]_norm\.": "transformer.qk_norm and n_heads",
-    r"\.scale$": "transformer.layer_scale",
-    r"\.first_norm\.": "transformer.first_norm",
-    r"\.attention\..*bias": "transformer.q_bias, k_bias, v_bias and o_bias",
-    r"\.attention\.": "transformer.d_model, d_head, n_heads and n_kv_heads",
-    r"\.mlp\.": "transformer.d_model, d_ff, gated and mlp_bias",
-    r"": "transformer.d_model, norm and norm_affine",
-}
-"""What to look at where a tensor does not fit, by a part of its name; the first that is found counts."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of every tensor."""
-
-    source: str
-    """The file or folder that they came from."""
-    taken: tuple[str, ...]
-    """Ours, set to what the source holds."""
-    resized: tuple[str, ...]
-    """Ours, set to a table of positions that was stretched to another grid."""
-    fresh: tuple[str, ...]
-    """Ours, left at their initial values."""
-    unused: tuple[str, ...]
-    """Theirs, for which there is no place here."""
-
-    def __str__(self) -> str:
-        parts = [f"{len(self.taken)} tensors taken"]
-        for what in ("resized", "fresh", "unused"):
-            names = getattr(self, what)
-            if names:
-                more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-                parts.append(f"{len(names)} {what} ({', '.join(names[:4])}{more})")
-        return f"weights from {self.source}: {', '.join(parts)}"
-
-
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a local safetensors file, by name, on the CPU.
-
-    path: as given from the current folder, else inside $ANYFORMER_DATA.
-    Raises InputError if there is no such file or it is damaged or of another format.
-    """
-    if "://" in str(path):
-        raise InputError(f"weights are a local file, and nothing is loaded from the network, got {path}")
-    place = Path(find_file(path))
-    if place.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".npz"):
-        raise InputError(
-            f"{path} may run code when it is read, and is not opened; convert it to safetensors where you trust it: "
-            "safetensors.torch.save_file(state_dict, 'weights.safetensors')"
-        )
-    if not place.is_file():
-        raise InputError(f"{path} is no file; give the .safetensors file itself")
-    try:
-        return load_file(place)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged or no safetensors file ({error}); copy or convert it anew") from None
-
-
-def take(
-    task: nn.Module,
-    tensors: Mapping[str, Tensor],
-    source: str,
-    names: Mapping[str, str] | None = None,
-    grids: Mapping[str, tuple[int, ...]] | None = None,
-    with_head: bool = True,
-) -> Report:
-    """Set a task's tensors to those given under the same names, in place.
-
-    names: what the source calls them, for messages. grids: rows and columns of its joint tables of positions, by name;
-    a table of other rows and columns here is resized. with_head: whether the last layer is taken too, if it fits.
-    Raises InputError, before anything is changed, if the trunks differ or a tensor has another shape.
-    """
-    names, grids = names or {}, grids or {}
-    own, sizes = task.state_dict(), joint_grids(task)
-    _check_trunk(own, tensors, names, source)
-    values, resized = {}, []
-    for name, tensor in tensors.items():
-        if name not in own or (name.startswith(HEAD) and (not with_head or tensor.shape != own[name].shape)):
-            continue
-        values[name] = tensor
-        if name in grids and len(grids[name]) == 2 == len(sizes.get(name, ())) and grids[name] != sizes[name]:
-            values[name] = resize_grid(tensor, grids[name], sizes[name])
-            resized.append(name)
-        if values[name].shape != own[name].shape:
-            raise InputError(_misfit(source, names.get(name, name), tensor.shape, name, own[name].shape))
-    with torch.no_grad():
-        for name, value in values.items():
-            own[name].copy_(value)
-    return Report(
-        source,
-        taken=tuple(name for name in own if name in values and name not in resized),
-        resized=tuple(resized),
-        fresh=tuple(name for name in own if name not in values),
-        unused=tuple(names.get(name, name) for name in tensors if name not in values),
-    )
-
-
-def joint_grids(task: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The sizes of the axes of every joint table of positions, by the table's name."""
-    modules = task.named_modules()
-    return {f"{name}.table": module.sizes for name, module in modules if isinstance(module, JointPositions)}
-
-
-def _check_trunk(
-    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], names: Mapping[str, str], source: str
-) -> None:
-    ours, theirs = ([name for name in side if TRUNK.match(name)] for side in (own, tensors))
-    depth, wanted = (
-        len({match[1] for name in side if (match := re.match(r"model\.transformer\.blocks\.(\d+)\.", name))})
-        for side in (ours, theirs)
-    )
-    if depth != wanted:
-        raise InputError(f"{source} holds {wanted} blocks, and the model {depth}; set transformer.depth: {wanted}")
-    for name in theirs:
-        if name not in own:
-            raise InputError(
-                f"{source}: {names.get(name, name)} of shape {_shown(tensors[name].shape)} has no place in the model; "
-                f"{_advice(name)}"
-            )
-    for name in ours:
-        if name not in tensors:
-            shape = _shown(own[name].shape)
-            raise InputError(f"{source} lacks the model's {name} of shape {shape}; {_advice(name)}")
-
-
-def _misfit(source: str, theirs: str, shape: torch.Size, name: str, own: torch.Size) -> str:
-    return f"{source}: {theirs} is {_shown(shape)}, and the model's {name} is {_shown(own)}; {_advice(name)}"
-
-
-def _advice(name: str) -> str:
-    settings = next(settings for part, settings in SETTINGS.items() if re.search(part, name))
-    return f"make {settings} those of the weights"
-
-
-def _shown(shape: torch.Size) -> str:
-    return f"({', '.join(map(str, shape))})"
-
-
-# Names.
-
-
-def _rename(name: str, table: Mapping[str, str]) -> str | None:
-    """The name by a table of patterns, in which * is a word that is kept; None if none is its pattern.
-
-    >>> _rename("blocks.3.norm1.bias", {"blocks.*.norm1.*": "block_*.norm.*"})
-    'block_3.norm.bias'
-    """
-    for pattern, new in table.items():
-        if match := re.fullmatch(re.escape(pattern).replace(r"\*", r"([^.]+)"), name):
-            words = iter(match.groups())
-            return re.sub(r"\*", lambda _, words=words: next(words), new)
-    return None
-
-
-# timm's VisionTransformer
+from anyformer.weights.tensors import HEAD, Report, joint_grids, misfit, read_tensors, rename, take
 
 
 @dataclass(frozen=True)
@@ -264,7 +91,8 @@ def load_timm(
 ) -> Report:
     """Set a `Classify` task over pictures to the weights of a timm VisionTransformer, in place.
 
-    A class token that is not read, as with average pooling, is a register here. What a file does not tell must be set
+    A class token that is not read, as with average pooling, is a register here (without registers it is unused, as the
+    report says, and so is a norm that stands on the other side of the pooling). What a file does not tell must be set
     as the model had it: n_heads, norm_eps, activation, and the mean and std of the pixels. Type vectors become 0.
 
     source: a state dict, or a local safetensors file.
@@ -287,7 +115,7 @@ def load_timm(
     shape = _kernel_shape(task.model, places)
     if shape is not None and kernel.shape != shape:
         raise InputError(
-            _misfit(source, "patch_embed.proj.weight", kernel.shape, f"{places.patch}.weight", torch.Size(shape))
+            misfit(source, "patch_embed.proj.weight", kernel.shape, f"{places.patch}.weight", torch.Size(shape))
         )
     pieces, grid = _timm_apart(state, places, joint_grids(task).get(places.grid), grid, source)
     table = timm_names(places)
@@ -295,7 +123,7 @@ def load_timm(
     for theirs, piece in pieces.items():
         # What is in a block and not in the table is of the trunk nevertheless.
         unknown = f"model.transformer.{theirs}" if theirs.startswith("blocks.") else theirs
-        ours = _rename(theirs, table) or unknown
+        ours = rename(theirs, table) or unknown
         tensors[ours], names[ours] = piece, theirs
     if "prefix" in pieces:
         names[places.table if places.prefix else "prefix"] = " and ".join(name for name in PREFIX if name in state)
@@ -367,7 +195,7 @@ def _timm_grid(
     needed = f"{grid[0]} x {grid[1]}" if grid else "a square"
     raise InputError(
         f"{source}: the {n_rows} rows of pos_embed, {n_prefix} class and register tokens among them or not, are not "
-        f"{needed}; give load_timm the grid that they were trained on"
+        f"{needed}; say from Python what they were trained on: load_timm(task, path, grid=(rows, columns))"
     )
 
 
@@ -375,11 +203,14 @@ def to_timm(task: nn.Module, class_token: bool | None = None) -> dict[str, Tenso
     """The weights of a `Classify` task over pictures as those of a timm VisionTransformer, on the CPU.
 
     A type vector goes into the table of positions (of class and register tokens without positions, into their own
-    vectors), where it adds the same; all else goes out as it is.
+    vectors), where it adds the same; all else goes out as it is. What the names of tensors do not tell must be set
+    there as it is here: num_heads, the norms' eps and act_layer.
 
     class_token: whether the first of the class and register tokens goes out as `cls_token`; by default if it is read.
     Raises InputError that names what a VisionTransformer has no word for.
     """
+    if task.model is None:
+        raise InputError("the task has no weights yet; fit it, or load a run")
     if wrong := _not_timm(task):
         raise InputError(f"timm's VisionTransformer has no word for {wrong}; train a model without it")
     places = _places(task.model)
@@ -399,7 +230,7 @@ def to_timm(task: nn.Module, class_token: bool | None = None) -> dict[str, Tenso
     table = {ours: theirs for theirs, ours in timm_names(places).items()}
     pieces = {}
     for name, tensor in own.items():
-        theirs = _rename(name, table)
+        theirs = rename(name, table)
         if theirs is None:
             raise InputError(f"timm's VisionTransformer has no word for {name}; train a model without it")
         pieces[theirs] = tensor
@@ -443,7 +274,8 @@ def _not_timm(task: nn.Module) -> str | None:
         f"the fields {', '.join(model.tokenizers)}": set(model.tokenizers) - known,
         "sees": model.sees is not None,
         "a stem of convolutions": _kernel_shape(model, places) is None,
-        f"read: {task.read}": task.read == "attention",
+        f"read: {task.read}": task.read in ("attention", "first"),
+        "pool_dense": task.pool_dense,
         "embedding.scale": embedding.scale,
         "embedding.norm": embedding.norm,
         "positions other than one joint table over row and column, and one of class and register tokens": (
@@ -452,6 +284,7 @@ def _not_timm(task: nn.Module) -> str | None:
         "norm_position: post": config.norm_position != "pre",
         "norms without gains": not config.norm_affine,
         "rotary positions": config.rotary is not None,
+        "relative positions": config.relative is not None,
         "a d_head that is not d_model / n_heads": config.head_width * config.n_heads != config.d_model,
         "n_kv_heads": config.n_kv_heads not in (None, config.n_heads),
         "an attention_scale other than 1 / sqrt(d_head)": scale not in (None, config.head_width**-0.5),

@@ -1,0 +1,431 @@
+"""Documents of text, larger than memory: plain files, JSON lines and Parquet, and the one that comes with Python.
+
+Knows files; knows no tokenizer and no trainer. `streams.py` makes an array of ids of them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import gzip
+import hashlib
+import json
+import os
+import re
+import threading
+import zlib
+from abc import abstractmethod
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from anyformer.data import Source
+from anyformer.errors import InputError
+from anyformer.files import find_file, list_files, nearest
+
+ENDINGS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz")
+"""What the names of the files end in that are taken from a folder."""
+BLOCK = 2**20
+"""Bytes that are read at once."""
+
+
+class Documents(Source):
+    """Records `{"text": ...}`, and the same text block by block, so that none need be held as a whole."""
+
+    part: tuple[float, float]
+    """The share of the whole that they are, from and up to."""
+
+    @abstractmethod
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, bool]]:
+        """The text of documents start to stop, one after another, and whether a document ends there."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Names the text: it changes whenever the text may have changed."""
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        i = range(len(self))[i]
+        return {"text": "".join(text for text, _ in self.blocks(i, i + 1))}
+
+    def divide(self, fractions: Mapping[str, float]) -> tuple[Documents, dict[str, Documents]]:
+        """Take shares of the text from its end, one before the other. Returns what is left, and the shares by name.
+
+        Raises InputError for fractions that are not between 0 and 1, or leave nothing.
+        """
+        low, high = self.part
+        parts, stop = {}, 1.0
+        for name, fraction in fractions.items():
+            if not 0 < fraction < stop:
+                raise InputError(f"{name} must be a fraction of train above 0 that leaves some of it, got {fraction}")
+            shares = (stop - fraction, stop)
+            parts[name] = replace(self, part=tuple(low + share * (high - low) for share in shares))
+            stop -= fraction
+        return replace(self, part=(low, low + stop * (high - low))), parts
+
+    def texts(self) -> Iterator[str]:
+        """All text, to learn a vocabulary from: documents, or parts of about a megabyte of those that are longer."""
+        return (text for text, _ in self.blocks())
+
+
+def _check_part(part: tuple[float, float]) -> None:
+    if len(part) != 2 or not 0 <= part[0] < part[1] <= 1:
+        raise InputError(f"part must be two shares of the whole, as in [0, 0.9], got {list(part)}")
+
+
+def _share(sizes: np.ndarray, part: tuple[float, float], place: str) -> tuple[int, int]:
+    """The first document of a part and the one after its last: those whose middle lies within it."""
+    if not len(sizes):
+        raise InputError(f"{place}: there is no text in it")
+    middles = 2 * np.cumsum(sizes) - sizes
+    start, stop = (int(np.searchsorted(middles, share * 2 * sizes.sum())) for share in part)
+    if start == stop:
+        raise InputError(
+            f"{place}: part {list(part)} holds none of the {len(sizes)} documents; take a larger one, "
+            "or make more documents with split: paragraph"
+        )
+    return start, stop
+
+
+@dataclass(frozen=True)
+class PythonDocs(Documents):
+    """The language reference that comes with every CPython (`help("for")`): a document for each topic, sorted."""
+
+    part: tuple[float, float] = (0.0, 1.0)
+    """The share of the whole to take, from and up to, as for `Corpus`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "part", tuple(self.part))
+        _check_part(self.part)
+
+    def __len__(self) -> int:
+        return len(self._topics)
+
+    def name(self, i: int) -> str:
+        return f"pydoc topic {self._topics[i][0]!r}"
+
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, bool]]:
+        return ((text, True) for _, text in self._topics[start:stop])
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self._topics).encode()).hexdigest()
+
+    @cached_property
+    def _topics(self) -> list[tuple[str, str]]:
+        from pydoc_data.topics import topics
+
+        every = sorted(topics.items())
+        start, stop = _share(np.array([len(text.encode()) for _, text in every]), self.part, "pydoc_data.topics")
+        return every[start:stop]
+
+
+class _Index(NamedTuple):
+    """Where the documents are."""
+
+    file: np.ndarray
+    """(n,) which of the files"""
+    start: np.ndarray
+    """(n,) int64: first byte in the file, unpacked; or the row of a Parquet file"""
+    stop: np.ndarray
+    """(n,) int64: one after the last"""
+    number: np.ndarray
+    """(n,) int64: how many documents of its file lie before it"""
+
+
+@dataclass(frozen=True)
+class Corpus(Documents):
+    """The documents of text files, JSON lines and Parquet files; the first two `.gz` or not.
+
+    Files lie in the order given, those of a folder or glob sorted by path. Of a plain text a block at a time is read;
+    a row of JSONL and a row group of Parquet are held in memory. Empty files and documents without a character are
+    left out. Files are indexed when the corpus is first used (one pass, 28 bytes a document); random access to a
+    gzipped file unpacks it from its beginning whenever it goes back.
+    Raises InputError, then, for files or a column that are not there, bytes that are no UTF-8, and where there is no
+    text at all.
+    """
+
+    path: str | tuple[str, ...]
+    """Files, folders and globs (`books/**/*.txt`): from the current folder, else inside $ANYFORMER_DATA. Of a folder
+    those that end in .txt, .jsonl, .parquet, .txt.gz or .jsonl.gz; what is named otherwise is read as plain text."""
+    column: str = "text"
+    """Which column of JSONL and Parquet holds the text."""
+    split: str | None = None
+    """What parts the documents of a plain text: `line`, `paragraph` (blank lines), or characters that stand between
+    them, `<|endoftext|>`. A file is one document if left out."""
+    part: tuple[float, float] = (0.0, 1.0)
+    """The share of the whole to take, from and up to: (0, 0.9) to train and (0.9, 1) to validate share nothing and
+    leave nothing out. One plain text is cut at these shares of its bytes, or up to 3 bytes later, where a character
+    begins. Of several documents those are taken whose middle lies within these shares of all bytes, the rows of a
+    Parquet row group counting alike."""
+    errors: Literal["strict", "replace"] = "strict"
+    """Whether bytes that are no UTF-8 are an error, or become U+FFFD."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str):
+            object.__setattr__(self, "path", tuple(self.path))
+        object.__setattr__(self, "part", tuple(self.part))
+        _check_part(self.part)
+        if not self.path:
+            raise InputError("path must name at least one file, folder or glob")
+        if self.split == "":
+            raise InputError("split must be line, paragraph or the characters between documents; it is empty")
+        if self.errors not in ("strict", "replace"):
+            raise InputError(f"errors must be strict or replace, got {self.errors!r}")
+
+    def __len__(self) -> int:
+        return len(self._index.start)
+
+    def name(self, i: int) -> str:
+        index = self._index
+        file = self.files[index.file[i]]
+        if _kind(file) != "text":
+            return f"{file} row {index.number[i]}"
+        return file if self.split is None else f"{file} from byte {index.start[i]}"
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """The files, once each."""
+        found: list[str] = []
+        for path in [self.path] if isinstance(self.path, str) else self.path:
+            found += _expand(path)
+        return tuple(dict.fromkeys(found))
+
+    def fingerprint(self) -> str:
+        stats = [(os.path.abspath(file), os.stat(file)) for file in self.files]
+        files = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        return json.dumps([self.column, self.split, self.part, self.errors, files])
+
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, bool]]:
+        index, stop = self._index, len(self) if stop is None else stop
+        while start < stop:
+            place = self.files[index.file[start]]
+            end = min(stop, int(np.searchsorted(index.file, index.file[start], "right")))
+            if _kind(place) == "parquet":
+                yield from self._rows(place, int(index.start[start]), int(index.stop[end - 1]))
+            else:
+                yield from self._lines(place, start, end)
+            start = end
+
+    def _lines(self, place: str, start: int, end: int) -> Iterator[tuple[str, bool]]:
+        """Documents of a file that consist of bytes, as many at a time as a block holds."""
+        index, of_json = self._index, _kind(place) == "json"
+        while start < end:
+            first = int(index.start[start])
+            several = start + int(np.searchsorted(index.stop[start:end], first + BLOCK, "right"))
+            if several > start or of_json:
+                several = max(several, start + 1)
+                data = _read(place, first, int(index.stop[several - 1]))
+                bounds = zip(index.start[start:several].tolist(), index.stop[start:several].tolist(), strict=True)
+                for row, (begin, stop) in enumerate(bounds, int(index.number[start])):
+                    text = self._decode(data[begin - first : stop - first], place, begin, True)[0]
+                    yield self._cell(text, place, row) if of_json else text, True
+                start = several
+                continue
+            at, stop, rest = first, int(index.stop[start]), b""
+            while at < stop:
+                data = rest + _read(place, at, min(at + BLOCK, stop))
+                offset, at = at - len(rest), min(at + BLOCK, stop)
+                text, used = self._decode(data, place, offset, at == stop)
+                rest = data[used:]
+                yield text, at == stop
+            start += 1
+
+    def _decode(self, data: bytes, place: str, offset: int, final: bool) -> tuple[str, int]:
+        try:
+            return codecs.utf_8_decode(data, self.errors, final)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{place}: byte {offset + error.start} is no UTF-8 ({error.reason}); "
+                "convert the file, or give errors: replace"
+            ) from None
+
+    def _cell(self, line: str, place: str, row: int) -> str:
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{place} row {row} is not JSON: {error}") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{place} row {row} must be a JSON object, got {type(record).__name__}")
+        if self.column not in record:
+            raise self._no_column(f"{place} row {row}", list(record))
+        return self._text(record[self.column], f"{place} row {row}")
+
+    def _text(self, value: Any, place: str) -> str:
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise InputError(f"{place}: column {self.column!r} must hold text, got {type(value).__name__}")
+        return value
+
+    def _no_column(self, place: str, names: Sequence[str]) -> InputError:
+        near = nearest(self.column, names)
+        return InputError(f"{place}: no column {self.column!r}; there are {', '.join(names)}{near}")
+
+    def _rows(self, place: str, start: int, stop: int) -> Iterator[tuple[str, bool]]:
+        first = 0
+        for number, n in enumerate(_group_sizes(place, os.stat(place).st_mtime_ns)):
+            rows = range(max(start - first, 0), min(stop - first, n))
+            if rows:
+                column = _read_group(place, os.stat(place).st_mtime_ns, number, self.column)
+                for row in rows:
+                    try:
+                        value = column[row].as_py()
+                    except UnicodeDecodeError as error:
+                        raise InputError(f"{place} row {first + row} is no UTF-8 ({error.reason})") from None
+                    yield self._text(value, f"{place} row {first + row}"), True
+            first += n
+
+    @cached_property
+    def _index(self) -> _Index:
+        parts, sizes = [], []
+        for number, place in enumerate(self.files):
+            kind = _kind(place)
+            if kind == "parquet":
+                start, size = self._index_rows(place)
+                stop = start + 1
+            else:
+                start, stop = _find_spans(place, "line" if kind == "json" else self.split)
+                size = stop - start
+            parts.append((np.full(len(start), number, np.int32), start, stop, np.arange(len(start))))
+            sizes.append(size)
+        index = _Index(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        place = ", ".join([self.path] if isinstance(self.path, str) else self.path)
+        if len(index.file) == 1 and _kind(self.files[index.file[0]]) == "text":
+            return self._cut(index)
+        start, stop = _share(np.concatenate(sizes), self.part, place)
+        return _Index(*(part[start:stop] for part in index))
+
+    def _cut(self, index: _Index) -> _Index:
+        """The part of a single text."""
+        place, first, last = self.files[index.file[0]], int(index.start[0]), int(index.stop[0])
+        bounds = []
+        for share in self.part:
+            at = first + int(share * (last - first))
+            near = _read(place, at, min(at + 3, last))
+            bounds.append(at + next((i for i, byte in enumerate(near) if byte & 0xC0 != 0x80), len(near)))
+        if bounds[0] == bounds[1]:
+            raise InputError(f"{place}: part {list(self.part)} of its {last - first} bytes holds no character")
+        return index._replace(start=np.array(bounds[:1]), stop=np.array(bounds[1:]))
+
+    def _index_rows(self, place: str) -> tuple[np.ndarray, np.ndarray]:
+        with _reading(place):
+            file = _open_parquet(place, os.stat(place).st_mtime_ns, os.getpid(), threading.get_ident())
+            names, groups = file.schema_arrow.names, file.metadata
+            if self.column not in names:
+                raise self._no_column(place, names)
+            parts = [groups.row_group(i) for i in range(groups.num_row_groups)]
+            sizes = [np.full(part.num_rows, 1 + part.total_byte_size // max(part.num_rows, 1)) for part in parts]
+        return np.arange(groups.num_rows), np.concatenate([np.zeros(0, np.int64), *sizes])
+
+
+# Files
+
+
+def _kind(place: str) -> Literal["text", "json", "parquet"]:
+    ending = os.path.splitext(place.removesuffix(".gz"))[1].lower()
+    return "json" if ending == ".jsonl" else "parquet" if place.lower().endswith(".parquet") else "text"
+
+
+def _expand(path: str) -> list[str]:
+    """The files of a path: itself, those in a folder, or those that a glob matches."""
+    if glob.has_magic(path) and not os.path.exists(path):
+        for base in ("", os.environ.get("ANYFORMER_DATA", "data")):
+            places = sorted(glob.glob(os.path.join(base, path), recursive=True))
+            if files := [place for place in places if os.path.isfile(place)]:
+                return files
+        raise InputError(f"{path}: no file matches; looked from the current folder and inside $ANYFORMER_DATA")
+    place = find_file(path)
+    if not os.path.isdir(place):
+        return [place]
+    files = [os.path.join(place, file) for file in list_files(place) if file.lower().endswith(ENDINGS)]
+    if not files:
+        raise InputError(f"{path}: no file in this folder ends in {', '.join(ENDINGS)}; name others by a glob")
+    return files
+
+
+class _reading:
+    """Whatever the file makes fail, as an InputError of one line."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # Arrow's errors are ValueErrors and OSErrors.
+        if isinstance(error, (OSError, EOFError, zlib.error, ValueError)) and not isinstance(error, InputError):
+            raise InputError(f"{self.place}: cannot be read: {' '.join(str(error).split())}") from None
+
+
+@lru_cache(maxsize=8)
+def _open_gzip(place: str, changed: int, process: int, thread: int) -> gzip.GzipFile:
+    # Kept, because to come to a place it unpacks all before. By process and thread, which would move each other's.
+    return gzip.open(place)
+
+
+def _read(place: str, start: int, stop: int) -> bytes:
+    with _reading(place):
+        if place.endswith(".gz"):
+            file = _open_gzip(place, os.stat(place).st_mtime_ns, os.getpid(), threading.get_ident())
+            file.seek(start)
+            return file.read(stop - start)
+        with open(place, "rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
+
+
+@lru_cache(maxsize=8)
+def _open_parquet(place: str, changed: int, process: int, thread: int) -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(place)
+
+
+def _group_sizes(place: str, changed: int) -> list[int]:
+    with _reading(place):
+        groups = _open_parquet(place, changed, os.getpid(), threading.get_ident()).metadata
+        return [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
+
+
+@lru_cache(maxsize=2)
+def _read_group(place: str, changed: int, number: int, column: str) -> Any:
+    with _reading(place):
+        file = _open_parquet(place, changed, os.getpid(), threading.get_ident())
+        return file.read_row_group(number, columns=[column], use_threads=False).column(0)
+
+
+def _find_spans(place: str, split: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """The first byte of each document of a file and the byte after its last, those without a byte left out."""
+    first = 3 if _read(place, 0, 3) == codecs.BOM_UTF8 else 0
+    if split is None and not place.endswith(".gz"):
+        bounds, size = array("q"), os.path.getsize(place)
+    else:
+        bounds, size = _find_separators(place, split)
+    ends = np.concatenate([[first], np.array(bounds, dtype=np.int64), [size]]).reshape(-1, 2)
+    return tuple(ends[ends[:, 1] > ends[:, 0]].T)  # type: ignore[return-value]
+
+
+def _find_separators(place: str, split: str | None) -> tuple[array[int], int]:
+    """Where documents are parted, the first byte and the byte after the last in turn; and the bytes of the file."""
+    delimiter = (split or "").encode()
+    patterns = {None: rb"(?!)", "line": rb"\r?\n", "paragraph": rb"\r?\n(?:[ \t]*\r?\n)+"}
+    find = re.compile(patterns.get(split, re.escape(delimiter))).finditer
+    found, buffer, offset, at, final = array("q"), b"", 0, 0, False
+    while not final:
+        data = _read(place, at, at + BLOCK)
+        at, final = at + len(data), len(data) < BLOCK
+        buffer += data
+        # What may be the beginning of a separator, or of a longer one, waits for the next block.
+        blank = len(buffer) - len(buffer.rstrip(b" \t\r\n"))
+        waits = {None: 0, "line": int(buffer.endswith(b"\r")), "paragraph": blank}.get(split, len(delimiter) - 1)
+        stop = len(buffer) - waits if split == "paragraph" and not final else len(buffer)
+        last = 0
+        for match in find(buffer, 0, stop):
+            last = match.end()
+            found.extend((offset + match.start(), offset + last))
+        kept = max(last, len(buffer) - waits)
+        buffer, offset = buffer[kept:], offset + kept
+    return found, at

@@ -1,0 +1,289 @@
+"""Where a model's parameters and its work are: counted by component, and without weights where it was made without.
+
+with torch.device("meta"):
+    model = Anyformer(tokenizers, transformer)
+print(measure(model, token_counts(model)))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from anyformer.attention import Attention
+from anyformer.embeddings import Lookup
+from anyformer.errors import InputError
+from anyformer.heads import Head
+from anyformer.model import Anyformer
+from anyformer.tokens import LearnedTokens, Tokenizer
+from anyformer.transformer import Block, Transformer
+
+PROJECTIONS = {"q": "query", "k": "key", "v": "value", "o": "output"}
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of a model with what it counts, in all blocks together."""
+
+    part: str
+    """embeddings, encoder, transformer, or the name of what stands beside them in a task (head)."""
+    name: str
+    parameters: int = 0
+    """Numbers that are trained; none for what belongs to another component too and is counted there."""
+    flops: int = 0
+    """Of a forward pass over one sample: a product and a sum are two."""
+    is_matrix: bool = False
+    """Whether it is a matrix or a table of content, not positions, biases, norms or the like."""
+    n_shared: int = 0
+    """Parameters that another component counts."""
+    n_blocks: int = 1
+    """Alike blocks that the numbers are of."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a model counts; as a string a table."""
+
+    components: tuple[Component, ...]
+    tokens: Mapping[str, int]
+    """Tokens of each field in the sample that the FLOPs are of."""
+
+    @property
+    def total(self) -> int:
+        """Parameters, those of tied matrices once."""
+        return sum(component.parameters for component in self.components)
+
+    @property
+    def untied(self) -> int:
+        """Parameters, tied matrices counted wherever they are used."""
+        return self.total + sum(component.n_shared for component in self.components)
+
+    @property
+    def attention(self) -> int:
+        """Parameters of the query, key, value and output matrices of all attention."""
+        names = {*PROJECTIONS.values(), *(f"cross {name}" for name in PROJECTIONS.values())}
+        return sum(part.parameters for part in self.components if part.name in names)
+
+    @property
+    def matrices(self) -> int:
+        """Parameters without positions, biases and norms, tied matrices counted wherever they are used."""
+        return sum(part.parameters + part.n_shared for part in self.components if part.is_matrix)
+
+    @property
+    def flops(self) -> int:
+        return sum(component.flops for component in self.components)
+
+    def __str__(self) -> str:
+        lines = [("", "parameters", "a block", "forward FLOPs")]
+        for part in dict.fromkeys(component.part for component in self.components):
+            inside = [component for component in self.components if component.part == part]
+            n_blocks = max(component.n_blocks for component in inside)
+            blocks = f", {n_blocks} blocks" if n_blocks > 1 else ""
+            lines.append((part + blocks, _number(sum(c.parameters for c in inside)), "", _short(_flops(inside))))
+            for c in inside:
+                each = _number(c.parameters // c.n_blocks) if c.n_blocks > 1 else ""
+                own = _number(c.parameters) if c.parameters or not c.n_shared else "tied"
+                lines.append((f"  {c.name}", own, each, _short(c.flops)))
+        lines.append(("total", _number(self.total), "", _short(self.flops)))
+        if self.untied != self.total:
+            lines.append(("total, tied matrices counted apart", _number(self.untied), "", ""))
+        lines.append(("query, key, value and output matrices", _number(self.attention), "", ""))
+        lines.append(("without positions, biases and norms, untied", _number(self.matrices), "", ""))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        rows = [
+            "  ".join(
+                [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
+            )
+            for line in lines
+        ]
+        counted = ", ".join(f"{name} {n:,}" for name, n in self.tokens.items())
+        note = f"FLOPs of one sample of {sum(self.tokens.values()):,} tokens ({counted}); of all pairs, seen or not."
+        return "\n".join([*(row.rstrip() for row in rows), "", note])
+
+
+def measure(module: nn.Module, tokens: Mapping[str, int], conditions: Sequence[str] = ()) -> Sizes:
+    """Count a model, or a task that holds one: every parameter once, in the component that it belongs to.
+
+    module: made under `torch.device("meta")` it takes no memory.
+    tokens: of each field in one sample, see `token_counts`.
+    conditions: the fields that the encoder reads, where there is one; the transformer reads the others.
+    """
+    model = _model(module)
+    n = sum(count for name, count in tokens.items() if name not in conditions)
+    m = sum(tokens[name] for name in conditions)
+    seen: set[Tensor] = set()
+    found: dict[tuple[str, str], Component] = {}
+    parts = [_embeddings(model, tokens)]
+    if model.encoder is not None:
+        parts.append(_stack("encoder", model.encoder, m, 0))
+    parts += [_stack("transformer", model.transformer, n, m), _biases(model), _rest(module, model, n)]
+    for component, parameters in (pair for part in parts for pair in part):
+        own = sum(p.numel() for p in parameters if p not in seen)
+        shared = sum(p.numel() for p in parameters if p in seen)
+        seen.update(parameters)
+        key = component.part, component.name
+        held = found.get(key, component)
+        flops = component.flops + (held.flops if key in found else 0)
+        found[key] = replace(held, parameters=held.parameters + own, n_shared=held.n_shared + shared, flops=flops)
+    counted = (c for c in found.values() if c.parameters or c.n_shared or c.flops)
+    return Sizes(tuple(counted), dict(tokens))
+
+
+def token_counts(module: nn.Module, given: Mapping[str, int] | int | None = None) -> dict[str, int]:
+    """How many tokens each field of a model has in a sample at most: what its positions or its tokenizer hold.
+
+    given: other numbers, by field; or one, for the only field that carries data.
+    Raises InputError where it cannot be known.
+    """
+    model = _model(module)
+    fields = [name for name, tokenizer in model.tokenizers.items() if not isinstance(tokenizer, LearnedTokens)]
+    if isinstance(given, int):
+        if len(fields) != 1:
+            raise InputError(
+                f"--tokens needs a number for a field, as {fields[0]}=N; the fields are {', '.join(fields)}"
+            )
+        given = {fields[0]: given}
+    given = given or {}
+    for name in given.keys() - model.tokenizers.keys():
+        raise InputError(f"--tokens: there is no field {name!r}; there are {', '.join(fields)}")
+    tables = {
+        axis: size
+        for config, positions in zip(model.embeddings.placed, model.embeddings.positions, strict=True)
+        for axis, size in zip(config.axes, positions.sizes, strict=False)
+    }
+    counts = {}
+    for name, tokenizer in model.tokenizers.items():
+        sizes = tokenizer.sizes | tables
+        if name in given:
+            counts[name] = given[name]
+        elif isinstance(tokenizer, LearnedTokens):
+            counts[name] = tokenizer.n
+        elif tokenizer.axes and all(axis in sizes for axis in tokenizer.axes):
+            counts[name] = math.prod(sizes[axis] for axis in tokenizer.axes)
+        else:
+            raise InputError(f"how many tokens {name!r} has is not said by the config; give --tokens {name}=N")
+    return counts
+
+
+Counted = Iterator[tuple[Component, list[Tensor]]]
+"""Components with the parameters in them, whose numbers `measure` fills in."""
+
+
+def _model(module: nn.Module) -> Anyformer:
+    return next(inner for inner in module.modules() if isinstance(inner, Anyformer))
+
+
+def _embeddings(model: Anyformer, tokens: Mapping[str, int]) -> Counted:
+    embeddings, part = model.embeddings, "embeddings"
+    for (name, tokenizer), lift in zip(model.tokenizers.items(), embeddings.lifts.values(), strict=True):
+        flops = _lift_flops(tokenizer, lift, tokens[name])
+        yield Component(part, name, flops=flops, is_matrix=True), [p for p in lift.parameters() if p.ndim > 1]
+        yield Component(part, "biases"), [p for p in lift.parameters() if p.ndim == 1]
+    yield Component(part, "types"), list(embeddings.types.parameters())
+    for config, positions in zip(embeddings.placed, embeddings.positions, strict=True):
+        yield Component(part, f"positions on {', '.join(config.axes)}"), list(positions.parameters())
+    yield Component(part, "norm"), list(embeddings.norm.parameters())
+
+
+def _lift_flops(tokenizer: Tokenizer, lift: nn.Module, n: int) -> int:
+    """Of lifting n tokens, by running it on content of the size that gives so many."""
+    if isinstance(lift, Lookup):
+        return 0
+    empty, sizes = tokenizer.empty(), tokenizer.sizes
+    grid = tuple(sizes.get(axis, 0) for axis in tokenizer.axes)
+    if math.prod(grid) != n or len(grid) != len(empty.extent):
+        grid = (1,) * (len(empty.extent) - 1) + (n,)
+    device = next((p.device for p in lift.parameters()), "cpu")
+    # With stride a token stands for several pieces of content on each side.
+    for stride in (1, 2, 4, 8, 16, 32, 64):
+        extent = tuple(stride * side for side in grid)
+        content = torch.zeros(math.prod(extent), *empty.content.shape[1:], dtype=empty.content.dtype, device=device)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            lifted = lift(content, (extent,))
+        if len(lifted) == n:
+            return counter.get_total_flops()
+    return 0
+
+
+def _stack(part: str, stack: Transformer, n: int, m: int) -> Counted:
+    """A stack on n tokens, which may attend to m others."""
+    depth = len(stack.blocks)
+    for block in stack.blocks:
+        for component, parameters in _block(part, block, n, m):
+            yield replace(component, n_blocks=depth), parameters
+    yield Component(part, "norms around"), [*stack.first_norm.parameters(), *stack.final_norm.parameters()]
+
+
+def _block(part: str, block: Block, n: int, m: int) -> Counted:
+    yield from _attention(part, "", block.attention, n, n)
+    if hasattr(block, "cross"):
+        yield from _attention(part, "cross ", block.cross, n, m)
+    for name, matrix in block.mlp.named_children():
+        yield Component(part, f"MLP {name}", flops=2 * n * matrix.weight.numel(), is_matrix=True), [matrix.weight]
+    yield Component(part, "biases"), [layer.bias for layer in _linears(block) if layer.bias is not None]
+    scales = [p for name, p in block.named_parameters() if name.endswith("residual.scale")]
+    yield Component(part, "layer scales"), scales
+    named = {*scales, *(p for layer in _linears(block) for p in layer.parameters())}
+    yield Component(part, "norms"), [p for p in block.parameters() if p not in named]
+
+
+def _attention(part: str, prefix: str, attention: Attention, n: int, m: int) -> Counted:
+    for letter, name in PROJECTIONS.items():
+        weight = getattr(attention, letter).weight
+        flops = 2 * (n if letter in "qo" else m) * weight.numel()
+        yield Component(part, prefix + name, flops=flops, is_matrix=True), [weight]
+    pairs = 2 * 2 * n * m * attention.n_heads * attention.d_head
+    yield Component(part, f"{prefix}products of all pairs", flops=pairs), []
+
+
+def _biases(model: Anyformer) -> Counted:
+    for part, encoder in (("encoder", True), ("transformer", False)):
+        for name, bias in zip(("relations", "relative positions"), model._biases(encoder), strict=True):
+            yield Component(part, name), [] if bias is None else list(bias.parameters())
+
+
+def _rest(module: nn.Module, model: Anyformer, n: int) -> Counted:
+    """What a task holds beside its model. Heads over ids run on every token, all else once a sample."""
+    heads = [inner for inner in module.modules() if isinstance(inner, Head)]
+    of_heads = {layer for head in heads for layer in head.modules()}
+    known = {*model.modules()}
+    for path, inner in module.named_modules():
+        part, runs = path.split(".")[0] or "task", n if inner in of_heads else 1
+        if inner in known:
+            continue
+        if isinstance(inner, Head):
+            yield Component(part, "output", flops=2 * n * inner.weight.numel(), is_matrix=True), [inner.weight]
+            yield Component(part, "biases"), [] if inner.bias is None else [inner.bias]
+            known.add(inner.output)
+        elif isinstance(inner, nn.Linear):
+            yield Component(part, "matrices", flops=2 * runs * inner.weight.numel(), is_matrix=True), [inner.weight]
+            yield Component(part, "biases"), [] if inner.bias is None else [inner.bias]
+        else:
+            name = "norms" if "Norm" in type(inner).__name__ else "other"
+            yield Component(part, name), list(inner.parameters(recurse=False))
+
+
+def _linears(module: nn.Module) -> list[nn.Linear]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+
+
+def _flops(components: Sequence[Component]) -> int:
+    return sum(component.flops for component in components)
+
+
+def _number(n: int) -> str:
+    return f"{n:,}" if n else ""
+
+
+def _short(n: int) -> str:
+    """
+    >>> _short(1_234_567), _short(999), _short(0)
+    ('1.23 M', '999', '')
+    """
+    power = min((len(str(n)) - 1) // 3, 6)
+    return "" if not n else str(n) if not power else f"{n / 1000**power:.3g} {' kMGTPE'[power]}"

@@ -1,0 +1,147 @@
+"""Where tokens stand, as attention takes it: angles of rotary positions, and biases by distance (ALiBi, T5's buckets).
+
+Both are worked out once a batch and shared by all layers.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from anyformer.attention import Cache
+from anyformer.tokens import Batch, Layout
+from anyformer.transformer import RelativeConfig, RotaryConfig
+
+
+def coordinates(batch: Batch, axes: Mapping[str, tuple[str, ...]], wanted: Sequence[str]) -> Tensor:
+    """Where every place of a batch stands on some axes, (b, n, wanted) float32; 0 where its field has no such axis.
+
+    axes: those of each field.
+    """
+    coordinate = torch.zeros(batch.shape.numel(), len(wanted), device=batch.layout.segment.device)
+    for name, tokens in batch.fields.items():
+        for column, axis in enumerate(axes[name]):
+            if axis in wanted:
+                coordinate[tokens.index, wanted.index(axis)] = tokens.position[:, column].float()
+    return coordinate.unflatten(0, batch.shape)
+
+
+class Rotary(nn.Module):
+    """The angles by which attention turns queries and keys, from the positions of a batch."""
+
+    def __init__(self, config: RotaryConfig, d_head: int) -> None:
+        super().__init__()
+        self.axes = config.axes
+        pairs = d_head // (2 * len(config.axes))
+        self.register_buffer("frequency", config.base ** (-torch.arange(pairs) / pairs), persistent=False)
+
+    def forward(self, batch: Batch, axes: Mapping[str, tuple[str, ...]]) -> tuple[Tensor, Tensor]:
+        """axes: those of each field. Returns cosines and sines, each (b, 1, n, d_head / 2); the first axis has the
+        first pairs."""
+        coordinate = coordinates(batch, axes, self.axes).to(self.frequency.dtype)
+        angle = (coordinate[..., None] * self.frequency).flatten(2)[:, None]
+        return angle.cos(), angle.sin()
+
+
+class RelativeBias(nn.Module, ABC):
+    """A bias per head on the logits of attention, by the distance of the key from the query on one axis; 0 for a pair
+    of which one has no such axis."""
+
+    def __init__(self, config: RelativeConfig, axes: Mapping[str, tuple[str, ...]]) -> None:
+        """axes: those of every field, in the sequence of the batch's."""
+        super().__init__()
+        self.config, self.axes = config, dict(axes)
+        placed = [config.axis in own for own in axes.values()]
+        self.register_buffer("placed", None if all(placed) else torch.tensor(placed), persistent=False)
+
+    @abstractmethod
+    def by_distance(self, distance: Tensor) -> Tensor:
+        """distance: (b, q, k) float32, above 0 for keys behind their query. Returns (b, h, q, k)."""
+
+    def forward(self, batch: Batch, keys: Layout, cache: Cache | None = None) -> Tensor:
+        """The biases of a batch, whose places are the newest of the keys, (b or 1, h, queries, keys).
+
+        keys: the layout of all keys. cache: keeps where earlier keys stand, and takes up the batch's.
+        """
+        query = coordinates(batch, self.axes, (self.config.axis,))[:, :, 0]
+        key = query if cache is None else cache.place(query)
+        query_field, key_field = batch.layout.field, keys.field
+        # Texts of one length stand alike in all rows: one bias for all. To know it costs a GPU's queue a stop.
+        same = key == key[:1]
+        if self.placed is not None:
+            same &= key_field == key_field[:1]
+        if len(key) > 1 and not torch.compiler.is_compiling() and same.all():
+            query, key, query_field, key_field = query[:1], key[:1], query_field[:1], key_field[:1]
+        bias = self.by_distance(key[:, None, :] - query[:, :, None])
+        if self.placed is None:
+            return bias
+        both = self.placed[query_field][:, :, None] & self.placed[key_field][:, None, :]
+        return bias.masked_fill(~both[:, None], 0.0)
+
+
+class Alibi(RelativeBias):
+    """Attention with linear biases: the further, the less, by a slope for each head (Press et al. 2022, 3)."""
+
+    def __init__(self, config: RelativeConfig, axes: Mapping[str, tuple[str, ...]], n_heads: int) -> None:
+        super().__init__(config, axes)
+        self.register_buffer("slopes", torch.tensor(alibi_slopes(n_heads)), persistent=False)
+
+    def by_distance(self, distance: Tensor) -> Tensor:
+        return (-distance.abs()[:, None] * self.slopes[:, None, None]).to(self.slopes.dtype)
+
+
+def alibi_slopes(n_heads: int) -> list[float]:
+    """The slope of each head: 2^(-8 i / n) for i = 1 ... n where n is a power of two; else those of the power below,
+    and of the power above every other one from the first, as many as are missing.
+
+    >>> alibi_slopes(4)
+    [0.25, 0.0625, 0.015625, 0.00390625]
+    >>> alibi_slopes(3)
+    [0.0625, 0.00390625, 0.25]
+    """
+    below = 2 ** int(math.log2(n_heads))
+    slopes = [2 ** (-8 * i / below) for i in range(1, below + 1)]
+    return slopes + [2 ** (-4 * i / below) for i in range(1, 2 * (n_heads - below), 2)]
+
+
+class BucketBias(RelativeBias):
+    """A learned bias per head for each bucket of distances (T5, Raffel et al. 2020, 2.1)."""
+
+    def __init__(self, config: RelativeConfig, axes: Mapping[str, tuple[str, ...]], n_heads: int) -> None:
+        super().__init__(config, axes)
+        self.table = nn.Parameter(torch.zeros(config.n_buckets, n_heads))
+
+    def by_distance(self, distance: Tensor) -> Tensor:
+        return rearrange(self.table[bucket(distance, self.config)], "b q k h -> b h q k")
+
+
+def bucket(distance: Tensor, config: RelativeConfig) -> Tensor:
+    """The bucket of each distance, int64 of the same shape.
+
+    Half of the buckets hold one distance each, 0, 1, 2, ...; the others widen by a constant factor up to
+    `max_distance`, and the last holds all beyond. Where the two sides count apart, keys behind their query have the
+    second half of all buckets; where they do not, all of them stand in bucket 0.
+    """
+    n = config.n_buckets
+    side = torch.zeros((), dtype=torch.int64, device=distance.device)
+    if config.bidirectional:
+        n //= 2
+        side = n * (distance > 0)
+        away = distance.abs()
+    else:
+        away = (-distance).clamp(min=0)
+    n_exact = n // 2
+    # The factor by which they widen, counted from the last exact distance.
+    growth = (away.clamp(min=1) / n_exact).log() / math.log(config.max_distance / n_exact)
+    wide = (n_exact + (growth * (n - n_exact)).long()).clamp(max=n - 1)
+    return side + torch.where(away < n_exact, away.long(), wide)
+
+
+def make_relative(config: RelativeConfig, axes: Mapping[str, tuple[str, ...]], n_heads: int) -> RelativeBias:
+    """The module of a config; axes are those of every field."""
+    return (Alibi if config.kind == "alibi" else BucketBias)(config, axes, n_heads)

@@ -1,0 +1,242 @@
+"""The continuations under way as rows of a model with a cache: one id a row in, logits out.
+
+All that is done once for a batch of prompts, or when rows leave or grow past the context, is here; what is chosen from
+the logits is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from anyformer.attention import Cache
+from anyformer.errors import InputError
+from anyformer.packed import PackedProducts, for_inference
+from anyformer.sampling import GenerationConfig, penalize
+from anyformer.tokens import Batch, FieldTokens, Layout, Sample, TokenSet, collate
+
+if TYPE_CHECKING:
+    from anyformer.generation import Generator
+
+Allow = Callable[[list[int]], Sequence[int] | None]
+"""Constrained decoding: from the ids of a continuation so far the ids that may follow, None for all."""
+SPARE = 16
+"""Tokens of padding that a row of a prefill takes on a CPU: about what reading the weights once more would cost."""
+
+
+class Rows:
+    """The continuations under way as rows of a model with a cache: ids in, logits out."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        prompts: Sequence[Sample],
+        config: GenerationConfig,
+        conditions: Batch | None,
+        n_each: int,
+    ) -> None:
+        """n_each: rows that every prompt is continued in."""
+        self.of, self.config, self.n_each, self.conditions = generator, config, n_each, conditions
+        if conditions is not None and (not conditions.one_per_row or conditions.n_samples != len(prompts)):
+            raise InputError(
+                f"conditions must be a row for each of the {len(prompts)} prompts, got {conditions.n_samples} samples "
+                f"in {conditions.shape[0]} rows"
+            )
+        self.samples = [self._opened(i, sample) for i, sample in enumerate(prompts)]
+        self.device = next(generator.model.parameters()).device
+        # With a single row the usual kernel reads the matrices as fast.
+        packed = generator.packed if len(prompts) * n_each > 1 else None
+        self.model = for_inference(generator.model, packed)
+        self._products = nullcontext if packed is None else lambda: PackedProducts(packed)
+        self.cache = Cache()
+
+    def _opened(self, i: int, sample: Sample) -> Sample:
+        """A prompt with the start token where it has none, checked."""
+        name, context = self.of.field, self.of.context
+        tokens = sample.get(name)
+        if tokens is None or not len(tokens):
+            if self.of.start is None:
+                raise InputError(f"prompt {i} has no token of field {name!r} and there is no start token; give some")
+            return self._with(sample, [self.of.start])
+        if context is not None and tokens.position.numel() and int(tokens.position.max()) >= context:
+            raise InputError(
+                f"prompt {i} reaches place {int(tokens.position.max()) + 1} of field {name!r}, and the model can place "
+                f"{context}: cut it shorter"
+            )
+        return sample
+
+    def _with(self, sample: Sample, ids: Sequence[int]) -> Sample:
+        """A sample whose field holds these ids alone, from position 0, behind all other fields."""
+        name = self.of.field
+        others = (part for other, part in sample.items() if other != name and len(part))
+        first = 1 + max((int(part.order.max()) for part in others), default=-1)
+        place = torch.arange(len(ids))
+        position = place[:, None] if self.of.model.tokenizers[name].axes else None
+        return {**sample, name: TokenSet(torch.tensor(ids), position, first + place)}
+
+    def begin(self) -> Tensor:
+        """The logits after the prompts, (prompts * n_each, v)."""
+        logits = self._prefill()
+        # What all rows of a prompt have in common.
+        self.shared = len(self.cache)
+        self.history = None
+        if self.config.repetition_penalty != 1:
+            ids = [sample[self.of.field].content for sample in self.samples]
+            width = max(map(len, ids))
+            # An id that is named again is penalised once, so the rows are filled up with their first.
+            self.history = torch.stack([torch.cat([each, each[:1].expand(width - len(each))]) for each in ids])
+            self.history = self.history.to(self.device)
+        self.closed = None
+        if self.config.allowed is not None:
+            self.closed = self._closed(self.config.allowed, logits)
+        if self.n_each > 1:
+            self.select([i for i in range(len(self.samples)) for _ in range(self.n_each)])
+            logits = logits.repeat_interleave(self.n_each, 0)
+        return logits
+
+    def _closed(self, allowed: Sequence[int], logits: Tensor) -> Tensor:
+        """Which ids are not allowed, (v,)."""
+        v = logits.shape[1]
+        if not len(allowed) or min(allowed) < 0 or max(allowed) >= v:
+            raise InputError(f"allowed must name ids from 0 to {v - 1}, got {sorted(set(allowed))[:9] or 'none'}")
+        closed = torch.ones(v, dtype=torch.bool, device=logits.device)
+        closed[torch.tensor(sorted(set(allowed)), device=logits.device)] = False
+        return closed
+
+    def restrict(self, logits: Tensor, ids: Sequence[list[int]], allow: Allow | None) -> Tensor:
+        """Logits (b, v) under the repetition penalty, -inf for what is not allowed after the ids of each row."""
+        if self.history is not None:
+            logits = penalize(logits, self.history, self.config.repetition_penalty)
+        if self.closed is not None:
+            logits = logits.masked_fill(self.closed, -torch.inf)
+        if allow is not None:
+            logits = logits.clone()
+            for i, own in enumerate(ids):
+                follow = allow(own)
+                if follow is not None:
+                    logits[i].masked_fill_(self._closed(follow, logits), -torch.inf)
+        return logits
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows only; one may be kept several times."""
+        index = torch.tensor(rows, device=self.device)
+        self.cache.select(index)
+        self.samples, self.ids, self.places, self.orders = (
+            [each[i] for i in rows] for each in (self.samples, self.ids, self.places, self.orders)
+        )
+        self.ids = [list(each) for each in self.ids]
+        if self.history is not None:
+            self.history = self.history[index]
+        self._lay()
+
+    def copy(self, moves: Sequence[tuple[int, int]]) -> None:
+        """Overwrite rows with others of the same prompt, (source, target) each."""
+        sources, targets = [source for source, _ in moves], [target for _, target in moves]
+        self.cache.copy(sources, targets, self.shared)
+        for source, target in moves:
+            self.ids[target] = list(self.ids[source])
+        if self.history is not None and moves:
+            self.history[targets] = self.history[sources]
+
+    def advance(self, new: Sequence[int]) -> Tensor:
+        """The logits after one more id in each row, (b, v)."""
+        for own, token in zip(self.ids, new, strict=True):
+            own.append(token)
+        if self.history is not None:
+            self.history = torch.cat([self.history, torch.tensor(new, device=self.device)[:, None]], 1)
+        context = self.of.context
+        if context is not None and max(self.places) >= context:
+            # Rows with room keep everything, so that what a row becomes does not hang on the rows beside it.
+            n_kept = context + 1 - context // 2
+            kept = [
+                own[-n_kept:] if place >= context else own for own, place in zip(self.ids, self.places, strict=True)
+            ]
+            self.samples = [self._with(sample, own) for sample, own in zip(self.samples, kept, strict=True)]
+            self.cache.restart()
+            self.shared = 0
+            return self._prefill()
+        batch = self._next(new)
+        hidden = self.model(batch, cache=self.cache)
+        self.places = [place + 1 for place in self.places]
+        self.orders = [order + 1 for order in self.orders]
+        with self._products():
+            return self.of.head(hidden[:, -1])
+
+    def _prefill(self) -> Tensor:
+        """The logits after the samples as they stand, each read in one pass."""
+        name, tokenizers = self.of.field, self.of.model.tokenizers
+        conditions, self.conditions = self.conditions, None
+        if conditions is not None:
+            conditions = conditions.to(self.device)
+        groups, caches, hidden = self._groups(), [], []
+        for group in groups:
+            batch = collate([self.samples[i] for i in group], tokenizers)
+            ends = (batch.layout.segment > 0).sum(1, keepdim=True) - 1
+            caches.append(self.cache if len(groups) == 1 else Cache())
+            hidden.append(self.model(batch.to(self.device), conditions, caches[-1], ends.to(self.device))[:, -1])
+        last = torch.cat(hidden)
+        if len(groups) > 1:
+            back = torch.tensor([i for group in groups for i in group], device=self.device).argsort()
+            self.cache, last = Cache.join(caches), last[back]
+            self.cache.select(back)
+        self.ids = [sample[name].content.tolist() for sample in self.samples]
+        self.orders = [1 + max(int(part.order.max()) for part in each.values() if len(part)) for each in self.samples]
+        self.places = [
+            int(tokens.position.max()) + 1 if tokens.position.numel() else len(tokens)
+            for tokens in (sample[name] for sample in self.samples)
+        ]
+        self._lay()
+        with self._products():
+            return self.of.head(last)
+
+    def _groups(self) -> list[list[int]]:
+        """The rows that are prefilled together: on a CPU only rows of like length, so that no padding is computed."""
+        rows = range(len(self.samples))
+        if self.device.type != "cpu" or self.model.transformer.config.cross_attention:
+            return [list(rows)]
+        lengths = [sum(map(len, sample.values())) for sample in self.samples]
+        groups: list[list[int]] = []
+        for i in sorted(rows, key=lambda i: -lengths[i]):
+            if groups and lengths[groups[-1][0]] - lengths[i] <= SPARE:
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        return groups if len(groups) > 1 else [list(rows)]
+
+    def _lay(self) -> None:
+        """What stays the same in the batches of one new token a row, on the device."""
+        b, names = len(self.ids), list(self.of.model.tokenizers)
+        ones = torch.ones(b, 1, dtype=torch.int64, device=self.device)
+        self._ones, self._field = ones, ones * names.index(self.of.field)
+        self._index = torch.arange(b, device=self.device)
+        # Counted on in place; the cache copies what it keeps.
+        self._position = torch.tensor(self.places, device=self.device)[:, None]
+        self._order = torch.tensor(self.orders, device=self.device)[:, None]
+        self._axes = len(self.of.model.tokenizers[self.of.field].axes)
+
+    def _next(self, new: Sequence[int]) -> Batch:
+        """A batch of one new token a row, as `collate` would lay it."""
+        tokens = FieldTokens(
+            content=torch.tensor(new, device=self.device),
+            position=self._position[:, : self._axes].clone(),
+            index=self._index,
+            sample=self._index,
+            extents=((1,),) * len(new),
+            reach=(max(self.places),) * self._axes,
+        )
+        batch = Batch(
+            fields={self.of.field: tokens},
+            layout=Layout(self._ones, self._order.clone(), self._field),
+            n_samples=len(new),
+            kind="everything",
+            one_per_row=True,
+            padded=False,
+            orders=(min(self.orders), max(self.orders)),
+        )
+        self._position += 1
+        self._order += 1
+        return batch

@@ -1,0 +1,124 @@
+"""BERT (Devlin et al. 2019) of transformers: its config.json and its tensors, in and out.
+
+One sentence at a time: its token type is the type vector of our field, and the types of other sentences stay out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyformer.embeddings import EmbeddingConfig
+from anyformer.heads import HeadConfig
+from anyformer.transformer import TransformerConfig
+from anyformer.weights.pretrained import ACTIVATIONS, Design, Family, Settings
+from anyformer.weights.tensors import HEAD
+
+LAYER, BLOCK = "bert.encoder.layer.*", "model.transformer.blocks.*"
+TYPES = "bert.embeddings.token_type_embeddings.weight"
+NAMES = {
+    "bert.embeddings.word_embeddings.weight": "model.embeddings.lifts.FIELD.table",
+    "bert.embeddings.position_embeddings.weight": "model.embeddings.positions.0.POSITIONS",
+    f"{TYPES}[0]": "model.embeddings.types.FIELD",
+    "bert.embeddings.LayerNorm.*": "model.embeddings.norm.*",
+    f"{LAYER}.attention.self.query.*": f"{BLOCK}.attention.q.*",
+    f"{LAYER}.attention.self.key.*": f"{BLOCK}.attention.k.*",
+    f"{LAYER}.attention.self.value.*": f"{BLOCK}.attention.v.*",
+    f"{LAYER}.attention.output.dense.*": f"{BLOCK}.attention.o.*",
+    f"{LAYER}.attention.output.LayerNorm.*": f"{BLOCK}.attention_residual.norm.*",
+    f"{LAYER}.intermediate.dense.*": f"{BLOCK}.mlp.up.*",
+    f"{LAYER}.output.dense.*": f"{BLOCK}.mlp.down.*",
+    f"{LAYER}.output.LayerNorm.*": f"{BLOCK}.mlp_residual.norm.*",
+    "cls.predictions.transform.dense.*": "head.dense.*",
+    "cls.predictions.transform.LayerNorm.*": "head.norm.*",
+    "cls.predictions.bias": "head.bias",
+    "bert.pooler.dense.*": "head.0.1.*",
+    "classifier.*": f"{HEAD}*",
+}
+OLD = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""How the first models' files call the parts of a norm."""
+
+
+def _design(settings: Settings, architecture: str) -> Design:
+    settings.require(
+        is_decoder=False, add_cross_attention=False, position_embedding_type="absolute", tie_word_embeddings=True
+    )
+    activation, dropout = settings.activation("hidden_act", "gelu"), settings.get("hidden_dropout_prob", 0.1, float)
+    head_dropout = settings.get("classifier_dropout", None, (int, float, type(None)))
+    return Design(
+        TransformerConfig(
+            settings.get("hidden_size", 768),
+            depth=settings.get("num_hidden_layers", 12),
+            n_heads=settings.get("num_attention_heads", 12),
+            d_ff=settings.get("intermediate_size", 3072),
+            activation=activation,
+            norm_position="post",
+            norm_eps=settings.get("layer_norm_eps", 1e-12),
+            dropout=dropout,
+            attention_dropout=settings.get("attention_probs_dropout_prob", 0.1, float),
+            init_std=settings.get("initializer_range", 0.02, float),
+        ),
+        EmbeddingConfig(norm=True, dropout=dropout),
+        max_len=settings.get("max_position_embeddings", 512),
+        vocab_size=settings.get("vocab_size", 30522),
+        output=HeadConfig(bias=True, transform=activation) if architecture == "BertForMaskedLM" else None,
+        head_dropout=dropout if head_dropout is None else head_dropout,
+    )
+
+
+def _settings(design: Design) -> dict[str, Any]:
+    config = design.transformer
+    return {
+        "hidden_size": config.d_model,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.n_heads,
+        "intermediate_size": config.inner_width,
+        "max_position_embeddings": design.max_len,
+        "vocab_size": design.vocab_size,
+        "type_vocab_size": 1,
+        "hidden_act": next((name for name, ours in ACTIVATIONS.items() if ours == config.activation), None),
+        "layer_norm_eps": config.norm_eps,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+        "classifier_dropout": design.head_dropout,
+        "initializer_range": config.init_std,
+    }
+
+
+def _apart(state: Mapping[str, Tensor], settings: Settings) -> dict[str, Tensor]:
+    pieces = {}
+    for full_name, tensor in state.items():
+        name = full_name
+        for old, new in OLD.items():
+            name = re.sub(rf"{re.escape(old)}$", new, name)
+        if name == TYPES:
+            pieces[f"{TYPES}[0]"] = tensor[0]
+            if len(tensor) > 1:
+                pieces[f"{TYPES}[1:]"] = tensor[1:]
+        elif name == "cls.predictions.decoder.bias":
+            pieces.setdefault("cls.predictions.bias", tensor)
+        elif name not in ("cls.predictions.decoder.weight", "bert.embeddings.position_ids"):
+            pieces[name] = tensor
+    return pieces
+
+
+def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
+    kind = pieces.pop("type", None)
+    kind = torch.zeros_like(pieces["bert.embeddings.word_embeddings.weight"][0]) if kind is None else kind
+    return pieces | {TYPES: kind[None]}
+
+
+BERT = Family(
+    "bert",
+    {"BertForMaskedLM": "masked", "BertForSequenceClassification": "classes"},
+    _design,
+    _settings,
+    NAMES,
+    "bert.encoder.layer.",
+    _apart,
+    _together,
+)

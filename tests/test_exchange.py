@@ -1,0 +1,249 @@
+"""Tasks from transformers' folders and back; what has no counterpart on the other side is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+pytest.importorskip("transformers")
+
+from test_timm_vit import classifier, same
+from transformers_folders import bert, gpt2
+
+from anyformer.embeddings import EmbeddingConfig, PositionConfig
+from anyformer.errors import InputError
+from anyformer.heads import HeadConfig
+from anyformer.runs import load, save
+from anyformer.tasks.classify import Classify
+from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
+from anyformer.tasks.language import LanguageModel, Masking
+from anyformer.tasks.task import Task
+from anyformer.tokenizers.text import Text
+from anyformer.transformer import TransformerConfig
+from anyformer.weights import to_timm
+
+
+def settings(folder: Path, **changes: Any) -> None:
+    """Change values of a config.json; None takes one out."""
+    path = folder / "config.json"
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+
+
+def test_shards_give_the_same_task(tmp_path: Path) -> None:
+    theirs = gpt2(tmp_path / "whole")
+    task = from_transformers(tmp_path / "whole")
+    for path in (tmp_path / "whole").iterdir():
+        if path.suffix != ".safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    theirs.save_pretrained(tmp_path, max_shard_size="6KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    other, report = take_in(tmp_path)
+    assert report.source.endswith("model.safetensors.index.json")
+    assert same(dict(task.state_dict()), dict(other.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        (gpt2, {"architectures": ["LlamaForCausalLM"]}, r"config\.json: architectures is LlamaForCausalLM; those that"),
+        (gpt2, {"architectures": None}, r"architectures is missing; .* GPT2LMHeadModel, BertForMaskedLM, BertForSeq"),
+        (
+            gpt2,
+            {"model_type": "gptj"},
+            r"model_type: 'gptj' cannot be brought in; only models with model_type",
+        ),
+        (
+            gpt2,
+            {"scale_attn_by_inverse_layer_idx": True},
+            r"config\.json: scale_attn_by_inverse_layer_idx: True",
+        ),
+        (gpt2, {"add_cross_attention": True}, r"add_cross_attention: True cannot"),
+        (gpt2, {"quantization_config": {"bits": 8}}, r"quantization_config: .* cannot be brought in"),
+        (gpt2, {"activation_function": "mish"}, r"activation_function: mish is none of the activations here"),
+        (gpt2, {"n_embd": "many"}, r"n_embd is 'many', which is not a value for it"),
+        (gpt2, {"n_head": 5}, r"config\.json: n_heads must divide d_model"),
+        (gpt2, {"n_layer": 3}, r"config\.json is not of these weights: .* holds 2 blocks, and the model 3; take both"),
+        (
+            gpt2,
+            {"n_positions": 20},
+            r"not of these weights: .*rs: wpe\.weight is \(48, 12\), and .* \(20, 12\)",
+        ),
+        (
+            gpt2,
+            {"n_inner": 20},
+            r"mlp\.c_fc\.bias is \(48\), and .*up\.bias is \(20\); take both",
+        ),
+        (gpt2, {"vocab_size": 999}, r"vocab_size is 999, and the tokenizer of the folder has \d+ tokens; take both"),
+        (
+            gpt2,
+            {"tie_word_embeddings": False},
+            r"model\.safetensors lacks lm_head\.weight; export the whole model",
+        ),
+        (bert, {"is_decoder": True}, r"is_decoder: True cannot"),
+        (bert, {"position_embedding_type": "relative_key"}, r"position_embedding_type: 'relative_key' cannot"),
+        (bert, {"tie_word_embeddings": False}, r"tie_word_embeddings: False cannot"),
+        (
+            bert,
+            {"architectures": ["BertForSequenceClassification"]},
+            r"lacks bert\.pooler\.dense\.weight, bert\.pooler\.dense\.bias, classifier\.weight, classifier\.bias",
+        ),
+        (lambda folder: bert(folder, "classes"), {"problem_type": "regression"}, r"problem_type: 'regression' cannot"),
+        (lambda folder: bert(folder, "classes"), {"id2label": {"0": "a", "2": "b"}}, r"id2label must name the classes"),
+        (lambda folder: bert(folder, "classes"), {"id2label": {"0": "a", "1": "a"}}, r"id2label must name the classes"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_brought_in_is_named(
+    tmp_path: Path, family: Callable[[Path], Any], changes: dict[str, Any], message: str
+) -> None:
+    family(tmp_path)
+    settings(tmp_path, **changes)
+    with pytest.raises(InputError, match=message) as raised:
+        from_transformers(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_tensor_of_a_block_that_has_no_place_is_refused(tmp_path: Path) -> None:
+    gpt2(tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file(load_file(path) | {"transformer.h.0.adapter.weight": torch.ones(2)}, path)
+    with pytest.raises(InputError, match=r"h\.0\.adapter\.weight of shape \(2\) has no place in the model; take both"):
+        from_transformers(tmp_path)
+
+
+def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
+    bert(tmp_path, "classes", id2label={0: "LABEL_0", 1: "LABEL_1"})
+    settings(tmp_path, id2label=None, label2id=None)
+    assert from_transformers(tmp_path).classes == ["LABEL_0", "LABEL_1"]
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked", "classes"])
+def test_a_task_is_saved_and_started_from_as_any_other(tmp_path: Path, kind: str) -> None:
+    _ = gpt2(tmp_path / "hub") if kind == "causal" else bert(tmp_path / "hub", kind)
+    task = from_transformers(tmp_path / "hub")
+    save(task, tmp_path / "run" / "model")
+    loaded = load(tmp_path / "run")
+    assert same(dict(task.state_dict()), dict(loaded.state_dict()))
+    record = {"text": "to be ___" if kind == "masked" else "to be"}
+    assert loaded.render(loaded.predict([record])[0]) == task.render(task.predict([record])[0])
+    fresh = type(task)(dict(task.tokenizers), task.transformer, task.embedding, **options(task))
+    report = fresh.start_from(tmp_path / "run")
+    assert not report.fresh and not report.unused
+    export(loaded, tmp_path / "out")
+    assert same(load_file(tmp_path / "out" / "model.safetensors"), dict(load_file(_written(task, tmp_path / "other"))))
+
+
+def test_a_classifier_starts_from_a_model_of_masked_tokens(tmp_path: Path) -> None:
+    bert(tmp_path / "hub")
+    masked = from_transformers(tmp_path / "hub")
+    save(masked, tmp_path / "run" / "model")
+    task = Classify(
+        dict(masked.tokenizers), masked.transformer, masked.embedding, classes=["a", "b"], read="first", pool_dense=True
+    )
+    report = task.start_from(tmp_path / "run")
+    assert report.fresh == ("head.0.1.weight", "head.0.1.bias", "head.2.weight", "head.2.bias")
+    assert same(dict(task.model.state_dict()), dict(masked.model.state_dict()))
+
+
+def options(task: Task) -> dict[str, Any]:
+    if isinstance(task, Classify):
+        return {"classes": task.classes, "read": "first", "pool_dense": True}
+    return {"output": task.output, "context": task.context, "masking": task.masking}
+
+
+def _written(task: Task, folder: Path) -> Path:
+    to_transformers(task, folder)
+    return folder / "model.safetensors"
+
+
+# Out
+
+TEXT = Text(vocab_size=260, max_len=9).fit(["to be or not to be"])
+SIZES = TransformerConfig(d_model=12, n_heads=3, depth=1)
+LIKE_BERT = {"output": HeadConfig(bias=True, transform="gelu"), "masking": Masking()}
+
+
+def language(transformer: TransformerConfig = SIZES, text: Text = TEXT, **choices: Any) -> LanguageModel:
+    task = LanguageModel({"text": text}, transformer, **({"context": 9} | choices))
+    task.build()
+    return task
+
+
+def telling(text: Text = TEXT, **choices: Any) -> Classify:
+    post = replace(SIZES, norm_position="post")
+    task = Classify(
+        {"text": text}, post, **({"embedding": EmbeddingConfig(norm=True), "classes": ["a", "b"]} | choices)
+    )
+    task.build()
+    return task
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: language(replace(SIZES, norm="rmsnorm")),
+            r"GPT2LMHeadModel .* has no word for transformer\.norm: rms",
+        ),
+        (lambda: language(replace(SIZES, gated=True)), r"no word for transformer\.gated: True"),
+        (lambda: language(replace(SIZES, q_bias=False)), r"no word for transformer\.q_bias: False; train a model with"),
+        (lambda: language(replace(SIZES, n_kv_heads=1)), r"no word for transformer\.n_kv_heads: 1"),
+        (lambda: language(embedding=EmbeddingConfig(positions=[])), r"no word for embedding\.positions: \[\]"),
+        (
+            lambda: language(embedding=EmbeddingConfig(positions=[PositionConfig(("word",), "sinusoidal")])),
+            r"no word for embedding\.positions",
+        ),
+        (lambda: language(output=HeadConfig(scaled=True)), r"no word for output\.scaled: True"),
+        (lambda: language(**LIKE_BERT), r"BertForMaskedLM .* has no word for transformer\.norm_position: pre"),
+        (
+            lambda: language(text=Text("bytes", max_len=9)),
+            r"kind: bytes has no tokenizer\.json, .* with kind: bpe",
+        ),
+        (lambda: telling(), r"BertForSequenceClassification .* has no word for read: class"),
+        (lambda: telling(read="first"), r"has no word for pool_dense: false"),
+        (lambda: telling(read="first", pool_dense=True, n_registers=2), r"has no word for n_registers: 2"),
+        (lambda: telling(read="first", pool_dense=True, pool_norm=True), r"has no word for pool_norm: true"),
+    ],
+)
+def test_what_transformers_has_no_word_for_is_named(tmp_path: Path, make: Callable[[], Task], message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        export(make(), tmp_path / "out")
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_text_that_is_not_wrapped_is_not_said_to_be(tmp_path: Path) -> None:
+    bert(tmp_path / "hub")
+    task = from_transformers(tmp_path / "hub")
+    task.tokenizers["text"] = replace(task.text, wrap=False)
+    with pytest.raises(InputError, match=r"tokenizers\.text\.wrap is false, and .*; train with wrap: true"):
+        to_transformers(task, tmp_path / "out")
+
+
+def test_a_model_of_pictures_goes_out_to_timm(tmp_path: Path) -> None:
+    task = classifier()
+    export(task, tmp_path / "new" / "vit.safetensors")
+    assert same(load_file(tmp_path / "new" / "vit.safetensors"), to_timm(task))
+    other = classifier()
+    assert not other.start_from(tmp_path / "new" / "vit.safetensors").fresh
+
+
+def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "vit.safetensors").touch()
+    with pytest.raises(InputError, match=r"out is there already; choose another folder"):
+        export(language(), tmp_path / "out")
+    with pytest.raises(InputError, match=r"vit\.safetensors is there already; choose another file"):
+        export(classifier(), tmp_path / "vit.safetensors")
+    with pytest.raises(InputError, match=r"a model of pictures is written as a file for timm; give FILE\.safetensors"):
+        export(classifier(), tmp_path / "new")
+    with pytest.raises(InputError, match=r"a model of text is written as a folder; leave \.safetensors out"):
+        export(language(), tmp_path / "new.safetensors")

@@ -1,0 +1,275 @@
+"""Language modelling: what is read where, windows and documents, masks, figures, and use."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from witnesses import redraw
+
+from anyformer.corpus import Corpus
+from anyformer.errors import InputError
+from anyformer.heads import HeadConfig
+from anyformer.runs import evaluate, fit, load
+from anyformer.sampling import GenerationConfig
+from anyformer.tasks.language import FillConfig, LanguageModel, Masking, TextChopper
+from anyformer.tasks.records import Records
+from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.text import Text
+from anyformer.tokens import TokenSet, collate
+from anyformer.transformer import TransformerConfig
+
+SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3)
+DOCUMENTS = ("to be or not to be", "that is", "the question whether tis nobler in the mind to suffer")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(DOCUMENTS))
+    return Corpus(str(path), split="line")
+
+
+def task(corpus: Corpus, tmp_path: Path, kind: str = "characters", **options: Any) -> LanguageModel:
+    options = {"context": 8, "cache": str(tmp_path / "cache")} | options
+    made = LanguageModel({"text": Text(kind, vocab_size=270)}, SMALL, **options)
+    made.learn(corpus)
+    made.build()
+    redraw(made.model)
+    return made.eval()
+
+
+def examples(made: LanguageModel, corpus: Corpus, rows: list[int] | None = None, training: bool = False) -> Any:
+    """All of the text as one batch."""
+    source, chopper = made.view(corpus, training), made.chopper(training)
+    return chopper.collate([chopper(source[i]) for i in range(len(source))], rows)
+
+
+def stream_of(made: LanguageModel) -> list[int]:
+    return [i for text in DOCUMENTS for i in [*made.text.encode_batch([text])[0].tolist(), made.text.eos_id]]
+
+
+@pytest.mark.parametrize("samples", ["windows", "documents"])
+@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
+def test_every_token_of_the_text_is_predicted_once_from_the_one_before(corpus, tmp_path, samples, kind):
+    made = task(corpus, tmp_path, kind, samples=samples)
+    batch, stream = examples(made, corpus), stream_of(made)
+    assert batch.target.tolist() == stream
+    seen = batch.tokens.fields["text"].content.tolist()
+    assert seen == [made.text.eos_id, *stream[:-1]]
+    if samples == "documents":
+        # A document begins after the end of another, and no sample holds tokens of two.
+        ends = np.cumsum([len(made.text.encode_batch([text])[0]) + 1 for text in DOCUMENTS])
+        owner = batch.tokens.fields["text"].sample.numpy()
+        document = np.searchsorted(ends, np.arange(len(stream)), "right")
+        assert all(len(set(document[owner == i])) == 1 for i in set(owner))
+    assert batch.n_bytes == pytest.approx(sum(len(text) for text in DOCUMENTS))
+
+
+@pytest.mark.parametrize("rows", [None, "packed"])
+def test_a_loss_is_read_where_its_token_is_next_and_depends_on_nothing_later(corpus, tmp_path, rows):
+    made = task(corpus, tmp_path, samples="documents")
+    n = len(made.view(corpus, False))
+    batch = examples(made, corpus, None if rows is None else [i % 3 for i in range(n)])
+
+    def terms() -> torch.Tensor:
+        hidden = made.model(batch.tokens).flatten(0, 1)[batch.read]
+        return F.cross_entropy(made.head(hidden), batch.target, reduction="none")
+
+    before = terms()
+    total, n_targets = made.loss(batch)
+    torch.testing.assert_close(total, before.sum())
+    assert n_targets == len(batch.target)
+    content, owner = batch.tokens.fields["text"].content, batch.tokens.fields["text"].sample
+    for j in (3, 11, 30):
+        old = content[j].item()
+        content[j] = (old + 1) % made.text.n_ids
+        after = terms()
+        content[j] = old
+        # Token j is the target of term j - 1 and is seen from term j on, in its own sample.
+        is_after = (torch.arange(len(content)) >= j) & (owner == owner[j])
+        assert torch.equal(after[~is_after], before[~is_after])
+        assert (after[is_after] - before[is_after]).abs().max() > 1e-3
+
+
+def test_training_windows_begin_anywhere_and_have_the_same_length(corpus, tmp_path):
+    made = task(corpus, tmp_path)
+    source, chopper = made.view(corpus, True), made.chopper(True)
+    stream, starts = stream_of(made), set()
+    for epoch in range(60):
+        for i in range(len(source)):
+            _, place, target, _ = chopper(source[i], np.random.default_rng((epoch, i)))
+            assert len(place) == len(target) == 8
+            text = target.tolist()
+            starts |= {at for at in range(len(stream) - 7) if stream[at : at + 8] == text}
+    assert starts == set(range(len(stream) - 7))
+
+
+def test_figures_are_those_of_the_whole_text(corpus, tmp_path):
+    made = task(corpus, tmp_path, "bpe")
+    data = Records(corpus, corpus, corpus, batch_size=3)
+    figures = evaluate(made, data, "test", accelerator="cpu", enable_progress_bar=False)
+    batch = examples(made, corpus)
+    with torch.no_grad():
+        loss = made.loss(batch)[0].item()
+    n_bytes = sum(len(text) for text in DOCUMENTS)
+    assert figures["test/loss"] == pytest.approx(loss / len(batch.target), rel=1e-5)
+    assert figures["test/perplexity"] == pytest.approx(math.exp(loss / len(batch.target)), rel=1e-4)
+    assert figures["test/bits_per_byte"] == pytest.approx(loss / n_bytes / math.log(2), rel=1e-5)
+
+
+def test_a_path_is_a_corpus_and_fractions_are_its_end(corpus, tmp_path):
+    made = task(corpus, tmp_path)
+    path = tmp_path / "long.txt"
+    path.write_text("to be or not to be that is the question " * 25)
+    data = Records(str(path), 0.1, 0.2, batch_size=4)
+    figures = fit(made, data, tmp_path / "run", max_steps=1, accelerator="cpu", enable_progress_bar=False)
+    assert "test/loss" in figures
+    texts = {name: "".join(source.texts()) for name, source in data.sources.items()}
+    assert {name: len(text) for name, text in texts.items()} == {"train": 700, "validation": 100, "test": 200}
+    assert texts["train"] + texts["validation"] + texts["test"] == path.read_text()
+    with pytest.raises(InputError, match="validation must be a fraction of train above 0 that leaves some of it"):
+        corpus.divide({"test": 0.5, "validation": 0.5})
+
+
+# Masks
+
+
+def many(kind: str = "bytes") -> tuple[TextChopper, torch.Tensor]:
+    text = Text(kind)
+    ids = torch.from_numpy(text.encode_batch(["a quick brown fox jumps over lazy dogs " * 100])[0])
+    return TextChopper({"text": text}, "text", masking=Masking()), ids
+
+
+def test_masked_tokens_are_as_many_and_of_the_kinds_that_bert_has():
+    chopper, ids = many()
+    place, seen = chopper._mask(ids, np.random.default_rng(0))
+    assert len(place) == round(0.15 * len(ids)) and len(set(place.tolist())) == len(place)
+    untouched = torch.ones(len(ids), dtype=torch.bool)
+    untouched[place] = False
+    assert torch.equal(seen[untouched], ids[untouched])
+    n_masked = (seen[place] == chopper.text.mask_id).sum() / len(place)
+    n_same = (seen[place] == ids[place]).sum() / len(place)
+    assert abs(n_masked - 0.8) < 0.06 and abs(n_same - 0.1) < 0.05
+    drawn = seen[place][(seen[place] != ids[place]) & (seen[place] != chopper.text.mask_id)]
+    assert len(set(drawn.tolist())) > 30 and not set(drawn.tolist()) & set(chopper.text.special_ids)
+
+
+def test_whole_words_are_masked_together():
+    chopper, ids = many()
+    chopper = replace(chopper, masking=Masking(whole_words=True))
+    place, _ = chopper._mask(ids, np.random.default_rng(0))
+    words = chopper.text.words(ids)
+    chosen = set(words[place].tolist())
+    assert sorted(place.tolist()) == [i for i, word in enumerate(words.tolist()) if word in chosen]
+    assert abs(len(place) / len(ids) - 0.15) < 0.05
+
+
+def test_special_tokens_are_never_masked():
+    chopper, _ = many()
+    ids = torch.tensor([97, 256] * 50)
+    for seed in range(20):
+        place, _ = chopper._mask(ids, np.random.default_rng(seed))
+        assert (ids[place] == 97).all() and len(place) == round(0.15 * 50)
+
+
+def test_a_masked_model_is_told_what_was_there_and_sees_both_sides(corpus, tmp_path):
+    made = task(corpus, tmp_path, "bytes", masking=Masking(share=0.3))
+    batch, again = examples(made, corpus), examples(made, corpus)
+    assert torch.equal(batch.target, again.target) and torch.equal(batch.read, again.read)
+    assert batch.tokens.kind == "dense" and not batch.tokens.layout.order.any()
+    stream, content = stream_of(made), batch.tokens.fields["text"].content.tolist()
+    index = batch.tokens.fields["text"].index.tolist()
+    places = [index.index(at) for at in batch.read.tolist()]
+    assert [stream[place] for place in places] == batch.target.tolist()
+    assert {i for i, (a, b) in enumerate(zip(stream, content, strict=True)) if a != b} <= set(places)
+    with pytest.raises(InputError, match="a model of masked tokens does not go on with a text"):
+        _ = made.generator
+
+
+def test_gaps_are_filled_with_what_is_likeliest_there(corpus, tmp_path):
+    made = task(corpus, tmp_path, "characters", masking=Masking())
+    (result,) = made.predict([{"text": "t___ b___"}])
+    ids = made.text.encode_batch(["to be"])[0]
+    ids[[1, 4]] = made.text.mask_id
+    sample = {"text": TokenSet(torch.from_numpy(ids), torch.arange(5)[:, None])}
+    with torch.no_grad():
+        p = made.head(made.model(collate([sample], made.tokenizers))[0]).softmax(-1)
+    p[:, list(made.text.special_ids)] = 0
+    p = p / p.sum(1, keepdim=True)
+    best = made.text.decode(p[[1, 4]].argmax(1))
+    assert result["filled"] == f"t{best[0]} b{best[1]}"
+    assert [len(each) for each in result["candidates"]] == [5, 5]
+    assert result["candidates"][0][best[0]] == pytest.approx(p[1].max().item(), rel=1e-4)
+    assert made.render(result).startswith(result["filled"] + "\n") and made.row(result) == {"filled": result["filled"]}
+    assert "".join(made.stream({"text": "t___"})) == made.render(made.predict([{"text": "t___"}])[0])
+    (other,) = made.predict([{"text": "t? b?"}], FillConfig(blank="?", top=2))
+    assert other["filled"] == result["filled"] and len(other["candidates"][0]) == 2
+    with pytest.raises(InputError, match="there is no gap to fill; write ___ where one is"):
+        made.predict([{"text": "to be"}])
+
+
+# Use
+
+
+def test_a_run_learns_says_something_and_comes_back_with_its_vocabulary(corpus, tmp_path):
+    made = LanguageModel(
+        {"text": Text("bpe", vocab_size=270)}, SMALL, output=HeadConfig(tied=False, zero=True), context=8,
+        cache=str(tmp_path / "cache"), example="to be",
+    )  # fmt: skip
+    data = Records(corpus, corpus, batch_size=4)
+    figures = fit(made, data, tmp_path / "run", max_epochs=2, accelerator="cpu", enable_progress_bar=False)
+    assert figures["val/loss"] < math.log(270) + 0.01
+    assert made.closing().startswith("A sample:\nto be")
+    again = load(tmp_path / "run")
+    assert again.text.vocabulary == made.text.vocabulary is not None
+    options = GenerationConfig(max_new_tokens=5, temperature=1.0, n_samples=2, seed=1)
+    (result,) = again.predict([{"text": "to be"}], options)
+    assert result == made.predict([{"text": "to be"}], options)[0] and len(result["continuations"]) == 2
+    assert again.row(result) == dict(zip(("continuation 1", "continuation 2"), result["continuations"], strict=True))
+    greedy = GenerationConfig(max_new_tokens=5)
+    assert "".join(again.stream({"text": "to"}, greedy)) == again.render(again.predict([{"text": "to"}], greedy)[0])
+    beams = GenerationConfig(max_new_tokens=4, n_beams=2)
+    assert "".join(again.stream({"text": "to"}, beams)) == again.render(again.predict([{"text": "to"}], beams)[0])
+
+
+def test_a_text_shorter_than_a_window_says_so(corpus, tmp_path):
+    made = task(corpus, tmp_path, context=500)
+    with pytest.raises(InputError, match=r"the training text has 81 tokens, not more than one window of context=500"):
+        made.view(corpus, training=True)
+    assert len(made.view(corpus, training=False)) == 1
+
+
+def test_a_prompt_longer_than_the_context_says_so(corpus, tmp_path):
+    made = task(corpus, tmp_path)
+    with pytest.raises(InputError, match=r"field 'text': the prompt has 9 tokens, more than the 8 of the model"):
+        made.predict([{"text": "not to be"}])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tokenizers": {"image": ImagePatches()}}, "tokenizers must be of one field, a Text, got image"),
+        ({"tokenizers": {"a": Text(), "b": Text()}}, "tokenizers must be of one field, a Text, got a, b"),
+        ({"context": 1}, "context must be at least 2 tokens, got 1"),
+        (
+            {"tokenizers": {"text": Text(max_len=9)}},
+            r"context is 256 tokens, more than the 9 of tokenizers.text",
+        ),
+    ],
+)
+def test_arguments_that_cannot_be_say_why(options, message):
+    with pytest.raises(InputError, match=message):
+        LanguageModel(**({"tokenizers": {"text": Text()}} | options))
+
+
+@pytest.mark.parametrize("options", [{"share": 0.0}, {"replaced": 0.8, "redrawn": 0.3}, {"redrawn": -0.1}])
+def test_masks_that_cannot_be_say_why(options):
+    with pytest.raises(InputError, match=r"masking\.(share|replaced)"):
+        Masking(**options)

@@ -1,0 +1,153 @@
+"""The counts are those that are published, and every parameter is in one of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from witnesses import Ids, Vectors, count
+
+from anyformer.embeddings import EmbeddingConfig, PositionConfig
+from anyformer.errors import InputError
+from anyformer.heads import Head, HeadConfig
+from anyformer.model import Anyformer
+from anyformer.params import Sizes, measure, token_counts
+from anyformer.tokenizers.image import ConvStem, ImagePatches
+from anyformer.tokens import LearnedTokens, collate
+from anyformer.transformer import RelativeConfig, TransformerConfig
+
+GPT = EmbeddingConfig(types=False, positions=[PositionConfig(("word",), "learned")])
+
+
+def language_model(vocab_size: int, max_len: int, config: TransformerConfig, head: HeadConfig) -> nn.ModuleDict:
+    with torch.device("meta"):
+        model = Anyformer({"text": Ids(vocab_size, ("word",), max_len)}, config, GPT)
+        return nn.ModuleDict({"model": model, "head": Head(model.embeddings.lifts["text"], config, head)})
+
+
+def named(sizes: Sizes, part: str, name: str) -> int:
+    return next(c.parameters for c in sizes.components if (c.part, c.name) == (part, name))
+
+
+# Published counts
+
+
+def test_gpt3_counts_what_is_published() -> None:
+    made = language_model(50257, 2048, TransformerConfig(d_model=12288, depth=96, n_heads=96), HeadConfig())
+    sizes = measure(made, token_counts(made))
+    assert sizes.attention == 57_982_058_496
+    assert sizes.matrices == 175_181_291_520
+    assert sizes.total == sum(parameter.numel() for parameter in made.parameters()) == 174_604_259_328
+    assert sizes.untied == sizes.total + 50257 * 12288
+    # 2 FLOPs a weight and token, and 2 products of all pairs.
+    weights = 12 * 96 * 12288**2 + 50257 * 12288
+    assert sizes.flops == 2 * 2048 * weights + 96 * 4 * 2048**2 * 12288
+    table = str(sizes).splitlines()
+    assert any(line.split() == ["query", "14,495,514,624", "150,994,944", "59.4", "T"] for line in table)
+    assert any(line.startswith("total, tied matrices counted apart") and "175,221,817,344" in line for line in table)
+    assert any(line.startswith("without positions, biases and norms") and "175,181,291,520" in line for line in table)
+    assert "FLOPs of one sample of 2,048 tokens (text 2,048)" in table[-1]
+
+
+def test_gpt2_small_counts_what_is_published() -> None:
+    made = language_model(50257, 1024, TransformerConfig(d_model=768, depth=12, n_heads=12), HeadConfig())
+    sizes = measure(made, token_counts(made))
+    assert sizes.total == 124_439_808
+    assert named(sizes, "embeddings", "text") == 38_597_376
+    assert named(sizes, "embeddings", "positions on word") == 786_432
+    assert named(sizes, "transformer", "norms") + named(sizes, "transformer", "norms around") == 25 * 2 * 768
+
+
+# Every parameter once
+
+
+def full(**choices) -> Anyformer:
+    """A model of all kinds of fields."""
+    fields = {
+        "text": Ids(11, ("word",)),
+        "answer": Ids(11, ("word",)),
+        "patch": Vectors(3, ("row", "column"), (2, 5)),
+        "class": LearnedTokens(2, placed=True),
+        "graph": Ids(5, n_relations=3),
+    }
+    config = TransformerConfig(**{"d_model": 12, "n_heads": 3, "depth": 2, **choices})
+    encoder = replace(config, cross_attention=False, depth=1) if config.cross_attention else None
+    return Anyformer(fields, config, EmbeddingConfig(norm=True), encoder)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"gated": True, "n_kv_heads": 1, "qk_norm": "rmsnorm", "layer_scale": 1.0, "first_norm": True},
+        {"cross_attention": True, "relative": RelativeConfig("t5", "word")},
+        {"depth": 0},
+    ],
+    ids=str,
+)
+def test_every_parameter_is_counted_once(choices: dict) -> None:
+    model = full(**choices)
+    model.embeddings.lifts["answer"] = model.embeddings.lifts["text"]
+    head = Head(model.embeddings.lifts["text"], model.transformer.config, HeadConfig(True, True, transform="gelu"))
+    made = nn.ModuleDict({"model": model, "head": head, "pool": nn.Sequential(nn.Linear(12, 4), nn.LayerNorm(4))})
+    made.register_parameter("loose", nn.Parameter(torch.zeros(7)))
+    sizes = measure(made, token_counts(made, {"graph": 6}))
+    assert sizes.total == sum(parameter.numel() for parameter in made.parameters())
+    assert sizes.untied == sizes.total + 2 * 11 * 12
+    assert named(sizes, "task", "other") == 7
+    assert named(sizes, "pool", "matrices") == 48
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_the_flops_are_those_of_the_products_that_run(gated: bool) -> None:
+    fields = {"text": Ids(11, ("word",)), "patch": Vectors(3, ("row", "column"), (2, 5))}
+    config = TransformerConfig(d_model=12, n_heads=3, d_head=6, n_kv_heads=1, depth=2, gated=gated)
+    model = Anyformer(fields, config)
+    sample = {"text": fields["text"].encode([1] * 13), "patch": fields["patch"].encode(torch.zeros(2, 5, 3))}
+    sample = {name: count(tokens) for name, tokens in sample.items()}
+    batch = collate([sample], fields)
+    # A mask turns torch's count on, which knows its kernels by name.
+    with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        model(batch)
+    assert measure(model, token_counts(model)).flops == counter.get_total_flops()
+
+
+def test_an_encoder_reads_its_conditions_alone() -> None:
+    model = full(cross_attention=True)
+    tokens = {"text": 7, "answer": 5, "patch": 0, "class": 0, "graph": 0}
+    sizes = {(c.part, c.name): c.flops for c in measure(model, tokens, ["text"]).components}
+    assert sizes["encoder", "query"] == 2 * 7 * 12 * 12
+    assert sizes["transformer", "query"] == 2 * 2 * 5 * 12 * 12
+    assert sizes["transformer", "cross key"] == 2 * 2 * 7 * 12 * 12
+    assert sizes["transformer", "cross products of all pairs"] == 2 * 4 * 5 * 7 * 12
+
+
+def test_a_stem_is_counted_at_the_sizes_that_it_runs_at() -> None:
+    picture = ImagePatches(size=(8, 16), patch=4, channels=3, stem=ConvStem(d_hidden=5))
+    with torch.device("meta"):
+        model = Anyformer({"image": picture}, TransformerConfig(d_model=12, n_heads=3, depth=0))
+    sizes = measure(model, token_counts(model))
+    assert sizes.tokens == {"image": 8}
+    assert sizes.flops == 2 * (8 * 16 * 3 * 5 + 4 * 8 * 5 * 12) * 9
+
+
+# How many tokens
+
+
+def test_how_many_tokens_a_field_has() -> None:
+    fields = {"text": Ids(11, ("word",), max_len=9), "class": LearnedTokens(2)}
+    positions = [PositionConfig(("word",), "learned", sizes=(6,))]
+    model = Anyformer(fields, TransformerConfig(d_model=12, n_heads=3, depth=1), EmbeddingConfig(positions=positions))
+    assert token_counts(model) == {"text": 6, "class": 2}
+    assert token_counts(model, 4) == {"text": 4, "class": 2}
+    assert token_counts(model, {"class": 1}) == {"text": 6, "class": 1}
+    bag = Anyformer({"bag": Ids(), "text": Ids()}, TransformerConfig(d_model=12, n_heads=3, depth=1))
+    with pytest.raises(InputError, match="how many tokens 'bag' has is not said by the config; give --tokens bag=N"):
+        token_counts(bag)
+    with pytest.raises(InputError, match="--tokens needs a number for a field, as bag=N; the fields are bag, text"):
+        token_counts(bag, 4)
+    with pytest.raises(InputError, match="--tokens: there is no field 'word'; there are bag, text"):
+        token_counts(bag, {"word": 4})

@@ -1,0 +1,231 @@
+"""Tables and sets as the hub has them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from witnesses import Numbers
+
+from anyformer.errors import InputError
+from anyformer.files import read_file
+from anyformer.tables import Hub, Table
+
+DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A table in the format that the file's name asks for."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    kind = path.name.split(".")[1]
+    if kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return path
+    with opened(path, "wt", encoding="utf-8") as file:
+        if kind == "jsonl":
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        else:
+            file.write(",".join(rows[0]) + "\n")
+            file.writelines(",".join(str(value) for value in row.values()) + "\n" for row in rows)
+    return path
+
+
+def write_features(path: Path, columns: dict[str, list[Any]], **features: Any) -> Path:
+    """A Parquet file that says of its columns what `datasets` would."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table(columns, schema=datasets.Features(features).arrow_schema), path)
+    return path
+
+
+PETS = [{"file": f"{i}.png", "kind": "cat" if i % 2 else "dog"} for i in range(5)]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.jsonl", "t.jsonl.gz", "t.parquet"])
+def test_every_format_gives_the_same_records_and_writes_nothing(tmp_path, name):
+    table = Table(str(write(tmp_path / name, PETS)), columns={"image": "file", "label": "kind"})
+    assert len(table) == 5
+    assert table[2] == {"image": "2.png", "label": "dog"}
+    assert [table[i]["label"] for i in range(5)] == table.column("label") == ["dog", "cat", "dog", "cat", "dog"]
+    assert Table(table.path)[4] == {"file": "4.png", "kind": "dog"}
+    assert table.folder == str(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_text_in_a_csv_stays_text_and_an_empty_cell_is_none(tmp_path):
+    (tmp_path / "t.csv").write_text('\ufeffcode,word,note\n007,NA,"a\nb, c"\n1e3,null,\n')
+    table = Table(str(tmp_path / "t.csv"))
+    assert table[0] == {"code": "007", "word": "NA", "note": "a\nb, c"}
+    assert table[1] == {"code": "1e3", "word": "null", "note": None}
+
+
+def test_a_jsonl_keeps_numbers_and_lists(tmp_path):
+    write(tmp_path / "t.jsonl", [{"x": 1, "y": [[0.5, 1], [2, 3]]}, {"x": 2, "y": [[4]]}])
+    assert Table(str(tmp_path / "t.jsonl"))[1] == {"x": 2, "y": [[4.0]]}
+
+
+def test_pictures_and_sounds_in_a_parquet_file_stay_encoded(tmp_path):
+    values = [{"bytes": b"no picture", "path": "a.png"}, {"bytes": b"nor this", "path": None}, None]
+    path = write_features(
+        tmp_path / "t.parquet",
+        {"image": values, "sound": values, "views": [values[:2], [], None], "year": [1, 2, 3]},
+        image=datasets.Image(),
+        sound=datasets.Audio(),
+        views=datasets.List(datasets.Image()),
+        year=datasets.Value("int16"),
+    )
+    table = Table(str(path))
+    assert table[0] == {"image": values[0], "sound": values[0], "views": values[:2], "year": 1}
+    assert table[2] == {"image": None, "sound": None, "views": None, "year": 3}
+    assert table.column("image") == values and table[1]["sound"] == values[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def test_classes_in_a_parquet_file_go_by_their_names(tmp_path):
+    pets = datasets.ClassLabel(names=["cat", "dog"])
+    columns = {"kind": [1, 0, -1, None], "x": [1, 2, 3, 4]}
+    path = write_features(tmp_path / "t.parquet", columns, kind=pets, x=datasets.Value("int64"))
+    table = Table(str(path))
+    assert table.column("kind") == ["dog", "cat", None, None]
+    assert table[0] == {"kind": "dog", "x": 1} and list(table[0]) == ["kind", "x"]
+    path = write_features(tmp_path / "u.parquet", {"kind": [0, 2]}, kind=pets)
+    with pytest.raises(InputError, match=r"u.parquet: cannot be read as PARQUET: column 'kind' row 1 is class 2 of 2$"):
+        len(Table(str(path)))
+
+
+def test_rows_cut_a_table_and_names_count_in_the_file(tmp_path):
+    path = str(write(tmp_path / "t.csv", PETS))
+    table = Table(path, rows=(1, 4))
+    assert (len(table), table[0]["file"], table.name(0)) == (3, "1.png", f"{path} row 1")
+    assert table.column("file") == ["1.png", "2.png", "3.png"]
+    with pytest.raises(IndexError):
+        table[3]
+    with pytest.raises(InputError, match=r"t.csv: rows 3 to 6 were asked for, the table has rows 0 to 5"):
+        len(Table(path, rows=(3, 6)))
+
+
+def test_the_root_is_beside_the_table_and_may_follow_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANYFORMER_DATA", str(tmp_path))
+    write(tmp_path / "val.csv", PETS)
+    with zipfile.ZipFile(tmp_path / "val.zip", "w") as archive:
+        archive.writestr("1.png", b"1")
+    assert Table("val.csv", root="{stem}.zip").folder == str(tmp_path / "val.zip")
+    assert Table("val.csv", root="val.zip").folder == str(tmp_path / "val.zip")
+    with pytest.raises(InputError, match=r"none.zip: no such file"):
+        _ = Table("val.csv", root="none.zip").folder
+
+
+def test_a_missing_column_names_the_nearest(tmp_path):
+    path = str(write(tmp_path / "t.csv", PETS))
+    with pytest.raises(InputError, match=r"t.csv: no column 'knd'; there are file, kind; did you mean 'kind'\?"):
+        Table(path, columns={"label": "knd"})[0]
+    with pytest.raises(InputError, match=r"t.csv: no column 'lable'; there are label; did you mean 'label'\?"):
+        Table(path, columns={"label": "kind"}).column("lable")
+    with pytest.raises(InputError, match=r"numbers row 0: no column 'y'; there are x, kind"):
+        Numbers(3).column("y")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("t.csv", b"", "the file is empty"),
+        ("t.csv", b"a,b\n", "the table has no rows"),
+        ("t.txt", b"a", "a table must end in .csv, .jsonl, .json, .parquet, with or without .gz"),
+        ("t.csv", b"a,b\n1,2\n1,2,3\n", "cannot be read as CSV: .*line 3"),
+        ("t.csv.gz", b"a,b\n1,2\n", "cannot be read as CSV: .*gzip"),
+        ("t.csv", b"a,b\n\xff\xfe,2\n", "cannot be read as CSV: .*utf-8"),
+        ("t.jsonl", b'{"a": 1}\n{"a": \n', "cannot be read as JSON: "),
+        ("t.parquet", b"PAR1 but not really", "cannot be read as PARQUET: "),
+    ],
+)
+def test_a_table_that_cannot_be_read_says_so_in_one_line(tmp_path, capfd, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: {reason}") as caught:
+        len(Table(str(tmp_path / name)))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_changed_table_is_read_again(tmp_path):
+    path = write(tmp_path / "t.csv", PETS)
+    assert len(Table(str(path))) == 5
+    write(path, PETS[:2])
+    os.utime(path, ns=(1, 1))
+    assert len(Table(str(path))) == 2
+
+
+@pytest.mark.skipif(not (DATA / "cifar10_small").exists(), reason="needs the cifar10_small set")
+def test_pictures_of_a_real_set_lie_in_its_zip():
+    table = Table("cifar10_small/train.csv", {"image": "file", "label": "class"}, root="{stem}.zip")
+    assert len(table) == 8000
+    assert read_file(os.path.join(table.folder, table[17]["image"]))[:2] == b"\xff\xd8"
+    assert Counter(table.column("label")) == dict.fromkeys(set(table.column("label")), 800)
+
+
+# The hub
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Path:
+    """A set as the hub has them, in a local folder, where what `datasets` keeps goes beside it."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "kept"))
+    monkeypatch.setenv("ANYFORMER_DATA", str(tmp_path))
+    folder = tmp_path / "me" / "pets" / "data"
+    folder.mkdir(parents=True)
+    for part, kinds in (("train", [1, 0, 1]), ("test", [0, -1])):
+        write_features(
+            folder / f"{part}-00000-of-00001.parquet",
+            {"img": [{"bytes": b"no picture", "path": f"{i}.png"} for i in range(len(kinds))], "kind": kinds},
+            img=datasets.Image(),
+            kind=datasets.ClassLabel(names=["cat", "dog"]),
+        )
+    return tmp_path / "me" / "pets"
+
+
+def test_a_set_as_the_hub_has_them_comes_encoded_and_with_the_names_of_classes(hub, capfd):
+    source = Hub("me/pets", columns={"image": "img", "label": "kind"})
+    assert (len(source), source.name(2)) == (3, "me/pets train row 2")
+    assert source[1] == {"image": {"bytes": b"no picture", "path": "1.png"}, "label": "cat"}
+    assert source.column("label") == ["dog", "cat", "dog"]
+    assert Hub(str(hub), split="test").column("kind") == ["cat", None]
+    assert len(Hub("me/pets", split="train[:2]")) == 2
+    with pytest.raises(IndexError):
+        source[3]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "trian"}, r"me/pets: cannot be loaded: Unknown split \"trian\". Should be one of .*train.*test"),
+        ({"subset": "birds"}, r"me/pets: cannot be loaded: .*birds.* not found. Available: \['default'\]"),
+        ({"columns": {"label": "knd"}}, r"me/pets: no column 'knd'; there are img, kind; did you mean 'kind'\?"),
+        ({"path": "nobody/no-such-set"}, r"^nobody/no-such-set: cannot be loaded: Couldn't reach .* on the Hub"),
+        ({"path": "no such set"}, r"^no such set: cannot be loaded: "),
+    ],
+)
+def test_a_set_that_cannot_be_loaded_says_so_in_one_line(hub, capfd, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        len(Hub(**{"path": "me/pets"} | options))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_code_of_a_set_is_run(hub):
+    (hub / "data" / "train-00000-of-00001.parquet").unlink()
+    (hub / "data" / "test-00000-of-00001.parquet").unlink()
+    (hub / "pets.py").write_text(f"open({str(hub / 'ran')!r}, 'w')")
+    with pytest.raises(InputError, match=r"me/pets: cannot be loaded: "):
+        len(Hub("me/pets"))
+    assert [path.name for path in hub.iterdir() if path.is_file()] == ["pets.py"]
