@@ -625,12 +625,20 @@ def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path) -
     if missing := [name for name in sorted(needed) if not (DATA / name).exists()]:
         pytest.skip(f"needs the {' and '.join(missing)} set")
     limits = [f"--trainer.limit_{part}_batches=1" for part in ("val", "test")]
-    limits += ["--trainer.limit_train_batches=2", "--trainer.check_val_every_n_epoch=1"]
+    limits += [
+        "--trainer.limit_train_batches=2",
+        "--trainer.check_val_every_n_epoch=1",
+        "--trainer.val_check_interval=1.0",
+    ]
     options = ["--trainer.max_steps=2", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", *limits]
     if config.stem == "image_folder":
         options.append(f"--data.train={pictures(tmp_path / 'pictures', *range(100))}")
     if config.stem == "finetune":
-        options.append("--model.init_from=null")
+        # From a run of its own, and with the frozen blocks of its head.
+        first = ["--config", str(config.with_name("fashion_five.yaml")), "--run_dir", str(tmp_path / "first")]
+        assert main(["fit", *first, *options]) == 0
+        frozen = re.search(r"--model.freeze '(.+)'", config.read_text())[1]
+        options += [f"--model.init_from={tmp_path / 'first'}", f"--model.freeze={frozen}"]
     assert main(["fit", "--config", str(config), "--run_dir", str(tmp_path / "run"), *options]) == 0
     assert {"val/loss", "test/loss"} & read_figures(tmp_path / "run").keys()
 

@@ -278,7 +278,7 @@ def wide(**choices: Any) -> TransformerConfig:
         (
             {"img_size": (8, 20)},
             {},
-            r"the 11 rows of pos_embed, 1 class and register tokens among them or not, are not a square; say from Python",
+            r"the 11 rows of pos_embed, 1 class and register tokens among them or not, are not a square; say from",
         ),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
