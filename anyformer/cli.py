@@ -157,6 +157,12 @@ class _Options(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
+def _first(what: str, command: str, args: Sequence[str]) -> None:
+    """Raise InputError where an option stands in the place of what must stand first."""
+    if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
+        raise InputError(f"the {what} stands first, got {args[0]}: anyformer {command} {args[0]} ...")
+
+
 def add_options(parser: argparse.ArgumentParser, of: type | None) -> None:
     """Give a parser an option for each field of a dataclass, `tuple[...]` taking several values."""
     if of is None:
@@ -227,8 +233,7 @@ def _evaluate(stage: str, args: list[str]) -> None:
     part = "validation" if stage == "validate" else "test"
     parser = _Options(stage, f"{stage} the best model of a run; --data.{part} OTHER and the like override its config")
     parser.add_argument("run", metavar="RUN", help="the run's folder; it stands first")
-    if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
-        raise InputError(f"the run's folder stands first, got {args[0]}: anyformer {stage} RUN {args[0]} ...")
+    _first("run's folder", f"{stage} RUN", args)
     own, overrides = parser.parse_known_args(args)
     run = run_folder(own.run)
     experiment = _parse(stage, [_config_of(run)], overrides, own.unsafe_imports)
@@ -255,15 +260,14 @@ def _run(args: list[str]) -> None:
         "--json", action="store_true", help="print all of the result as JSON; of many, an object a line"
     )
     parser.add_argument("--output", metavar="FILE", help="write a table instead: FILE.csv, FILE.jsonl or FILE.json")
-    task = None
-    if args and not args[0].startswith("-"):
-        # The task may have options of its own, so it comes first.
-        unsafe, _ = _Options("run", add_help=False).parse_known_args(args[1:])
-        task = load(args[0], unsafe_imports=unsafe.unsafe_imports)
-        add_options(parser, task.options)
+    _first("run's folder", "run RUN", args)
+    if not args or args[0].startswith("-"):
+        parser.parse_args(args)  # Shows the help, or says what is missing.
+    # The task may have options of its own, so it is asked before the rest is read.
+    unsafe, _ = _Options("run", add_help=False).parse_known_args(args[1:])
+    task = load(args[0], unsafe_imports=unsafe.unsafe_imports)
+    add_options(parser, task.options)
     own = parser.parse_args(args)
-    if task is None:
-        raise InputError(f"the run's folder stands first, got {args[0]}: anyformer run RUN FIELD=VALUE ...")
     options = [] if task.options is None else [read_options(own, task.options)]
     given: dict[str, str] = {}
     for field in own.fields:
@@ -365,8 +369,7 @@ def _params(args: list[str]) -> None:
         "positions hold",
     )
     parser.add_argument("--classes", metavar="N", type=int, help="how many, where neither config nor run says")
-    if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
-        raise InputError(f"the config stands first, got {args[0]}: anyformer params CONFIG {args[0]} ...")
+    _first("config", "params CONFIG", args)
     own, overrides = parser.parse_known_args(args)
     task = _without_weights(Path(own.config), overrides, own.unsafe_imports, own.classes)
     print(measure(task, token_counts(task, _tokens(own.tokens))))
