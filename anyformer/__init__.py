@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Anyformer": "model",
+    "Audio": "tokenizers.audio",
     "Batch": "tokens",
     "Classify": "tasks.classify",
     "EmbeddingConfig": "embeddings",

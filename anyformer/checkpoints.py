@@ -23,42 +23,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save_file
 
 from anyformer.errors import InputError
+from anyformer.files import PART, sync_file, sync_folder, write_whole
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task
 
 MANIFEST = "manifest.jsonl"
-PART = ".part"
-"""What the name of a file or folder ends in while it is being written."""
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the renames within a folder survive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_file(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def write_whole(path: Path, write: Callable[[Path], Any] | str) -> None:
-    """Write a file so that a reader, whenever it comes, finds the old one or the new one, whole.
-
-    write: the text, or a function that writes the file whose path it is given.
-    """
-    part = path.with_name(path.name + PART)
-    if isinstance(write, str):
-        part.write_text(write, encoding="utf-8")
-    else:
-        write(part)
-    sync_file(part)
-    os.replace(part, path)
-    sync_folder(path.parent)
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -27,8 +27,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
-from anyformer.checkpoints import save, write_whole
+from anyformer.checkpoints import save
 from anyformer.errors import InputError
+from anyformer.files import write_whole
 from anyformer.metrics import write_figures
 from anyformer.params import measure, token_counts
 from anyformer.parsing import (
@@ -43,7 +44,14 @@ from anyformer.parsing import (
     subclasses,
     suggest,
 )
-from anyformer.predictions import KINDS, Outcome, find_records, predict_each, write_outcomes
+from anyformer.predictions import (
+    KINDS,
+    STANDARD_INPUT,
+    Outcome,
+    find_records,
+    predict_each,
+    write_outcomes,
+)
 from anyformer.runs import Saving, evaluate, fit, load, model_folder, quiet, run_folder, say
 
 
@@ -90,6 +98,10 @@ class Experiment(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(Saving, "checkpoints")
         parser.link_arguments("seed_everything", "data.seed")
+        for action in parser._actions:
+            if action.dest in ("data.train", "data.validation", "data.test"):
+                # These may name a file of data, which would be read as the value itself.
+                action._enable_path = False
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
         try:
@@ -136,6 +148,10 @@ def main(argv: Sequence[str]) -> int:
     commands |= {"import": _import, "export": _export}
     try:
         commands[argv[0]](list(argv[1:]))
+    except BrokenPipeError:
+        # Who reads has seen enough, as in `| head`; else Python complains once more as it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (InputError, MisconfigurationException) as error:
         say(f"anyformer: {' '.join(str(error).split())}")
         return 2
@@ -163,29 +179,40 @@ def _first(what: str, command: str, args: Sequence[str]) -> None:
         raise InputError(f"the {what} stands first, got {args[0]}: anyformer {command} {args[0]} ...")
 
 
-def add_options(parser: argparse.ArgumentParser, of: type | None) -> None:
-    """Give a parser an option for each field of a dataclass, `tuple[...]` taking several values."""
+def add_options(parser: argparse.ArgumentParser, of: Any) -> None:
+    """Give a parser an option for each field of a dataclass, `tuple[...]` taking several values.
+
+    of: the dataclass, or one of it whose values are the defaults; None for no options.
+    """
     if of is None:
         return
-    group, hints = parser.add_argument_group("what this task can be told"), typing.get_type_hints(of)
-    said = {param.arg_name: param.description for param in docstring_parser.parse_from_object(of).params}
-    for each in dataclasses.fields(of):
+    cls = of if isinstance(of, type) else type(of)
+    group, hints = parser.add_argument_group("what this task can be told"), typing.get_type_hints(cls)
+    said = {
+        param.arg_name: param.description
+        for base in reversed(cls.__mro__[:-1])
+        for param in docstring_parser.parse_from_object(base).params
+    }
+    for each in dataclasses.fields(cls):
         (kind,) = [member for member in members(hints[each.name]) if member is not type(None)]
-        several = typing.get_origin(kind) is tuple
-        group.add_argument(
-            f"--{each.name}",
-            type=typing.get_args(kind)[0] if several else kind,
-            nargs="+" if several else None,
-            metavar=each.name.upper(),
-            default=each.default,
-            help=" ".join((said.get(each.name) or "").replace("%", "%%").split()),
-        )
+        several, options = typing.get_origin(kind) is tuple, {}
+        if kind is bool:
+            options = {"action": argparse.BooleanOptionalAction}
+        elif typing.get_origin(kind) is typing.Literal:
+            options = {"choices": typing.get_args(kind)}
+        else:
+            options = {"type": typing.get_args(kind)[0] if several else kind, "metavar": each.name.upper()}
+        if several:
+            options["nargs"] = "+"
+        text = " ".join((said.get(each.name) or "").replace("%", "%%").split())
+        group.add_argument(f"--{each.name}", default=getattr(of, each.name), help=text, **options)
 
 
-def read_options(given: argparse.Namespace, of: type) -> Any:
+def read_options(given: argparse.Namespace, of: Any) -> Any:
     """The dataclass of what was given for its options."""
-    values = {each.name: getattr(given, each.name) for each in dataclasses.fields(of)}
-    return of(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    cls = of if isinstance(of, type) else type(of)
+    values = {each.name: getattr(given, each.name) for each in dataclasses.fields(cls)}
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _fit(args: list[str]) -> None:
@@ -214,7 +241,7 @@ def _fit(args: list[str]) -> None:
     if rank_zero_only.rank != 0:
         return
     _show({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))} or figures)
-    fields = " ".join(f"{name}=..." for name in experiment.model.tokenizers)
+    fields = " ".join(f"{name}=..." for name in experiment.model.inputs)
     again = "test" if any(name.startswith("test/") for name in figures) else "validate"
     if closing := experiment.model.closing():
         print(f"\n{closing}")
@@ -253,14 +280,23 @@ def _run(args: list[str]) -> None:
         "fields",
         metavar="FIELD=VALUE",
         nargs="+",
-        help="the record; a picture is the path of its file. A folder, a zip or a pattern ('pets/**/*.jpg', quoted) is "
-        "every picture in it: one field may be many, the others are the same for all",
+        help="the record; a picture or a sound is the path of its file. A folder, a zip or a pattern ('pets/**/*.jpg', "
+        "quoted) is every file in it: one field may be many, the others are the same for all. - is standard input: a "
+        "file, or a text for each line",
     )
     parser.add_argument(
         "--json", action="store_true", help="print all of the result as JSON; of many, an object a line"
     )
-    parser.add_argument("--output", metavar="FILE", help="write a table instead: FILE.csv, FILE.jsonl or FILE.json")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="write a table instead: FILE.csv, FILE.jsonl or FILE.json; of what has a form of its own, as subtitles, "
+        "FILE.srt and the like, or for many a folder",
+    )
     _first("run's folder", "run RUN", args)
+    if hasattr(sys.stdout, "reconfigure"):
+        # Names of files, and texts from the command line, may hold bytes that are no text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not args or args[0].startswith("-"):
         parser.parse_args(args)  # Shows the help, or says what is missing.
     # The task may have options of its own, so it is asked before the rest is read.
@@ -277,16 +313,20 @@ def _run(args: list[str]) -> None:
         if name in given:
             raise InputError(f"the field {name!r} is given twice; for many files give a folder or a quoted pattern")
         given[name] = value
+    for name in given.keys() - set(task.inputs):
+        raise InputError(f"the model of {own.run} has no field {name!r}{suggest(name, task.inputs)}")
     output = None if own.output is None else Path(own.output)
+    ending = task.ending(*options)
     if output is not None:
+        if ending and (output.suffix == ending or output.suffix.lower() not in KINDS):
+            _write_files(task, find_records(given, task.tokenizers), options, output, ending)
+            return
         if output.suffix.lower() not in KINDS:
             raise InputError(f"--output must end in {', '.join(KINDS)}, got {output}")
         if own.json:
             raise InputError("--json prints, and --output writes a file: FILE.jsonl for JSON; give one of the two")
         if not output.parent.is_dir():
             raise InputError(f"--output {output}: there is no folder {output.parent}")
-    for name in given.keys() - task.tokenizers.keys():
-        raise InputError(f"the model of {own.run} has no field {name!r}{suggest(name, task.tokenizers)}")
     records, field = find_records(given, task.tokenizers)
     if field is None and output is None:
         if own.json:
@@ -296,10 +336,9 @@ def _run(args: list[str]) -> None:
             print(piece, end="", flush=True)
         print()
         return
+    if ending and output is None:
+        raise InputError(f"of many records the {ending} files go into a folder: give --output FOLDER")
     failed: list[str] = []
-    if hasattr(sys.stdout, "reconfigure"):
-        # Names of files may hold bytes that are no text.
-        sys.stdout.reconfigure(errors="backslashreplace")
     # Where the table goes to the terminal, a bar would stand in its middle.
     no_bar = True if output is None and sys.stdout.isatty() else None
     bar = tqdm(
@@ -309,14 +348,12 @@ def _run(args: list[str]) -> None:
         disable=no_bar,
     )
     outcomes = _watched(bar, field or next(iter(given)), failed)
-    if output is None:
-        try:
-            write_outcomes(outcomes, sys.stdout, "jsonl" if own.json else "csv", task.row)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Who reads has seen enough, as in `| head`; else Python complains once more as it flushes at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise SystemExit(128 + signal.SIGPIPE) from None
+    if output is None and not own.json and given[field] == STANDARD_INPUT:
+        for outcome in outcomes:
+            print("" if outcome.result is None else task.render(outcome.result), flush=True)
+    elif output is None:
+        write_outcomes(outcomes, sys.stdout, "jsonl" if own.json else "csv", task.row)
+        sys.stdout.flush()
     else:
 
         def write(part: Path) -> None:
@@ -328,19 +365,43 @@ def _run(args: list[str]) -> None:
         raise InputError(f"{len(failed)} of {len(records)} could not be used")
 
 
+def _write_files(
+    task: Any, found: tuple[list[dict[str, Any]], str | None], options: Sequence[Any], output: Path, ending: str
+) -> None:
+    """Write what comes of each record as a file: of one as `output`, of many into that folder by the records' names."""
+    records, field = found
+    failed: list[str] = []
+    if field is None and output.suffix != ending:
+        raise InputError(f"--output must end in {ending}, got {output}")
+    if field is not None:
+        output.mkdir(parents=True, exist_ok=True)
+    outcomes = predict_each(lambda some: task.predict(some, *options), records)
+    for outcome in _watched(outcomes, field or task.inputs[0], failed):
+        if outcome.result is not None:
+            path = output if field is None else output / (Path(outcome.record[field]).stem + ending)
+            write_whole(path, task.render(outcome.result, *options) + "\n")
+    if failed:
+        raise InputError(f"{len(failed)} of {len(records)} could not be used")
+
+
 def _import(args: list[str]) -> None:
     parser = _Options("import", "Make a run of weights from elsewhere, for `run`, `export` and init_from.")
     parser.add_argument(
-        "folder", metavar="FOLDER", help="of GPT-2 or BERT, as save_pretrained of transformers writes it"
+        "folder",
+        metavar="FOLDER",
+        help="of GPT-2, BERT, Whisper, Marian or T5, as save_pretrained of transformers writes it; or OpenAI's file of "
+        "a Whisper, FILE.pt, with a tokenizer.json beside it",
     )
     parser.add_argument("run", metavar="RUN", help="the folder to make")
+    parser.add_argument("--language", metavar="CODE", help="of Whisper: the one that is spoken; heard when left out")
+    parser.add_argument("--pad", action="store_true", help="of Whisper: put silence behind a recording, to 30 seconds")
     own = parser.parse_args(args)
     run = run_folder(own.run)
     if run.exists():
         raise InputError(f"{run} is there already; choose another folder")
-    task, report = importlib.import_module("anyformer.tasks.exchange").take_in(own.folder)
+    task, report = importlib.import_module("anyformer.tasks.exchange").take_in(own.folder, own.language, own.pad)
     save(task, run / "model")
-    fields = " ".join(f"{name}=..." for name in task.tokenizers)
+    fields = " ".join(f"{name}=..." for name in task.inputs)
     print(f"{report}\nThe model is in {run}. Next:\n  anyformer run {run} {fields}")
 
 
@@ -348,7 +409,10 @@ def _export(args: list[str]) -> None:
     parser = _Options("export", "Write the best model of a run for another library.")
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument(
-        "target", metavar="TARGET", help="the folder to make for transformers; of a model of pictures FILE.safetensors"
+        "target",
+        metavar="TARGET",
+        help="the folder to make for transformers; of a model of pictures FILE.safetensors, and FILE.pt for a Whisper "
+        "as OpenAI has it",
     )
     own = parser.parse_args(args)
     importlib.import_module("anyformer.tasks.exchange").export(
@@ -372,7 +436,7 @@ def _params(args: list[str]) -> None:
     _first("config", "params CONFIG", args)
     own, overrides = parser.parse_known_args(args)
     task = _without_weights(Path(own.config), overrides, own.unsafe_imports, own.classes)
-    print(measure(task, token_counts(task, _tokens(own.tokens))))
+    print(measure(task, token_counts(task, _tokens(own.tokens)), task.conditions))
 
 
 def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[str], n_classes: int | None) -> Any:
@@ -400,6 +464,7 @@ def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[st
         unknown = error
     try:
         experiment = _parse("params", [str(config)], overrides, unsafe)
+        experiment.datamodule.open = experiment.model.open
         experiment.datamodule.setup("fit")
         experiment.model.learn(experiment.datamodule.sources["train"])
     except InputError as error:
@@ -423,6 +488,7 @@ def _watched(outcomes: Iterable[Outcome], field: str, failed: list[str]) -> Iter
     for outcome in outcomes:
         if outcome.result is None:
             name = outcome.record[field]
+            name = STANDARD_INPUT if isinstance(name, bytes) else name
             failed.append(name)
             line = outcome.error if name in outcome.error else f"{name}: {outcome.error}"
             tqdm.write(" ".join(line.split()), file=sys.stderr)

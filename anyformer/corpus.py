@@ -325,8 +325,12 @@ class Corpus(Documents):
 
 
 def _kind(place: str) -> Literal["text", "json", "parquet"]:
-    ending = os.path.splitext(place.removesuffix(".gz"))[1].lower()
-    return "json" if ending == ".jsonl" else "parquet" if place.lower().endswith(".parquet") else "text"
+    ending = os.path.splitext(place.lower().removesuffix(".gz"))[1]
+    return {".jsonl": "json", ".parquet": "parquet"}.get(ending, "text")
+
+
+def _is_gzipped(place: str) -> bool:
+    return place.lower().endswith(".gz")
 
 
 def _expand(path: str) -> list[str]:
@@ -368,7 +372,7 @@ def _open_gzip(place: str, changed: int, process: int, thread: int) -> gzip.Gzip
 
 def _read(place: str, start: int, stop: int) -> bytes:
     with _reading(place):
-        if place.endswith(".gz"):
+        if _is_gzipped(place):
             file = _open_gzip(place, os.stat(place).st_mtime_ns, os.getpid(), threading.get_ident())
             file.seek(start)
             return file.read(stop - start)
@@ -400,7 +404,7 @@ def _read_group(place: str, changed: int, number: int, column: str) -> Any:
 def _find_spans(place: str, split: str | None) -> tuple[np.ndarray, np.ndarray]:
     """The first byte of each document of a file and the byte after its last, those without a byte left out."""
     first = 3 if _read(place, 0, 3) == codecs.BOM_UTF8 else 0
-    if split is None and not place.endswith(".gz"):
+    if split is None and not _is_gzipped(place):
         bounds, size = array("q"), os.path.getsize(place)
     else:
         bounds, size = _find_separators(place, split)

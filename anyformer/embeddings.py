@@ -31,6 +31,19 @@ class Lookup(nn.Module):
         return F.embedding(content, self.table)
 
 
+class SharedLookup(Lookup):
+    """Lifts ids by the table of another field, which stays the owner of it: one name among the parameters."""
+
+    def __init__(self, owner: Lookup) -> None:
+        nn.Module.__init__(self)
+        # In a tuple, so that it is no submodule.
+        self._owner = (owner,)
+
+    @property
+    def table(self) -> Tensor:  # type: ignore[override]
+        return self._owner[0].table
+
+
 class Projection(nn.Module):
     """Lifts vectors (patches, slices, states): one linear map."""
 
@@ -54,7 +67,8 @@ class PositionConfig:
     grid.
     sinusoidal: sines and cosines, d_model divided evenly among the axes."""
     sizes: tuple[int, ...] | None = None
-    """Places on each axis, for the tables; what the tokenizers say when left out."""
+    """Places on each axis, for the tables; what the tokenizers say when left out. Sines on one axis become a table by
+    them, which is not learned; weights from elsewhere may bring another."""
     sines: Literal["interleaved", "halves", "whisper"] = "interleaved"
     """interleaved: sine and cosine in turn (Vaswani et al. 2017, 3.5). halves: sines, then cosines (Marian). whisper:
     halves whose slowest frequency is 1 / base exactly."""
@@ -67,6 +81,10 @@ class PositionConfig:
         if self.sizes is not None and len(self.sizes) != len(self.axes):
             axes = ", ".join(self.axes)
             raise InputError(f"positions.sizes must have a number for each of the axes {axes}, got {list(self.sizes)}")
+        if self.scheme == "sinusoidal" and self.sizes is not None and len(self.axes) > 1:
+            raise InputError(
+                "positions.sizes makes a table of the sines on one axis; leave it out where there are several"
+            )
 
 
 @dataclass(frozen=True)
@@ -157,6 +175,20 @@ class SinusoidalPositions(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
+class SineTable(nn.Module):
+    """Sines on one axis as a table, which is not learned. Others may be loaded in its place: Whisper's are rounded."""
+
+    def __init__(self, config: PositionConfig, d_model: int) -> None:
+        super().__init__()
+        self.sizes = tuple(config.sizes)
+        places = torch.arange(self.sizes[0])[:, None]
+        self.register_buffer("table", SinusoidalPositions(config, d_model)(places))
+
+    def forward(self, position: Tensor) -> Tensor:
+        """position: (total, 1) int64. Returns (total, d)."""
+        return F.embedding(position[:, 0], self.table)
+
+
 class Embeddings(nn.Module):
     """Lifts every field's content and sets it into the rows, with type and position added."""
 
@@ -166,10 +198,12 @@ class Embeddings(nn.Module):
         transformer: TransformerConfig,
         config: EmbeddingConfig,
         encoder: TransformerConfig | None = None,
+        shared: Sequence[str] = (),
     ) -> None:
         """
         tokenizers: of every field, see `expand`.
         transformer, encoder: the stacks that the tokens are for, whose attention may go by different axes.
+        shared: fields that are lifted by one table, which is the first one's.
         Raises InputError where a table's size or an axis is not known.
         """
         super().__init__()
@@ -178,6 +212,11 @@ class Embeddings(nn.Module):
         self.axes = {name: tuple(tokenizer.axes) for name, tokenizer in tokenizers.items()}
         # Module names must not hold a dot, and the fields of a record of several do.
         self.lifts = nn.ModuleDict({_key(name): tokenizer.lift(d_model) for name, tokenizer in tokenizers.items()})
+        for name in shared[1:]:
+            owner, other = self.lifts[_key(shared[0])], self.lifts[_key(name)]
+            if not isinstance(owner, Lookup) or not isinstance(other, Lookup) or owner.table.shape != other.table.shape:
+                raise InputError(f"fields {shared[0]!r} and {name!r} cannot share a table: they have other ids")
+            self.lifts[_key(name)] = SharedLookup(owner)
         self.types = nn.ParameterDict(
             {_key(name): torch.empty(d_model).normal_(std=0.02) for name in tokenizers} if config.types else {}
         )
@@ -213,7 +252,8 @@ class Embeddings(nn.Module):
                 )
             for name, axes in self.axes.items():
                 is_continuous = tokenizers[name].empty().position.is_floating_point()
-                if position.scheme != "sinusoidal" and set(position.axes) <= set(axes) and is_continuous:
+                is_table = position.scheme != "sinusoidal" or position.sizes is not None
+                if is_table and set(position.axes) <= set(axes) and is_continuous:
                     raise InputError(
                         f"field {name!r} is continuous on {', '.join(position.axes)}, where a table of positions has "
                         "no rows; use sinusoidal or rotary positions"
@@ -272,7 +312,7 @@ def _told_by_attention(stack: TransformerConfig) -> tuple[str, ...]:
 def _positions(config: PositionConfig, tokenizers: Mapping[str, Tokenizer], d_model: int) -> nn.Module:
     """The module of a position config; sizes that it leaves out are those of the tokenizers."""
     if config.scheme == "sinusoidal":
-        return SinusoidalPositions(config, d_model)
+        return (SineTable if config.sizes else SinusoidalPositions)(config, d_model)
     sizes = config.sizes
     if sizes is None:
         known = [

@@ -1,4 +1,4 @@
-"""Files wherever they lie: on the disk, under $ANYFORMER_DATA, or inside a zip that is read in place."""
+"""Files wherever they lie: on the disk, under $ANYFORMER_DATA, or inside a zip that is read in place; written whole."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from anyformer.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 """What the names of files with pictures end in."""
 
+SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
+"""And of those with sound."""
+
 DAMAGE = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 """What `zipfile` raises for a zip that is damaged, locked or packed in a way it does not know."""
+PART = ".part"
+"""What the name of a file or folder ends in while it is being written."""
 
 
 def find_file(path: str | Path) -> str:
@@ -159,3 +165,32 @@ def _open_zip(path: str, changed: int, process: int) -> tuple[zipfile.ZipFile, d
 def nearest(name: str, names: Collection[str], n: int = 3) -> str:
     close = get_close_matches(name, names, n=n, cutoff=0.6)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def write_whole(path: Path, write: Callable[[Path], Any] | str) -> None:
+    """Write a file so that a reader, whenever it comes, finds the old one or the new one, whole.
+
+    write: the text, or a function that writes the file whose path it is given.
+    """
+    part = path.with_name(path.name + PART)
+    if isinstance(write, str):
+        part.write_text(write, encoding="utf-8")
+    else:
+        write(part)
+    sync_file(part)
+    os.replace(part, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames within a folder survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

@@ -6,7 +6,7 @@ It works on ids. Text enters through a `decode` that is given, to find stop stri
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,8 +16,8 @@ from torch import Tensor
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.packed import PackedWeights
-from anyformer.rows import Allow, Rows
-from anyformer.sampling import GenerationConfig, Text, candidates, draw
+from anyformer.rows import Allow, Rows, Scorer
+from anyformer.sampling import GenerationConfig, ShownText, candidates, draw
 from anyformer.tokens import Batch, Sample
 
 Ending = Literal["", "stop", "length"]
@@ -59,7 +59,7 @@ class _Line:
     prompt: int
     sample: int
     random: np.random.Generator | None = None
-    text: Text | None = None
+    text: ShownText | None = None
     ids: list[int] = field(default_factory=list)
 
 
@@ -68,8 +68,7 @@ class Generator:
 
     A prompt is a sample. Its other fields are conditions, which new tokens see as they see the tokens of the prompt;
     new tokens follow one after another, their orders above all others of the sample, their positions counting on.
-    On a CPU, where there is more than one row, the generator keeps a rearranged copy of the large matrices
-    (see `PackedWeights`).
+    On a CPU the generator keeps a rearranged copy of the large matrices (see `PackedWeights`).
     """
 
     def __init__(
@@ -107,21 +106,24 @@ class Generator:
         conditions: Batch | None = None,
         allow: Allow | None = None,
         numbers: Sequence[int] | None = None,
+        memory: Tensor | None = None,
+        second: Scorer | None = None,
     ) -> list[list[Continuation]]:
         """The n_samples continuations of every prompt; of beams the best first.
 
         prompts: samples as the task orders them, without the tokens to come.
-        conditions: what the encoder reads, a row for each prompt.
+        conditions: what the encoder reads, a row for each prompt; memory: what it made of them, where that is known.
         allow: constrained decoding: from the ids of a continuation so far the ids that may follow, None for all;
             those that stop are named too.
         numbers: of the prompts, 0, 1, ... when left out. The draws of a continuation depend on the seed and the number
             of its prompt and sample alone, not on the prompts beside it.
+        second: what has a say in the next id beside the model, such as `CTCPrefixScorer`.
         Raises InputError for what cannot be continued.
         """
         if config.n_beams > 1:
-            return self._beams(prompts, config, conditions, allow)
+            return self._beams(prompts, config, conditions, allow, memory, second)
         ids, texts, ended = ({} for _ in range(3))
-        for step in self.stream(prompts, config, conditions, allow, numbers):
+        for step in self.stream(prompts, config, conditions, allow, numbers, memory, second):
             for new in step:
                 key = new.prompt, new.sample
                 ids.setdefault(key, []).append(new.id)
@@ -142,6 +144,8 @@ class Generator:
         conditions: Batch | None = None,
         allow: Allow | None = None,
         numbers: Sequence[int] | None = None,
+        memory: Tensor | None = None,
+        second: Scorer | None = None,
     ) -> Iterator[list[Step]]:
         """As `generate`, token by token: each time the next token of every continuation that has not ended."""
         if config.n_beams > 1:
@@ -150,19 +154,20 @@ class Generator:
             raise InputError("stop strings need a decode to find them in; give stop_ids")
         if not prompts:
             return iter(())
-        rows = Rows(self, prompts, config, conditions, config.n_samples)
+        rows = Rows(self, prompts, config, conditions, config.n_samples, memory, second)
         return self._stream(rows, config, allow, range(len(prompts)) if numbers is None else numbers)
 
     @torch.inference_mode()
     def _stream(
         self, rows: Rows, config: GenerationConfig, allow: Allow | None, numbers: Sequence[int]
     ) -> Iterator[list[Step]]:
+        before = rows.prompt_ids
         lines = [
             _Line(
                 prompt,
                 sample,
                 np.random.default_rng([config.seed, number, sample]) if config.temperature else None,
-                None if self.decode is None else Text(self.decode, config.stop),
+                None if self.decode is None else ShownText(self.decode, config.stop, before[prompt]),
             )
             for prompt, number in enumerate(numbers)
             for sample in range(config.n_samples)
@@ -186,13 +191,20 @@ class Generator:
 
     @torch.inference_mode()
     def _beams(
-        self, prompts: Sequence[Sample], config: GenerationConfig, conditions: Batch | None, allow: Allow | None
+        self,
+        prompts: Sequence[Sample],
+        config: GenerationConfig,
+        conditions: Batch | None,
+        allow: Allow | None,
+        memory: Tensor | None = None,
+        second: Scorer | None = None,
     ) -> list[list[Continuation]]:
-        """Beam search, step for step that of transformers (its early_stopping: false)."""
+        """Beam search; without a repetition penalty that of transformers, step for step (its early_stopping: false)."""
         if not prompts:
             return []
         n, n_kept = config.n_beams, config.n_beams * (1 + max(1, len(config.stop_ids)))
-        rows = Rows(self, prompts, config, conditions, n)
+        rows = Rows(self, prompts, config, conditions, n, memory, second)
+        before = rows.prompt_ids
         # Of each prompt: its beams' ids and scores, a row each, and what has ended, best first.
         ids: list[list[list[int]]] = [[[] for _ in range(n)] for _ in prompts]
         # All beams start alike, so only the first may go on.
@@ -202,7 +214,8 @@ class Generator:
         logits = rows.begin()
         for length in range(1, config.max_new_tokens + 1):
             logits = rows.restrict(logits, [beam for prompt in live for beam in ids[prompt]], allow)
-            found = (logits - logits.logsumexp(1, keepdim=True)).topk(min(n_kept, logits.shape[1]))
+            log_p = logits if second is not None else logits - logits.logsumexp(1, keepdim=True)
+            found = log_p.topk(min(n_kept, logits.shape[1]))
             so_far = torch.tensor([score for prompt in live for score in scores[prompt]], device=logits.device)
             values = found.values + so_far[:, None]
             values, places = values.view(len(live), -1).topk(min(n_kept, values.shape[1] * n))
@@ -242,12 +255,17 @@ class Generator:
             rows.copy(moves)
             logits = rows.advance(chosen)
         return [
-            [
-                Continuation(beam.ids, None if self.decode is None else self.decode(beam.ids), beam.ended, beam.score)
-                for beam in beams[: config.n_samples]
-            ]
-            for beams in ended
+            [replace(beam, text=self._spell(prompt, beam.ids)) for beam in beams[: config.n_samples]]
+            for prompt, beams in zip(before, ended, strict=True)
         ]
+
+    def _spell(self, before: Sequence[int], ids: Sequence[int]) -> str | None:
+        """The text of ids behind those of a prompt."""
+        if self.decode is None:
+            return None
+        text = ShownText(self.decode, before=before)
+        shown = [text.push(new)[0] for new in ids]
+        return "".join(shown) + text.flush()[0]
 
 
 def _advance(line: _Line, new: int, is_last: bool, config: GenerationConfig) -> Step:

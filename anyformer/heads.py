@@ -171,7 +171,9 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         if self.tied and self.zero:
-            raise InputError("head.zero: a tied matrix cannot start at 0, it also lifts the ids; set head.tied: false")
+            raise InputError(
+                "output.zero: a tied matrix lifts the ids too and cannot start at 0; set output.tied: false"
+            )
 
 
 class Head(nn.Module):

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -45,9 +45,10 @@ class Plan:
     """
 
     groups: np.ndarray
-    """(n samples,) int64: samples of the same group are alike in length. All 0 without a budget."""
+    """(n samples,) int64: samples of the same group are alike in length, and groups that follow one another too. All 0
+    without a budget."""
     cost: np.ndarray | None
-    """(n samples,) int64, ascending: the longest length in the group of each place of the samples sorted by group."""
+    """(n samples, stacks) int64: the longest lengths in the group of each place of the samples sorted by group."""
     rows: list[np.ndarray] | None
     """Where samples are packed, the places that share a row."""
     batch_size: int | None
@@ -95,7 +96,7 @@ def plan_batches(
     *,
     batch_size: int | None = None,
     max_tokens: int | None = None,
-    lengths: Sequence[int] | None = None,
+    lengths: Sequence[int] | Sequence[Sequence[int]] | None = None,
     pack: bool = False,
     shuffle: bool = True,
     seed: int = 0,
@@ -105,8 +106,9 @@ def plan_batches(
 ) -> Plan:
     """Plan batches of `batch_size` samples, or of samples of like length with at most `max_tokens` tokens, or both.
 
-    lengths: tokens of each sample, needed for max_tokens. Lengths that differ by up to a tenth count as alike; padding
-        to the longest is part of the budget.
+    lengths: tokens of each sample, needed for max_tokens; or, where two stacks read a sample (encoder and decoder), a
+        pair for each, and samples are alike that are so in both. Lengths that differ by up to a tenth count as alike;
+        padding to the longest is part of the budget.
     pack: several samples in a row as long as the longest sample; max_tokens // longest such rows are a batch.
     rank, world: each process takes every world-th batch; batches are split in two until all have the same number.
     name: says which sample a message is about.
@@ -114,20 +116,28 @@ def plan_batches(
     """
     groups, cost, rows = np.zeros(n_samples, dtype=np.int64), None, None
     if max_tokens is not None:
-        lengths = np.maximum(np.asarray(lengths, dtype=np.int64), 1)
-        if n_samples and lengths.max() > max_tokens:
-            longest = int(lengths.argmax())
+        sizes = np.maximum(np.asarray(lengths, dtype=np.int64), 1)
+        sizes = sizes[:, None] if sizes.ndim == 1 else sizes
+        total = sizes.sum(1)
+        if n_samples and total.max() > max_tokens:
+            longest = int(total.argmax())
             raise InputError(
-                f"max_tokens={max_tokens} is less than the {lengths[longest]} tokens of {name(longest)}; "
-                f"raise it to at least {lengths[longest]}"
+                f"max_tokens={max_tokens} is less than the {total[longest]} tokens of {name(longest)}; "
+                f"raise it to at least {total[longest]}"
             )
-        groups = np.ceil(np.log(lengths) / np.log(1.1) - 1e-9).astype(np.int64)
-        longest_of = np.zeros(groups.max(initial=0) + 1, dtype=np.int64)
-        np.maximum.at(longest_of, groups, lengths)
-        cost = np.sort(longest_of[groups])
+        groups = _alike(sizes)
+        longest_of = np.zeros((groups.max(initial=0) + 1, sizes.shape[1]), dtype=np.int64)
+        np.maximum.at(longest_of, groups, sizes)
+        cost = longest_of[np.sort(groups)]
     if pack:
+        row = int(cost.max(0, initial=1).sum())
+        if row > max_tokens:
+            raise InputError(
+                f"max_tokens={max_tokens} is less than the {row} tokens of a row that holds the longest of both sides; "
+                f"raise it to at least {row}"
+            )
         rows = _fill_rows(cost)
-        most, n_batches = len(rows), -(-len(rows) // (max_tokens // int(cost.max(initial=1))))
+        most, n_batches = len(rows), -(-len(rows) // (max_tokens // row))
     else:
         most, n_batches = n_samples, len(_fill(n_samples, batch_size, max_tokens, cost)) - 1
         # Wherever the first batch ends, filling the others takes as many or one more; see Plan.epoch.
@@ -138,24 +148,41 @@ def plan_batches(
     return Plan(groups, cost, rows, batch_size, max_tokens, n_batches, shuffle, seed, rank, world)
 
 
+def _alike(sizes: np.ndarray) -> np.ndarray:
+    """The group of each sample, (n,), by its lengths, (n, stacks).
+
+    Of two lengths the one that makes more tokens in all goes first. Within alike samples of that one the other rises
+    and falls in turn, so that a batch that ends one group and begins the next has no long with short ones.
+    """
+    width = np.ceil(np.log(sizes) / np.log(1.1) - 1e-9).astype(np.int64)
+    first, *others = np.argsort(-sizes.sum(0), kind="stable")
+    key = width[:, first]
+    for other in others:
+        own, n = width[:, other], width[:, other].max(initial=0) + 1
+        key = key * n + np.where(key % 2, n - 1 - own, own)
+    return np.unique(key, return_inverse=True)[1]
+
+
 def _fill(
     n: int, batch_size: int | None, max_tokens: int | None, cost: np.ndarray | None, first: float = 1.0
 ) -> list[int]:
-    """Bounds of batches of the sequence sorted by cost, as large as the limits allow; the first is a share of that."""
+    """Bounds of batches of the sequence sorted by group, as large as the limits allow; the first is a share of that."""
     bounds = [0]
     while (start := bounds[-1]) < n:
         size = min(batch_size or n, n - start)
         if cost is not None:
-            size = min(size, max_tokens // int(cost[start]))
-            padded = cost[start : start + size] * np.arange(1, size + 1)
-            size = int(np.searchsorted(padded, max_tokens, side="right"))
+            size = min(size, max_tokens // int(cost[start].sum()))
+            longest = np.maximum.accumulate(cost[start : start + size])
+            padded = longest.sum(1) * np.arange(1, size + 1)
+            # One sample is always within the budget, though the longest of its group on both sides may not be.
+            size = max(int(np.searchsorted(padded, max_tokens, side="right")), 1)
         bounds.append(start + (size if start else math.ceil(size * first)))
     return bounds
 
 
 def _fill_rows(cost: np.ndarray) -> list[np.ndarray]:
-    """Pack the sequence sorted by cost into rows as long as the longest: the places in each row."""
-    n, longest, rows = len(cost), int(cost.max(initial=1)), []
+    """Pack the sequence sorted by group into rows as long as the longest: the places in each row."""
+    n, longest, rows = len(cost), cost.max(0, initial=1).tolist(), []
     # Packing takes the square of the number of samples, so it is done for a few thousand at a time, a mixture each.
     n_pools = -(-n // 2048)
     for pool in range(n_pools):
@@ -167,6 +194,10 @@ def _fill_rows(cost: np.ndarray) -> list[np.ndarray]:
 
 
 # Samples and their loader
+
+
+class LeftOut(InputError):
+    """A sample that cannot be learned from through no fault of its own: it is left out and counted, never fatal."""
 
 
 @dataclass(frozen=True)
@@ -210,8 +241,12 @@ class Chopper(ABC):
         """An item blended with its partner's."""
         return item
 
-    def count(self, record: Mapping[str, Any]) -> int:
-        """The number of tokens that the record's fields come to, from headers where formats have them."""
+    packs: ClassVar[bool] = True
+    """Whether `collate` may be given rows."""
+
+    def count(self, record: Mapping[str, Any]) -> int | tuple[int, int]:
+        """The number of tokens that the record's fields come to, from headers where formats have them; two numbers
+        where two stacks read it."""
         return sum(t.count(record[name]) for name, t in self.tokenizers.items() if record.get(name) is not None)
 
 
@@ -220,8 +255,9 @@ class Samples(Dataset):
     """A source whose records come chopped: what runs in the data workers.
 
     A sample is asked for by a `Draw`, which holds all that augmentation may depend on. A record that cannot be used
-    fails with its name in front of the reason; or with `on_bad_sample="skip"` the batch goes on without it. In training
-    a batch of nothing else is filled by the records that follow, because all processes must take the same steps.
+    fails with its name in front of the reason; or with `on_bad_sample="skip"`, and where it is `LeftOut`, the batch
+    goes on without it. In training a batch of nothing else is filled by the records that follow, because all processes
+    must take the same steps.
     """
 
     source: Source
@@ -256,7 +292,7 @@ class Samples(Dataset):
         try:
             return self.chopper(self.record(i), random)
         except InputError as error:
-            raise InputError(f"{self.source.name(i)}: {error}") from None
+            raise type(error)(f"{self.source.name(i)}: {error}") from None
 
     def __getitems__(self, draws: list[Draw]) -> _Fetched:
         """A whole batch, and what was left out of it."""
@@ -267,7 +303,7 @@ class Samples(Dataset):
                 used.append(draw)
             except InputError as error:
                 bad.append(str(error))
-                if self.on_bad_sample == "fail":
+                if self.on_bad_sample == "fail" and not isinstance(error, LeftOut):
                     return _Fetched(None, bad, fatal=True)
         if not items and self.training:
             for step in range(1, len(self)):
@@ -288,17 +324,18 @@ class Samples(Dataset):
         batch.samples = tuple(self.source.name(draw.index) for draw in used)
         return _Fetched(batch, bad)
 
-    def lengths(self) -> list[int]:
+    def lengths(self) -> list[int] | list[tuple[int, int]]:
         """Tokens of every sample. One that cannot be used counts as 1 where such are skipped."""
-        lengths = []
+        lengths: list[Any] = []
         for i in range(len(self)):
             try:
                 lengths.append(self.chopper.count(self.record(i)))
             except InputError as error:
                 if self.on_bad_sample == "fail":
                     raise InputError(f"{self.source.name(i)}: {error}") from None
-                lengths.append(1)
-        return lengths
+                lengths.append(None)
+        two = any(isinstance(length, tuple) for length in lengths)
+        return [((1, 1) if two else 1) if length is None else length for length in lengths]
 
 
 @dataclass

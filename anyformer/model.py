@@ -30,15 +30,17 @@ class Anyformer(nn.Module):
         embedding: EmbeddingConfig = EmbeddingConfig(),
         encoder: TransformerConfig | None = None,
         sees: Mapping[str, Sequence[str]] | None = None,
+        shared: Sequence[str] = (),
     ) -> None:
         """
         tokenizers: of every field; a batch is collated with the same ones.
         sees: the fields that the tokens of a field may look at; fields not named here see everything.
+        shared: fields of the same ids that are lifted by one table, which is the first one's.
         Raises InputError where the parts do not fit together.
         """
         super().__init__()
         self.tokenizers = expand(tokenizers)
-        self.embeddings = Embeddings(self.tokenizers, transformer, embedding, encoder)
+        self.embeddings = Embeddings(self.tokenizers, transformer, embedding, encoder, shared)
         self.transformer = Transformer(transformer)
         self.encoder = None
         if encoder is not None:
@@ -66,10 +68,12 @@ class Anyformer(nn.Module):
         conditions: Batch | None = None,
         cache: Cache | None = None,
         read: Tensor | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """
         batch: the tokens, collated with this model's tokenizers; with a cache, those that are new.
         conditions: what the encoder reads, the same samples under the same segment numbers; with a cache, given once.
+        memory: what `encode` made of the conditions, where that is known already.
         cache: filled and used where given, for inference.
         read: (rows, r) int64, places of each row (0 ... length - 1); where only these are wanted, as of a class token,
         the
@@ -78,9 +82,9 @@ class Anyformer(nn.Module):
         Returns (rows, length, d) hidden vectors, 0 at padding, which `Batch.by_field` takes apart; (rows, r, d) with
         `read`.
         """
-        memory, memory_sight = None, Sight()
+        memory_sight = Sight()
         if self.transformer.config.cross_attention:
-            memory, memory_sight = self._memory(batch, conditions, cache)
+            memory, memory_sight = self._memory(batch, conditions, cache, memory)
         keys = batch.layout if cache is None else cache.admit(batch)
         context = Context(
             sight=self._sight(batch, keys, cache),
@@ -114,18 +118,23 @@ class Anyformer(nn.Module):
             hidden = hidden.masked_fill((batch.layout.segment == 0)[:, :, None], 0.0)
         return hidden
 
-    def _memory(self, batch: Batch, conditions: Batch | None, cache: Cache | None) -> tuple[Tensor | None, Sight]:
+    def _memory(
+        self, batch: Batch, conditions: Batch | None, cache: Cache | None, memory: Tensor | None
+    ) -> tuple[Tensor | None, Sight]:
         """The encoder's output (None where the cache has its keys and values), and what the queries see of it."""
         if conditions is not None:
             if cache is not None and cache.memory_layout is not None:
                 raise ValueError("the cache already holds the conditions; give them in its first call only")
-            memory, layout = self.encode(conditions), conditions.layout
+            memory, layout = self.encode(conditions) if memory is None else memory, conditions.layout
             if cache is not None:
                 cache.memory_layout = layout
         elif cache is not None and cache.memory_layout is not None:
             memory, layout = None, cache.memory_layout
         else:
             raise ValueError("a model with cross-attention needs conditions, at least in the first call with a cache")
+        if conditions is not None and self.sees is None and conditions.one_per_row and batch.one_per_row:
+            if conditions.shape[1] and not conditions.padded:
+                return memory, Sight()
         # A condition stands at order 0 for the decoder whatever its order in its own stack.
         layout = layout._replace(order=torch.zeros_like(layout.order))
         return memory, Sight(visible(batch.layout, layout, self.sees)[:, None])

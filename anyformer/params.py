@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from anyformer.attention import Attention
+from anyformer.ctc import CTCHead
 from anyformer.embeddings import Lookup
 from anyformer.errors import InputError
 from anyformer.heads import Head
@@ -121,7 +122,7 @@ def measure(module: nn.Module, tokens: Mapping[str, int], conditions: Sequence[s
     parts = [_embeddings(model, tokens)]
     if model.encoder is not None:
         parts.append(_stack("encoder", model.encoder, m, 0))
-    parts += [_stack("transformer", model.transformer, n, m), _biases(model), _rest(module, model, n)]
+    parts += [_stack("transformer", model.transformer, n, m), _biases(model), _rest(module, model, n, m)]
     for component, parameters in (pair for part in parts for pair in part):
         own = sum(p.numel() for p in parameters if p not in seen)
         shared = sum(p.numel() for p in parameters if p in seen)
@@ -247,13 +248,16 @@ def _biases(model: Anyformer) -> Counted:
             yield Component(part, name), [] if bias is None else list(bias.parameters())
 
 
-def _rest(module: nn.Module, model: Anyformer, n: int) -> Counted:
-    """What a task holds beside its model. Heads over ids run on every token, all else once a sample."""
+def _rest(module: nn.Module, model: Anyformer, n: int, m: int) -> Counted:
+    """What a task holds beside its model. Heads over ids run on every token, those of CTC on what is read, all else
+    once a sample."""
     heads = [inner for inner in module.modules() if isinstance(inner, Head)]
-    of_heads = {layer for head in heads for layer in head.modules()}
+    runs_of = {layer: n for head in heads for layer in head.modules()}
+    readers = [inner for inner in module.modules() if isinstance(inner, CTCHead)]
+    runs_of |= {layer: n if model.encoder is None else m for head in readers for layer in head.modules()}
     known = {*model.modules()}
     for path, inner in module.named_modules():
-        part, runs = path.split(".")[0] or "task", n if inner in of_heads else 1
+        part, runs = path.split(".")[0] or "task", runs_of.get(inner, 1)
         if inner in known:
             continue
         if isinstance(inner, Head):

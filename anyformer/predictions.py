@@ -9,6 +9,7 @@ import csv
 import glob
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
@@ -18,6 +19,8 @@ from anyformer.tokens import Tokenizer
 
 Record = dict[str, Any]
 
+STANDARD_INPUT = "-"
+"""What stands for it as the value of a field."""
 KINDS = {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}
 """What the name of an output file may end in, and what is then written into it."""
 
@@ -27,9 +30,21 @@ def find_records(given: Mapping[str, str], tokenizers: Mapping[str, Tokenizer]) 
 
     The value of a field that reads files may be a file; a folder or a zip: all files in it that end as the tokenizer
     says; or a pattern (`*`, `**`, `?`, `[...]`): all files that match and are not hidden. Both come sorted. One field
-    may be many, and the others are the same in every record.
-    Raises InputError for a folder or a pattern without files, and for several fields that are many.
+    may be many, and the others are the same in every record. `-` is standard input: the bytes of a file, where the
+    field reads files; else every line of it is a record.
+    Raises InputError for a folder or a pattern without files, for standard input without a line, and for several fields
+    that are many.
     """
+    if piped := [name for name, value in given.items() if value == STANDARD_INPUT]:
+        if len(piped) > 1:
+            raise InputError(f"only one field may be standard input (-), got {' and '.join(piped)}")
+        (name,) = piped
+        if tokenizers[name].reads_files:
+            return [{**given, name: sys.stdin.buffer.read()}], None
+        lines = [line.rstrip("\r\n") for line in sys.stdin]
+        if not lines:
+            raise InputError(f"field {name!r}: standard input is empty")
+        return [{**given, name: line} for line in lines], name
     many = {
         name: files
         for name, value in given.items()
@@ -101,7 +116,7 @@ def write_outcomes(
     between = "[\n" if kind == "json" else ""
     for outcome in outcomes:
         last = {"error": outcome.error} if outcome.result is None else outcome.result
-        file.write(between + json.dumps({**outcome.record, **last}))
+        file.write(between + json.dumps({**_named(outcome.record), **last}))
         between = ",\n" if kind == "json" else "\n"
     file.write("\n]\n" if kind == "json" else "\n")
 
@@ -118,11 +133,16 @@ def _write_csv(
         if writer is None:
             writer = _begin(file, [*outcome.record, *row(outcome.result)])
         for held in waiting:
-            writer.writerow({**held.record, **(row(held.result) if held.result else {}), "error": held.error})
+            writer.writerow({**_named(held.record), **(row(held.result) if held.result else {}), "error": held.error})
         waiting = []
     if waiting:
         writer = _begin(file, list(waiting[0].record))
-        writer.writerows({**held.record, "error": held.error} for held in waiting)
+        writer.writerows({**_named(held.record), "error": held.error} for held in waiting)
+
+
+def _named(record: Record) -> Record:
+    """The record with the name of standard input in the place of what came from there."""
+    return {name: STANDARD_INPUT if isinstance(value, bytes) else value for name, value in record.items()}
 
 
 def _begin(file: TextIO, columns: Sequence[str]) -> csv.DictWriter:

@@ -24,8 +24,9 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities import rank_zero_only
 
-from anyformer.checkpoints import generators, keep_newest, save, set_generators, write_whole
+from anyformer.checkpoints import generators, keep_newest, save, set_generators
 from anyformer.errors import InputError
+from anyformer.files import write_whole
 from anyformer.loading import Loader
 from anyformer.metrics import MetricsFile, draw_curves, write_figures
 from anyformer.sheet import draw_samples

@@ -7,8 +7,7 @@ the logits is not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +27,27 @@ SPARE = 16
 """Tokens of padding that a row of a prefill takes on a CPU: about what reading the weights once more would cost."""
 
 
+class Scorer(Protocol):
+    """A second opinion on the next id of every row, at first a row for each prompt; it is led through one generation.
+
+    The score of a row is a sum of log-probabilities, of which `weight` is the share of this one, from 0 to 1.
+    """
+
+    weight: float
+
+    def score(self) -> Tensor:
+        """Log-probabilities of all ids, (rows, v)."""
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows only; one may be kept several times."""
+
+    def copy(self, moves: Sequence[tuple[int, int]]) -> None:
+        """Overwrite rows with others of the same prompt, (source, target) each."""
+
+    def advance(self, new: Sequence[int]) -> None:
+        """Take in one more id in each row."""
+
+
 class Rows:
     """The continuations under way as rows of a model with a cache: ids in, logits out."""
 
@@ -38,20 +58,21 @@ class Rows:
         config: GenerationConfig,
         conditions: Batch | None,
         n_each: int,
+        memory: Tensor | None = None,
+        second: Scorer | None = None,
     ) -> None:
-        """n_each: rows that every prompt is continued in."""
-        self.of, self.config, self.n_each, self.conditions = generator, config, n_each, conditions
+        """n_each: rows that every prompt is continued in. The others as in `Generator.generate`."""
+        self.of, self.config, self.n_each = generator, config, n_each
+        self.conditions, self.memory, self.second = conditions, memory, second
         if conditions is not None and (not conditions.one_per_row or conditions.n_samples != len(prompts)):
             raise InputError(
                 f"conditions must be a row for each of the {len(prompts)} prompts, got {conditions.n_samples} samples "
                 f"in {conditions.shape[0]} rows"
             )
         self.samples = [self._opened(i, sample) for i, sample in enumerate(prompts)]
+        self.prompt_ids = [sample[generator.field].content.tolist() for sample in self.samples]
         self.device = next(generator.model.parameters()).device
-        # With a single row the usual kernel reads the matrices as fast.
-        packed = generator.packed if len(prompts) * n_each > 1 else None
-        self.model = for_inference(generator.model, packed)
-        self._products = nullcontext if packed is None else lambda: PackedProducts(packed)
+        self.model = for_inference(generator.model, generator.packed)
         self.cache = Cache()
 
     def _opened(self, i: int, sample: Sample) -> Sample:
@@ -90,40 +111,58 @@ class Rows:
             # An id that is named again is penalised once, so the rows are filled up with their first.
             self.history = torch.stack([torch.cat([each, each[:1].expand(width - len(each))]) for each in ids])
             self.history = self.history.to(self.device)
+        if self.config.stop_ids:
+            self._closed(self.config.stop_ids, logits, "stop_ids")
         self.closed = None
         if self.config.allowed is not None:
             self.closed = self._closed(self.config.allowed, logits)
+        if self.config.suppressed:
+            closed = ~self._closed(self.config.suppressed, logits, "suppressed")
+            self.closed = closed if self.closed is None else self.closed | closed
+        self.closed_first = None
+        if self.config.suppressed_first:
+            self.closed_first = ~self._closed(self.config.suppressed_first, logits, "suppressed_first")
         if self.n_each > 1:
             self.select([i for i in range(len(self.samples)) for _ in range(self.n_each)])
             logits = logits.repeat_interleave(self.n_each, 0)
         return logits
 
-    def _closed(self, allowed: Sequence[int], logits: Tensor) -> Tensor:
-        """Which ids are not allowed, (v,)."""
+    def _closed(self, allowed: Sequence[int], logits: Tensor, name: str = "allowed") -> Tensor:
+        """Which ids are not among those, (v,)."""
         v = logits.shape[1]
         if not len(allowed) or min(allowed) < 0 or max(allowed) >= v:
-            raise InputError(f"allowed must name ids from 0 to {v - 1}, got {sorted(set(allowed))[:9] or 'none'}")
+            raise InputError(f"{name} must name ids from 0 to {v - 1}, got {sorted(set(allowed))[:9] or 'none'}")
         closed = torch.ones(v, dtype=torch.bool, device=logits.device)
         closed[torch.tensor(sorted(set(allowed)), device=logits.device)] = False
         return closed
 
     def restrict(self, logits: Tensor, ids: Sequence[list[int]], allow: Allow | None) -> Tensor:
-        """Logits (b, v) under the repetition penalty, -inf for what is not allowed after the ids of each row."""
+        """Logits (b, v) under the repetition penalty, -inf for what is not allowed after the ids of each row.
+
+        With a second scorer what is returned are the scores of both, each of log-probabilities.
+        """
         if self.history is not None:
             logits = penalize(logits, self.history, self.config.repetition_penalty)
         if self.closed is not None:
             logits = logits.masked_fill(self.closed, -torch.inf)
+        if self.closed_first is not None and not ids[0]:
+            logits = logits.masked_fill(self.closed_first, -torch.inf)
         if allow is not None:
             logits = logits.clone()
             for i, own in enumerate(ids):
                 follow = allow(own)
                 if follow is not None:
                     logits[i].masked_fill_(self._closed(follow, logits), -torch.inf)
+        if self.second is not None:
+            share = self.second.weight
+            logits = (1 - share) * logits.log_softmax(1) + share * self.second.score().to(logits.dtype)
         return logits
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows only; one may be kept several times."""
         index = torch.tensor(rows, device=self.device)
+        if self.second is not None:
+            self.second.select(rows)
         self.cache.select(index)
         self.samples, self.ids, self.places, self.orders = (
             [each[i] for i in rows] for each in (self.samples, self.ids, self.places, self.orders)
@@ -137,6 +176,8 @@ class Rows:
         """Overwrite rows with others of the same prompt, (source, target) each."""
         sources, targets = [source for source, _ in moves], [target for _, target in moves]
         self.cache.copy(sources, targets, self.shared)
+        if self.second is not None:
+            self.second.copy(moves)
         for source, target in moves:
             self.ids[target] = list(self.ids[source])
         if self.history is not None and moves:
@@ -146,6 +187,8 @@ class Rows:
         """The logits after one more id in each row, (b, v)."""
         for own, token in zip(self.ids, new, strict=True):
             own.append(token)
+        if self.second is not None:
+            self.second.advance(new)
         if self.history is not None:
             self.history = torch.cat([self.history, torch.tensor(new, device=self.device)[:, None]], 1)
         context = self.of.context
@@ -163,13 +206,14 @@ class Rows:
         hidden = self.model(batch, cache=self.cache)
         self.places = [place + 1 for place in self.places]
         self.orders = [order + 1 for order in self.orders]
-        with self._products():
+        with PackedProducts(self.of.packed):
             return self.of.head(hidden[:, -1])
 
     def _prefill(self) -> Tensor:
         """The logits after the samples as they stand, each read in one pass."""
         name, tokenizers = self.of.field, self.of.model.tokenizers
         conditions, self.conditions = self.conditions, None
+        memory, self.memory = self.memory, None
         if conditions is not None:
             conditions = conditions.to(self.device)
         groups, caches, hidden = self._groups(), [], []
@@ -177,7 +221,8 @@ class Rows:
             batch = collate([self.samples[i] for i in group], tokenizers)
             ends = (batch.layout.segment > 0).sum(1, keepdim=True) - 1
             caches.append(self.cache if len(groups) == 1 else Cache())
-            hidden.append(self.model(batch.to(self.device), conditions, caches[-1], ends.to(self.device))[:, -1])
+            batch, ends = batch.to(self.device), ends.to(self.device)
+            hidden.append(self.model(batch, conditions, caches[-1], ends, memory)[:, -1])
         last = torch.cat(hidden)
         if len(groups) > 1:
             back = torch.tensor([i for group in groups for i in group], device=self.device).argsort()
@@ -190,7 +235,7 @@ class Rows:
             for tokens in (sample[name] for sample in self.samples)
         ]
         self._lay()
-        with self._products():
+        with PackedProducts(self.of.packed):
             return self.of.head(last)
 
     def _groups(self) -> list[list[int]]:

@@ -23,8 +23,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from safetensors.torch import load_file
 
-from anyformer.checkpoints import MANIFEST, Checkpoints, damage, find_folder, newest, read_manifest, save, write_whole
+from anyformer.checkpoints import MANIFEST, Checkpoints, damage, find_folder, newest, read_manifest, save
 from anyformer.errors import InputError
+from anyformer.files import write_whole
 from anyformer.metrics import MetricsFile, read_figures, read_rows, write_figures
 from anyformer.parsing import instantiate
 from anyformer.resume import Keeper, Saving, Stopped, handlers_kept, say, stopping_at_once

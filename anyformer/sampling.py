@@ -10,10 +10,12 @@ from torch import Tensor
 
 from anyformer.errors import InputError
 
-HEAD = 256
+N_SORTED = 256
 """Logits that are sorted first for `top_p`; all of them only where these do not suffice."""
 BROKEN = "\ufffd"
 """What a decoder writes for bytes that are no character, or not yet one."""
+N_BEFORE = 8
+"""Ids of the prompt that new ones are decoded behind."""
 UNFINISHED = 3
 """Bytes of a character in UTF-8 before its last, at the most, and so what they can be written as."""
 
@@ -48,6 +50,10 @@ class GenerationConfig:
     """Ids that end a continuation, such as the end of a text."""
     allowed: tuple[int, ...] | None = None
     """The only ids that are generated, those that stop included; all when left out."""
+    suppressed: tuple[int, ...] = ()
+    """Ids that are not generated."""
+    suppressed_first: tuple[int, ...] = ()
+    """Ids that are not generated as the first."""
     seed: int = 0
     """Of the draws, together with the numbers of the prompt and of the sample."""
 
@@ -64,6 +70,10 @@ class GenerationConfig:
                 raise InputError(f"{name} must be above 0 and at most 1, got {value}")
         if not self.repetition_penalty > 0:
             raise InputError(f"repetition_penalty must be above 0 (1 for none), got {self.repetition_penalty}")
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative, got {self.seed}")
+        if isinstance(self.stop, str):
+            raise InputError(f"stop is a sequence of texts, got one: give ({self.stop!r},)")
         if "" in self.stop:
             raise InputError("stop must not hold an empty string, which every text contains")
         if self.allowed is not None and not self.allowed:
@@ -99,7 +109,7 @@ def candidates(logits: Tensor, config: GenerationConfig) -> tuple[Tensor, Tensor
     elif config.top_p is not None:
         # Sorting the whole vocabulary costs as much as a block of the model, and the head of it nearly always suffices.
         total = values.logsumexp(1, keepdim=True)
-        head, ids = values.topk(min(HEAD, values.shape[1]))
+        head, ids = values.topk(min(N_SORTED, values.shape[1]))
         if head.shape[1] < values.shape[1] and bool(((head - total).exp().sum(1) < config.top_p).any()):
             head, ids = values.sort(descending=True)
         values = head
@@ -119,18 +129,21 @@ def draw(p: Tensor, ids: Tensor | None, uniform: Sequence[float]) -> Tensor:
     return (place if ids is None else ids.gather(1, place)).squeeze(1)
 
 
-class Text:
+class ShownText:
     """The text of tokens that come one by one, as far as it can be shown.
 
     Held back are tokens that end within a character, and text that may become a stop string.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = (), before: Sequence[int] = ()
+    ) -> None:
+        """before: the ids that stand before them, which are not shown."""
         self.decode, self.stop = decode, stop
         self.held = ""
         # Decoders may treat the first token of a text apart (its leading space), so new ones are decoded behind others.
-        self._window: list[int] = []
-        self._n_old = self._n_shown = 0
+        self._window = list(before[-N_BEFORE:])
+        self._n_old, self._n_shown = len(self._window), len(_whole(decode(self._window))) if before else 0
 
     def push(self, new: int) -> tuple[str, bool]:
         """The text that the next token sets free, and whether it completes a stop string."""
@@ -143,7 +156,7 @@ class Text:
 
     def _decoded(self, last: bool) -> str:
         text = self.decode(self._window)
-        whole = text if last else text[:-UNFINISHED] + text[-UNFINISHED:].rstrip(BROKEN)
+        whole = text if last else _whole(text)
         new = whole[self._n_shown :]
         self._n_shown = len(whole)
         if whole == text:
@@ -162,6 +175,11 @@ class Text:
         cut = len(self.held) - n
         shown, self.held = self.held[:cut], self.held[cut:]
         return shown, False
+
+
+def _whole(text: str) -> str:
+    """A text without what may be the beginning of a character."""
+    return text[:-UNFINISHED] + text[-UNFINISHED:].rstrip(BROKEN)
 
 
 def _overlap(text: str, stop: str) -> int:

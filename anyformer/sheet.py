@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from anyformer.errors import InputError
-from anyformer.loading import Plan, Samples
+from anyformer.loading import LeftOut, Plan, Samples
 from anyformer.tokens import Sample, Tokenizer, expand
 
 SIDE = 112
@@ -41,8 +41,8 @@ def draw_samples(
     for draw in islice(chain.from_iterable(plan.epoch(0)), n if tokenizers else 0):
         try:
             sample, words = look(samples[draw])
-        except InputError:
-            if samples.on_bad_sample == "fail":
+        except InputError as error:
+            if samples.on_bad_sample == "fail" and not isinstance(error, LeftOut):
                 raise
             continue
         shown = [tokenizer.show(sample[name]) for name, tokenizer in tokenizers.items() if name in sample]

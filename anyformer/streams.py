@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from anyformer.corpus import Documents
-from anyformer.data import Source
+from anyformer.data import Source, no_column
 from anyformer.errors import InputError
 
 PIECE = 2**15
@@ -90,6 +90,7 @@ def token_stream(
     n_ids: int,
     eos_id: int,
     cache: str | None = None,
+    field: str = "text",
 ) -> TokenStream:
     """Turn the texts of a source into one array of ids, once: the same text and tokenizer find it again.
 
@@ -97,42 +98,48 @@ def token_stream(
     characters around shows that its ids are those of the whole. A run of more than 10,000 characters without such a
     place (DNA) is cut inside.
 
-    source: records `{"text": ...}`.
+    source: records with a field of text.
     encode_batch: texts -> the ids of each, (n,) int64, in parallel, and of a single one alone.
     key: names the tokenizer; it changes whenever ids may change.
     n_ids: how many ids there are: up to 65,536 take 2 bytes each, else 4.
     eos_id: follows each document.
     cache: the folder; $XDG_CACHE_HOME/anyformer, or ~/.cache/anyformer, if left out.
+    field: its name; of a corpus what its documents hold.
     Raises InputError for what the source and the tokenizer refuse, no text at all, and a cache that cannot be written.
     """
     dtype = np.dtype(np.uint16 if n_ids <= 2**16 else np.uint32)
     folder = _remember(
-        [source, key, n_ids, eos_id], cache, lambda part: _write(part, source, encode_batch, dtype, eos_id)
+        source,
+        [key, n_ids, eos_id],
+        cache,
+        field,
+        lambda part: _write(part, _texts_of(source, field), encode_batch, dtype, eos_id),
     )
     return TokenStream(str(folder))
 
 
-def learn_once(source: Source, key: str, learn: Callable[[Iterable[str]], str], cache: str | None = None) -> str:
+def learn_once(
+    source: Source, key: str, learn: Callable[[Iterable[str]], str], cache: str | None = None, field: str = "text"
+) -> str:
     """A vocabulary of the texts of a source, learnt once: the same text and options find it again.
 
-    key: names the options. learn: texts -> the vocabulary. cache: see `token_stream`.
+    key: names the options. learn: texts -> the vocabulary. cache, field: see `token_stream`.
     """
 
     def write(part: Path) -> None:
-        vocabulary = learn(text for text, _ in _texts_of(source))
+        vocabulary = learn(text for text, _ in _texts_of(source, field))
         (part / "vocabulary").write_bytes(vocabulary.encode())
 
-    return (_remember([source, key], cache, write) / "vocabulary").read_bytes().decode()
+    return (_remember(source, [key], cache, field, write) / "vocabulary").read_bytes().decode()
 
 
-def _remember(what: Sequence[Any], cache: str | None, write: Callable[[Path], None]) -> Path:
-    """The folder in the cache that is named by what it is made of; made now, whole or not at all, if it is not there.
-
-    what: sources count by their text.
-    """
+def _remember(
+    source: Source, keys: Sequence[Any], cache: str | None, field: str, write: Callable[[Path], None]
+) -> Path:
+    """The folder in the cache that is named by the text of a source and by keys; made now, whole or not at all, if it
+    is not there."""
     where = Path(cache or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "anyformer"))
-    names = [_fingerprint(part) if isinstance(part, Source) else part for part in what]
-    digest = hashlib.sha256(json.dumps([1, *names]).encode()).hexdigest()[:32]
+    digest = hashlib.sha256(json.dumps([1, _fingerprint(source, field), *keys]).encode()).hexdigest()[:32]
     folder = where / digest
     if folder.is_dir():
         return folder
@@ -154,6 +161,8 @@ def _remember(what: Sequence[Any], cache: str | None, write: Callable[[Path], No
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
+        if error.filename is not None and not Path(error.filename).is_relative_to(where):
+            raise InputError(f"{error.filename}: {error.strerror}") from None
         raise InputError(
             f"{where}: what is made of the corpus cannot be kept there: {error.strerror}; "
             "set XDG_CACHE_HOME to a folder with room"
@@ -171,10 +180,10 @@ def _sweep(folder: Path) -> None:
             continue
 
 
-def _write(folder: Path, source: Source, encode_batch: Encode, dtype: np.dtype, eos_id: int) -> None:
+def _write(folder: Path, texts: Iterator[tuple[str, bool]], encode_batch: Encode, dtype: np.dtype, eos_id: int) -> None:
     n_ids, n_bytes, ends = 0, 0, array("q")
     with open(folder / "ids.bin", "wb") as file:
-        for ids, last, size in _encode(source, encode_batch, dtype, eos_id):
+        for ids, last, size in _encode(texts, encode_batch, dtype, eos_id):
             file.write(ids.data)
             ends.frombytes((last + n_ids).tobytes())
             n_ids, n_bytes = n_ids + len(ids), n_bytes + size
@@ -185,29 +194,32 @@ def _write(folder: Path, source: Source, encode_batch: Encode, dtype: np.dtype, 
     (folder / "stream.json").write_text(json.dumps(facts))
 
 
-def _texts_of(source: Source) -> Iterator[tuple[str, bool]]:
+def _texts_of(source: Source, field: str) -> Iterator[tuple[str, bool]]:
     """Blocks of the text of a source, and whether a document ends there."""
     if isinstance(source, Documents):
         yield from source.blocks()
         return
     for i in range(len(source)):
-        text = source[i].get("text")
+        record = source[i]
+        if field not in record:
+            raise no_column(source.name(i), field, record)
+        text = record[field]
         if not isinstance(text, str | None):
-            raise InputError(f"{source.name(i)}: text must be a string, got {type(text).__name__}")
+            raise InputError(f"{source.name(i)}: {field} must be a string, got {type(text).__name__}")
         yield text or "", True
 
 
-def _fingerprint(source: Source) -> str:
+def _fingerprint(source: Source, field: str) -> str:
     if isinstance(source, Documents):
         return source.fingerprint()
     digest = hashlib.sha256()
-    for text, is_end in _texts_of(source):
+    for text, is_end in _texts_of(source, field):
         digest.update(text.encode("utf-8", "surrogatepass") + b"\xff" * is_end)
     return digest.hexdigest()
 
 
 def _encode(
-    source: Source, encode_batch: Encode, dtype: np.dtype, eos_id: int
+    texts: Iterator[tuple[str, bool]], encode_batch: Encode, dtype: np.dtype, eos_id: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """The ids of each batch, with those of the ends; where in it documents end; and the UTF-8 bytes of its text."""
     eos, none = np.array([eos_id]), np.zeros(0, np.int64)
@@ -227,7 +239,7 @@ def _encode(
     with ThreadPoolExecutor(2) as pool:
         running: deque[Future[tuple[np.ndarray, np.ndarray, int]]] = deque()
         try:
-            for batch in _batches(_pieces(_texts_of(source), encode_batch)):
+            for batch in _batches(_pieces(texts, encode_batch)):
                 running.append(pool.submit(work, batch))
                 if len(running) > 2:
                     yield running.popleft().result()

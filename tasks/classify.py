@@ -21,10 +21,10 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-from anyformer.checkpoints import write_whole
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
+from anyformer.files import write_whole
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
 from anyformer.tasks.optimization import OptimizerConfig

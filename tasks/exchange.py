@@ -10,58 +10,91 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
-from anyformer.checkpoints import PART, sync_file, sync_folder, write_whole
 from anyformer.errors import InputError
+from anyformer.files import PART, find_file, sync_file, sync_folder, write_whole
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.language import LanguageModel, Masking
+from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence_exchange import (
+    counterpart,
+    sequence_design,
+    sequence_settings,
+    sequence_task,
+    write_sequence_files,
+)
 from anyformer.tasks.task import Task
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.vocabularies import read_vocabulary, write_vocabulary
-from anyformer.weights import BERT, GPT2, Design, Family, Report, read_folder, to_timm
+from anyformer.weights import BERT, GPT2, MARIAN, T5, WHISPER, Design, Family, Report, read_folder, to_timm
 from anyformer.weights.pretrained import CONFIG, WEIGHTS, Settings, find_model, read_settings
+from anyformer.weights.whisper import read_openai, to_openai
 
-FAMILIES = {name: family for family in (GPT2, BERT) for name in family.architectures}
+FAMILIES = {name: family for family in (GPT2, BERT, WHISPER, MARIAN, T5) for name in family.architectures}
 """The architectures that transformers and we both have."""
 FIELD = "text"
 """What the one field of a model from elsewhere is called."""
 
 
-def from_transformers(folder: str | Path) -> Task:
+def from_transformers(folder: str | Path, language: str | None = None, pad: bool = False) -> Task:
     """The task of a folder that transformers' `save_pretrained` wrote, with its weights, ready for `predict`.
 
     GPT2LMHeadModel goes on with a `text`, BertForMaskedLM fills the gaps of one, BertForSequenceClassification tells
-    classes apart; BERT reads one sentence at a time.
-    folder: as given from the current folder, else inside $ANYFORMER_DATA.
+    classes apart; BERT reads one sentence at a time. WhisperForConditionalGeneration writes down what is said in an
+    `audio`, MarianMTModel and T5ForConditionalGeneration write what answers to a `text`.
+    folder: as given from the current folder, else inside $ANYFORMER_DATA; or OpenAI's file of a Whisper, FILE.pt, with
+        a tokenizer.json beside it.
+    language: of Whisper: the one that is spoken, such as `de`; told from the sound when left out.
+    pad: of Whisper: whether a recording is filled with silence to 30 seconds, as those were that it has learnt from.
     Raises InputError for any other architecture, for options of these that have no counterpart here, and for a folder
     that lacks a part or is damaged.
     """
-    return take_in(folder)[0]
+    return take_in(folder, language, pad)[0]
 
 
-def take_in(folder: str | Path) -> tuple[Task, Report]:
+def take_in(folder: str | Path, language: str | None = None, pad: bool = False) -> tuple[Task, Report]:
     """As `from_transformers`, with what became of every tensor."""
-    folder = find_model(folder)
-    settings = read_settings(folder)
+    if Path(folder).suffix == ".pt":
+        source = find_file(folder)
+        folder = Path(source).parent
+        settings, state = read_openai(source)
+    else:
+        folder = find_model(folder)
+        settings, state = read_settings(folder), None
     family, architecture = _family(settings)
     settings.require(quantization_config=None)
+    if state is None:
+        state, source = read_folder(folder)
+    settings, use = family.settled(settings, state), family.architectures[architecture]
     try:
         design = family.design(settings, architecture)
     except InputError as error:
         raise InputError(str(error) if settings.path in str(error) else f"{settings.path}: {error}") from None
+    if use in ("text", "speech"):
+        task: Task = sequence_task(use, design, settings, folder, language, pad)
+    elif language is None and not pad:
+        task = _task(use, design, _text(design, settings, folder), settings)
+    else:
+        raise InputError(f"{folder}: --language and --pad are for Whisper; leave them out")
+    task.build()
+    field = task.target if isinstance(task, SequenceToSequence) else FIELD
+    report = family.load(task, field, state, settings, source)
+    return task.eval(), report
+
+
+def _text(design: Design, settings: Settings, folder: Path) -> Text:
     text = Text(vocabulary=read_vocabulary(folder), max_len=design.max_len)
-    if text.n_ids != design.vocab_size:
+    if text.n_ids > design.vocab_size:
         raise InputError(
             f"{settings.path}: vocab_size is {design.vocab_size}, and the tokenizer of the folder has {text.n_ids} "
             "tokens; take both from one model"
         )
-    state, source = read_folder(folder)
-    task = _task(family.architectures[architecture], design, text, settings)
-    task.build()
-    report = family.load(task, FIELD, state, settings, source)
-    return task.eval(), report
+    # Tables are made longer than the vocabulary to be round.
+    return text if text.n_ids == design.vocab_size else replace(text, least_ids=design.vocab_size)
 
 
 def _family(settings: Settings) -> tuple[Family, str]:
@@ -115,16 +148,55 @@ def _classes(settings: Settings) -> list[str]:
 
 
 def to_transformers(task: Task, folder: str | Path) -> None:
-    """Write a task as a new folder that transformers' `from_pretrained` loads: config.json, model.safetensors,
-    tokenizer.json and tokenizer_config.json. It appears whole or not at all.
+    """Write a task as a new folder that transformers' `from_pretrained` loads: config.json, model.safetensors and the
+    tokenizer; generation_config.json and preprocessor_config.json where they belong. It appears whole or not at all.
 
     Raises InputError that names what transformers has no word for, and if there is such a folder already.
     """
     folder = Path(folder)
     if folder.exists():
         raise InputError(f"{folder} is there already; choose another folder")
+    settings, tensors = _transformers_model(task)
+
+    part = folder.with_name(folder.name + PART)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        (part / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        if isinstance(task, SequenceToSequence):
+            write_sequence_files(task, part)
+        else:
+            write_vocabulary(next(iter(task.tokenizers.values())), part)
+        # Without this word transformers refuses the file.
+        save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
+        for path in part.iterdir():
+            sync_file(path)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    sync_folder(folder.absolute().parent)
+
+
+def _transformers_model(task: Task) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What config.json and model.safetensors hold of a task. Raises InputError for what they have no word for."""
     family, use = _counterpart(task)
     architecture = family.architecture(use)
+    if isinstance(task, SequenceToSequence):
+        name, design, rest = task.target, sequence_design(task), sequence_settings(task)
+    else:
+        name, design, rest = _single_design(task, use)
+    settings = {"architectures": [architecture], "model_type": family.model_type, **family.settings(design)}
+    # Whatever the way back does not give again is more than their config.json can say.
+    ours, theirs = design.plain, family.design(Settings(settings, CONFIG), architecture).plain
+    if lost := [each for each in ours if ours[each] != theirs[each]]:
+        raise InputError(
+            f"{architecture} of transformers has no word for {lost[0]}: {ours[lost[0]]}; train a model without it"
+        )
+    return settings | rest | {"dtype": "float32"}, family.unload(task, name)
+
+
+def _single_design(task: Task, use: str) -> tuple[str, Design, dict[str, Any]]:
+    """The one field of a task, its design, and what a config.json says beside it."""
     ((name, text),) = task.tokenizers.items()
     positions = [place.sizes[0] for place in task.model.embeddings.positions if place.sizes]
     design = Design(
@@ -135,40 +207,28 @@ def to_transformers(task: Task, folder: str | Path) -> None:
         output=None if use == "classes" else task.output,
         head_dropout=task.head_dropout if use == "classes" else 0.0,
     )
-    settings = {"architectures": [architecture], "model_type": family.model_type, **family.settings(design)}
-    # Whatever the way back does not give again is more than their config.json can say.
-    ours, theirs = design.plain, family.design(Settings(settings, CONFIG), architecture).plain
-    if lost := [each for each in ours if ours[each] != theirs[each]]:
+    if use == "causal" and text.can_wrap:
         raise InputError(
-            f"{architecture} of transformers has no word for {lost[0]}: {ours[lost[0]]}; train a model without it"
+            f"tokenizers.{name}: its tokenizer.json puts tokens around a text, which transformers would do before it "
+            "goes on with it; train with one that does not"
         )
-    if use != "causal" and text.wrap != text.can_wrap:
+    if text.wrap != text.can_wrap:
         raise InputError(
             f"tokenizers.{name}.wrap is false, and transformers puts around a text what its tokenizer.json says; "
             "train with wrap: true"
         )
-    if use == "classes":
-        settings["id2label"] = {str(i): each for i, each in enumerate(task.classes)}
-        settings["label2id"] = {each: i for i, each in enumerate(task.classes)}
     end = text.eos_id if use == "causal" else None
-    settings |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": text.pad_id, "dtype": "float32"}
-    tensors = family.unload(task, name)
-
-    part = folder.with_name(folder.name + PART)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    (part / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    write_vocabulary(text, part)
-    # Without this word transformers refuses the file.
-    save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
-    for path in part.iterdir():
-        sync_file(path)
-    os.replace(part, folder)
-    sync_folder(folder.absolute().parent)
+    rest: dict[str, Any] = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": text.pad_id}
+    if use == "classes":
+        rest["id2label"] = {str(i): each for i, each in enumerate(task.classes)}
+        rest["label2id"] = {each: i for i, each in enumerate(task.classes)}
+    return name, design, rest
 
 
 def _counterpart(task: Task) -> tuple[Family, str]:
     """The family of a task, and what it is there for. Raises InputError if it has none."""
+    if isinstance(task, SequenceToSequence):
+        return counterpart(task)
     texts = [text for text in task.tokenizers.values() if isinstance(text, Text)]
     if len(task.tokenizers) == 1 and texts and texts[0].kind != "bpe":
         raise InputError(
@@ -196,13 +256,16 @@ def _counterpart(task: Task) -> tuple[Family, str]:
 
 
 def export(task: Task, target: str | Path) -> None:
-    """Write a task for other libraries: a classifier of pictures as a new safetensors file with timm's names, else a
-    folder for transformers.
+    """Write a task for other libraries: a classifier of pictures as a new safetensors file with timm's names, a Whisper
+    as OpenAI's file where FILE.pt is asked for, else a folder for transformers.
 
     Raises InputError for what has no counterpart there.
     """
     target = Path(target)
     is_vit = any(isinstance(tokenizer, ImagePatches) for tokenizer in task.tokenizers.values())
+    if not is_vit and target.suffix == ".pt":
+        _to_openai(task, target)
+        return
     if not is_vit:
         if target.suffix == ".safetensors":
             raise InputError(f"{target}: a model of text is written as a folder; leave .safetensors out")
@@ -217,3 +280,14 @@ def export(task: Task, target: str | Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in to_timm(task).items()}
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
+
+
+def _to_openai(task: Task, target: Path) -> None:
+    if target.exists():
+        raise InputError(f"{target} is there already; choose another file")
+    family, _ = _counterpart(task)
+    if family is not WHISPER:
+        raise InputError(f"{target}: OpenAI's file is of a Whisper; leave .pt out for a folder")
+    loaded = to_openai(*_transformers_model(task))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(target, lambda part: torch.save(loaded, part))

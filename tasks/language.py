@@ -276,7 +276,8 @@ class LanguageModel(Task):
     def learn(self, source: Source) -> None:
         text = self.text
         if text.vocabulary is None and text.file is None and text.kind != "bytes":
-            learnt = learn_once(source, f"{text}", lambda texts: text.fit(texts).vocabulary, self.cache)
+            key = f"{text.kind} {text.vocab_size} {text.normalize}"
+            learnt = learn_once(source, key, lambda texts: text.fit(texts).vocabulary, self.cache, self.field)
             text = replace(text, vocabulary=learnt)
         self.tokenizers[self.field] = text.fit(())
 
@@ -286,7 +287,13 @@ class LanguageModel(Task):
     def view(self, source: Source, training: bool) -> Source:
         text = self.text
         stream = token_stream(
-            source, text.encode_batch, key=text.key, n_ids=text.n_ids, eos_id=text.eos_id, cache=self.cache
+            source,
+            text.encode_batch,
+            field=self.field,
+            key=text.key,
+            n_ids=text.n_ids,
+            eos_id=text.eos_id,
+            cache=self.cache,
         )
         if training and self.samples == "windows" and len(stream) <= self.context:
             raise InputError(
@@ -304,7 +311,14 @@ class LanguageModel(Task):
     def build(self) -> None:
         self.model = Anyformer(self.tokenizers, self.transformer, self.embedding)
         self.head = Head(self.model.embeddings.lifts[self.field], self.transformer, self.output)
-        self.sums = torch.nn.ModuleDict({name: SumMetric() for name in ("loss", "targets", "bytes", "right")})
+        # A loss that is no number shows, and is not left out of the sum.
+        names = "loss", "targets", "bytes", "right"
+        self.sums = torch.nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in names})
+        if self.example is not None and self.masking is None:
+            try:
+                self._prompt({self.field: self.example})
+            except InputError as error:
+                raise InputError(f"example: {error}") from None
 
     def loss(self, batch: TextExamples) -> tuple[Tensor, Tensor]:
         hidden = self.model(batch.tokens).flatten(0, 1)[batch.read]
@@ -363,7 +377,13 @@ class LanguageModel(Task):
 
     def _prompt(self, record: Mapping[str, Any], blank: str | None = None) -> Sample:
         """A text as tokens: in sequence, or at once, with the mask token in the place of each `blank`."""
-        parts = [record[self.field]] if blank is None else record[self.field].split(blank)
+        given = record.get(self.field)
+        if not isinstance(given, str):
+            raise InputError(f"a record needs the field {self.field!r}, a text; it has {', '.join(record) or 'none'}")
+        parts = [given] if blank is None else given.split(blank)
+        if self.text.leads_with_space:
+            # The word that is missing would have brought its space.
+            parts[:-1] = [part.removesuffix(" ") for part in parts[:-1]]
         first, *others = self.text.encode_batch(parts)
         gaps = [each for other in others for each in ([self.text.mask_id], other)]
         ids = torch.from_numpy(np.concatenate([first, *gaps]).astype(np.int64))
@@ -381,13 +401,13 @@ class LanguageModel(Task):
         return {self.field: TokenSet(ids, place[:, None], place if blank is None else None)}
 
     def _options(self, options: GenerationConfig) -> GenerationConfig:
-        return options if options.stop_ids else replace(options, stop_ids=(self.text.eos_id,))
+        return replace(options, stop_ids=tuple({*options.stop_ids, self.text.eos_id}))
 
     def predict(
         self, records: Sequence[Mapping[str, Any]], options: GenerationConfig | FillConfig | None = None
     ) -> list[dict[str, Any]]:
         """What follows on texts: for each the text and the list of its `continuations`. Or what fits into their gaps:
-        the text `filled` with the likeliest, and the `candidates` of each gap with their probabilities.
+        the text `filled` with the likeliest, and the `candidates` of each gap, pairs of a text and its probability.
 
         Raises InputError for a text longer than the context, and one without a gap where gaps are filled.
         """
@@ -396,14 +416,11 @@ class LanguageModel(Task):
         if self.masking is not None:
             return [self._fill(record, options) for record in records]
         prompts = [self._prompt(record) for record in records]
-        found = self.generator.generate(prompts, self._options(options))
-        # Beams come without their text.
-        texts = [
-            [self.text.decode(each.ids) if each.text is None else each.text for each in several] for several in found
-        ]
+        # All of one number, so that a seed gives a prompt the same text whatever it comes with.
+        found = self.generator.generate(prompts, self._options(options), numbers=[0] * len(prompts))
         return [
-            {self.field: record[self.field], "continuations": several}
-            for record, several in zip(records, texts, strict=True)
+            {self.field: record[self.field], "continuations": [each.text for each in several]}
+            for record, several in zip(records, found, strict=True)
         ]
 
     @torch.inference_mode()
@@ -420,7 +437,7 @@ class LanguageModel(Task):
         p, found = logits.softmax(-1).topk(min(options.top, logits.shape[1]))
         ids[place] = found[:, 0].cpu()
         candidates = [
-            {text.decode([i]): share for i, share in zip(*row, strict=True)}
+            [(text.decode([i]), share) for i, share in zip(*row, strict=True)]
             for row in zip(found.tolist(), p.tolist(), strict=True)
         ]
         return {self.field: record[self.field], "filled": text.decode(ids), "candidates": candidates}
@@ -443,6 +460,6 @@ class LanguageModel(Task):
 
     def render(self, result: Mapping[str, Any]) -> str:
         if "filled" in result:
-            lines = ["  ".join(f"{word!r} {p:.1%}" for word, p in each.items()) for each in result["candidates"]]
+            lines = ["  ".join(f"{word!r} {p:.1%}" for word, p in each) for each in result["candidates"]]
             return "\n".join([result["filled"], *lines])
         return "\n\n".join(result[self.field] + each for each in result["continuations"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -75,9 +76,11 @@ class Records(LightningDataModule):
         self.batch_size = 64 if batch_size is None and max_tokens is None else batch_size
         self.max_tokens, self.pack = max_tokens, pack
         self.n_workers, self.on_bad_sample, self.seed = n_workers, on_bad_sample, seed
+        self.open: Callable[[str], Source] = open_source
+        """What a path means where no trainer has a task that says it."""
         self.sources: dict[str, Source] = {}
         self._loaders: dict[str, Loader] = {}
-        self._lengths: dict[str, list[int]] = {}
+        self._lengths: dict[str, list[int] | list[tuple[int, int]]] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Fill `sources` with what the stage needs: all for fit, else one, so that files of others may be missing."""
@@ -91,6 +94,8 @@ class Records(LightningDataModule):
         if fractions and ("train" in wanted or fractions.keys() & set(wanted)):
             train = self._source("train")
             if isinstance(train, Documents):
+                if self.stratify is not None:
+                    raise InputError("data.stratify goes by a column, and a corpus has none; leave it out")
                 left, parts = train.divide(fractions)
             else:
                 left, parts = split(train, fractions, self.split_seed, self.stratify)
@@ -113,7 +118,7 @@ class Records(LightningDataModule):
         train = self.given["train"]
         if isinstance(train, Corpus):
             return replace(train, path=given, part=(0.0, 1.0))
-        source = open_source(given) if self.trainer is None else self.trainer.lightning_module.open(given)
+        source = (self.open if self.trainer is None else self.trainer.lightning_module.open)(given)
         if isinstance(train, Table) and isinstance(source, Table):
             return replace(train, path=given, rows=None)
         return replace(train, path=given) if isinstance(train, Folders) and isinstance(source, Folders) else source
@@ -140,7 +145,7 @@ class Records(LightningDataModule):
             batch_size=self.batch_size,
             max_tokens=self.max_tokens,
             lengths=self._lengths.get(name),
-            pack=self.pack,
+            pack=self.pack and chopper.packs,
             shuffle=training and not trainer.overfit_batches,
             seed=self.seed,
             rank=trainer.global_rank,

@@ -8,6 +8,7 @@ number of targets of the whole optimiser step, accumulated batches and other ran
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,8 +29,9 @@ from anyformer.folders import open_source
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
 from anyformer.parsing import difference
-from anyformer.runs import load, say
+from anyformer.runs import load, model_folder, say
 from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer
+from anyformer.tokenizers.text import Text
 from anyformer.tokens import Batch, Sample, Tokenizer
 from anyformer.transformer import TransformerConfig
 from anyformer.weights import Report, joint_grids, load_timm, take
@@ -96,6 +98,16 @@ class Task(lightning.LightningModule, ABC):
     def metric(self) -> tuple[str, str]:
         """The metric that chooses the best model, and whether "max" or "min" is best."""
 
+    @property
+    def inputs(self) -> list[str]:
+        """The fields that `predict` is given."""
+        return list(self.tokenizers)
+
+    @property
+    def conditions(self) -> list[str]:
+        """The fields of the model that an encoder reads, where there is one; the transformer reads the others."""
+        return []
+
     def learn(self, source: Source) -> None:
         """Take what the data decides from the training records: a vocabulary, a mean; a task adds its own."""
         for name, tokenizer in self.tokenizers.items():
@@ -131,8 +143,14 @@ class Task(lightning.LightningModule, ABC):
     def render(self, result: Mapping[str, Any]) -> str:
         """A result of `predict` for the terminal."""
 
-    options: ClassVar[type | None] = None
-    """A dataclass of what `predict` and `stream` may be told beside the records, and the command line's `run` too."""
+    options: ClassVar[Any] = None
+    """A dataclass of what `predict` and `stream` may be told beside the records, and the command line's `run` too; or
+    one of it, whose values are the defaults."""
+
+    def ending(self, options: Any = None) -> str:
+        """What the names of files end in that results are written as, where the options ask for a form of its own;
+        `render` takes the options then."""
+        return ""
 
     def stream(self, record: Mapping[str, Any], options: Any = None) -> Iterator[str]:
         """A result for the terminal, piece by piece as it comes to be."""
@@ -176,7 +194,25 @@ class Task(lightning.LightningModule, ABC):
                 "use bf16-mixed or 32-true"
             )
         if self.model is None:
+            self._take_vocabularies()
             self.learn(self.trainer.datamodule.sources["train"])
+
+    def _take_vocabularies(self) -> None:
+        """Give texts that would learn a vocabulary that of the run which the weights come from: ids mean the same."""
+        texts = [text for text in self.tokenizers.values() if isinstance(text, Text)]
+        if self.init_from is None or all(text.vocabulary is not None for text in texts):
+            return
+        path = Path(find_file(self.init_from)) if "://" not in self.init_from else None
+        if path is None or not path.is_dir():
+            return
+        other = json.loads((model_folder(path) / "config.json").read_text(encoding="utf-8"))["init_args"]["tokenizers"]
+        for name, text in self.tokenizers.items():
+            theirs = other.get(name, {}).get("init_args", {})
+            if not isinstance(text, Text) or text.file is not None or text.vocabulary is not None:
+                continue
+            if theirs.get("kind") == text.kind and theirs.get("vocabulary") is not None:
+                options = {key: theirs[key] for key in ("vocabulary", "normalize", "vocab_size")}
+                self.tokenizers[name] = replace(text, **options)
 
     def configure_model(self) -> None:
         if self.model is None:
@@ -208,6 +244,10 @@ class Task(lightning.LightningModule, ABC):
         # The classes that are in use here may be in use there.
         modules = {type(part).__module__ for part in (self, *self.tokenizers.values())}
         other = load(path, unsafe_imports=sorted({name.partition(".")[0] for name in modules} - {"anyformer"}))
+        for name, text in self.tokenizers.items():
+            theirs = other.tokenizers.get(name)
+            if isinstance(text, Text) and isinstance(theirs, Text) and text.kind == theirs.kind:
+                theirs.check_vocabulary(text.vocabulary, f"tokenizers.{name} and init_from {source}")
         same_classes = getattr(other, "classes", None) == getattr(self, "classes", None)
         return take(self, other.state_dict(), str(path), grids=joint_grids(other), with_head=same_classes)
 
@@ -319,6 +359,11 @@ class Task(lightning.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # What the weights mean; all else either shows in their sizes or may change.
         before, now = checkpoint["config"], self.config()
+        for name, tokenizer in self.tokenizers.items():
+            old = before["init_args"]["tokenizers"].get(name, {}).get("init_args", {})
+            if isinstance(tokenizer, Text) and tokenizer.kind == old.get("kind") and old.get("vocabulary") is not None:
+                trained = replace(tokenizer, vocabulary=old["vocabulary"])
+                trained.check_vocabulary(tokenizer.vocabulary, tokenizer.file or f"tokenizers.{name}")
         for name in ("tokenizers", "classes"):
             if found := difference(before["init_args"].get(name), now["init_args"].get(name), name):
                 break

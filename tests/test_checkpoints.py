@@ -22,7 +22,6 @@ from anyformer.checkpoints import (
     replace_folder,
     set_generators,
     write_manifest,
-    write_whole,
 )
 from anyformer.errors import InputError
 
@@ -43,19 +42,6 @@ def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_whole(path, "old")
-
-    def fail(part: Path) -> None:
-        part.write_text("ne")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match=r"disk full"):
-        write_whole(path, fail)
-    assert path.read_text() == "old"
 
 
 def test_the_newest_checkpoint_is_the_last_that_was_saved(folder: Path) -> None:

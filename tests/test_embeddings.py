@@ -253,11 +253,27 @@ def test_a_learned_table_needs_a_size() -> None:
     assert sized.positions[0].sizes == (4, 6)
 
 
+def test_sines_with_a_size_are_a_table_that_another_may_replace() -> None:
+    fields = {"text": Ids(3, ("word",))}
+    config = PositionConfig(("word",), "sinusoidal", sizes=(9,), sines="halves")
+    embeddings = Embeddings(fields, SIZES, EmbeddingConfig(types=False, positions=[config]))
+    assert not any("positions" in name for name, _ in embeddings.named_parameters()), "they are not learned"
+    table = embeddings.positions[0]
+    place = torch.arange(9)[:, None]
+    assert torch.equal(table(place), sines("halves", place))
+    embeddings.load_state_dict(embeddings.state_dict() | {"positions.0.table": table.table.half().float()})
+    assert torch.equal(table(place), sines("halves", place).half().float())
+    with pytest.raises(InputError, match=r"field 'text' reaches word 9, but the learned positions hold 9"):
+        embeddings(collate([{"text": fields["text"].encode([0] * 10)}], fields))
+
+
 def test_a_position_config_fits_together() -> None:
     with pytest.raises(InputError, match=r"positions\.axes must name at least one axis, got none"):
         PositionConfig(())
     with pytest.raises(InputError, match=r"must have a number for each of the axes row, column, got \[3\]"):
         PositionConfig(("row", "column"), sizes=(3,))
+    with pytest.raises(InputError, match=r"positions\.sizes makes a table of the sines on one axis; leave it out"):
+        PositionConfig(("row", "column"), "sinusoidal", sizes=(3, 3))
 
 
 def test_a_table_has_no_rows_for_continuous_positions():
@@ -272,6 +288,8 @@ def test_a_table_has_no_rows_for_continuous_positions():
         InputError, match="field 'readings' is continuous on time, where a table of positions has no rows"
     ):
         Embeddings(fields, config, EmbeddingConfig(positions=[PositionConfig(("time",), sizes=(5,))]))
+    with pytest.raises(InputError, match="where a table of positions has no rows"):
+        Embeddings(fields, config, EmbeddingConfig(positions=[PositionConfig(("time",), "sinusoidal", sizes=(5,))]))
     Embeddings(fields, config, EmbeddingConfig(positions=[PositionConfig(("time",), "sinusoidal")]))
 
 
@@ -283,3 +301,19 @@ def test_a_joint_table_takes_another_grid():
     assert positions.sizes == (4, 7)
     assert torch.equal(positions(torch.tensor([[3, 6]])), expected[-1:])
     assert not torch.equal(positions(torch.tensor([[1, 2]])), corner)
+
+
+def test_fields_of_the_same_ids_may_share_one_table() -> None:
+    fields = {name: Ids(3, ("word",)) for name in ("source", "other", "target")}
+    embeddings = Embeddings(fields, SIZES, EmbeddingConfig(positions=[]), shared=("source", "target"))
+    tables = [name for name, _ in embeddings.named_parameters() if "lifts" in name]
+    assert tables == ["lifts.source.table", "lifts.other.table"] == [n for n in embeddings.state_dict() if "lifts" in n]
+    sample = {name: tokenizer.encode([1, 2]) for name, tokenizer in fields.items()}
+    batch = collate([sample], fields)
+    vectors = {name: part - embeddings.types[name] for name, part in batch.by_field(embeddings(batch)).items()}
+    torch.testing.assert_close(vectors["source"], embeddings.lifts["source"].table[1:])
+    torch.testing.assert_close(vectors["target"], vectors["source"])
+    embeddings(batch).sum().backward()
+    assert torch.equal(embeddings.lifts["target"].table.grad, 2 * embeddings.lifts["other"].table.grad)
+    with pytest.raises(InputError, match="fields 'source' and 'target' cannot share a table: they have other ids"):
+        Embeddings(fields | {"target": Ids(4)}, SIZES, EmbeddingConfig(positions=[]), shared=("source", "target"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.files import find_file, is_folder, list_files, list_folders, read_file
+from anyformer.files import find_file, is_folder, list_files, list_folders, read_file, write_whole
 from anyformer.tables import Table
 
 
@@ -138,3 +139,16 @@ def test_names_in_a_zip_may_begin_with_a_dot_and_a_slash(tmp_path):
 def test_a_name_that_is_too_long_is_no_file():
     with pytest.raises(InputError, match="no such file"):
         find_file("x" * 300 + "/y")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, "old")
+
+    def fail(part: Path) -> None:
+        part.write_text("ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match=r"disk full"):
+        write_whole(path, fail)
+    assert path.read_text() == "old"

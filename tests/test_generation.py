@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from itertools import product
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from witnesses import Ids, Vectors, count, draw_ids, redraw
 
 from anyformer import packed
+from anyformer.ctc import CTCPrefixScorer, needed_frames
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.generation import Continuation, Generator
@@ -227,6 +230,28 @@ def test_only_allowed_ids_are_generated(options: dict) -> None:
     assert all(own[n + 1] == (own[n] + 1) % V for own in found for n in range(9))
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 3.0}, {"n_beams": 3}], ids=str)
+def test_suppressed_ids_are_not_generated(options: dict) -> None:
+    generator, prompts = build(), text(5, 3)
+    free = ids_of(generator.generate(prompts, GenerationConfig(10, **options)))
+    often, firsts = tuple({token for own in free for token in own[1:]})[:3], tuple({own[0] for own in free})
+    config = GenerationConfig(10, suppressed=often, suppressed_first=firsts, **options)
+    found = ids_of(generator.generate(prompts, config))
+    assert not {token for own in found for token in own} & set(often)
+    assert not {own[0] for own in found} & set(firsts)
+    # Behind the first they are as good as any other.
+    assert {
+        token for own in ids_of(generator.generate(prompts, replace(config, suppressed=()))) for token in own[1:]
+    } & {
+        *often,
+        *firsts,
+    }
+    few = replace(config, allowed=(1, 2, 3), suppressed=(2,), suppressed_first=())
+    assert {token for own in ids_of(generator.generate(prompts, few)) for token in own} <= {1, 3}
+    with pytest.raises(InputError, match="suppressed must name ids from 0 to 10, got"):
+        generator.generate(prompts, GenerationConfig(suppressed=(11,)))
+
+
 def rising(ids: list[int]) -> list[int] | None:
     return [(ids[-1] + 1) % V] if ids else None
 
@@ -297,6 +322,70 @@ def test_beams_wide_enough_find_the_best_of_all(penalty: float) -> None:
     for prompt, (found,) in zip(prompts, generator.generate(prompts, config), strict=True):
         score, ids = best_by_hand(generator, prompt, 3, penalty, stop=1)
         assert found.ids == ids and found.score == pytest.approx(score, abs=1e-5) and found.text == letters(ids)
+
+
+# A second scorer
+
+
+def joint_by_hand(
+    generator: Generator, prompt: Sample, log_probs: Tensor, n_new: int, share: float, stop: int
+) -> tuple[float, list[int]]:
+    """The best of all texts that end: the score of attention and of CTC's loss, and the ids."""
+    best: tuple[float, list[int]] = (-torch.inf, [])
+    log_p = cache(lambda ids: logits_after(generator, prompt, ids).log_softmax(0))
+    for length in range(n_new):
+        for ids in product([i for i in range(V) if i != stop], repeat=length):
+            whole = torch.tensor(ids, dtype=torch.int64)[None]
+            ctc = -nn.functional.ctc_loss(log_probs[:, None], whole, (len(log_probs),), (length,), V, reduction="sum")
+            if ctc == -torch.inf:
+                continue  # It has no path.
+            own = sum(log_p(ids[:n])[token] for n, token in enumerate([*ids, stop]))
+            best = max(best, (float((1 - share) * own + share * ctc), list(ids)))
+    return best
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_beams_wide_enough_find_the_best_by_attention_and_ctc_together(share: float) -> None:
+    generator, prompts, lengths = build(), text(4, 2), [2, 2]
+    log_probs = (2 * torch.randn(sum(lengths), V + 1)).log_softmax(1)
+    # Two frames hold two ids, so that the third must be the end.
+    config = GenerationConfig(3, n_beams=V**2, length_penalty=0.0, stop_ids=(1,))
+    alone = generator.generate(prompts, config)
+    found = generator.generate(prompts, config, second=CTCPrefixScorer(log_probs, lengths, (1,), share))
+    for prompt, frames, (each,) in zip(prompts, log_probs.split(lengths), found, strict=True):
+        score, ids = joint_by_hand(generator, prompt, frames, 3, share, stop=1)
+        assert each.ids == ids and each.score == pytest.approx(score, abs=1e-4)
+    assert ids_of(found) != ids_of(alone), "CTC has a say"
+
+
+def test_greedy_tokens_of_two_scorers_are_the_likeliest_by_both() -> None:
+    generator, prompts, lengths = build(), text(4, 2, 3), [9, 2, 6]
+    log_probs = (3 * torch.randn(sum(lengths), V + 1)).log_softmax(1)
+    config = GenerationConfig(8, stop_ids=(1,))
+    found = generator.generate(prompts, config, second=CTCPrefixScorer(log_probs, lengths, (1,), 0.6))
+    for prompt, frames, (each,) in zip(prompts, log_probs.split(lengths), found, strict=True):
+        scorer, ids = CTCPrefixScorer(frames, [len(frames)], (1,), 0.6), []
+        while 1 not in ids and len(ids) < 8:
+            both = 0.4 * logits_after(generator, prompt, ids).log_softmax(0) + 0.6 * scorer.score()[0]
+            ids.append(int(both.argmax()))
+            scorer.advance(ids[-1:])
+        assert each.ids == [token for token in ids if token != 1]
+    assert len({len(each.ids) for (each,) in found}) > 1, "rows leave, and the scorer's with them"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_prompt_has_the_same_beams_alone_and_beside_others(seed: int) -> None:
+    torch.manual_seed(seed)
+    generator, prompts, lengths = build(), text(5, 1, 3), [7, 12, 4]
+    log_probs = (3 * torch.randn(sum(lengths), V + 1)).log_softmax(1)
+    config = GenerationConfig(12, n_beams=4, n_samples=4, stop_ids=(1,))
+    together = generator.generate(prompts, config, second=CTCPrefixScorer(log_probs, lengths, (1,), 0.4))
+    for i, frames in enumerate(log_probs.split(lengths)):
+        second = CTCPrefixScorer(frames, lengths[i : i + 1], (1,), 0.4)
+        (alone,) = generator.generate(prompts[i : i + 1], config, second=second)
+        assert [each.ids for each in alone] == [each.ids for each in together[i]]
+        assert [each.score for each in alone] == pytest.approx([each.score for each in together[i]], abs=1e-4)
+        assert all(needed_frames(each.ids) <= len(frames) for each in alone)
 
 
 # transformers' GPT-2

@@ -29,6 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "larger, with an MLP of its own width": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_inner": 50},
     "untied, without a scale": {"tie_word_embeddings": False, "scale_attn_weights": False},
     "relu": {"activation_function": "relu"},
+    "a table longer than the vocabulary": {"vocab_size": 512},
 }
 
 

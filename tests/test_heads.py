@@ -258,5 +258,5 @@ def test_a_head_starts_as_it_is_told() -> None:
     assert not Head(lookup, CONFIG, HeadConfig(tied=False, zero=True)).weight.any()
     drawn = Head(Lookup(1000, D), CONFIG, HeadConfig(tied=False)).weight
     assert drawn.std().item() == pytest.approx(CONFIG.init_std, rel=0.1)
-    with pytest.raises(InputError, match=r"head.zero: a tied matrix cannot start at 0.*set head.tied: false"):
+    with pytest.raises(InputError, match=r"output.zero: a tied matrix .* cannot start at 0; set output.tied: false"):
         HeadConfig(zero=True)

@@ -18,6 +18,7 @@ from anyformer.errors import InputError
 from anyformer.heads import HeadConfig
 from anyformer.runs import evaluate, fit, load
 from anyformer.sampling import GenerationConfig
+from anyformer.tables import Table
 from anyformer.tasks.language import FillConfig, LanguageModel, Masking, TextChopper
 from anyformer.tasks.records import Records
 from anyformer.tokenizers.image import ImagePatches
@@ -206,7 +207,7 @@ def test_gaps_are_filled_with_what_is_likeliest_there(corpus, tmp_path):
     best = made.text.decode(p[[1, 4]].argmax(1))
     assert result["filled"] == f"t{best[0]} b{best[1]}"
     assert [len(each) for each in result["candidates"]] == [5, 5]
-    assert result["candidates"][0][best[0]] == pytest.approx(p[1].max().item(), rel=1e-4)
+    assert dict(result["candidates"][0])[best[0]] == pytest.approx(p[1].max().item(), rel=1e-4)
     assert made.render(result).startswith(result["filled"] + "\n") and made.row(result) == {"filled": result["filled"]}
     assert "".join(made.stream({"text": "t___"})) == made.render(made.predict([{"text": "t___"}])[0])
     (other,) = made.predict([{"text": "t? b?"}], FillConfig(blank="?", top=2))
@@ -215,7 +216,127 @@ def test_gaps_are_filled_with_what_is_likeliest_there(corpus, tmp_path):
         made.predict([{"text": "to be"}])
 
 
+def test_a_gap_takes_the_space_of_its_word_along(corpus, tmp_path):
+    made = task(corpus, tmp_path, "bpe", masking=Masking(), context=32)
+    seen: list[torch.Tensor] = []
+    made.model.register_forward_pre_hook(lambda module, given: seen.append(given[0].fields["text"].content))
+    made.predict([{"text": "to be or ___ to be"}])
+    before, after = made.text.encode_batch(["to be or", " to be"])
+    assert seen[0].tolist() == [*before, made.text.mask_id, *after]
+
+
+def test_all_candidates_of_a_gap_are_kept_where_they_read_alike(corpus, tmp_path):
+    made = task(corpus, tmp_path, "bytes", masking=Masking())
+    (result,) = made.predict([{"text": "t___"}], FillConfig(top=200))
+    shares = [share for _, share in result["candidates"][0]]
+    assert len(shares) == 200 and shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_model_of_masked_tokens_trains_and_says_how_many_it_finds(corpus, tmp_path, pack):
+    made = LanguageModel(
+        {"text": Text("characters")}, SMALL, masking=Masking(), samples="documents", context=16, example=None,
+        cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    batches = {"max_tokens": 64, "pack": True} if pack else {"batch_size": 4}
+    figures = fit(
+        made, Records(corpus, corpus, **batches), tmp_path / "run", max_epochs=2, accelerator="cpu",
+        enable_progress_bar=False,
+    )  # fmt: skip
+    assert 0 <= figures["val/accuracy"] <= 1 and figures["val/loss"] > 0 and "val/bits_per_byte" not in figures
+    with torch.no_grad():
+        batch = examples(made.eval(), corpus)
+        right = (made.head(made.model(batch.tokens).flatten(0, 1)[batch.read]).argmax(-1) == batch.target).float()
+    assert evaluate(made, Records(corpus, corpus, **batches), "validate", accelerator="cpu", enable_progress_bar=False)[
+        "val/accuracy"
+    ] == pytest.approx(right.mean().item(), abs=1e-4)
+
+
+def test_a_loss_that_is_no_number_is_not_left_out_of_the_figures(corpus, tmp_path):
+    made = task(corpus, tmp_path)
+    with torch.no_grad():
+        made.model.embeddings.lifts["text"].table[made.text.encode_batch(["q"])[0][0]] = torch.nan
+    figures = evaluate(made, Records(corpus, corpus), "validate", accelerator="cpu", enable_progress_bar=False)
+    assert math.isnan(figures["val/loss"])
+
+
+def test_the_texts_may_be_a_column_of_a_table(tmp_path):
+    (tmp_path / "reviews.csv").write_text("stars,review\n5,to be or not to be\n1,that is the question\n")
+    made = LanguageModel({"review": Text("characters")}, SMALL, context=8, cache=str(tmp_path / "cache"))
+    table = Table(str(tmp_path / "reviews.csv"))
+    made.learn(table)
+    made.build()
+    assert len(made.view(table, training=True).stream) == len("to be or not to be" + "that is the question") + 2
+    other = LanguageModel({"text": Text("characters")}, SMALL, context=8, cache=str(tmp_path / "cache"))
+    with pytest.raises(InputError, match=r"reviews.csv row 0: no column 'text'; there are stars, review"):
+        other.learn(table)
+
+
 # Use
+
+
+def test_a_vocabulary_comes_with_the_weights_that_a_run_starts_from(corpus, tmp_path):
+    (tmp_path / "other.txt").write_text("what is aught but as tis valued")
+    other = Corpus(str(tmp_path / "other.txt"))
+
+    def train(data, folder, **options):
+        text = Text("bpe", vocab_size=270, file=options.pop("file", None))
+        made = LanguageModel({"text": text}, SMALL, context=8, cache=str(tmp_path / "cache"), example=None, **options)
+        fit(made, Records(data, data), folder, max_steps=1, accelerator="cpu", enable_progress_bar=False)
+        return made
+
+    first = train(corpus, tmp_path / "a")
+    assert train(other, tmp_path / "b", init_from=str(tmp_path / "a")).text.vocabulary == first.text.vocabulary
+    alone = train(other, tmp_path / "c")
+    assert alone.text.vocabulary != first.text.vocabulary
+    file = tmp_path / "tokenizer.json"
+    file.write_text(alone.text.vocabulary)
+    with pytest.raises(InputError, match=r"tokenizers.text and init_from .*: not the vocabulary .* token \d+ was"):
+        train(other, tmp_path / "d", init_from=str(tmp_path / "a"), file=str(file))
+
+
+def test_another_tokenizer_json_than_that_of_the_checkpoint_is_named(corpus, tmp_path):
+    texts = [Text("bpe", vocab_size=270).fit([text]) for text in ("to be or not to be", "that is the question, that")]
+    file = tmp_path / "tokenizer.json"
+
+    def train(text, **options):
+        file.write_text(text.vocabulary)
+        made = LanguageModel(
+            {"text": Text("bpe", file=str(file))}, SMALL, context=8, cache=str(tmp_path / "cache"), example=None
+        )
+        fit(made, Records(corpus, corpus), tmp_path / "run", accelerator="cpu", enable_progress_bar=False, **options)
+
+    train(texts[0], max_steps=1)
+    with pytest.raises(InputError, match=r"tokenizer.json: not the vocabulary that the model was .* token \d+ was"):
+        train(texts[1], max_steps=2, resume=True)
+
+
+def test_an_example_that_does_not_fit_is_found_before_training(corpus, tmp_path):
+    made = LanguageModel(
+        {"text": Text("characters")}, SMALL, context=8, cache=str(tmp_path / "cache"), example="to be or not"
+    )
+    made.learn(corpus)
+    with pytest.raises(InputError, match=r"example: field 'text': the prompt has 12 tokens, more than the 8"):
+        made.build()
+
+
+def test_a_seed_gives_a_prompt_the_same_text_whatever_it_comes_with(corpus, tmp_path):
+    made = task(corpus, tmp_path)
+    options = GenerationConfig(max_new_tokens=6, temperature=1.0, seed=3)
+    alone = made.predict([{"text": "be"}], options)
+    assert made.predict([{"text": "to"}, {"text": "be"}], options)[1:] == alone
+    with pytest.raises(InputError, match=r"a record needs the field 'text', a text; it has txt"):
+        made.predict([{"txt": "be"}], options)
+
+
+def test_the_end_of_a_text_stops_whatever_else_does(corpus, tmp_path):
+    made = task(corpus, tmp_path)
+    made.head.bias = torch.nn.Parameter(torch.zeros(made.text.n_ids))
+    with torch.no_grad():
+        made.head.bias[made.text.eos_id] = 1e4
+    assert made.predict([{"text": "be"}], GenerationConfig(stop_ids=(1,)))[0]["continuations"] == [""]
+    with pytest.raises(InputError, match=r"stop_ids must name ids from 0 to \d+, got"):
+        made.predict([{"text": "be"}], GenerationConfig(stop_ids=(10**9,)))
 
 
 def test_a_run_learns_says_something_and_comes_back_with_its_vocabulary(corpus, tmp_path):

@@ -18,7 +18,7 @@ from witnesses import Numbers
 
 from anyformer.errors import InputError
 from anyformer.files import read_file
-from anyformer.loading import Chopper, Draw, Loader, Samples, plan_batches
+from anyformer.loading import Chopper, Draw, LeftOut, Loader, Samples, plan_batches
 from anyformer.tables import Table
 
 
@@ -318,3 +318,63 @@ class Zipped(Pairs):
         content = read_file(f"{self.path}/{record['x']}.bin")
         assert set(content) == {record["x"]}
         return record["x"], len(content)
+
+
+# Two lengths a sample
+
+PAIRS = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30)), min_size=1, max_size=60)
+
+
+@given(PAIRS, st.integers(70, 200), st.sampled_from([None, 3]), st.booleans())
+def test_a_budget_over_both_sides_is_kept_and_every_pair_comes_once(lengths, max_tokens, batch_size, shuffle):
+    plan = plan_batches(len(lengths), max_tokens=max_tokens, lengths=lengths, batch_size=batch_size, shuffle=shuffle)
+    for epoch in range(2):
+        batches = indices(plan.epoch(epoch))
+        assert sorted(flat(batches)) == list(range(len(lengths))) and len(batches) == len(plan)
+        for batch in batches:
+            longest = np.array([lengths[i] for i in batch]).max(0)
+            assert len(batch) == 1 or len(batch) * longest.sum() <= max_tokens
+            assert len(batch) <= (batch_size or len(batch))
+
+
+def test_pairs_that_are_alike_on_both_sides_come_together_and_meet_others():
+    random = np.random.default_rng(0)
+    source = random.integers(4, 40, 20_000)
+    lengths = np.stack([source, np.maximum(source + random.normal(0, 0.2 * source), 1).astype(int)], 1)
+    plan = plan_batches(len(lengths), max_tokens=4000, lengths=lengths)
+    batches = indices(plan.epoch(0))
+    assert lengths.sum() / sum(len(batch) * lengths[batch].max(0).sum() for batch in batches) > 0.87
+    alone = plan_batches(len(lengths), max_tokens=4000, lengths=lengths.sum(1))
+    by_sum = sum(len(batch) * lengths[batch].max(0).sum() for batch in indices(alone.epoch(0)))
+    assert sum(len(batch) * lengths[batch].max(0).sum() for batch in batches) < 0.95 * by_sum
+    neighbours = [{i: frozenset(batch) for batch in indices(plan.epoch(epoch)) for i in batch} for epoch in (0, 1)]
+    assert np.mean([neighbours[0][i] == neighbours[1][i] for i in range(len(lengths))]) < 0.01
+
+
+@given(PAIRS, st.integers(70, 200))
+def test_packed_rows_keep_the_budgets_of_both_sides(lengths, max_tokens):
+    plan = plan_batches(len(lengths), max_tokens=max_tokens, lengths=lengths, pack=True)
+    sizes = np.maximum(lengths, 1)
+    for batch in (batches := list(plan.epoch(1))):
+        rows, own = [draw.row for draw in batch], sizes[[draw.index for draw in batch]]
+        fill = np.stack([np.bincount(rows, own[:, side]) for side in (0, 1)], 1)
+        assert (fill <= sizes.max(0)).all() and len(fill) * sizes.max(0).sum() <= max_tokens
+    assert sorted(flat(indices(batches))) == list(range(len(lengths)))
+    with pytest.raises(InputError, match=r"less than the 9 tokens of a row that holds the longest of both sides"):
+        plan_batches(2, max_tokens=8, lengths=[(5, 1), (2, 4)], pack=True)
+    with pytest.raises(InputError, match=r"max_tokens=8 is less than the 9 tokens of sample 1; raise it to at least 9"):
+        plan_batches(2, max_tokens=8, lengths=[(5, 1), (2, 7)])
+
+
+def test_a_sample_that_is_left_out_stops_nothing_and_is_counted(caplog):
+    class Shy(Pairs):
+        def __call__(self, record: dict[str, Any], random: np.random.Generator | None) -> tuple[int, float]:
+            if record["x"] in (2, 5):
+                raise LeftOut(f"{record['x']} is too long")
+            return super().__call__(record, random)
+
+    loader = Loader(Samples(Numbers(8), Shy(), training=True), plan_batches(8, batch_size=3))
+    seen = [number for batch in loader for number, _ in batch.items]
+    assert sorted(seen) == [0, 1, 3, 4, 6, 7]
+    assert "epoch 0 of training left out 2 samples: numbers row" in caplog.text and "is too long" in caplog.text
+    assert Samples(Numbers(8), Pairs(bad=(1,)), on_bad_sample="skip").lengths()[:3] == [1, 1, 3]

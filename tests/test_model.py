@@ -457,6 +457,22 @@ def test_a_decoder_row_without_conditions_has_finite_outputs_and_gradients() -> 
     assert torch.equal(hidden[1], other[1]) and not torch.equal(hidden[0], other[0])
 
 
+@pytest.mark.parametrize("widths", [(3, 1), (2, 2)], ids=["padded", "alike"])
+def test_conditions_are_encoded_once_where_the_memory_is_given(widths: tuple[int, int]) -> None:
+    # Of conditions without padding no mask is made.
+    model, texts = build(encoder=True), [{"text": count(text(n))} for n in (4, 2)]
+    pictures = [{"picture": picture(2, n)} for n in widths]
+    batch, conditions = collate(texts, FIELDS), collate(pictures, FIELDS)
+    memory = model.encode(conditions)
+    hidden = model(batch, conditions, memory=memory)
+    assert torch.equal(hidden, model(batch, conditions))
+    assert not torch.allclose(hidden, model(batch, conditions, memory=memory + 1))
+    for i, (own, condition) in enumerate(zip(texts, pictures, strict=True)):
+        (alone,) = model(collate([own], FIELDS), collate([condition], FIELDS))
+        torch.testing.assert_close(hidden[i, : len(alone)], alone, atol=1e-5, rtol=1e-5)
+    assert torch.equal(hidden[1, 2:], torch.zeros(2, 12)), "padding is 0 though nothing hides the memory from it"
+
+
 def test_a_condition_of_any_order_is_seen_by_the_whole_target() -> None:
     model = build(encoder=True)
     batch = collate([{"text": count(text(4))}], FIELDS)

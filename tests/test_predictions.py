@@ -109,3 +109,22 @@ def test_json_holds_all_of_a_result_or_its_error() -> None:
     lines = table("jsonl", "a", "bad")
     assert [json.loads(line) for line in lines.splitlines()] == expected and lines.endswith("\n")
     assert json.loads(table("json", "a", "bad")) == expected
+
+
+def test_standard_input_is_a_file_or_a_record_for_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pipe(content: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+
+    pipe(b"\x89PNG\xff")
+    records, field = find_records({"image": "-", "text": "a"}, FIELDS)
+    assert records == [{"image": b"\x89PNG\xff", "text": "a"}] and field is None
+    pipe("one\r\n\nthrée".encode())
+    assert find_records({"text": "-"}, FIELDS) == ([{"text": "one"}, {"text": ""}, {"text": "thrée"}], "text")
+    pipe(b"")
+    with pytest.raises(InputError, match="field 'text': standard input is empty"):
+        find_records({"text": "-"}, FIELDS)
+    with pytest.raises(InputError, match=r"only one field may be standard input \(-\), got image and text"):
+        find_records({"image": "-", "text": "-"}, FIELDS)
+    file = io.StringIO()
+    write_outcomes(iter([Outcome({"image": b"\xff"}, {"label": "A"})]), file, "jsonl", dict)
+    assert json.loads(file.getvalue()) == {"image": "-", "label": "A"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.heads import HeadConfig
-from anyformer.transformer import RotaryConfig, TransformerConfig
+from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
 from anyformer.weights import Design, read_folder
 from anyformer.weights.pretrained import INDEX, WEIGHTS, Settings, find_model, read_settings
 
@@ -122,7 +123,15 @@ def test_settings_have_defaults_and_numbers_may_be_whole() -> None:
         Settings({"act": "mish"}, "c.json").activation("act", "gelu")
 
 
-PLAIN = Design(TransformerConfig(d_model=12, n_heads=3), EmbeddingConfig(), 9, 7, HeadConfig())
+STACK = TransformerConfig(d_model=12, n_heads=3)
+PLAIN = Design(STACK, EmbeddingConfig(), 9, 7, HeadConfig(), encoder=STACK)
+
+
+def test_sines_differ_by_their_formula_but_as_a_table() -> None:
+    kinds = [{}, {"sines": "halves"}, {"base": 9.0}, {"sizes": (5,)}, {"sizes": (5,), "sines": "whisper"}]
+    positions = [[PositionConfig(("word",), "sinusoidal", **kind)] for kind in kinds]
+    designs = [replace(PLAIN, embedding=EmbeddingConfig(positions=each)).plain for each in positions]
+    assert [designs.index(each) for each in designs] == [0, 1, 2, 3, 3]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +141,7 @@ PLAIN = Design(TransformerConfig(d_model=12, n_heads=3), EmbeddingConfig(), 9, 7
         {"transformer": TransformerConfig(d_model=12, n_heads=3, attention_scale=0.5, dropout=0.5, init_std=1.0)},
         {"embedding": EmbeddingConfig(positions=[PositionConfig(("word",), "learned")], dropout=0.1)},
         {"embedding": EmbeddingConfig(positions=[PositionConfig(("word",), "joint")])},
+        {"encoder": TransformerConfig(d_model=12, n_heads=3, d_head=4, d_ff=48, dropout=0.5)},
     ],
     ids=str,
 )
@@ -149,6 +159,8 @@ def test_designs_that_make_the_same_model_are_alike(same: dict[str, Any]) -> Non
         ),
         ({"embedding": EmbeddingConfig(scale=True)}, "embedding.scale"),
         ({"embedding": EmbeddingConfig(positions=[PositionConfig(("word",), "sinusoidal")])}, "embedding.positions"),
+        ({"encoder": replace(STACK, relative=RelativeConfig("t5", "word", n_buckets=8))}, "encoder.relative"),
+        ({"encoder": replace(STACK, attention_scale=1.0)}, "encoder.attention_scale"),
         ({"output": HeadConfig(scaled=True)}, "output.scaled"),
     ],
     ids=str,

@@ -41,7 +41,7 @@ class Noisy:
     bad: tuple[int, ...] = ()
     tokenizers: dict = field(default_factory=dict)
 
-    partner, mix = Chopper.partner, Chopper.mix
+    partner, mix, packs = Chopper.partner, Chopper.mix, Chopper.packs
 
     def __call__(self, record: dict[str, Any], random: np.random.Generator | None) -> float:
         if int(record["x"]) in self.bad:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anyformer import sampling
 from anyformer.errors import InputError
-from anyformer.sampling import GenerationConfig, Text, candidates, draw, penalize
+from anyformer.sampling import GenerationConfig, ShownText, candidates, draw, penalize
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, -1.0, 3.0], [0.0, 0.1, 4.0, 0.2, -torch.inf]])
 
@@ -60,7 +60,7 @@ def by_hand(
 def test_only_what_the_filters_leave_is_drawn_renormalised(
     options: dict, head: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "HEAD", head)
+    monkeypatch.setattr(sampling, "N_SORTED", head)
     found = distribution(**options)
     expected = torch.tensor([by_hand(row, **options) for row in LOGITS.tolist()])
     torch.testing.assert_close(found, expected)
@@ -90,7 +90,7 @@ def test_the_repetition_penalty_is_its_formula() -> None:
 
 def show(pieces: Sequence[bytes], stop: Sequence[str] = ()) -> tuple[list[str], bool]:
     """What is shown token by token and at the end, where token i is the bytes pieces[i]; whether it was stopped."""
-    text = Text(lambda ids: b"".join(pieces[i] for i in ids).decode(errors="replace"), stop)
+    text = ShownText(lambda ids: b"".join(pieces[i] for i in ids).decode(errors="replace"), stop)
     shown = []
     for i in range(len(pieces)):
         new, stopped = text.push(i)
@@ -143,7 +143,7 @@ def test_shown_text_is_the_decoded_text_up_to_a_stop_string(text: str, sizes: li
 
 def test_the_space_before_a_later_word_is_kept() -> None:
     words = ["one", "two", "three"]
-    text = Text(lambda ids: " ".join(words[i] for i in ids))
+    text = ShownText(lambda ids: " ".join(words[i] for i in ids))
     assert "".join(text.push(i)[0] for i in range(3)) == "one two three"
 
 
@@ -179,3 +179,33 @@ def test_options_that_cannot_be_are_refused(options: dict, message: str) -> None
     with pytest.raises(InputError, match=message) as caught:
         GenerationConfig(**options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"stop": "end"}, r"stop is a sequence of texts, got one: give \('end',\)"),
+    ],
+)
+def test_options_that_would_be_misread_say_why(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        GenerationConfig(**options)
+
+
+def test_text_goes_on_behind_a_prompt_with_the_space_of_its_first_word() -> None:
+    words = ["to", "be", "or"]
+
+    def decode(ids):  # as decoders of Metaspace and WordPiece do
+        return " ".join(words[i] for i in ids)
+
+    text = ShownText(decode, before=[0])
+    assert [text.push(i)[0] for i in (1, 2)] == [" be", " or"]
+    first = ShownText(decode)
+    assert [first.push(i)[0] for i in (1, 2)] == ["be", " or"]
+
+
+def test_a_character_that_the_prompt_began_is_shown_when_it_is_whole() -> None:
+    begun, rest = "é".encode()[:1], "é".encode()[1:]
+    text = ShownText(lambda ids: bytes(ids).decode(errors="replace"), before=[*b"caf", *begun])
+    assert text.push(rest[0])[0] == "é"

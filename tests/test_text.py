@@ -306,6 +306,17 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
         Text(**options)
 
 
+def test_ids_past_the_vocabulary_stand_for_nothing() -> None:
+    """Tables of other models are rounder than their vocabularies."""
+    n = BPE.n_ids
+    text = replace(BPE, least_ids=n + 7)
+    assert text.n_ids == len(text.lift(4).table) == n + 7
+    assert replace(BPE, least_ids=n - 1).n_ids == n
+    ids = text.encode(TEXTS[0]).content
+    assert torch.equal(ids, BPE.encode(TEXTS[0]).content)
+    assert text.decode([*ids, n + 6, n]) == TEXTS[0]
+
+
 def test_a_text_without_a_vocabulary_says_so() -> None:
     with pytest.raises(InputError, match=r"^the text has no vocabulary yet: fit it to the training records first$"):
         Text().encode("a")

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 
 from anyformer.embeddings import Lookup
 from anyformer.errors import InputError
-from anyformer.files import find_file, read_file
+from anyformer.files import find_file, nearest, read_file
 from anyformer.tokens import Tokenizer, TokenSet
 
 EOS, MASK, UNK = "<eos>", "<mask>", "<unk>"
+SPACES = "\u0120\u2581"
+"""How a BPE of bytes and SentencePiece spell the space that a word begins with."""
 NAMES = {
     "end-of-text": (EOS, "</s>", "<|endoftext|>", "<|end_of_text|>", "[SEP]"),
     "mask": (MASK, "[MASK]"),
@@ -44,7 +46,7 @@ class Text(Tokenizer):
     bpe: pieces of words, learnt by byte-level BPE (Sennrich et al. 2016; the bytes: Radford et al. 2019) on the
     training records, or read from any tokenizer.json. bytes: UTF-8. characters: those of the training records, and
     `<unk>` for all others. `decode(encode(s)) == s` for every text with bytes and with a BPE trained here, and for
-    known characters; lone surrogates, which no UTF-8 can hold, become U+FFFD.
+    known characters, as far as `normalize` leaves it; lone surrogates, which no UTF-8 can hold, become U+FFFD.
     """
 
     kind: Literal["bpe", "bytes", "characters"] = "bpe"
@@ -62,6 +64,8 @@ class Text(Tokenizer):
     """Cut a text off at max_len instead."""
     wrap: bool = False
     """Put around each record what the tokenizer.json puts there: `[CLS]` and `[SEP]` for BERT."""
+    least_ids: int | None = None
+    """Ids at the least. Those past the vocabulary stand for nothing; models have them to make their tables round."""
     vocabulary: str | None = None
     """What `fit` has learnt: the JSON of the BPE, or the characters. It travels in the config of a run."""
 
@@ -104,7 +108,9 @@ class Text(Tokenizer):
                     "raise max_len, or give truncate: true to cut it off"
                 )
             ids = ids[: max(self.max_len - len(before) - len(after), 0)]
-        content = torch.from_numpy(np.concatenate([before, ids, after]).astype(np.int64))
+        if before or after:
+            ids = np.concatenate([before, ids, after]).astype(np.int64)
+        content = torch.from_numpy(ids)
         return TokenSet(content, torch.arange(len(content))[:, None])
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -189,7 +195,7 @@ class Text(Tokenizer):
         """How many ids there are, special ones included; before `fit`, as many as a BPE may get."""
         if self.kind == "bpe" and self.vocabulary is None and self.file is None:
             return self.vocab_size
-        return len(self._table.spellings)
+        return max(len(self._table.spellings), self.least_ids or 0)
 
     @property
     def eos_id(self) -> int:
@@ -205,6 +211,24 @@ class Text(Tokenizer):
     def pad_id(self) -> int | None:
         """The padding of models that start from it; None where there is none, as in what is trained here."""
         return self._table.specials.get("padding")
+
+    @property
+    def unk_id(self) -> int | None:
+        """What stands for all that the vocabulary lacks; None where it lacks nothing."""
+        return self._table.specials.get("unknown")
+
+    @property
+    def leads_with_space(self) -> bool:
+        """Whether a space belongs to the word behind it, as in GPT-2 and SentencePiece."""
+        return self.kind == "bpe" and any(len(each) > 1 and each[0] in SPACES for each in self._table.spellings)
+
+    def ids_of(self, spellings: Sequence[str]) -> list[int]:
+        """The ids of special tokens by their spelling. Raises InputError for one that is no special token."""
+        named = {self._table.spellings[i]: i for i in self.special_ids}
+        for spelling in spellings:
+            if spelling not in named:
+                raise InputError(f"there is no special token {spelling!r}{nearest(spelling, list(named))}")
+        return [named[spelling] for spelling in spellings]
 
     @property
     def around(self) -> tuple[list[int], list[int]]:

@@ -71,9 +71,10 @@ def _word_pieces(folder: Path, told: Mapping[str, Any]) -> str:
     return package.to_str()
 
 
-def write_vocabulary(text: Text, folder: Path) -> None:
+def write_vocabulary(text: Text, folder: Path, **others: str) -> None:
     """Write a text's tokenizer.json, and a tokenizer_config.json by which transformers takes it as it stands.
 
+    others: what tokenizer_config.json says beside or otherwise.
     Raises InputError for a kind that has none.
     """
     if text.kind != "bpe":
@@ -84,7 +85,10 @@ def write_vocabulary(text: Text, folder: Path) -> None:
     names = {ROLES[role]: spelling for role, spelling in text.specials.items()}
     before, after = ([Tokenizer.from_str(text.vocabulary).id_to_token(i) for i in ids] for ids in text.around)
     # What begins a text and what ends it are called otherwise where they are put around it.
-    names |= {"cls": before[0], "sep": after[-1]} if before and after else {"bos": names["eos"]}
+    if before and after:
+        names |= {"cls": before[0], "sep": after[-1]}
+    elif "eos" in names:
+        names["bos"] = names["eos"]
     told = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": text.max_len,
@@ -92,4 +96,5 @@ def write_vocabulary(text: Text, folder: Path) -> None:
         "clean_up_tokenization_spaces": False,
         **{f"{role}_token": spelling for role, spelling in names.items()},
     }
+    told |= others
     (folder / "tokenizer_config.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")

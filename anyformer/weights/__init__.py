@@ -7,13 +7,19 @@ together again.
 
 from anyformer.weights.bert import BERT
 from anyformer.weights.gpt2 import GPT2
+from anyformer.weights.marian import MARIAN
 from anyformer.weights.pretrained import Design, Family, read_folder
+from anyformer.weights.t5 import T5
 from anyformer.weights.tensors import Report, joint_grids, read_tensors, take
 from anyformer.weights.timm_vit import load_timm, to_timm
+from anyformer.weights.whisper import WHISPER
 
 __all__ = [
     "BERT",
     "GPT2",
+    "MARIAN",
+    "T5",
+    "WHISPER",
     "Design",
     "Family",
     "Report",

@@ -15,14 +15,14 @@ from torch import Tensor
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.heads import HeadConfig
 from anyformer.transformer import TransformerConfig
-from anyformer.weights.pretrained import ACTIVATIONS, Design, Family, Settings
+from anyformer.weights.pretrained import Design, Family, Settings, called
 from anyformer.weights.tensors import HEAD
 
 LAYER, BLOCK = "bert.encoder.layer.*", "model.transformer.blocks.*"
 TYPES = "bert.embeddings.token_type_embeddings.weight"
 NAMES = {
     "bert.embeddings.word_embeddings.weight": "model.embeddings.lifts.FIELD.table",
-    "bert.embeddings.position_embeddings.weight": "model.embeddings.positions.0.POSITIONS",
+    "bert.embeddings.position_embeddings.weight": "model.embeddings.positions.WORD",
     f"{TYPES}[0]": "model.embeddings.types.FIELD",
     "bert.embeddings.LayerNorm.*": "model.embeddings.norm.*",
     f"{LAYER}.attention.self.query.*": f"{BLOCK}.attention.q.*",
@@ -80,7 +80,7 @@ def _settings(design: Design) -> dict[str, Any]:
         "max_position_embeddings": design.max_len,
         "vocab_size": design.vocab_size,
         "type_vocab_size": 1,
-        "hidden_act": next((name for name, ours in ACTIVATIONS.items() if ours == config.activation), None),
+        "hidden_act": called(config.activation),
         "layer_norm_eps": config.norm_eps,
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,

@@ -12,12 +12,12 @@ from torch import Tensor
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.heads import HeadConfig
 from anyformer.transformer import TransformerConfig
-from anyformer.weights.pretrained import ACTIVATIONS, Design, Family, Settings
+from anyformer.weights.pretrained import Design, Family, Settings, called
 
 BLOCK = "model.transformer.blocks.*"
 NAMES = {
     "wte.weight": "model.embeddings.lifts.FIELD.table",
-    "wpe.weight": "model.embeddings.positions.0.POSITIONS",
+    "wpe.weight": "model.embeddings.positions.WORD",
     **{f"h.*.attn.c_attn.{part}.*": f"{BLOCK}.attention.{part}.*" for part in "qkv"},
     "h.*.attn.c_proj.*": f"{BLOCK}.attention.o.*",
     "h.*.mlp.c_fc.*": f"{BLOCK}.mlp.up.*",
@@ -65,7 +65,7 @@ def _settings(design: Design) -> dict[str, Any]:
         "n_inner": config.inner_width,
         "n_positions": design.max_len,
         "vocab_size": design.vocab_size,
-        "activation_function": next((name for name, ours in ACTIVATIONS.items() if ours == config.activation), None),
+        "activation_function": called(config.activation),
         "layer_norm_epsilon": config.norm_eps,
         "scale_attn_weights": config.attention_scale in (None, config.head_width**-0.5),
         "resid_pdrop": config.dropout,

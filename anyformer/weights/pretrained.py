@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from anyformer.embeddings import EmbeddingConfig
+from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.files import find_file
 from anyformer.heads import HeadConfig
@@ -28,6 +29,13 @@ ACTIVATIONS = {
     "swish": "silu",
 }
 """What transformers calls our activations; the first of several is what goes out."""
+
+
+def called(activation: str) -> str | None:
+    """What transformers calls an activation of ours, if anything."""
+    return next((name for name, ours in ACTIVATIONS.items() if ours == activation), None)
+
+
 OF_TRAINING = {"dropout", "attention_dropout", "drop_path", "init_std", "zero_output", "zero", "checkpointing"}
 """Options of ours that a trained model does without."""
 
@@ -71,36 +79,28 @@ class Design:
 
     transformer: TransformerConfig
     embedding: EmbeddingConfig
-    max_len: int
-    """Places of the table of positions."""
+    max_len: int | None
+    """Tokens of a text at the most; None where any number has its positions."""
     vocab_size: int
     output: HeadConfig | None = None
     """The layer over the vocabulary, where there is one."""
+    encoder: TransformerConfig | None = None
+    """The stack that reads the source, where there are two; they share a width."""
+    n_mels: int | None = None
+    """Bins of a source of sound."""
     head_dropout: float = field(default=0.0, compare=False)
     """Before the layer that tells classes apart."""
 
     @property
     def plain(self) -> dict[str, Any]:
         """All that shows in what the model says, by name, with what is left out filled in."""
-        config = self.transformer
-        has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm
         positions = [(("word",), "learned")]
         if self.embedding.positions is not None:
-            # Along one axis a joint table is a learned one.
-            positions = [
-                (tuple(each.axes), "learned" if each.scheme == "joint" and len(each.axes) == 1 else each.scheme)
-                for each in self.embedding.positions
-            ]
-        filled = {
-            "d_head": config.head_width,
-            "n_kv_heads": config.n_kv_heads or config.n_heads,
-            "d_ff": config.inner_width,
-            "attention_scale": config.attention_scale or config.head_width**-0.5,
-            "final_norm": has_final,
-        }
+            positions = sorted(map(_plain_positions, self.embedding.positions))
         embedding = {"scale": self.embedding.scale, "norm": self.embedding.norm, "positions": positions}
         parts = {
-            "transformer": asdict(config) | filled,
+            "transformer": _plain_stack(self.transformer),
+            "encoder": {} if self.encoder is None else _plain_stack(self.encoder),
             "embedding": embedding,
             "output": {} if self.output is None else asdict(self.output),
         }
@@ -112,42 +112,72 @@ class Design:
         }
 
 
+def _plain_stack(config: TransformerConfig) -> dict[str, Any]:
+    has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm
+    return asdict(config) | {
+        "d_head": config.head_width,
+        "n_kv_heads": config.n_kv_heads or config.n_heads,
+        "d_ff": config.inner_width,
+        "attention_scale": config.attention_scale or config.head_width**-0.5,
+        "final_norm": has_final,
+    }
+
+
+def _plain_positions(config: PositionConfig) -> tuple[Any, ...]:
+    axes, scheme = tuple(config.axes), config.scheme
+    if scheme == "sinusoidal":
+        # Those with sizes are a table, which says all.
+        return (axes, "table") if config.sizes else (axes, scheme, config.sines, config.base)
+    # Along one axis a joint table is a learned one.
+    return axes, "learned" if scheme == "joint" and len(axes) == 1 else scheme
+
+
 @dataclass(frozen=True)
 class Family:
     """How the models of a family are told and named in transformers, and taken apart."""
 
     model_type: str
-    architectures: Mapping[str, Literal["causal", "masked", "classes"]]
-    """By their names what they are here: a language model, one of masked tokens, or one that tells classes apart."""
+    architectures: Mapping[str, Literal["causal", "masked", "classes", "text", "speech"]]
+    """By their names what they are here: a language model, one of masked tokens, or one that tells classes apart; or an
+    encoder-decoder that reads a text, or speech, and writes a text."""
     design: Callable[[Settings, str], Design]
     """The design that a config.json of an architecture says. Raises InputError for what we have no counterpart of."""
     settings: Callable[[Design], dict[str, Any]]
     """The way back, for a design of which `design` knows every option."""
     names: Mapping[str, str]
-    """Their tensors, or the pieces of them, and ours; * is a word that both share, FIELD the name of our field."""
-    block: str
+    """Their tensors, or the pieces of them, and ours. * is a word that both share; FIELD is our field of text, SOURCE
+    what an encoder reads, and positions.WORD the table of the axis `word`."""
+    block: str | tuple[str, ...]
     """What the names of tensors of a block begin with."""
     apart: Callable[[Mapping[str, Tensor], Settings], dict[str, Tensor]]
     """Their tensors to the pieces that have a name here."""
     together: Callable[[dict[str, Tensor]], dict[str, Tensor]]
-    """The way back, from the pieces of a whole model and its type vector, `type`, if there is one."""
+    """The way back, from the pieces of a whole model. The type vectors of our field of text and of another are among
+    them, as `type` and `type.source`, if there are any."""
+    settled: Callable[[Settings, Mapping[str, Tensor]], Settings] = lambda settings, state: settings
+    """The settings as the tensors show them to be, where a config.json does not tell the whole."""
 
     def architecture(self, use: str) -> str:
         return next(name for name, its in self.architectures.items() if its == use)
 
     def table(self, task: nn.Module, name: str) -> dict[str, str]:
-        """Our names by theirs, for a task whose field has a name."""
-        places = task.model.embeddings.positions[0]
-        positions = "table" if hasattr(places, "table") else "tables.0"
-        return {
-            theirs: ours.replace("FIELD", name.replace(".", "/")).replace("POSITIONS", positions)
-            for theirs, ours in self.names.items()
-        }
+        """Our names by theirs, for a task whose field of text has a name."""
+        embeddings = task.model.embeddings
+        key = name.replace(".", "/")
+        # Fields that share a table have it under one of their names.
+        table = embeddings.lifts[key].table
+        owner = next(own for own, each in embeddings.lifts.named_parameters() if each is table)
+        source = next((other for other in embeddings.lifts if other != key), key)
+        words = {"types.FIELD": f"types.{key}", "FIELD.table": owner, "SOURCE": source}
+        for i, (config, positions) in enumerate(zip(embeddings.placed, embeddings.positions, strict=True)):
+            words |= {f"positions.{config.axes[0].upper()}": f"positions.{i}.{part}" for part in positions.state_dict()}
+        pattern = re.compile("|".join(map(re.escape, words)))
+        return {theirs: pattern.sub(lambda word: words[word[0]], ours) for theirs, ours in self.names.items()}
 
     def load(self, task: nn.Module, name: str, state: Mapping[str, Tensor], settings: Settings, source: str) -> Report:
         """Set a task to tensors of the family, in place.
 
-        name: of the task's field. source: of the tensors, for messages.
+        name: of the task's field of text. source: of the tensors, for messages.
         Raises InputError, before anything is changed, if they do not fit, and afterwards if one is missing.
         """
         table, tensors, names = self.table(task, name), {}, {}
@@ -174,14 +204,25 @@ class Family:
         Raises InputError for a tensor that the family has no word for.
         """
         table = {ours: theirs for theirs, ours in self.table(task, name).items()}
-        kind = f"model.embeddings.types.{name.replace('.', '/')}"
+        kinds = {
+            f"model.embeddings.types.{key}": "type" if key == name.replace(".", "/") else "type.source"
+            for key in task.model.embeddings.types
+        }
         pieces = {}
         for ours, tensor in task.state_dict().items():
-            theirs = "type" if ours == kind else rename(ours, table)
+            theirs = kinds.get(ours) or rename(ours, table)
             if theirs is None:
                 raise InputError(f"{self.model_type} has no word for {ours}; train a model without it")
             pieces[theirs] = tensor.detach().cpu()
         return {theirs: tensor.contiguous().clone() for theirs, tensor in self.together(pieces).items()}
+
+
+def untyped(pieces: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
+    """The pieces without type vectors, which add nothing. Raises InputError if one does."""
+    kinds = ("type", "type.source")
+    if any(pieces[kind].any() for kind in kinds if kind in pieces):
+        raise InputError(f"{family} has no word for the type vectors of fields; train with embedding.types: false")
+    return {name: piece for name, piece in pieces.items() if name not in kinds}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,215 @@
+"""Whisper (Radford et al. 2022) of any size, in and out: transformers' config.json and tensors, and OpenAI's file.
+
+The encoder's sines come as a table and stay one: those of the published files are rounded to 16 bits.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyformer.embeddings import EmbeddingConfig, PositionConfig
+from anyformer.errors import InputError
+from anyformer.heads import HeadConfig
+from anyformer.transformer import TransformerConfig
+from anyformer.weights.marian import BLOCKS, LAYERS, STACKS
+from anyformer.weights.pretrained import Design, Family, Settings, called
+from anyformer.weights.tensors import rename
+
+HEAD = "proj_out.weight"
+TIMES, WORDS = "model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"
+NAMES = {
+    "model.encoder.conv1.*": "model.embeddings.lifts.SOURCE.convolutions.0.*",
+    "model.encoder.conv2.*": "model.embeddings.lifts.SOURCE.convolutions.1.*",
+    TIMES: "model.embeddings.positions.TIME",
+    "model.decoder.embed_tokens.weight": "model.embeddings.lifts.FIELD.table",
+    WORDS: "model.embeddings.positions.WORD",
+    **BLOCKS,
+    **{f"model.{theirs}.layer_norm.*": f"model.{ours}.final_norm.*" for theirs, ours in STACKS.items()},
+    HEAD: "head.output.weight",
+}
+
+
+def _design(settings: Settings, architecture: str) -> Design:
+    settings.require(scale_embedding=False)
+    dropout = settings.get("dropout", 0.0, float)
+    decoder = TransformerConfig(
+        settings.get("d_model", 384),
+        depth=settings.get("decoder_layers", 4),
+        n_heads=settings.get("decoder_attention_heads", 6),
+        d_ff=settings.get("decoder_ffn_dim", 1536),
+        activation=settings.activation("activation_function", "gelu"),
+        k_bias=False,
+        cross_attention=True,
+        dropout=dropout,
+        attention_dropout=settings.get("attention_dropout", 0.0, float),
+        init_std=settings.get("init_std", 0.02, float),
+    )
+    encoder = replace(
+        decoder,
+        depth=settings.get("encoder_layers", 4),
+        n_heads=settings.get("encoder_attention_heads", 6),
+        d_ff=settings.get("encoder_ffn_dim", 1536),
+        cross_attention=False,
+    )
+    max_len = settings.get("max_target_positions", 448)
+    times = PositionConfig(
+        ("time",), "sinusoidal", sizes=(settings.get("max_source_positions", 1500),), sines="whisper"
+    )
+    return Design(
+        decoder,
+        EmbeddingConfig(
+            types=False,
+            positions=[times, PositionConfig(("word",), "learned", sizes=(max_len,))],
+            dropout=dropout,
+        ),
+        max_len=max_len,
+        vocab_size=settings.get("vocab_size", 51865),
+        output=HeadConfig(tied=settings.get("tie_word_embeddings", True)),
+        encoder=encoder,
+        n_mels=settings.get("num_mel_bins", 80),
+    )
+
+
+def _settings(design: Design) -> dict[str, Any]:
+    config, reader = design.transformer, design.encoder
+    sizes = {each.axes: each.sizes for each in design.embedding.positions}
+    return {
+        "d_model": config.d_model,
+        "encoder_layers": reader.depth,
+        "decoder_layers": config.depth,
+        "encoder_attention_heads": reader.n_heads,
+        "decoder_attention_heads": config.n_heads,
+        "encoder_ffn_dim": reader.inner_width,
+        "decoder_ffn_dim": config.inner_width,
+        "activation_function": called(config.activation),
+        "max_source_positions": (sizes.get(("time",)) or (1500,))[0],
+        "max_target_positions": design.max_len,
+        "num_mel_bins": design.n_mels,
+        "vocab_size": design.vocab_size,
+        "scale_embedding": False,
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "activation_dropout": 0.0,
+        "init_std": config.init_std,
+        "tie_word_embeddings": design.output.tied,
+    }
+
+
+def _apart(state: Mapping[str, Tensor], settings: Settings) -> dict[str, Tensor]:
+    left_out = {HEAD} if settings.get("tie_word_embeddings", True) else set()
+    return {name: tensor for name, tensor in state.items() if name not in left_out}
+
+
+def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
+    for kind, table in (("type.source", TIMES), ("type", WORDS)):
+        vector = pieces.pop(kind, None)
+        # Adding 0 would turn -0 into 0.
+        if vector is not None and vector.any():
+            pieces[table] = pieces[table] + vector
+    return pieces
+
+
+WHISPER = Family(
+    "whisper",
+    {"WhisperForConditionalGeneration": "speech"},
+    _design,
+    _settings,
+    NAMES,
+    LAYERS,
+    _apart,
+    _together,
+)
+
+# OpenAI's file.
+
+OPENAI_PARTS = {
+    **{
+        f"{own}.{part}.*": f"{theirs}.{name}.*"
+        for own, theirs in {"attn": "self_attn", "cross_attn": "encoder_attn"}.items()
+        for part, name in {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}.items()
+    },
+    "attn_ln.*": "self_attn_layer_norm.*",
+    "cross_attn_ln.*": "encoder_attn_layer_norm.*",
+    "mlp.0.*": "fc1.*",
+    "mlp.2.*": "fc2.*",
+    "mlp_ln.*": "final_layer_norm.*",
+}
+OPENAI = {
+    "encoder.conv1.*": "model.encoder.conv1.*",
+    "encoder.conv2.*": "model.encoder.conv2.*",
+    "encoder.positional_embedding": TIMES,
+    "decoder.token_embedding.weight": "model.decoder.embed_tokens.weight",
+    "decoder.positional_embedding": WORDS,
+    **{
+        f"{stack}.blocks.*.{own}": f"model.{stack}.layers.*.{theirs}"
+        for stack in STACKS
+        for own, theirs in OPENAI_PARTS.items()
+    },
+    "encoder.ln_post.*": "model.encoder.layer_norm.*",
+    "decoder.ln.*": "model.decoder.layer_norm.*",
+}
+"""OpenAI's names and transformers'."""
+DIMS = {
+    "n_mels": "num_mel_bins",
+    "n_audio_ctx": "max_source_positions",
+    "n_audio_state": "d_model",
+    "n_audio_head": "encoder_attention_heads",
+    "n_audio_layer": "encoder_layers",
+    "n_vocab": "vocab_size",
+    "n_text_ctx": "max_target_positions",
+    "n_text_state": "d_model",
+    "n_text_head": "decoder_attention_heads",
+    "n_text_layer": "decoder_layers",
+}
+"""OpenAI's sizes and transformers'."""
+
+
+def read_openai(path: str | Path) -> tuple[Settings, dict[str, Tensor]]:
+    """A file of OpenAI's: its sizes as a config.json says them, and its tensors under transformers' names.
+
+    Runs nothing that the file holds. Raises InputError if it is none of these.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} is damaged, or holds more than tensors ({reason[:120]}); copy it anew") from None
+    dims, state = (loaded.get(part) if isinstance(loaded, dict) else None for part in ("dims", "model_state_dict"))
+    if not isinstance(dims, Mapping) or not isinstance(state, Mapping):
+        raise InputError(f"{path} is no Whisper of OpenAI: it must hold dims and model_state_dict")
+    if lacking := DIMS.keys() - dims.keys():
+        raise InputError(f"{path}: dims lacks {', '.join(sorted(lacking))}")
+    if dims["n_audio_state"] != dims["n_text_state"]:
+        raise InputError(f"{path}: encoder and decoder differ in width, which no Whisper does")
+    values = {theirs: dims[own] for own, theirs in DIMS.items()}
+    values |= {f"{stack}_ffn_dim": 4 * dims["n_audio_state"] for stack in STACKS}
+    named = {"model_type": WHISPER.model_type, "architectures": list(WHISPER.architectures)}
+    tensors = {rename(name, OPENAI) or name: tensor for name, tensor in state.items()}
+    return Settings(named | values, str(path)), tensors
+
+
+def to_openai(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What OpenAI's file holds, of a config.json's values and tensors under transformers' names.
+
+    Raises InputError for what its sizes cannot say.
+    """
+    wide = 4 * settings["d_model"]
+    wrong = {
+        f"a d_ff other than {wide}, four times d_model": {settings[f"{stack}_ffn_dim"] for stack in STACKS} != {wide},
+        f"activation: {settings['activation_function']}": settings["activation_function"] != "gelu",
+        "output.tied: false": not settings["tie_word_embeddings"],
+    }
+    if found := [what for what, is_there in wrong.items() if is_there]:
+        raise InputError(f"OpenAI's Whisper has no word for {found[0]}; export a folder for transformers instead")
+    own = {theirs: name for name, theirs in OPENAI.items()}
+    return {
+        "dims": {name: settings[theirs] for name, theirs in DIMS.items()},
+        "model_state_dict": {rename(name, own): tensor for name, tensor in tensors.items()},
+    }

@@ -1,0 +1,69 @@
+"""The worst cases of an evaluation, as the page of a run folder shows them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from anyformer.error_rates import edit_distance
+from anyformer.errors import InputError
+from anyformer.tokenizers.audio import Audio
+from anyformer.tokenizers.sound import read_sound
+from anyformer.tokenizers.text import Text
+from anyformer.tokens import Tokenizer
+from anyformer.worst import Case, Sound, write_worst
+
+N_WORST = 30
+"""Cases on the page."""
+
+
+class Cases:
+    """What an evaluation has seen, by word error rate, the worst first; the inputs of the worst alone are kept."""
+
+    def __init__(self, tokenizers: Mapping[str, Tokenizer]) -> None:
+        """tokenizers: of the inputs."""
+        self.tokenizers = tokenizers
+        self.all: list[Case] = []
+
+    def add(
+        self,
+        sources: Sequence[Mapping[str, Any]],
+        references: Sequence[str],
+        hypotheses: Sequence[str],
+        names: Sequence[str] = (),
+    ) -> None:
+        """Take in a batch. sources: the inputs as they stand in the records. names: of the records, if any."""
+        names = names or [""] * len(references)
+        for source, reference, hypothesis, name in zip(sources, references, hypotheses, names, strict=True):
+            words = reference.split()
+            score = edit_distance(words, hypothesis.split()) / max(len(words), 1)
+            self.all.append(Case(source, reference, hypothesis, score, name))
+        self.all.sort(key=lambda case: -case.score)
+        # They may be recordings.
+        self.all[N_WORST:] = [replace(case, source={}) for case in self.all[N_WORST:]]
+
+    def draw(self, folder: Path) -> None:
+        """Write `worst.html`, if there has been a case."""
+        if self.all:
+            worst = [replace(case, source=self._shown(case.source)) for case in self.all[:N_WORST]]
+            write_worst(folder / "worst.html", worst + self.all[N_WORST:], N_WORST)
+
+    def _shown(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs of a case as a page can show them."""
+        return {name: self._show(self.tokenizers[name], value) for name, value in source.items()}
+
+    def _show(self, tokenizer: Tokenizer, value: Any) -> Any:
+        try:
+            if isinstance(tokenizer, Text):
+                return str(value)
+            if isinstance(tokenizer, Audio):
+                return Sound(read_sound(value, tokenizer.mel.rate).numpy(), tokenizer.mel.rate)
+            tokens = tokenizer.encode(value)
+            picture = None if isinstance(tokens, dict) else tokenizer.show(tokens)
+        except InputError as error:
+            # The file may have gone since.
+            return str(error)
+        return textwrap.shorten(str(value), 200) if picture is None else picture

@@ -1,0 +1,157 @@
+"""Text out of a model that has learnt to write it: by attention, token after token, by CTC, or by both at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from anyformer.ctc import CTCHead, CTCPrefixScorer, greedy, prefix_beam_search
+from anyformer.errors import InputError
+from anyformer.generation import Generator
+from anyformer.heads import Head
+from anyformer.model import Anyformer
+from anyformer.sampling import GenerationConfig
+from anyformer.tokenizers.text import Text
+from anyformer.tokens import Batch, Sample, TokenSet
+
+LONGEST = 200
+"""New tokens at the most where neither the config nor the training records say."""
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How a text is found, greedily when nothing is given."""
+
+    method: Literal["attention", "ctc", "joint"] | None = None
+    """attention: token after token. ctc: from the frames of the sound at once. joint: token after token, both have a
+    say. By default attention where the model has a decoder, else ctc."""
+    n_beams: int = 1
+    """Width of the beam search; 1 for none."""
+    length_penalty: float = 1.0
+    """A beam's score is the sum of its log-probabilities over its length to this power; not of ctc."""
+    ctc_weight: float = 0.3
+    """What ctc has to say in joint decoding; attention has the rest."""
+    max_new_tokens: int | None = None
+    """Tokens of a text at the most; by default twice those of the longest in training. Not of ctc."""
+    suppressed: tuple[int, ...] = ()
+    """Ids that are not written: of Whisper what stands for other sounds than speech. Not of ctc."""
+    suppressed_first: tuple[int, ...] = ()
+    """Ids that no text begins with. Not of ctc."""
+
+    def __post_init__(self) -> None:
+        if self.method not in (None, "attention", "ctc", "joint"):
+            raise InputError(f"method must be attention, ctc or joint, got {self.method!r}")
+        for name in ("n_beams", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        if not 0 < self.ctc_weight < 1:
+            raise InputError(f"ctc_weight must lie between 0 and 1, got {self.ctc_weight}")
+
+
+def written(ids: Sequence[int] | Tensor, start: Sequence[int]) -> TokenSet:
+    """What a decoder is fed: the start tokens and the ids, one after another from order 1, behind all conditions."""
+    content = torch.cat([torch.tensor(start, dtype=torch.int64), torch.as_tensor(ids, dtype=torch.int64)])
+    place = torch.arange(len(content))
+    return TokenSet(content, place[:, None], place + 1)
+
+
+class Decoder:
+    """Finds texts for the inputs that a model has read. Kept for a model, because it rearranges the weights once."""
+
+    def __init__(
+        self,
+        model: Anyformer,
+        head: Head | None,
+        ctc_head: CTCHead | None,
+        field: str,
+        text: Text,
+        start: Sequence[int],
+        choices: Mapping[int, Sequence[int]] | None = None,
+    ) -> None:
+        """
+        head: of the next token; None where the model has no decoder. ctc_head: None where it has none.
+        field, text: of the target. start: the ids that stand before it.
+        choices: by their place in the start the ids of which the model takes the likeliest, such as languages.
+        """
+        self.model, self.head, self.ctc_head = model, head, ctc_head
+        self.field, self.text, self.start, self.choices = field, text, tuple(start), dict(choices or {})
+        self.generator = None if head is None else Generator(model, head, field)
+
+    def method(self, config: DecodeConfig) -> str:
+        """The method of a config. Raises InputError where the model lacks the part for it."""
+        method = config.method or ("ctc" if self.head is None else "attention")
+        if method != "attention" and self.ctc_head is None:
+            raise InputError(f"method: {method} needs a model that was trained with ctc; take method: attention")
+        if method != "ctc" and self.head is None:
+            raise InputError(f"method: {method} needs a model with a decoder; take method: ctc")
+        return method
+
+    @property
+    def prompt(self) -> TokenSet:
+        """The start tokens of the target."""
+        return written([], self.start)
+
+    def generation(self, config: DecodeConfig) -> GenerationConfig:
+        """The options of generation, its length within what the model can place."""
+        longest = config.max_new_tokens or LONGEST
+        if self.text.max_len is not None:
+            # The last token is read, and not fed again.
+            longest = max(min(longest, self.text.max_len - len(self.start) + 1), 1)
+        return GenerationConfig(
+            max_new_tokens=longest,
+            n_beams=config.n_beams,
+            length_penalty=config.length_penalty,
+            stop_ids=(self.text.eos_id,),
+            suppressed=config.suppressed,
+            suppressed_first=config.suppressed_first,
+        )
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        config: DecodeConfig,
+        prompts: Sequence[Sample],
+        conditions: Batch | None = None,
+        memory: Tensor | None = None,
+        frames: Tensor | None = None,
+        lengths: Sequence[int] = (),
+    ) -> list[list[int]]:
+        """The ids of the text of each prompt.
+
+        prompts: the start tokens of each, beside what the decoder reads of its inputs itself.
+        conditions, memory: what the encoder has read, and made of it.
+        frames: (total, d), the hidden vectors that CTC reads, of all samples; lengths: how many each has.
+        """
+        method = self.method(config)
+        log_probs = None if method == "attention" else self.ctc_head(frames)
+        if method == "ctc":
+            if config.n_beams == 1:
+                return greedy(log_probs, lengths)
+            return [beams[0][0] for beams in prefix_beam_search(log_probs, lengths, config.n_beams)]
+        options = self.generation(config)
+        if self.choices:
+            prompts = self._chosen(prompts, conditions, memory)
+        second = None
+        if method == "joint":
+            second = CTCPrefixScorer(log_probs, lengths, options.stop_ids, config.ctc_weight)
+        found = self.generator.generate(prompts, options, conditions, memory=memory, second=second)
+        return [best.ids for best, *_ in found]
+
+    def _chosen(self, prompts: Sequence[Sample], conditions: Batch | None, memory: Tensor | None) -> list[Sample]:
+        """The prompts with what the model finds likeliest where the start leaves it a choice."""
+        starts = [list(self.start) for _ in prompts]
+        for place, ids in sorted(self.choices.items()):
+            options = GenerationConfig(max_new_tokens=1, allowed=tuple(ids))
+            opened = self._with(prompts, [start[:place] for start in starts])
+            found = self.generator.generate(opened, options, conditions, memory=memory)
+            for start, (likeliest,) in zip(starts, found, strict=True):
+                start[place] = likeliest.ids[0]
+        return self._with(prompts, starts)
+
+    def _with(self, prompts: Sequence[Sample], starts: Sequence[Sequence[int]]) -> list[Sample]:
+        return [{**prompt, self.field: written([], start)} for prompt, start in zip(prompts, starts, strict=True)]

@@ -1,0 +1,491 @@
+"""Sequence to sequence: any fields in, text out. A translator and a speech recogniser are this one task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import SumMetric
+
+from anyformer.ctc import CTCHead
+from anyformer.data import Source
+from anyformer.embeddings import EmbeddingConfig, PositionConfig
+from anyformer.error_rates import N_SUMS, count_errors, error_rates
+from anyformer.errors import InputError
+from anyformer.heads import Head, HeadConfig
+from anyformer.model import Anyformer
+from anyformer.subtitles import Word
+from anyformer.tasks.cases import Cases
+from anyformer.tasks.decoding import DecodeConfig, Decoder
+from anyformer.tasks.optimization import OptimizerConfig
+from anyformer.tasks.pairs import Architecture, Pair, PairChopper, Pairs
+from anyformer.tasks.task import Task
+from anyformer.tasks.transcripts import Part, TranscriptConfig, find_words, parts, show_words
+from anyformer.tokenizers.audio import Audio
+from anyformer.tokenizers.text import NORMALIZERS, Text
+from anyformer.tokens import Batch, Sample, Tokenizer, expand
+from anyformer.transformer import TransformerConfig
+
+AT_ONCE = 2**14
+"""Tokens of inputs that are read at once in use, padding included."""
+BEST = {"wer": "min", "cer": "min", "loss": "min", "bleu": "max", "bleu_moses": "max", "exact_match": "max"}
+"""The figures that may choose the best model, and which is best."""
+
+
+@dataclass(frozen=True)
+class CTCConfig:
+    """A second loss, on the hidden vectors of a sound: without it attention does not find from scratch what to look at
+    (Watanabe et al. 2017)."""
+
+    field: str | None = None
+    """The field whose vectors are read; the only input when left out."""
+    weight: float = 0.3
+    """Its share in the loss; attention has the rest. With architecture encoder there is nothing else."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < 1:
+            raise InputError(f"ctc.weight must lie between 0 and 1, got {self.weight}")
+
+
+class Told(NamedTuple):
+    """The text of a part of a record."""
+
+    text: str
+    words: tuple[Word, ...] = ()
+    """With their times, where these are asked for."""
+
+
+class Reading(NamedTuple):
+    """What a model has made of the inputs of a batch."""
+
+    memory: Tensor | None = None
+    """Of an encoder before a decoder: (rows, length, d)."""
+    frames: Tensor | None = None
+    """Of the field that CTC reads, (total, d)."""
+
+
+class SequenceToSequence(Task):
+    """Writes the text that belongs to samples of any fields."""
+
+    def __init__(
+        self,
+        tokenizers: dict[str, Tokenizer],
+        transformer: TransformerConfig = TransformerConfig(),
+        embedding: EmbeddingConfig = EmbeddingConfig(),
+        optimizer: OptimizerConfig = OptimizerConfig(),
+        target: str = "text",
+        architecture: Architecture = "encoder_decoder",
+        encoder: TransformerConfig | None = None,
+        output: HeadConfig = HeadConfig(),
+        label_smoothing: float = 0.0,
+        ctc: CTCConfig | None = None,
+        decoding: DecodeConfig = DecodeConfig(),
+        shared_vocabulary: bool = False,
+        start: list[str | list[str]] | None = None,
+        choose: str | None = None,
+        language: str = "en",
+        init_from: str | None = None,
+        freeze: list[str] | None = None,
+    ) -> None:
+        """
+        Args:
+            tokenizers: of each input field and of the target, by the name of its column.
+            transformer: sizes of the transformer that writes; with architecture encoder, of the one that reads.
+            embedding: how content, type and position become a token.
+            optimizer: the optimiser and its learning rate over the run.
+            target: the field that is written, a Text.
+            architecture: an encoder that reads and a decoder that writes; a decoder alone, which reads the inputs as a
+                prefix; or an encoder alone, which writes by ctc.
+            encoder: sizes of the transformer that reads, if not those of the one that writes.
+            output: the layer over the vocabulary of the target.
+            label_smoothing: mass taken from the right token and spread over all.
+            ctc: a second loss, where an input is a sound.
+            decoding: how texts are found, in validation and where `run` is told nothing else.
+            shared_vocabulary: whether all Text fields have one vocabulary and one table of embeddings.
+            start: special tokens that stand before the target, by their spelling; the end of a text when left out.
+                Where several stand in the place of one, as Whisper's languages, the model takes the likeliest of them.
+            choose: the figure that chooses the best model: wer, cer, bleu, bleu_moses, exact_match or loss; by default
+                bleu where the inputs are texts, else wer.
+            language: of the target, for the tokenizer of bleu_moses.
+            init_from: the weights that training starts from: a run folder.
+            freeze: patterns of names of parameters that are not trained, as `model.encoder.blocks.[0-3].*`.
+        """
+        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze)
+        if not isinstance(self.tokenizers.get(target), Text):
+            raise InputError(f"target: {target!r} must be a field of tokenizers that is a Text")
+        self.target = target
+        if not self.inputs:
+            raise InputError(f"tokenizers must name an input beside the target {target!r}")
+        if self.tokenizers[target].wrap:
+            raise InputError(f"tokenizers.{target}.wrap: the task itself puts tokens around the target; leave it out")
+        if architecture not in ("encoder_decoder", "decoder", "encoder"):
+            raise InputError(f"architecture must be encoder_decoder, decoder or encoder, got {architecture!r}")
+        if encoder is not None and architecture != "encoder_decoder":
+            raise InputError(f"encoder: architecture {architecture} has one stack, transformer; leave encoder out")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        if choose is not None and choose not in BEST:
+            raise InputError(f"choose must be one of {', '.join(BEST)}, got {choose!r}")
+        if shared_vocabulary and len({self._design(name) for name in self._texts}) > 1:
+            raise InputError(f"shared_vocabulary: {', '.join(self._texts)} must have the same kind, size and file")
+        self.architecture, self.encoder, self.output = architecture, encoder, output
+        self.label_smoothing, self.ctc, self.decoding = label_smoothing, ctc, decoding
+        self.shared_vocabulary, self.start, self.choose, self.language = shared_vocabulary, start, choose, language
+        self._check_ctc()
+        self.head: Head | None = None
+        self.ctc_head: CTCHead | None = None
+        self.cases = Cases(self.tokenizers)
+
+    def _check_ctc(self) -> None:
+        field = self.ctc_field
+        if self.ctc is None and self.architecture != "encoder":
+            return
+        if field is None:
+            raise InputError(f"ctc.field must say which of {', '.join(self.inputs)} it reads")
+        if field not in self.inputs:
+            raise InputError(f"ctc.field: {field!r} is no input; there are {', '.join(self.inputs)}")
+
+    @property
+    def inputs(self) -> list[str]:  # type: ignore[override]
+        return [name for name in self.tokenizers if name != self.target]
+
+    @property
+    def conditions(self) -> list[str]:  # type: ignore[override]
+        read = {name: self.tokenizers[name] for name in self.inputs}
+        return list(expand(read)) if self.architecture == "encoder_decoder" else []
+
+    @property
+    def _texts(self) -> list[str]:
+        return [name for name, tokenizer in self.tokenizers.items() if isinstance(tokenizer, Text)]
+
+    def _design(self, name: str) -> tuple:
+        text = self.tokenizers[name]
+        return text.kind, text.vocab_size, text.file, text.normalize
+
+    @property
+    def ctc_field(self) -> str | None:
+        """The field that CTC reads; None without CTC."""
+        if self.ctc is None and self.architecture != "encoder":
+            return None
+        given = None if self.ctc is None else self.ctc.field
+        return self.inputs[0] if given is None and len(self.inputs) == 1 else given
+
+    @property
+    def text(self) -> Text:
+        """The tokenizer of the target."""
+        return self.tokenizers[self.target]  # type: ignore[return-value]
+
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        if self.start is None:
+            return (self.text.eos_id,)
+        return tuple(self.text.ids_of([each if isinstance(each, str) else each[0] for each in self.start]))
+
+    @property
+    def start_choices(self) -> dict[int, list[int]]:
+        """By place in the start the ids that the model is to choose from."""
+        places = enumerate(self.start or ())
+        return {place: self.text.ids_of(each) for place, each in places if not isinstance(each, str)}
+
+    @property
+    def figures(self) -> list[str]:
+        """What is reported of decoded texts: error rates of what was heard or seen, BLEU of what was translated."""
+        are_texts = [isinstance(self.tokenizers[name], Text) for name in self.inputs]
+        names = ["bleu", "bleu_moses"] if any(are_texts) else []
+        names = [*([] if all(are_texts) else ["wer", "cer"]), *names, "exact_match"]
+        return names + [name for name in [self.choose] if name not in (None, "loss", *names)]
+
+    @property
+    def metric(self) -> tuple[str, str]:
+        name = self.choose or self.figures[0]
+        return f"val/{name}", BEST[name]
+
+    # Data
+
+    def learn(self, source: Source) -> None:
+        if self.shared_vocabulary and self.text.vocabulary is None:
+            texts = (record[name] for record in _records(source) for name in self._texts if record.get(name))
+            vocabulary = self.text.fit(texts).vocabulary
+            for name in self._texts:
+                self.tokenizers[name] = replace(self.tokenizers[name], vocabulary=vocabulary)
+        super().learn(source)
+        if self.decoding.max_new_tokens is None and self.architecture != "encoder":
+            texts = (record.get(self.target) for record in _records(source))
+            longest = max(
+                (len(self.text.encode_batch([text])[0]) for text in texts if isinstance(text, str)), default=0
+            )
+            self.decoding = replace(self.decoding, max_new_tokens=2 * longest + 2)
+
+    def chopper(self, training: bool) -> PairChopper:
+        if training and self.start_choices:
+            raise InputError("start: only a model in use can choose; give one token in the place of several to train")
+        return PairChopper(
+            {name: self.tokenizers[name] for name in self.inputs},
+            self.target,
+            self.text,
+            () if self.architecture == "encoder" else self.start_ids,
+            self.architecture,
+            self.ctc_field,
+            training,
+        )
+
+    # Model
+
+    def build(self) -> None:
+        fields = {name: self.tokenizers[name] for name in self.inputs}
+        has_decoder, reader = self.architecture != "encoder", None
+        writer = replace(self.transformer, cross_attention=self.architecture == "encoder_decoder")
+        if has_decoder:
+            fields[self.target] = self.text
+        if writer.cross_attention:
+            reader = replace(self.encoder or self.transformer, cross_attention=False)
+        shared = [name for name in self._texts if name in fields] if self.shared_vocabulary else []
+        embedding = self._embedding(fields, reader, writer)
+        self.model = Anyformer(fields, writer, embedding, reader, shared=shared)
+        if has_decoder:
+            self.head = Head(self.model.embeddings.lifts[self.target], writer, self.output)
+        if self.ctc_field is not None:
+            self.ctc_head = CTCHead(writer.d_model, self.text.n_ids)
+            torch.nn.init.trunc_normal_(self.ctc_head.output.weight, std=writer.init_std)
+            torch.nn.init.zeros_(self.ctc_head.output.bias)
+        self.sums = torch.nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in ("loss", "targets")})
+        self.errors = torch.zeros(N_SUMS, dtype=torch.int64)
+
+    def _embedding(
+        self, fields: Mapping[str, Tokenizer], reader: TransformerConfig | None, writer: TransformerConfig
+    ) -> EmbeddingConfig:
+        """The embedding, with tables of positions for the axes that the stack that reads a field does not go by."""
+        if self.embedding.positions is not None or reader is None:
+            return self.embedding
+        placed = {}
+        for name, tokenizer in expand(fields).items():
+            stack = writer if name == self.target else reader
+            known = {*(stack.rotary.axes if stack.rotary else ()), *([stack.relative.axis] if stack.relative else ())}
+            if not set(tokenizer.axes) <= known:
+                placed[tuple(tokenizer.axes)] = PositionConfig(tuple(tokenizer.axes), "joint")
+        return replace(self.embedding, positions=list(placed.values()))
+
+    def read(self, batch: Pairs) -> Reading:
+        """What the model makes of the inputs, before a word is written."""
+        rows = batch.tokens if batch.inputs is None else batch.inputs
+        if self.architecture == "encoder_decoder":
+            memory = self.model.encode(rows)
+            return Reading(memory, self._frames(rows, memory))
+        return Reading() if self.ctc_field is None else Reading(frames=self._frames(rows, self.model(rows)))
+
+    def _frames(self, batch: Batch, hidden: Tensor) -> Tensor | None:
+        """The hidden vectors of the field that CTC reads."""
+        return None if self.ctc_field is None else hidden.flatten(0, 1)[batch.fields[self.ctc_field].index]
+
+    def loss(self, batch: Pairs) -> tuple[Tensor, Tensor]:
+        return self._loss(batch, None, self.label_smoothing)
+
+    def _loss(self, batch: Pairs, reading: Reading | None, smoothing: float) -> tuple[Tensor, Tensor]:
+        """The sum of the losses, and of the weights of their targets. reading: where there is one already."""
+        parts, hidden = [], None
+        share = 0.0 if self.ctc_field is None else 1.0 if self.architecture == "encoder" else self.ctc.weight
+        if self.architecture != "decoder" and reading is None:
+            reading = self.read(batch)
+        if self.architecture != "encoder":
+            memory = None if reading is None else reading.memory
+            hidden = self.model(batch.tokens, batch.inputs, memory=memory)
+            loss = self.head.loss(hidden.flatten(0, 1)[batch.read], batch.target, smoothing)
+            parts.append((1 - share, loss, len(batch.target)))
+        if share:
+            # What a decoder alone makes of a prefix does not hang on what follows it.
+            frames = self._frames(batch.tokens, hidden) if self.architecture == "decoder" else reading.frames
+            heard = self.ctc_head.loss(frames, batch.n_frames, batch.ids, batch.n_ids)
+            parts.append((share, heard, batch.n_heard))
+        loss = sum(weight * loss for weight, loss, _ in parts)
+        return loss, loss.new_tensor(sum(weight * n for weight, _, n in parts))
+
+    # Figures
+
+    def validation_step(self, batch: Pairs, batch_index: int) -> None:
+        reading = self.read(batch)
+        loss, n_targets = self._loss(batch, reading, 0.0)
+        self.sums["loss"].update(loss)
+        self.sums["targets"].update(n_targets)
+        texts = [self.text.decode(ids).strip() for ids in self.write(batch, self.decoding, reading)]
+        # What the tokenizer makes the same for the model is the same for the figures.
+        references = [NORMALIZERS[self.text.normalize](reference).strip() for reference in batch.references]
+        self.errors += count_errors(references, texts, self.language)
+        self.cases.add(batch.sources, references, texts, batch.samples)
+
+    test_step = validation_step
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self.cases = Cases(self.tokenizers)
+
+    def on_test_epoch_start(self) -> None:
+        self.cases = Cases(self.tokenizers)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+        super().on_validation_epoch_end()
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def _report(self, stage: str) -> None:
+        """The loss of a target, and how far the decoded texts are from what they should be."""
+        errors, self.errors = self.errors, torch.zeros_like(self.errors)
+        if self.trainer.world_size > 1:
+            errors = self.trainer.strategy.reduce(errors.to(self.device), reduce_op="sum")
+        rates = error_rates(errors)
+        loss, n_targets = (self.sums[name].compute() for name in ("loss", "targets"))
+        values = {"loss": loss / n_targets.clamp(min=1)} | {name: rates[name] for name in self.figures}
+        self.log_dict({f"{stage}/{name}": float(value) for name, value in values.items()}, prog_bar=True)
+        for metric in self.sums.values():
+            metric.reset()
+
+    # Use
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        return Decoder(self.model, self.head, self.ctc_head, self.target, self.text, self.start_ids, self.start_choices)
+
+    def write(self, batch: Pairs, config: DecodeConfig, reading: Reading | None = None) -> list[list[int]]:
+        """The ids of the text of each sample."""
+        reading = self.read(batch) if reading is None else reading
+        prompts = batch.prompts or [{}] * len(batch.n_frames)
+        rows = batch.tokens if batch.inputs is None else batch.inputs
+        return self.decoder.decode(
+            config,
+            [{**prompt, self.target: self.decoder.prompt} for prompt in prompts],
+            rows if self.architecture == "encoder_decoder" else None,
+            reading.memory,
+            reading.frames,
+            batch.n_frames,
+        )
+
+    @property
+    def options(self) -> DecodeConfig:  # type: ignore[override]
+        """What the run's config says of decoding; where an input is a recording, with what can be said of its form."""
+        if not any(isinstance(self.tokenizers[name], Audio) for name in self.inputs):
+            return self.decoding
+        given = {each.name: getattr(self.decoding, each.name) for each in fields(DecodeConfig)}
+        return TranscriptConfig(**given)
+
+    def predict(
+        self, records: Sequence[Mapping[str, Any]], options: DecodeConfig | None = None
+    ) -> list[dict[str, Any]]:
+        """The texts of records: for each `{target: text}`; where times are asked for, with `words`, each `{"text",
+        "start", "end"}`.
+
+        records: dicts of fields, a value being whatever its tokenizer takes. A recording longer than that is cut.
+        Raises InputError for a record that cannot be used, and for options that the model has no part for.
+        """
+        options = options or self.options
+        told: list[list[Told]] = [[] for _ in records]
+        for number, piece in self._tell(records, options):
+            told[number].append(piece)
+        return [self._result(pieces, options) for pieces in told]
+
+    def _result(self, told: Sequence[Told], options: DecodeConfig) -> dict[str, Any]:
+        result: dict[str, Any] = {self.target: " ".join(piece.text for piece in told if piece.text)}
+        if _is_timed(options):
+            result["words"] = [word._asdict() for piece in told for word in piece.words]
+        return result
+
+    @torch.inference_mode()
+    def _tell(
+        self, records: Sequence[Mapping[str, Any]], options: DecodeConfig, window: int = 64
+    ) -> Iterator[tuple[int, Told]]:
+        """The text of every part of the records, with the record's number, in their sequence.
+
+        window: parts that are held in memory and told together.
+        """
+        self.eval()
+        if _is_timed(options) and options.timestamps and self.ctc_head is None:
+            raise InputError(
+                "timestamps come from ctc, and this model was trained without it; format: srt goes without"
+            )
+        chopper = self.chopper(training=False)
+        cut = getattr(options, "piece_seconds", None)
+        every = (
+            (number, part, chopper(part.record, labelled=False))
+            for number, record in enumerate(records)
+            for part in parts(record, chopper.tokenizers, cut)
+        )
+        while held := list(islice(every, window)):
+            lengths = [sum(map(len, pair.sample.values())) for _, _, pair in held]
+            # Nothing has no translation.
+            found = {i: Told("") for i, length in enumerate(lengths) if not length}
+            for group in _groups(lengths):
+                batch = chopper.collate([held[i][2] for i in group]).to(self.device)
+                found |= zip(group, self._tell_batch(batch, [held[i][1] for i in group], options), strict=True)
+            yield from ((held[i][0], found[i]) for i in range(len(held)))
+
+    def _tell_batch(self, batch: Pairs, of: Sequence[Part], options: DecodeConfig) -> list[Told]:
+        reading = self.read(batch)
+        ids = self.write(batch, options, reading)
+        texts = [self.text.decode(own).strip() for own in ids]
+        if not _is_timed(options):
+            return [Told(text) for text in texts]
+        log_probs, seconds = [None] * len(ids), 0.0
+        if self.ctc_head is not None:
+            log_probs = self.ctc_head(reading.frames).split(batch.n_frames)
+            seconds = self.tokenizers[self.ctc_field].seconds_per_token
+        return [
+            Told(text, tuple(find_words(own, self.text, part, frames, seconds)))
+            for text, own, part, frames in zip(texts, ids, of, log_probs, strict=True)
+        ]
+
+    def stream(self, record: Mapping[str, Any], options: DecodeConfig | None = None) -> Iterator[str]:
+        options = options or self.options
+        form, words, is_first = getattr(options, "format", "txt"), [], True
+        for _, told in self._tell([record], options, window=8):
+            words += told.words
+            shown = show_words(told.words, "txt") if _is_timed(options) else told.text
+            if form == "txt" and shown:
+                yield shown if is_first else ("\n" if _is_timed(options) else " ") + shown
+                is_first = False
+        if form != "txt":
+            yield show_words(words, form)
+
+    def ending(self, options: DecodeConfig | None = None) -> str:
+        form = getattr(options, "format", "txt")
+        return "" if form == "txt" else f".{form}"
+
+    def render(self, result: Mapping[str, Any], options: DecodeConfig | None = None) -> str:
+        if "words" in result:
+            words = [Word(**word) for word in result["words"]]
+            return show_words(words, getattr(options, "format", "txt"))
+        return result[self.target]
+
+    def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        return {self.target: result[self.target]}
+
+    def look(self, item: Pair) -> tuple[Sample, str]:
+        return item.sample, item.reference
+
+    def draw(self, folder: Path) -> None:
+        """Write the worst cases of the last evaluation as `worst.html`."""
+        self.cases.draw(folder)
+
+
+def _is_timed(options: DecodeConfig) -> bool:
+    return isinstance(options, TranscriptConfig) and options.timed
+
+
+def _groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Numbers of the samples that have tokens, by like length, for batches of at most `AT_ONCE`, padding included."""
+    groups: list[list[int]] = []
+    for i in sorted((i for i in range(len(lengths)) if lengths[i]), key=lambda i: -lengths[i]):
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= AT_ONCE:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def _records(source: Source) -> Iterator[dict[str, Any]]:
+    return (source[i] for i in range(len(source)))

@@ -1,0 +1,116 @@
+"""Using a recogniser: recordings of any length part by part, the times of words, and the forms that they come in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+
+from anyformer.ctc import align, needed_frames
+from anyformer.errors import InputError
+from anyformer.sampling import ShownText
+from anyformer.subtitles import FORMATS, Word, break_lines, join_words
+from anyformer.tasks.decoding import DecodeConfig
+from anyformer.tokenizers.audio import Audio
+from anyformer.tokenizers.sound import pieces, sound_seconds
+from anyformer.tokenizers.text import Text
+from anyformer.tokens import Tokenizer
+
+PIECE = 30.0
+"""Seconds of a piece at the most, where the tokenizer takes recordings of any length."""
+
+
+@dataclass(frozen=True)
+class TranscriptConfig(DecodeConfig):
+    """How a text is found, greedily when nothing is given, and how it is shown."""
+
+    timestamps: bool = False
+    """Say when each word is said; the model must have been trained with ctc."""
+    format: Literal["txt", "srt", "vtt", "json"] = "txt"
+    """txt: the text. srt, vtt: subtitles. json: lines and words with their times."""
+    piece_seconds: float | None = None
+    """A longer recording is cut at its pauses into pieces of so many seconds at the most; by default what the
+    tokenizer takes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.format not in ("txt", *FORMATS):
+            raise InputError(f"format must be txt, {', '.join(FORMATS)}, got {self.format!r}")
+        if self.piece_seconds is not None and self.piece_seconds < 3:
+            raise InputError(f"piece_seconds must be at least 3, got {self.piece_seconds:g}")
+
+    @property
+    def timed(self) -> bool:
+        """Whether times are asked for."""
+        return self.timestamps or self.format != "txt"
+
+
+class Part(NamedTuple):
+    """A record, or one piece of a long one."""
+
+    record: Mapping[str, Any]
+    start: float = 0.0
+    """Seconds after the recording begins."""
+    end: float = 0.0
+
+
+def parts(
+    record: Mapping[str, Any], tokenizers: Mapping[str, Tokenizer], piece_seconds: float | None
+) -> Iterator[Part]:
+    """A record as it is; or one whose recording is longer than the tokenizer takes, piece by piece.
+
+    piece_seconds: of a piece at the most, if less than the tokenizer takes.
+    Raises InputError for a recording that cannot be read.
+    """
+    name = next((n for n, t in tokenizers.items() if isinstance(t, Audio) and record.get(n) is not None), None)
+    if name is None:
+        yield Part(record)
+        return
+    audio = tokenizers[name]
+    longest = min(piece_seconds or audio.max_seconds or PIECE, audio.max_seconds or math.inf)
+    try:
+        seconds = sound_seconds(record[name], audio.mel.rate)
+        if seconds <= longest:
+            yield Part(record, 0.0, seconds)
+            return
+        # Of whole seconds resampling rounds nothing up, beyond what the tokenizer takes.
+        for piece in pieces(record[name], audio.mel.rate, math.floor(longest)):
+            yield Part({**record, name: piece.samples}, piece.start, piece.end)
+    except InputError as error:
+        raise InputError(f"field {name!r}: {error}") from error
+
+
+def find_words(
+    ids: Sequence[int], text: Text, part: Part, log_probs: Tensor | None = None, seconds_per_token: float = 0.0
+) -> list[Word]:
+    """The words of a text with their times, in seconds of the whole recording.
+
+    log_probs: (t, v), what CTC says of each frame of the part, seconds_per_token long. Where it is not known, or has no
+    path for the text, all of the part is one word that lasts as long.
+    """
+    if log_probs is None or needed_frames(ids) > len(log_probs):
+        whole = text.decode(ids).strip()
+        return [Word(whole, part.start, part.end)] if whole else []
+    shown = ShownText(text.decode)
+    spans = [tuple(part.start + seconds_per_token * place for place in span) for span in align(log_probs, ids)]
+    told, since = [], None
+    for i, (start, end) in zip(ids, spans, strict=True):
+        said, _ = shown.push(i)
+        # A character of several tokens begins with the first of them.
+        since = start if since is None else since
+        if said:
+            told.append((said, since, min(end, part.end)))
+            since = None
+    if since is not None:
+        told.append((shown.flush()[0], since, min(end, part.end)))
+    return join_words(told)
+
+
+def show_words(words: Sequence[Word], form: str) -> str:
+    """Words with their times: a line each, or in one of the formats of subtitles."""
+    if form == "txt":
+        return "\n".join(f"{word.start:8.2f} {word.end:8.2f}  {word.text}" for word in words)
+    return FORMATS[form](break_lines(words)).rstrip("\n")

@@ -1,0 +1,118 @@
+"""Decoding against the whole model run again for every token, and against what CTC alone says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from turned import Turned, recogniser, translator
+from witnesses import redraw
+
+from anyformer.ctc import greedy, prefix_beam_search
+from anyformer.errors import InputError
+from anyformer.heads import HeadConfig
+from anyformer.tasks.decoding import DecodeConfig, written
+from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
+from anyformer.tokenizers.text import Text
+from anyformer.tokens import collate
+
+ARCHITECTURES = ["encoder_decoder", "decoder"]
+
+
+def built(task: SequenceToSequence) -> SequenceToSequence:
+    task.learn(Turned())
+    task.build()
+    redraw(task)
+    return task.eval()
+
+
+@torch.no_grad()
+def by_hand(task: SequenceToSequence, record: dict, n: int) -> list[int]:
+    """Greedily, without a cache, alone."""
+    pair = task.chopper(False)(record, labelled=False)
+    fields, ids = task.model.tokenizers, []
+    for _ in range(n):
+        text = {task.target: written(ids, task.start_ids)}
+        if task.architecture == "decoder":
+            hidden = task.model(collate([{**pair.sample, **text}], fields))
+        else:
+            hidden = task.model(collate([text], fields), collate([pair.sample], fields))
+        new = int(task.head(hidden[0, -1]).argmax())
+        if new == task.text.eos_id:
+            break
+        ids.append(new)
+    return ids
+
+
+@pytest.mark.parametrize("start", [None, ["<mask>", "<eos>"]])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_batch_is_decoded_as_each_sample_by_the_whole_model(architecture: str, start: list[str] | None) -> None:
+    task = built(translator(architecture, start=start, output=HeadConfig(tied=False)))
+    records, chopper = [Turned()[i] for i in range(6)], task.chopper(False)
+    batch = chopper.collate([chopper(record) for record in records])
+    found = task.write(batch, DecodeConfig(max_new_tokens=9))
+    assert found == [by_hand(task, record, 9) for record in records]
+    unlabelled = chopper.collate([chopper(record, labelled=False) for record in records])
+    assert task.write(unlabelled, DecodeConfig(max_new_tokens=9)) == found
+    beams = task.write(batch, DecodeConfig(max_new_tokens=9, n_beams=3))
+    assert beams != found and len(beams) == 6
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "encoder"])
+def test_ctc_writes_what_the_frames_of_the_sound_say(architecture: str) -> None:
+    task = built(recogniser(architecture, ctc=CTCConfig()))
+    records, chopper = [Turned()[i] for i in range(4)], task.chopper(False)
+    batch = chopper.collate([chopper(record) for record in records])
+    with torch.no_grad():
+        frames = task.read(batch).frames
+        log_probs = task.ctc_head(frames)
+        # What a decoder alone makes of a prefix does not hang on what follows it.
+        if architecture == "decoder":
+            own = task.model(batch.tokens).flatten(0, 1)[batch.tokens.fields["audio"].index]
+            torch.testing.assert_close(frames, own, rtol=1e-4, atol=1e-5)
+    assert task.write(batch, DecodeConfig("ctc")) == greedy(log_probs, batch.n_frames)
+    best = [beams[0][0] for beams in prefix_beam_search(log_probs, batch.n_frames, 4)]
+    assert task.write(batch, DecodeConfig("ctc", n_beams=4)) == best
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_joint_decoding_stands_between_the_two(architecture: str) -> None:
+    task = built(recogniser(architecture, ctc=CTCConfig(), output=HeadConfig(tied=False)))
+    records, chopper = [Turned()[i] for i in range(4)], task.chopper(False)
+    batch = chopper.collate([chopper(record, labelled=False) for record in records])
+    # So short that CTC has a path for all of it: what it has none for, it forbids whatever its weight.
+    options = {"max_new_tokens": 3, "n_beams": 4}
+    attention = task.write(batch, DecodeConfig("attention", **options))
+    nearly = task.write(batch, DecodeConfig("joint", ctc_weight=1e-6, **options))
+    assert nearly == attention
+    assert task.write(batch, DecodeConfig("joint", ctc_weight=0.9, **options)) != attention
+
+
+def test_no_text_is_longer_than_what_the_model_can_place() -> None:
+    task = translator(start=["<mask>", "<eos>"])
+    task.tokenizers["turned"] = Text("characters", max_len=9)
+    task = built(task)
+    # Fed are the start and all but the last: 2 + 7 places.
+    assert task.decoder.generation(DecodeConfig(max_new_tokens=50)).max_new_tokens == 8
+    chopper = task.chopper(False)
+    with torch.no_grad():
+        task.head.weight[task.text.eos_id] = 0
+        task.head.weight[0] *= 100
+    assert len(task.write(chopper.collate([chopper(Turned()[0])]), DecodeConfig(max_new_tokens=50))[0]) <= 8
+
+
+def test_methods_and_options_that_cannot_be_say_why() -> None:
+    for task, method, message in (
+        (translator(), "ctc", "method: ctc needs a model that was trained with ctc; take method: attention"),
+        (translator(), "joint", "method: joint needs a model that was trained with ctc"),
+        (recogniser("encoder"), "attention", "method: attention needs a model with a decoder; take method: ctc"),
+    ):
+        with pytest.raises(InputError, match=message):
+            built(task).predict([Turned()[0]], DecodeConfig(method))
+    for options, message in (
+        ({"method": "both"}, "method must be attention, ctc or joint, got 'both'"),
+        ({"n_beams": 0}, "n_beams must be at least 1, got 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"ctc_weight": 1.0}, "ctc_weight must lie between 0 and 1, got 1.0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            DecodeConfig(**options)
