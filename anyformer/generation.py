@@ -214,10 +214,11 @@ class Generator:
         logits = rows.begin()
         for length in range(1, config.max_new_tokens + 1):
             logits = rows.restrict(logits, [beam for prompt in live for beam in ids[prompt]], allow)
-            log_p = logits if second is not None else logits - logits.logsumexp(1, keepdim=True)
-            found = log_p.topk(min(n_kept, logits.shape[1]))
+            # The best of the logits are those of the log-probabilities, which are worked out for these alone.
+            found = logits.topk(min(n_kept, logits.shape[1]))
+            log_p = found.values if second is not None else found.values - logits.logsumexp(1, keepdim=True)
             so_far = torch.tensor([score for prompt in live for score in scores[prompt]], device=logits.device)
-            values = found.values + so_far[:, None]
+            values = log_p + so_far[:, None]
             values, places = values.view(len(live), -1).topk(min(n_kept, values.shape[1] * n))
             owners = places // found.values.shape[1]
             new = found.indices.view(len(live), -1).gather(1, places)

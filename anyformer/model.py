@@ -132,9 +132,9 @@ class Anyformer(nn.Module):
             memory, layout = None, cache.memory_layout
         else:
             raise ValueError("a model with cross-attention needs conditions, at least in the first call with a cache")
-        if conditions is not None and self.sees is None and conditions.one_per_row and batch.one_per_row:
-            if conditions.shape[1] and not conditions.padded:
-                return memory, Sight()
+        is_whole = conditions is not None and conditions.shape[1] > 0 and not conditions.padded
+        if is_whole and self.sees is None and conditions.one_per_row and batch.one_per_row:
+            return memory, Sight()
         # A condition stands at order 0 for the decoder whatever its order in its own stack.
         layout = layout._replace(order=torch.zeros_like(layout.order))
         return memory, Sight(visible(batch.layout, layout, self.sees)[:, None])

@@ -158,18 +158,22 @@ def make_transcription(theirs, ours, their_batch, our_batch):
 def check(theirs, ours, clips, device):
     """Raise AssertionError where the two differ on recordings that are filled to 30 seconds."""
     their_batch, our_batch = prepare(ours, clips, device, filled=True)
+    for side in (theirs, ours):
+        side.eval()
     with torch.no_grad():
         expected = theirs(**their_batch, use_cache=False).loss.item()
         loss, n_targets = ours.loss(our_batch)
         assert abs(loss.item() / n_targets.item() / expected - 1) < 1e-4, "not the same loss"
     expected, found = (run() for run in make_transcription(theirs, ours, their_batch, our_batch).values())
     assert found == expected, "not the same tokens"
+    assert len({token for row in found for token in row}) > 3, "a text that is always the same token shows little"
 
 
 def compare_models(options):
     theirs, ours = make_models(options.tiny, options.device)
     for seconds in (3, WHOLE):
         clips = draw_clips([seconds] * options.batch)
+        check(theirs, ours, clips, options.device)
         print(f"{seconds}-second recordings, batch {options.batch}, fill f {seconds / WHOLE:.2f}")
         batches = prepare(ours, clips, options.device)
         for what in [each for each in ("transcribe", "train") if each in options.only]:
@@ -178,8 +182,6 @@ def compare_models(options):
             kept = [{name: value.clone() for name, value in side.state_dict().items()} for side in (theirs, ours)]
             for side in (theirs, ours):
                 side.train(is_training)
-            if not is_training:
-                check(theirs, ours, clips, options.device)
             sides = (make_training if is_training else make_transcription)(theirs, ours, *batches)
             rates = {name: len(clips) / each for name, each in measure(sides, options.rounds, options.device).items()}
             for side, before in zip((theirs, ours), kept, strict=True):

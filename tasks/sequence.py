@@ -210,16 +210,14 @@ class SequenceToSequence(Task):
 
     def learn(self, source: Source) -> None:
         if self.shared_vocabulary and self.text.vocabulary is None:
-            texts = (record[name] for record in _records(source) for name in self._texts if record.get(name))
+            texts = (text for name in self._texts for text in self.values(source, name))
             vocabulary = self.text.fit(texts).vocabulary
             for name in self._texts:
                 self.tokenizers[name] = replace(self.tokenizers[name], vocabulary=vocabulary)
         super().learn(source)
         if self.decoding.max_new_tokens is None and self.architecture != "encoder":
-            texts = (record.get(self.target) for record in _records(source))
-            longest = max(
-                (len(self.text.encode_batch([text])[0]) for text in texts if isinstance(text, str)), default=0
-            )
+            texts = (text for text in self.values(source, self.target) if isinstance(text, str))
+            longest = max((len(self.text.encode_batch([text])[0]) for text in texts), default=0)
             self.decoding = replace(self.decoding, max_new_tokens=2 * longest + 2)
 
     def chopper(self, training: bool) -> PairChopper:
@@ -485,7 +483,3 @@ def _groups(lengths: Sequence[int]) -> list[list[int]]:
         else:
             groups.append([i])
     return groups
-
-
-def _records(source: Source) -> Iterator[dict[str, Any]]:
-    return (source[i] for i in range(len(source)))

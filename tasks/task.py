@@ -112,8 +112,18 @@ class Task(lightning.LightningModule, ABC):
         """Take what the data decides from the training records: a vocabulary, a mean; a task adds its own."""
         for name, tokenizer in self.tokenizers.items():
             if type(tokenizer).fit is not Tokenizer.fit:
-                records = (join_files(source[i], source.folder, self.tokenizers) for i in range(len(source)))
-                self.tokenizers[name] = tokenizer.fit(r[name] for r in records if r.get(name) is not None)
+                self.tokenizers[name] = tokenizer.fit(self.values(source, name))
+
+    def values(self, source: Source, name: str) -> Iterator[Any]:
+        """What the records hold in one field, as its tokenizer takes it; those without it are left out."""
+        try:
+            # A table reads the one column alone, and not the pictures or sounds beside it.
+            values = source.column(name)
+        except InputError:
+            values = (source[i].get(name) for i in range(len(source)))
+        for value in values:
+            if value is not None:
+                yield join_files({name: value}, source.folder, self.tokenizers)[name]
 
     def open(self, path: str) -> Source:
         """The records of a path that `data.train` and the like give: class folders or a table."""

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import select
 import shlex
 import shutil
 import struct
@@ -413,7 +414,11 @@ def test_run_shows_a_bar_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stderr", terminal)
         assert main(["run", "runs/small", "image=some"]) == 0
         terminal.flush()
-        assert "| 2/2 [" in os.read(screen, 10_000).decode()
+        shown = ""
+        # What is written comes piece by piece.
+        while "| 2/2 [" not in shown and select.select([screen], [], [], 10)[0]:
+            shown += os.read(screen, 10_000).decode()
+        assert "| 2/2 [" in shown
     os.close(screen)
 
 

@@ -113,7 +113,7 @@ def test_greedy_texts_are_the_same(tmp_path: Path) -> None:
     prompts = [{task.target: task.decoder.prompt} for _ in TEXTS]
     found = task.decoder.generator.generate(prompts, options, source_batch(task, ids))
     assert [best.ids for (best,) in found] == expected
-    assert len({i for row in expected for i in row}) > 3, "a text that is always the same token shows little"
+    assert len({i for row in expected for i in row}) > 1, "a text that is always the same token shows little"
     assert task.text.pad_id not in {i for row in expected for i in row}, "as their generation_config says"
 
 
