@@ -16,7 +16,7 @@ Trains one transformer on any kind of data, as a YAML file says.
   validate RUN               the best model's figures on the validation records
   test RUN                   the best model's figures on the test records
   run RUN FIELD=VALUE ...    what the best model says of a record, or of a folder of files
-  import FOLDER RUN          make a run of GPT-2 or BERT weights, in a folder as transformers writes it
+  import FOLDER RUN          make a run of GPT-2, BERT, Whisper, Marian or T5, in a folder as transformers writes it
   export RUN TARGET          write the best model as a folder for transformers, or a safetensors file for timm
 
 Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help

@@ -79,6 +79,8 @@ class Cache:
     def __init__(self) -> None:
         self.layout: Layout | None = None
         self.memory_layout: Layout | None = None
+        self.memory_plain = False
+        """Whether every row sees all of its memory, known on the host."""
         self.coordinate: Tensor | None = None
         self.memory: dict[int, tuple[Tensor, Tensor]] = {}
         self._kept: dict[int, Tensor] = {}

@@ -265,6 +265,11 @@ def _evaluate(stage: str, args: list[str]) -> None:
     run = run_folder(own.run)
     experiment = _parse(stage, [_config_of(run)], overrides, own.unsafe_imports)
     task = load(run, unsafe_imports=own.unsafe_imports)
+    if given := [option for option in overrides if option.startswith("--model")]:
+        if any(not option.startswith("--model.decoding") for option in given) or not hasattr(task, "decoding"):
+            raise InputError(f"{given[0].partition('=')[0]}: the model of a run is what it is; leave it out")
+        told = experiment.model.decoding
+        task.decoding = dataclasses.replace(told, max_new_tokens=told.max_new_tokens or task.decoding.max_new_tokens)
     # Figures of other data, or of a part of it, are shown, and the run keeps its own.
     kept = stage == "test" and not overrides
     figures = evaluate(task, experiment.datamodule, stage, run if kept else None, **experiment.options)
@@ -319,6 +324,8 @@ def _run(args: list[str]) -> None:
     ending = task.ending(*options)
     if output is not None:
         if ending and (output.suffix == ending or output.suffix.lower() not in KINDS):
+            if own.json:
+                raise InputError("--json prints, and --output writes a file; give one of the two")
             _write_files(task, find_records(given, task.tokenizers), options, output, ending)
             return
         if output.suffix.lower() not in KINDS:
@@ -370,15 +377,29 @@ def _write_files(
 ) -> None:
     """Write what comes of each record as a file: of one as `output`, of many into that folder by the records' names."""
     records, field = found
+    if field is None:
+        if output.suffix != ending:
+            raise InputError(f"--output must end in {ending}, got {output}")
+        if not output.parent.is_dir():
+            raise InputError(f"--output {output}: there is no folder {output.parent}")
+        paths = [output]
+    else:
+        if not task.tokenizers[field].reads_files:
+            raise InputError(f"--output of many lines is a table: FILE.csv, FILE.jsonl or FILE.json, got {output}")
+        if output.exists() and not output.is_dir():
+            raise InputError(f"--output {output}: of many records it is a folder, and there is a file of that name")
+        base = os.path.commonpath([os.path.dirname(record[field]) or "." for record in records])
+        paths = [output / Path(os.path.relpath(record[field], base)).with_suffix(ending) for record in records]
+        taken: dict[Path, str] = {}
+        for record, path in zip(records, paths, strict=True):
+            if path in taken:
+                raise InputError(f"{taken[path]} and {record[field]} would both be written to {path}; rename one")
+            taken[path] = record[field]
     failed: list[str] = []
-    if field is None and output.suffix != ending:
-        raise InputError(f"--output must end in {ending}, got {output}")
-    if field is not None:
-        output.mkdir(parents=True, exist_ok=True)
     outcomes = predict_each(lambda some: task.predict(some, *options), records)
-    for outcome in _watched(outcomes, field or task.inputs[0], failed):
+    for outcome, path in zip(_watched(outcomes, field or next(iter(records[0])), failed), paths, strict=True):
         if outcome.result is not None:
-            path = output if field is None else output / (Path(outcome.record[field]).stem + ending)
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, task.render(outcome.result, *options) + "\n")
     if failed:
         raise InputError(f"{len(failed)} of {len(records)} could not be used")

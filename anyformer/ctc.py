@@ -206,6 +206,7 @@ class CTCPrefixScorer:
         frames[..., -1] = 0
         for own, part in zip(frames, log_probs.detach().split(list(lengths)), strict=True):
             own[: len(part)] = part.clamp(min=LEAST)
+        self.heard = torch.tensor([n > 0 for n in lengths], device=log_probs.device)
         self.frames, self.probs = frames, frames[..., :-1].double().exp()
         self.prompt = list(range(len(lengths)))
         # By number of frames seen, 0 ... n_frames: log-probability of having said the prefix, the last frame an id or
@@ -222,11 +223,15 @@ class CTCPrefixScorer:
         return self.frames.shape[2] - 1
 
     def score(self) -> Tensor:
-        """The log-probability of each next id, or the end, given the prefix of the row, (rows, n_ids) float64."""
+        """The log-probability of each next id, or the end, given the prefix of the row, (rows, n_ids) float64.
+
+        Of a prompt without frames it is 0 for all, which is no opinion.
+        """
         if self._scored is None:
             self._scored = self._score()
         own = self.own[:, None]
-        return torch.where(own > -torch.inf, self._scored - own, own)
+        scores = torch.where(own > -torch.inf, self._scored - own, own)
+        return scores.masked_fill(~self.heard[self.prompt, None], 0.0)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows only; one may be kept several times."""

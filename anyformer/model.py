@@ -76,8 +76,7 @@ class Anyformer(nn.Module):
         memory: what `encode` made of the conditions, where that is known already.
         cache: filled and used where given, for inference.
         read: (rows, r) int64, places of each row (0 ... length - 1); where only these are wanted, as of a class token,
-        the
-            last block leaves the work for the others out.
+            the last block leaves the work for the others out.
 
         Returns (rows, length, d) hidden vectors, 0 at padding, which `Batch.by_field` takes apart; (rows, r, d) with
         `read`.
@@ -126,14 +125,15 @@ class Anyformer(nn.Module):
             if cache is not None and cache.memory_layout is not None:
                 raise ValueError("the cache already holds the conditions; give them in its first call only")
             memory, layout = self.encode(conditions) if memory is None else memory, conditions.layout
+            is_plain = self.sees is None and conditions.one_per_row and not conditions.padded
+            is_plain &= conditions.shape[1] > 0
             if cache is not None:
-                cache.memory_layout = layout
+                cache.memory_layout, cache.memory_plain = layout, is_plain
         elif cache is not None and cache.memory_layout is not None:
-            memory, layout = None, cache.memory_layout
+            memory, layout, is_plain = None, cache.memory_layout, cache.memory_plain
         else:
             raise ValueError("a model with cross-attention needs conditions, at least in the first call with a cache")
-        is_whole = conditions is not None and conditions.shape[1] > 0 and not conditions.padded
-        if is_whole and self.sees is None and conditions.one_per_row and batch.one_per_row:
+        if is_plain and batch.one_per_row:
             return memory, Sight()
         # A condition stands at order 0 for the decoder whatever its order in its own stack.
         layout = layout._replace(order=torch.zeros_like(layout.order))

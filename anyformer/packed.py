@@ -24,7 +24,10 @@ OWN = ("_parameters", "_buffers", "_modules")
 
 
 class PackedWeights:
-    """Rearranged copies of matrices, made when they are first asked for and made anew when a matrix has changed."""
+    """Rearranged copies of matrices, made when they are first asked for and made anew when a matrix has changed.
+
+    That it has is seen by the version that torch counts. Fused steps do not raise it; `make_optimizer` sees to that.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[tuple[Tensor, int, int], Tensor]] = {}

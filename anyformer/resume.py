@@ -303,8 +303,12 @@ class Keeper(Callback):
             figures |= {f"best/{self.best['name']}": self.best["value"], "best/step": self.best["step"]}
         write_figures(self.run, figures)
         if last or time.monotonic() - self._drawn_at > REDRAW:
-            draw_curves(self.run)
-            module.draw(self.run)
+            try:
+                draw_curves(self.run)
+                module.draw(self.run)
+            except OSError as error:
+                # A drawing is not worth a run.
+                say(f"{self.run}: the pictures could not be drawn: {error}")
             self._drawn_at = time.monotonic()
 
     # Saving.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +19,7 @@ from anyformer.sampling import GenerationConfig
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import Batch, Sample, TokenSet
 
-LONGEST = 200
+LONGEST = 512
 """New tokens at the most where neither the config nor the training records say."""
 
 
@@ -49,6 +50,8 @@ class DecodeConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+        if not math.isfinite(self.length_penalty):
+            raise InputError(f"length_penalty must be a number, got {self.length_penalty}")
         if not 0 < self.ctc_weight < 1:
             raise InputError(f"ctc_weight must lie between 0 and 1, got {self.ctc_weight}")
 
@@ -98,7 +101,7 @@ class Decoder:
 
     def generation(self, config: DecodeConfig) -> GenerationConfig:
         """The options of generation, its length within what the model can place."""
-        longest = config.max_new_tokens or LONGEST
+        longest = config.max_new_tokens or self.text.max_len or LONGEST
         if self.text.max_len is not None:
             # The last token is read, and not fed again.
             longest = max(min(longest, self.text.max_len - len(self.start) + 1), 1)
@@ -130,6 +133,8 @@ class Decoder:
         method = self.method(config)
         log_probs = None if method == "attention" else self.ctc_head(frames)
         if method == "ctc":
+            if 0 in lengths:
+                raise InputError("method: ctc needs the sound, and a record is without it; take attention or joint")
             if config.n_beams == 1:
                 return greedy(log_probs, lengths)
             return [beams[0][0] for beams in prefix_beam_search(log_probs, lengths, config.n_beams)]

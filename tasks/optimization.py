@@ -124,16 +124,24 @@ def make_optimizer(
     groups = [part for group in groups for part in _by_factor({"lr": other_lr} | group, factors)]
     try:
         if config.name == "muon":
-            return Muon(groups, matrices, **config.options)
-        if config.name == "adamw":
-            return torch.optim.AdamW(groups, **({"fused": True} | config.options))
-        from timm.optim import create_optimizer_v2
+            optimizer: torch.optim.Optimizer = Muon(groups, matrices, **config.options)
+        elif config.name == "adamw":
+            optimizer = torch.optim.AdamW(groups, **({"fused": True} | config.options))
+        else:
+            from timm.optim import create_optimizer_v2
 
-        return create_optimizer_v2(groups, opt=config.name, lr=config.lr, **config.options)
+            optimizer = create_optimizer_v2(groups, opt=config.name, lr=config.lr, **config.options)
+        optimizer.register_step_post_hook(_raise_versions)
+        return optimizer
     except TypeError as error:
         raise InputError(f"optimizer.options do not fit {config.name}: {error}") from None
     except ValueError as error:
         raise InputError(f"optimizer.name {config.name!r} cannot be used: {error}") from None
+
+
+def _raise_versions(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Say of parameters that they have changed: fused steps do not, and copies of them are told old by it."""
+    torch.autograd.graph.increment_version([p for group in optimizer.param_groups for p in group["params"]])
 
 
 def _by_factor(group: dict[str, Any], factors: Mapping[Tensor, float]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -134,6 +135,14 @@ class SequenceToSequence(Task):
             raise InputError(f"choose must be one of {', '.join(BEST)}, got {choose!r}")
         if shared_vocabulary and len({self._design(name) for name in self._texts}) > 1:
             raise InputError(f"shared_vocabulary: {', '.join(self._texts)} must have the same kind, size and file")
+        if decoding.method in ("ctc", "joint") and ctc is None and architecture != "encoder":
+            raise InputError(f"decoding.method: {decoding.method} needs a model with ctc; give ctc, or take attention")
+        if architecture == "encoder":
+            if decoding.method not in (None, "ctc"):
+                raise InputError(f"decoding.method: architecture encoder writes by ctc, got {decoding.method}")
+            given = {"label_smoothing": label_smoothing, "start": start}
+            if of_decoder := [name for name, value in given.items() if value]:
+                raise InputError(f"{of_decoder[0]}: architecture encoder has no decoder; leave it out")
         self.architecture, self.encoder, self.output = architecture, encoder, output
         self.label_smoothing, self.ctc, self.decoding = label_smoothing, ctc, decoding
         self.shared_vocabulary, self.start, self.choose, self.language = shared_vocabulary, start, choose, language
@@ -313,7 +322,7 @@ class SequenceToSequence(Task):
         texts = [self.text.decode(ids).strip() for ids in self.write(batch, self.decoding, reading)]
         # What the tokenizer makes the same for the model is the same for the figures.
         references = [NORMALIZERS[self.text.normalize](reference).strip() for reference in batch.references]
-        self.errors += count_errors(references, texts, self.language)
+        self.errors += count_errors(references, texts, self.language if "bleu_moses" in self.figures else None)
         self.cases.add(batch.sources, references, texts, batch.samples)
 
     test_step = validation_step
@@ -460,7 +469,8 @@ class SequenceToSequence(Task):
         return result[self.target]
 
     def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        return {self.target: result[self.target]}
+        words = {"words": json.dumps(result["words"])} if "words" in result else {}
+        return {self.target: result[self.target], **words}
 
     def look(self, item: Pair) -> tuple[Sample, str]:
         return item.sample, item.reference

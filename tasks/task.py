@@ -120,7 +120,10 @@ class Task(lightning.LightningModule, ABC):
             # A table reads the one column alone, and not the pictures or sounds beside it.
             values = source.column(name)
         except InputError:
-            values = (source[i].get(name) for i in range(len(source)))
+            # It may be missing in some records, and not in all.
+            values = [source[i].get(name) for i in range(len(source))]
+            if all(value is None for value in values):
+                raise
         for value in values:
             if value is not None:
                 yield join_files({name: value}, source.folder, self.tokenizers)[name]

@@ -217,3 +217,12 @@ def test_what_cannot_be_used_is_said(options, message):
 def test_values_out_of_range_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         OptimizerConfig(**options)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "lion"])
+def test_a_step_shows_in_the_versions_of_the_parameters(name):
+    module = net()
+    optimizer = make_optimizer(module, [module["trunk"]], OptimizerConfig(name=name))
+    before = [parameter._version for parameter in module.parameters()]
+    train(module, optimizer, 1)
+    assert all(parameter._version > old for parameter, old in zip(module.parameters(), before, strict=True))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -219,6 +221,12 @@ def test_the_encoder_is_counted_on_the_inputs() -> None:
         ({"target": "other"}, "target: 'other' must be a field of tokenizers that is a Text"),
         ({"tokenizers": {"turned": Text()}}, "tokenizers must name an input beside the target 'turned'"),
         ({"architecture": "both"}, "architecture must be encoder_decoder, decoder or encoder, got 'both'"),
+        ({"decoding": DecodeConfig("joint")}, "decoding.method: joint needs a model with ctc"),
+        (
+            {"architecture": "encoder", "decoding": DecodeConfig("attention")},
+            "decoding.method: architecture encoder writes by ctc, got attention",
+        ),
+        ({"architecture": "encoder", "label_smoothing": 0.1}, "label_smoothing: architecture encoder has no decoder"),
         ({"architecture": "decoder", "encoder": SMALL}, "architecture decoder has one stack"),
         ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1, got 1.0"),
         ({"choose": "accuracy"}, "choose must be one of wer, cer, loss, bleu, bleu_moses, exact_match, got 'accuracy'"),
@@ -317,6 +325,29 @@ def test_recordings_are_run_one_many_long_and_from_standard_input(
     assert main(["run", str(folder), f"audio={tmp_path / 'in'}", "--format", "vtt", "--output", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["long.vtt", "one.vtt", "two.vtt"]
     assert all(path.read_text().startswith("WEBVTT") for path in out.iterdir())
+    command = ["run", str(folder), f"audio={tmp_path / 'in'}", "--format", "srt", "--output"]
+    (tmp_path / "in" / "later").mkdir()
+    soundfile.write(tmp_path / "in" / "later" / "one.wav", sound("dc"), RATE)
+    assert main([*command, str(tmp_path / "each")]) == 0
+    assert (tmp_path / "each" / "one.srt").exists() and (tmp_path / "each" / "later" / "one.srt").exists()
+    soundfile.write(tmp_path / "in" / "one.flac", sound("dc"), RATE)
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "none")]) == 2
+    assert re.search(r"one.flac and .*one.wav would both be written to .*one.srt", capsys.readouterr().err)
+    (tmp_path / "in" / "one.flac").unlink()
+    (tmp_path / "there.srt").write_text("")
+    assert main([*command, str(tmp_path / "there.srt")]) == 2
+    assert "of many records it is a folder, and there is a file of that name" in capsys.readouterr().err
+    assert (
+        main(["run", str(folder), f"audio={one}", "--format", "srt", "--output", str(tmp_path / "no" / "x.srt")]) == 2
+    )
+    assert "there is no folder" in capsys.readouterr().err
+    assert (
+        main(["run", str(folder), f"audio={tmp_path / 'in'}", "--timestamps", "--output", str(tmp_path / "t.csv")]) == 0
+    )
+    with open(tmp_path / "t.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and all({"text", "start", "end"} <= word.keys() for word in json.loads(rows[0]["words"]))
     # 3.6 seconds for a tokenizer that takes 3.
     long = {"audio": str(tmp_path / "in" / "long.wav")}
     (told,) = task.predict([long], TranscriptConfig(timestamps=True, method="ctc"))

@@ -156,7 +156,9 @@ class Audio(Tokenizer):
         return grey.T.flip(0)[:, :, None].expand(-1, -1, 3).numpy()
 
     def count(self, record: Any) -> int:
-        return self._n_tokens(sound_length(record, self.mel.rate, self.max_seconds))
+        # At the slowest speed, so that no batch is over its budget.
+        slowest = self.augment.longest if self.augment else 1.0
+        return self._n_tokens(math.ceil(sound_length(record, self.mel.rate, self.max_seconds) * slowest))
 
     def empty(self) -> TokenSet:
         d_content = self.mel.n_mels * (self.slice if self.stem is None else 1)
