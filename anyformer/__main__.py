@@ -16,10 +16,12 @@ Trains one transformer on any kind of data, as a YAML file says.
   validate RUN               the best model's figures on the validation records
   test RUN                   the best model's figures on the test records
   run RUN FIELD=VALUE ...    what the best model says of a record, or of a folder of files
+  params CONFIG              parameters and FLOPs by component, before anything is trained
   import FOLDER RUN          make a run of GPT-2, BERT, Whisper, Marian or T5, in a folder as transformers writes it
   export RUN TARGET          write the best model as a folder for transformers, or a safetensors file for timm
 
-Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help
+Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help, and
+anyformer run RUN --help for what the model of a run can be told.
 """
 COMMANDS = ("fit", "validate", "test", "run", "params", "import", "export")
 

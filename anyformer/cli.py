@@ -170,6 +170,9 @@ class _Options(argparse.ArgumentParser):
         self.add_argument("--unsafe_imports", metavar="PACKAGE", action="append", default=[])
 
     def error(self, message: str) -> typing.NoReturn:
+        if unknown := re.match(r"unrecognized arguments: -+([\w.]+)", message):
+            names = [option.lstrip("-") for option in self._option_string_actions]
+            raise InputError(f"there is no option --{unknown[1]}{suggest(unknown[1], names)}")
         raise InputError(f"{message}; see {self.prog} --help")
 
 

@@ -192,5 +192,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
+    """Put a file that was written onto the disk, to be read by all whom the umask lets: safetensors' are private."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
     with open(path, "rb") as file:
         os.fsync(file.fileno())

@@ -98,6 +98,11 @@ def fit(
                 if keeper.signals.received:
                     raise keeper.stopped()
         except (RuntimeError, ValueError) as error:
+            if str(error).startswith("Early stopping conditioned"):
+                raise InputError(
+                    f"trainer.callbacks: {str(error).rstrip('.').split('. Pass')[0]}; name one of those, and let a run "
+                    "be as long as comes before the next validation"
+                ) from None
             if checkpoint is not None and (wrong := _misfit(error)):
                 raise InputError(
                     f"{checkpoint} is of another model: {wrong}; resume with the model of {run / 'config.yaml'}, "

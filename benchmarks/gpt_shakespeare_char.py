@@ -62,7 +62,7 @@ def train_ours(seed, n_steps):
         from anyformer.runs import load
 
         n_parameters = sum(p.numel() for p in load(folder).parameters())
-        return read_figures(folder)["best/val/loss"], n_parameters
+        return read_figures(Path(folder))["best/val/loss"], n_parameters
 
 
 def main():

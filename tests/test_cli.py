@@ -255,6 +255,13 @@ def test_class_folders_train_with_one_override(capsys: pytest.CaptureFixture[str
     assert message.startswith("mine/3/3.png: field 'image': mine/3/3.png: not a picture that can be read")
 
 
+def test_a_callback_that_waits_for_a_figure_that_never_comes_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    callback = "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val/acc}}"
+    main(["fit", "--config", "small.yaml", "--run_dir", "waits", f"--trainer.callbacks=[{callback}]"])
+    lines = capsys.readouterr().err.splitlines()
+    assert re.search(r"^anyformer: trainer.callbacks: Early stopping .* `val/acc` which is not available", lines[-1])
+
+
 # test, validate, run
 
 
@@ -335,7 +342,8 @@ def test_a_language_model_is_trained_goes_on_with_a_text_and_is_told_how(
     assert "the prompt has 17 tokens, more than the 16" in refused(
         capsys, "run", "runs/play", "text=" + "to be or not to b"
     )
-    assert "unrecognized arguments: --temprature" in refused(capsys, "run", "runs/play", "text=a", "--temprature", "1")
+    message = refused(capsys, "run", "runs/play", "text=a", "--temprature", "1")
+    assert "there is no option --temprature; did you mean" in message
     assert refused(capsys, "run", "text=a").startswith("there is no run folder text=a")
     assert main(["run", "runs/play", "--help"]) == 0
     assert "--top_p TOP_P" in capsys.readouterr().out

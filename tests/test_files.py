@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.files import find_file, is_folder, list_files, list_folders, read_file, write_whole
+from anyformer.files import find_file, is_folder, list_files, list_folders, read_file, sync_file, write_whole
 from anyformer.tables import Table
 
 
@@ -152,3 +153,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError, match=r"disk full"):
         write_whole(path, fail)
     assert path.read_text() == "old"
+
+
+def test_a_file_that_is_kept_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        (tmp_path / "private").touch(0o600)
+        sync_file(tmp_path / "private")
+        assert (tmp_path / "private").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(umask)
