@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,11 @@ from anyformer.parsing import (
 from anyformer.predictions import (
     KINDS,
     STANDARD_INPUT,
-    Outcome,
     find_records,
     predict_each,
+    say_failed,
+    watched,
+    write_files,
     write_outcomes,
 )
 from anyformer.runs import Saving, evaluate, fit, load, model_folder, quiet, run_folder, say
@@ -268,11 +270,11 @@ def _evaluate(stage: str, args: list[str]) -> None:
     run = run_folder(own.run)
     experiment = _parse(stage, [_config_of(run)], overrides, own.unsafe_imports)
     task = load(run, unsafe_imports=own.unsafe_imports)
-    if given := [option for option in overrides if option.startswith("--model")]:
-        if any(not option.startswith("--model.decoding") for option in given) or not hasattr(task, "decoding"):
-            raise InputError(f"{given[0].partition('=')[0]}: the model of a run is what it is; leave it out")
-        told = experiment.model.decoding
-        task.decoding = dataclasses.replace(told, max_new_tokens=told.max_new_tokens or task.decoding.max_new_tokens)
+    allowed = tuple(f"--model.{name}" for name in task.in_use)
+    for option in overrides:
+        if option.startswith("--model") and not option.startswith(allowed):
+            raise InputError(f"{option.partition('=')[0]}: the model of a run is what it is; leave it out")
+    task.use_as(experiment.model)
     # Figures of other data, or of a part of it, are shown, and the run keeps its own.
     kept = stage == "test" and not overrides
     figures = evaluate(task, experiment.datamodule, stage, run if kept else None, **experiment.options)
@@ -329,7 +331,7 @@ def _run(args: list[str]) -> None:
         if ending and (output.suffix == ending or output.suffix.lower() not in KINDS):
             if own.json:
                 raise InputError("--json prints, and --output writes a file; give one of the two")
-            _write_files(task, find_records(given, task.tokenizers), options, output, ending)
+            write_files(task, find_records(given, task.tokenizers), options, output, ending)
             return
         if output.suffix.lower() not in KINDS:
             raise InputError(f"--output must end in {', '.join(KINDS)}, got {output}")
@@ -357,7 +359,7 @@ def _run(args: list[str]) -> None:
         file=sys.stderr,
         disable=no_bar,
     )
-    outcomes = _watched(bar, field or next(iter(given)), failed)
+    outcomes = watched(bar, field or next(iter(given)), failed)
     if output is None and not own.json and given[field] == STANDARD_INPUT:
         for outcome in outcomes:
             print("" if outcome.result is None else task.render(outcome.result), flush=True)
@@ -371,41 +373,7 @@ def _run(args: list[str]) -> None:
                 write_outcomes(outcomes, file, KINDS[output.suffix.lower()], task.row)
 
         write_whole(output, write)
-    if failed:
-        raise InputError(f"{len(failed)} of {len(records)} could not be used")
-
-
-def _write_files(
-    task: Any, found: tuple[list[dict[str, Any]], str | None], options: Sequence[Any], output: Path, ending: str
-) -> None:
-    """Write what comes of each record as a file: of one as `output`, of many into that folder by the records' names."""
-    records, field = found
-    if field is None:
-        if output.suffix != ending:
-            raise InputError(f"--output must end in {ending}, got {output}")
-        if not output.parent.is_dir():
-            raise InputError(f"--output {output}: there is no folder {output.parent}")
-        paths = [output]
-    else:
-        if not task.tokenizers[field].reads_files:
-            raise InputError(f"--output of many lines is a table: FILE.csv, FILE.jsonl or FILE.json, got {output}")
-        if output.exists() and not output.is_dir():
-            raise InputError(f"--output {output}: of many records it is a folder, and there is a file of that name")
-        base = os.path.commonpath([os.path.dirname(record[field]) or "." for record in records])
-        paths = [output / Path(os.path.relpath(record[field], base)).with_suffix(ending) for record in records]
-        taken: dict[Path, str] = {}
-        for record, path in zip(records, paths, strict=True):
-            if path in taken:
-                raise InputError(f"{taken[path]} and {record[field]} would both be written to {path}; rename one")
-            taken[path] = record[field]
-    failed: list[str] = []
-    outcomes = predict_each(lambda some: task.predict(some, *options), records)
-    for outcome, path in zip(_watched(outcomes, field or next(iter(records[0])), failed), paths, strict=True):
-        if outcome.result is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, task.render(outcome.result, *options) + "\n")
-    if failed:
-        raise InputError(f"{len(failed)} of {len(records)} could not be used")
+    say_failed(failed, records)
 
 
 def _import(args: list[str]) -> None:
@@ -505,18 +473,6 @@ def _tokens(given: Sequence[str]) -> dict[str, int] | int | None:
             raise InputError(f"--tokens must be a number from 1, or FIELD=N, got {value!r}")
         by_field[name] = int(number)
     return by_field.get("", by_field or None)
-
-
-def _watched(outcomes: Iterable[Outcome], field: str, failed: list[str]) -> Iterator[Outcome]:
-    """The same outcomes, with a line on stderr for each that failed, whose name is added to the list."""
-    for outcome in outcomes:
-        if outcome.result is None:
-            name = outcome.record[field]
-            name = STANDARD_INPUT if isinstance(name, bytes) else name
-            failed.append(name)
-            line = outcome.error if name in outcome.error else f"{name}: {outcome.error}"
-            tqdm.write(" ".join(line.split()), file=sys.stderr)
-        yield outcome
 
 
 def _config_of(run_dir: str | Path) -> str:

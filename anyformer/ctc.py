@@ -231,13 +231,13 @@ class CTCPrefixScorer:
             self._scored = self._score()
         own = self.own[:, None]
         scores = torch.where(own > -torch.inf, self._scored - own, own)
-        return scores.masked_fill(~self.heard[self.prompt, None], 0.0)
+        return scores.masked_fill(~self.heard[:, None], 0.0)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows only; one may be kept several times."""
         index = torch.tensor(rows, device=self.last.device)
         self.prompt = [self.prompt[i] for i in rows]
-        for name in ("in_blank", "in_id", "last", "own", "_scored"):
+        for name in ("heard", "in_blank", "in_id", "last", "own", "_scored"):
             if getattr(self, name) is not None:
                 setattr(self, name, getattr(self, name)[index])
 

@@ -10,11 +10,14 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from tqdm import tqdm
+
 from anyformer.errors import InputError
-from anyformer.files import is_folder, list_files
+from anyformer.files import is_folder, list_files, write_whole
 from anyformer.tokens import Tokenizer
 
 Record = dict[str, Any]
@@ -100,6 +103,61 @@ def predict_each(
                     yield Outcome(record, predict([record])[0])
                 except InputError as error:
                     yield Outcome(record, None, str(error))
+
+
+def watched(outcomes: Iterable[Outcome], field: str, failed: list[str]) -> Iterator[Outcome]:
+    """The same outcomes, with a line on stderr for each that failed, whose name is added to the list."""
+    for outcome in outcomes:
+        if outcome.result is None:
+            name = outcome.record[field]
+            name = STANDARD_INPUT if isinstance(name, bytes) else name
+            failed.append(name)
+            line = outcome.error if name in outcome.error else f"{name}: {outcome.error}"
+            tqdm.write(" ".join(line.split()), file=sys.stderr)
+        yield outcome
+
+
+def say_failed(failed: Sequence[str], records: Sequence[Record]) -> None:
+    """Raise InputError if some records could not be used."""
+    if failed:
+        raise InputError(f"{len(failed)} of {len(records)} could not be used")
+
+
+def write_files(
+    task: Any, found: tuple[list[dict[str, Any]], str | None], options: Sequence[Any], output: Path, ending: str
+) -> None:
+    """Write what comes of each record as a file: of one as `output`, of many into that folder by the records' names.
+
+    task: whose `render` makes the text of a result, as the options ask. found: of `find_records`.
+    ending: of the files. Raises InputError where a file would be written twice or cannot be, before anything is
+    predicted; and at the end if a record could not be used.
+    """
+    records, field = found
+    if field is None:
+        if output.suffix != ending:
+            raise InputError(f"--output must end in {ending}, got {output}")
+        if not output.parent.is_dir():
+            raise InputError(f"--output {output}: there is no folder {output.parent}")
+        paths = [output]
+    else:
+        if not task.tokenizers[field].reads_files:
+            raise InputError(f"--output of many lines is a table: FILE.csv, FILE.jsonl or FILE.json, got {output}")
+        if output.exists() and not output.is_dir():
+            raise InputError(f"--output {output}: of many records it is a folder, and there is a file of that name")
+        base = os.path.commonpath([os.path.dirname(record[field]) or "." for record in records])
+        paths = [output / Path(os.path.relpath(record[field], base)).with_suffix(ending) for record in records]
+        taken: dict[Path, str] = {}
+        for record, path in zip(records, paths, strict=True):
+            if path in taken:
+                raise InputError(f"{taken[path]} and {record[field]} would both be written to {path}; rename one")
+            taken[path] = record[field]
+    failed: list[str] = []
+    outcomes = predict_each(lambda some: task.predict(some, *options), records)
+    for outcome, path in zip(watched(outcomes, field or next(iter(records[0])), failed), paths, strict=True):
+        if outcome.result is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, task.render(outcome.result, *options) + "\n")
+    say_failed(failed, records)
 
 
 def write_outcomes(

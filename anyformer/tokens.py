@@ -162,6 +162,16 @@ class Tokenizer(ABC):
         """A copy that holds what the data decides (a vocabulary, a mean), computed on the training records."""
         return self
 
+    def inherit(self, other: Tokenizer) -> Self:
+        """A copy that holds what another one learnt of its data, where this would learn it anew: training starts from
+        the weights that were made for that."""
+        return self
+
+    def agree(self, other: Tokenizer, name: str) -> None:
+        """Raise InputError, with the first difference, if the content of the other, of that name, means something else
+        than the same content here: other words for the same ids."""
+        return None
+
 
 @dataclass(frozen=True)
 class LearnedTokens(Tokenizer):

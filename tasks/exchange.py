@@ -29,7 +29,7 @@ from anyformer.tasks.sequence_exchange import (
 from anyformer.tasks.task import Task
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
-from anyformer.tokenizers.vocabularies import read_vocabulary, write_vocabulary
+from anyformer.tokenizers.vocabularies import read_vocabulary, sized_text, write_vocabulary
 from anyformer.weights import BERT, GPT2, MARIAN, T5, WHISPER, Design, Family, Report, read_folder, to_timm
 from anyformer.weights.pretrained import CONFIG, WEIGHTS, Settings, find_model, read_settings
 from anyformer.weights.whisper import read_openai, to_openai
@@ -77,24 +77,14 @@ def take_in(folder: str | Path, language: str | None = None, pad: bool = False) 
     if use in ("text", "speech"):
         task: Task = sequence_task(use, design, settings, folder, language, pad)
     elif language is None and not pad:
-        task = _task(use, design, _text(design, settings, folder), settings)
+        text = sized_text(read_vocabulary(folder), design.max_len, design.vocab_size, settings.path)
+        task = _task(use, design, text, settings)
     else:
         raise InputError(f"{folder}: --language and --pad are for Whisper; leave them out")
     task.build()
     field = task.target if isinstance(task, SequenceToSequence) else FIELD
     report = family.load(task, field, state, settings, source)
     return task.eval(), report
-
-
-def _text(design: Design, settings: Settings, folder: Path) -> Text:
-    text = Text(vocabulary=read_vocabulary(folder), max_len=design.max_len)
-    if text.n_ids > design.vocab_size:
-        raise InputError(
-            f"{settings.path}: vocab_size is {design.vocab_size}, and the tokenizer of the folder has {text.n_ids} "
-            "tokens; take both from one model"
-        )
-    # Tables are made longer than the vocabulary to be round.
-    return text if text.n_ids == design.vocab_size else replace(text, least_ids=design.vocab_size)
 
 
 def _family(settings: Settings) -> tuple[Family, str]:

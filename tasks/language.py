@@ -381,7 +381,7 @@ class LanguageModel(Task):
         if not isinstance(given, str):
             raise InputError(f"a record needs the field {self.field!r}, a text; it has {', '.join(record) or 'none'}")
         parts = [given] if blank is None else given.split(blank)
-        if self.text.leads_with_space:
+        if blank is not None and self.text.leads_with_space:
             # The word that is missing would have brought its space.
             parts[:-1] = [part.removesuffix(" ") for part in parts[:-1]]
         first, *others = self.text.encode_batch(parts)

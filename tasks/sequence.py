@@ -381,6 +381,14 @@ class SequenceToSequence(Task):
         given = {each.name: getattr(self.decoding, each.name) for each in fields(DecodeConfig)}
         return TranscriptConfig(**given)
 
+    in_use = ("decoding",)
+
+    def use_as(self, other: SequenceToSequence) -> None:  # type: ignore[override]
+        learnt = self.decoding.max_new_tokens
+        super().use_as(other)
+        if self.decoding.max_new_tokens is None:
+            self.decoding = replace(self.decoding, max_new_tokens=learnt)
+
     def predict(
         self, records: Sequence[Mapping[str, Any]], options: DecodeConfig | None = None
     ) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from anyformer.tokenizers.audio import Audio, AudioStem
 from anyformer.tokenizers.mel import MelConfig
 from anyformer.tokenizers.sentencepieces import marian_vocabularies, t5_vocabulary
 from anyformer.tokenizers.text import Text
-from anyformer.tokenizers.vocabularies import read_vocabulary, write_vocabulary
+from anyformer.tokenizers.vocabularies import read_vocabulary, sized_text, write_vocabulary
 from anyformer.weights import MARIAN, T5, WHISPER, Design, Family
 from anyformer.weights.pretrained import Settings, read_json
 
@@ -52,15 +52,8 @@ def sequence_task(
     """
     told = Settings(read_json(path), str(path)) if (path := folder / GENERATION).is_file() else settings
     source, target = FIELDS[use]
-    texts = []
-    for vocabulary in _vocabularies(folder, settings, use):
-        text = Text(vocabulary=vocabulary, max_len=design.max_len)
-        if text.n_ids > design.vocab_size:
-            raise InputError(
-                f"{settings.path}: vocab_size is {design.vocab_size}, and the tokenizer of the folder has {text.n_ids} "
-                "tokens; take both from one model"
-            )
-        texts.append(replace(text, least_ids=design.vocab_size) if text.n_ids < design.vocab_size else text)
+    vocabularies = _vocabularies(folder, settings, use)
+    texts = [sized_text(each, design.max_len, design.vocab_size, settings.path) for each in vocabularies]
     text = texts[-1]
     _check_end(text, told)
     if use == "speech":

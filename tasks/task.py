@@ -28,10 +28,9 @@ from anyformer.files import find_file, nearest
 from anyformer.folders import open_source
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
-from anyformer.parsing import difference
+from anyformer.parsing import difference, instantiate
 from anyformer.runs import load, model_folder, say
 from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer
-from anyformer.tokenizers.text import Text
 from anyformer.tokens import Batch, Sample, Tokenizer
 from anyformer.transformer import TransformerConfig
 from anyformer.weights import Report, joint_grids, load_timm, take
@@ -160,6 +159,14 @@ class Task(lightning.LightningModule, ABC):
     """A dataclass of what `predict` and `stream` may be told beside the records, and the command line's `run` too; or
     one of it, whose values are the defaults."""
 
+    in_use: ClassVar[tuple[str, ...]] = ()
+    """Arguments that say how the model is used, not what it is: an evaluation may be told others."""
+
+    def use_as(self, other: Self) -> None:
+        """Take over the arguments `in_use` of another task."""
+        for name in self.in_use:
+            setattr(self, name, getattr(other, name))
+
     def ending(self, options: Any = None) -> str:
         """What the names of files end in that results are written as, where the options ask for a form of its own;
         `render` takes the options then."""
@@ -207,25 +214,32 @@ class Task(lightning.LightningModule, ABC):
                 "use bf16-mixed or 32-true"
             )
         if self.model is None:
-            self._take_vocabularies()
+            self._inherit()
             self.learn(self.trainer.datamodule.sources["train"])
 
-    def _take_vocabularies(self) -> None:
-        """Give texts that would learn a vocabulary that of the run which the weights come from: ids mean the same."""
-        texts = [text for text in self.tokenizers.values() if isinstance(text, Text)]
-        if self.init_from is None or all(text.vocabulary is not None for text in texts):
+    def _inherit(self) -> None:
+        """Take over what the tokenizers of the run learnt which the weights come from."""
+        if self.init_from is None or "://" in self.init_from:
             return
-        path = Path(find_file(self.init_from)) if "://" not in self.init_from else None
-        if path is None or not path.is_dir():
+        try:
+            path = Path(find_file(self.init_from))
+        except InputError:
+            # A run that goes on need not have it any more; one that begins is told by `start_from`.
             return
-        other = json.loads((model_folder(path) / "config.json").read_text(encoding="utf-8"))["init_args"]["tokenizers"]
-        for name, text in self.tokenizers.items():
-            theirs = other.get(name, {}).get("init_args", {})
-            if not isinstance(text, Text) or text.file is not None or text.vocabulary is not None:
-                continue
-            if theirs.get("kind") == text.kind and theirs.get("vocabulary") is not None:
-                options = {key: theirs[key] for key in ("vocabulary", "normalize", "vocab_size")}
-                self.tokenizers[name] = replace(text, **options)
+        if path.is_dir():
+            other = self._made(json.loads((model_folder(path) / "config.json").read_text(encoding="utf-8")))
+            for name in self.tokenizers.keys() & other.tokenizers.keys():
+                self.tokenizers[name] = self.tokenizers[name].inherit(other.tokenizers[name])
+
+    def _made(self, config: Mapping[str, Any]) -> Task:
+        """The task of a saved config, which may name the packages that this one is of."""
+        return instantiate(config, self._packages)
+
+    @property
+    def _packages(self) -> list[str]:
+        """The packages of a user's own classes that are in use here."""
+        modules = {type(part).__module__ for part in (self, *self.tokenizers.values())}
+        return sorted({name.partition(".")[0] for name in modules} - {"anyformer"})
 
     def configure_model(self) -> None:
         if self.model is None:
@@ -254,13 +268,9 @@ class Task(lightning.LightningModule, ABC):
         if not path.is_dir():
             return load_timm(self, path)
         self.configure_model()
-        # The classes that are in use here may be in use there.
-        modules = {type(part).__module__ for part in (self, *self.tokenizers.values())}
-        other = load(path, unsafe_imports=sorted({name.partition(".")[0] for name in modules} - {"anyformer"}))
-        for name, text in self.tokenizers.items():
-            theirs = other.tokenizers.get(name)
-            if isinstance(text, Text) and isinstance(theirs, Text) and text.kind == theirs.kind:
-                theirs.check_vocabulary(text.vocabulary, f"tokenizers.{name} and init_from {source}")
+        other = load(path, unsafe_imports=self._packages)
+        for name in self.tokenizers.keys() & other.tokenizers.keys():
+            other.tokenizers[name].agree(self.tokenizers[name], f"tokenizers.{name} and init_from {source}")
         same_classes = getattr(other, "classes", None) == getattr(self, "classes", None)
         return take(self, other.state_dict(), str(path), grids=joint_grids(other), with_head=same_classes)
 
@@ -372,17 +382,17 @@ class Task(lightning.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # What the weights mean; all else either shows in their sizes or may change.
         before, now = checkpoint["config"], self.config()
-        for name, tokenizer in self.tokenizers.items():
-            old = before["init_args"]["tokenizers"].get(name, {}).get("init_args", {})
-            if isinstance(tokenizer, Text) and tokenizer.kind == old.get("kind") and old.get("vocabulary") is not None:
-                trained = replace(tokenizer, vocabulary=old["vocabulary"])
-                trained.check_vocabulary(tokenizer.vocabulary, tokenizer.file or f"tokenizers.{name}")
         for name in ("tokenizers", "classes"):
             if found := difference(before["init_args"].get(name), now["init_args"].get(name), name):
                 break
         else:
             found = difference(before["class_path"], now["class_path"], "class_path")
         if found:
+            if before["class_path"] == now["class_path"]:
+                # Where the reason is another vocabulary, its first difference says more.
+                trained = self._made(before).tokenizers
+                for name in self.tokenizers.keys() & trained.keys():
+                    trained[name].agree(self.tokenizers[name], f"tokenizers.{name}")
             raise InputError(
                 f"the checkpoint is of another task: {found}; resume with the config and the training records of its "
                 "run, or train with another --run_dir"

@@ -303,6 +303,16 @@ def test_a_config_trains_a_translator_that_is_run(
     assert main(["run", "runs/small", "text=a", "--method", "ctc"]) == 2
     assert "method: ctc needs a model that was trained with ctc" in capsys.readouterr().err
     assert main(["params", "runs/small", "--tokens", "text=4", "--tokens", "turned=4"]) == 0
+    assert main(["validate", "runs/small", "--model.decoding.n_beams", "1"]) == 0
+    capsys.readouterr()
+    assert main(["validate", "runs/small", "--model.label_smoothing=0.2"]) == 2
+    assert "--model.label_smoothing: the model of a run is what it is" in capsys.readouterr().err
+    task.use_as(replace_decoding(task, DecodeConfig(n_beams=3)))
+    assert task.decoding == DecodeConfig(n_beams=3, max_new_tokens=5), "what was learnt stays where nothing is told"
+
+
+def replace_decoding(task: SequenceToSequence, decoding: DecodeConfig) -> SequenceToSequence:
+    return SequenceToSequence(dict(task.tokenizers), task.transformer, target=task.target, decoding=decoding)
 
 
 def test_recordings_are_run_one_many_long_and_from_standard_input(

@@ -169,6 +169,16 @@ class Text(Tokenizer):
         learnt = _learn_characters if self.kind == "characters" else _train
         return replace(self, vocabulary=learnt(_texts(records), self))
 
+    def inherit(self, other: Tokenizer) -> Self:
+        has_own = self.file is not None or self.vocabulary is not None
+        if has_own or not isinstance(other, Text) or other.kind != self.kind or other.vocabulary is None:
+            return self
+        return replace(self, vocabulary=other.vocabulary, normalize=other.normalize, vocab_size=other.vocab_size)
+
+    def agree(self, other: Tokenizer, name: str) -> None:
+        if isinstance(other, Text) and other.kind == self.kind and None not in (self.vocabulary, other.vocabulary):
+            self.check_vocabulary(other.vocabulary, other.file or name)
+
     def check_vocabulary(self, vocabulary: str, name: str = "the tokenizer") -> None:
         """Raise InputError, with the first difference, if ids of another vocabulary do not mean what ours mean.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,20 @@ def _word_pieces(folder: Path, told: Mapping[str, Any]) -> str:
     )
     package.add_special_tokens([token for token in SPECIALS.values() if token in vocabulary])
     return package.to_str()
+
+
+def sized_text(vocabulary: str, max_len: int | None, n_rows: int, place: str) -> Text:
+    """The tokenizer of a vocabulary, for a table of so many rows, which may be more than ids: models round it up.
+
+    place: the file that says how many, for the message. Raises InputError where the vocabulary has more ids.
+    """
+    text = Text(vocabulary=vocabulary, max_len=max_len)
+    if text.n_ids > n_rows:
+        raise InputError(
+            f"{place}: vocab_size is {n_rows}, and the tokenizer of the folder has {text.n_ids} tokens; take both from "
+            "one model"
+        )
+    return text if text.n_ids == n_rows else replace(text, least_ids=n_rows)
 
 
 def write_vocabulary(text: Text, folder: Path, **others: str) -> None:
