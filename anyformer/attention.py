@@ -83,6 +83,9 @@ class Cache:
         """Whether every row sees all of its memory, known on the host."""
         self.coordinate: Tensor | None = None
         self.memory: dict[int, tuple[Tensor, Tensor]] = {}
+        self.sharing = 1
+        """How many rows, one after another, ask the same row of the memory: the beams of one sample."""
+        self._memory_mask: Tensor | None = None
         self._kept: dict[int, Tensor] = {}
         # Known on the host: whether every cached place is real and of the one sample of its row, and the highest order.
         self._plain, self._highest = True, -1
@@ -111,6 +114,12 @@ class Cache:
     def all_visible_to(self, batch: Batch) -> bool:
         """Whether one new token a row sees all keys, known without asking the device."""
         return self._plain and batch.shape[1] == 1 and batch.orders[0] >= self._highest
+
+    def memory_mask(self) -> Tensor:
+        """What new tokens, all of them real, see of the memory where a row holds one sample: (b, 1, 1, m) boolean."""
+        if self._memory_mask is None:
+            self._memory_mask = (self.memory_layout.segment == 1)[:, None, None]
+        return self._memory_mask
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store the newest keys and values of a layer, each (b, h, n, d_head); returns those of all places."""
@@ -144,14 +153,19 @@ class Cache:
         joined._highest = max(part._highest for part in parts)
         return joined
 
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows only, (r,) int64, in this sequence; a row may be kept several times."""
+    def select(self, rows: Tensor, sharing: int = 1) -> None:
+        """Keep these rows only, (r,) int64, in this sequence; a row may be kept several times.
+
+        sharing: so many rows, one after another, are of one row of the memory, which is then held once.
+        """
+        of_memory = (rows // self.sharing)[::sharing]
         self.layout, self.memory_layout = (
-            None if layout is None else Layout(*(part[rows] for part in layout))
-            for layout in (self.layout, self.memory_layout)
+            None if layout is None else Layout(*(part[index] for part in layout))
+            for layout, index in ((self.layout, rows), (self.memory_layout, of_memory))
         )
         self.coordinate = None if self.coordinate is None else self.coordinate[rows]
-        self.memory = {layer: (k[rows], v[rows]) for layer, (k, v) in self.memory.items()}
+        self.memory = {layer: (k[of_memory], v[of_memory]) for layer, (k, v) in self.memory.items()}
+        self.sharing, self._memory_mask = sharing, None
         self._kept = {layer: kept.index_select(1, rows) for layer, kept in self._kept.items()}
 
     def copy(self, sources: Sequence[int], targets: Sequence[int], start: int) -> None:
@@ -162,6 +176,39 @@ class Cache:
         for kept in self._kept.values():
             for source, target in zip(sources, targets, strict=True):
                 kept[:, target, :, start : len(self)] = kept[:, source, :, start : len(self)]
+
+    def hide(self, rows: Tensor) -> None:
+        """What these rows, (r,) int64, hold is seen no more: they begin anew behind it."""
+        segment = self.layout.segment.index_fill(0, rows, 0)
+        self.layout, self._plain = self.layout._replace(segment=segment), False
+
+    def renew(self, rows: Tensor, part: Cache) -> None:
+        """Put the keys and values of another cache, one of its rows for each of these, in the place of the newest that
+        they hold; of these rows all else is seen no more.
+
+        The tokens are the same, at the same positions: those that a row has kept, seen without those it has dropped.
+        """
+        real, newest = self.layout.segment[rows] > 0, part.layout.segment > 0
+        # Real places counted from the end: as many are kept as the other cache has.
+        kept = real & (real.flip(1).cumsum(1).flip(1) <= newest.sum(1, keepdim=True))
+        row, place = kept.nonzero(as_tuple=True)
+        theirs, source = newest.nonzero(as_tuple=True)
+        for layer, old in self._kept.items():
+            old[:, rows[row], :, place] = part._kept[layer][:, theirs, :, source]
+        segment = self.layout.segment.index_copy(0, rows, self.layout.segment[rows].masked_fill(~kept, 0))
+        self.layout, self._plain = self.layout._replace(segment=segment), False
+
+    def cut(self, start: int, end: int) -> None:
+        """Keep the places from one number to another alone."""
+        self.layout = Layout(*(part[:, start:end] for part in self.layout))
+        self.coordinate = None if self.coordinate is None else self.coordinate[:, start:end]
+        self._kept = {layer: kept[:, :, :, start:] for layer, kept in self._kept.items()}
+
+    @property
+    def n_hidden(self) -> int:
+        """How many of the first places no row sees any more."""
+        seen = (self.layout.segment > 0).any(0)
+        return int(seen.int().argmax()) if seen.any() else len(seen)
 
     def restart(self) -> None:
         """Forget all places but keep the memory, to begin anew with what is still to be seen."""
@@ -230,7 +277,10 @@ class Attention(nn.Module):
             k, v = self._keys_and_values(memory)
             if cache is not None:
                 cache.memory[layer] = k, v
-        return self._attend(self._queries(x), k, v, sight)
+        n = 1 if cache is None else cache.sharing
+        # Queries that share a memory ask it in one product, which reads its keys and values once.
+        out = self._attend(self._queries(x.reshape(len(x) // n, n * x.shape[1], x.shape[2])), k, v, sight)
+        return out.reshape(x.shape)
 
     def _queries(self, x: Tensor) -> Tensor:
         q = self.q(x).unflatten(-1, (self.n_heads, self.d_head)).transpose(1, 2)  # (b, h, n, k)

@@ -251,7 +251,7 @@ class Generator:
             if not keep or length == config.max_new_tokens:
                 break
             if len(keep) < len(live):
-                rows.select([i * n + beam for i in keep for beam in range(n)])
+                rows.select([i * n + beam for i in keep for beam in range(n)], sharing=n)
                 live = [live[i] for i in keep]
             rows.copy(moves)
             logits = rows.advance(chosen)

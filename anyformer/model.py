@@ -131,13 +131,18 @@ class Anyformer(nn.Module):
                 cache.memory_layout, cache.memory_plain = layout, is_plain
         elif cache is not None and cache.memory_layout is not None:
             memory, layout, is_plain = None, cache.memory_layout, cache.memory_plain
+            if not is_plain and self.sees is None and batch.one_per_row and not batch.padded:
+                return None, Sight(cache.memory_mask())
         else:
             raise ValueError("a model with cross-attention needs conditions, at least in the first call with a cache")
         if is_plain and batch.one_per_row:
             return memory, Sight()
         # A condition stands at order 0 for the decoder whatever its order in its own stack.
         layout = layout._replace(order=torch.zeros_like(layout.order))
-        return memory, Sight(visible(batch.layout, layout, self.sees)[:, None])
+        asking = batch.layout
+        if cache is not None and cache.sharing > 1:
+            asking = Layout(*(part.reshape(len(layout.order), -1) for part in asking))
+        return memory, Sight(visible(asking, layout, self.sees)[:, None])
 
     def _biases(self, encoder: bool) -> tuple[RelationBias | None, RelativeBias | None]:
         """What is added to the logits of self-attention in a stack."""

@@ -123,7 +123,7 @@ class Rows:
         if self.config.suppressed_first:
             self.closed_first = ~self._closed(self.config.suppressed_first, logits, "suppressed_first")
         if self.n_each > 1:
-            self.select([i for i in range(len(self.samples)) for _ in range(self.n_each)])
+            self.select([i for i in range(len(self.samples)) for _ in range(self.n_each)], sharing=self.n_each)
             logits = logits.repeat_interleave(self.n_each, 0)
         return logits
 
@@ -158,12 +158,13 @@ class Rows:
             logits = (1 - share) * logits.log_softmax(1) + share * self.second.score().to(logits.dtype)
         return logits
 
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep these rows only; one may be kept several times."""
+    def select(self, rows: Sequence[int], sharing: int = 1) -> None:
+        """Keep these rows only; one may be kept several times. sharing: of each prompt come so many, one after
+        another."""
         index = torch.tensor(rows, device=self.device)
         if self.second is not None:
             self.second.select(rows)
-        self.cache.select(index)
+        self.cache.select(index, sharing)
         self.samples, self.ids, self.places, self.orders = (
             [each[i] for i in rows] for each in (self.samples, self.ids, self.places, self.orders)
         )

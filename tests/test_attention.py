@@ -298,6 +298,20 @@ def test_a_cache_keeps_the_rows_selected() -> None:
     )
 
 
+def test_rows_of_a_cache_may_share_a_memory_and_part_again() -> None:
+    cache, row, k = filled([3, 1, 4], 4)
+    cache.memory, cache.memory_layout = {0: (k, -k)}, row
+    cache.select(torch.tensor([0, 0, 1, 1, 2, 2]), sharing=2)
+    assert cache.sharing == 2 and torch.equal(cache.memory[0][0], k) and len(cache.layout.order) == 6
+    assert cache.memory_mask().squeeze().tolist() == (row.segment == 1).tolist()
+    cache.select(torch.tensor([2, 3, 4, 5]), sharing=2)
+    assert torch.equal(cache.memory[0][0], k[1:]) and torch.equal(cache.memory_layout.segment, row.segment[1:])
+    assert cache.memory_mask().squeeze().tolist() == (row.segment[1:] == 1).tolist()
+    cache.select(torch.tensor([3, 1, 2]))
+    assert cache.sharing == 1 and torch.equal(cache.memory[0][1], -k[[2, 1, 2]])
+    torch.testing.assert_close(keys_of(cache, 1), k[[2, 1, 2]])
+
+
 def test_a_cache_copies_rows_from_a_place_on() -> None:
     cache, _, k = filled([4, 4, 4], 4)
     cache.copy([2], [0], 3)

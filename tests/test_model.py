@@ -516,6 +516,26 @@ def test_a_cache_takes_conditions_once() -> None:
         model(second, conditions, cache)
 
 
+@pytest.mark.parametrize("sees", [None, {"picture": ["picture"]}], ids=["everything", "by field"])
+@pytest.mark.parametrize("lengths", [(5, 5), (5, 3)], ids=["plain", "padded"])
+@torch.no_grad()
+def test_rows_that_share_a_memory_see_what_each_would_alone(lengths: tuple[int, int], sees: dict | None) -> None:
+    """Three continuations of each of two samples, of which the second goes on alone at last."""
+    model, cache = build(encoder=True, sees=sees), Cache()
+    conditions = [{"picture": picture(1, n)} for n in lengths]
+    begun = [draw_ids(2) for _ in conditions]
+    samples = [{"text": count(TEXT.encode([*ids, *draw_ids(2)]), 0)} for ids in begun for _ in range(3)]
+    start, second, third = steps(samples, (2, 3))
+    every = [condition for condition in conditions for _ in range(3)]
+    whole = model(collate(samples, FIELDS), collate(every, FIELDS))
+    model(collate(start[::3], FIELDS), collate(conditions, FIELDS), cache)
+    cache.select(torch.tensor([0, 0, 0, 1, 1, 1]), sharing=3)
+    assert len(cache.memory[0][0]) == 2, "held once"
+    torch.testing.assert_close(model(collate(second, FIELDS), cache=cache), whole[:, 2:3])
+    cache.select(torch.tensor([3, 4, 5]), sharing=3)
+    torch.testing.assert_close(model(collate(third[3:], FIELDS), cache=cache), whole[3:, 3:])
+
+
 @pytest.mark.parametrize(
     ("decoder", "encoder", "message"),
     [
