@@ -103,7 +103,8 @@ class SequenceToSequence(Task):
             target: the field that is written, a Text.
             architecture: an encoder that reads and a decoder that writes; a decoder alone, which reads the inputs as a
                 prefix; or an encoder alone, which writes by ctc.
-            encoder: sizes of the transformer that reads, if not those of the one that writes.
+            encoder: sizes of the transformer that reads, if not those of the one that writes; with architecture
+                encoder_decoder alone.
             output: the layer over the vocabulary of the target.
             label_smoothing: mass taken from the right token and spread over all.
             ctc: a second loss, where an input is a sound.
@@ -127,8 +128,6 @@ class SequenceToSequence(Task):
             raise InputError(f"tokenizers.{target}.wrap: the task itself puts tokens around the target; leave it out")
         if architecture not in ("encoder_decoder", "decoder", "encoder"):
             raise InputError(f"architecture must be encoder_decoder, decoder or encoder, got {architecture!r}")
-        if encoder is not None and architecture != "encoder_decoder":
-            raise InputError(f"encoder: architecture {architecture} has one stack, transformer; leave encoder out")
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
         if choose is not None and choose not in BEST:
