@@ -16,6 +16,7 @@ Trains one transformer on any kind of data, as a YAML file says.
   validate RUN               the best model's figures on the validation records
   test RUN                   the best model's figures on the test records
   run RUN FIELD=VALUE ...    what the best model says of a record, or of a folder of files
+  collect --env ID --out DIR play episodes of an environment and write them as a data set, to learn from
   params CONFIG              parameters and FLOPs by component, before anything is trained
   import FOLDER RUN          make a run of GPT-2, BERT, Whisper, Marian or T5, in a folder as transformers writes it
   export RUN TARGET          write the best model as a folder for transformers, or a safetensors file for timm
@@ -23,7 +24,7 @@ Trains one transformer on any kind of data, as a YAML file says.
 Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help, and
 anyformer run RUN --help for what the model of a run can be told.
 """
-COMMANDS = ("fit", "validate", "test", "run", "params", "import", "export")
+COMMANDS = ("fit", "validate", "test", "run", "collect", "params", "import", "export")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"anyformer: there is no command {args[0]!r}; {hint}", file=sys.stderr)
         return 2
     if (
-        args[0] not in ("fit", "params", "import")
+        args[0] not in ("fit", "collect", "params", "import")
         and len(args) > 1
         and not args[1].startswith("-")
         and not os.path.isdir(args[1])

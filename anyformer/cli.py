@@ -1,4 +1,4 @@
-"""The command line, on LightningCLI: fit, validate, test, run, params, import, export; its front is `__main__`."""
+"""The command line, on LightningCLI: fit, validate, test, run, collect, params, import, export; front: `__main__`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import re
 import signal
 import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from anyformer.parsing import (
 from anyformer.predictions import (
     KINDS,
     STANDARD_INPUT,
+    Outcome,
     find_records,
     predict_each,
     say_failed,
@@ -147,7 +149,7 @@ class Plan(Experiment):
 def main(argv: Sequence[str]) -> int:
     """Run one command. Returns the exit code: 2 for anything the user gave that cannot be used, said in one line."""
     commands = {"fit": _fit, "validate": _validate, "test": _test, "run": _run, "params": _params}
-    commands |= {"import": _import, "export": _export}
+    commands |= {"collect": _collect, "import": _import, "export": _export}
     try:
         commands[argv[0]](list(argv[1:]))
     except BrokenPipeError:
@@ -206,11 +208,14 @@ def add_options(parser: argparse.ArgumentParser, of: Any) -> None:
         elif typing.get_origin(kind) is typing.Literal:
             options = {"choices": typing.get_args(kind)}
         else:
-            options = {"type": typing.get_args(kind)[0] if several else kind, "metavar": each.name.upper()}
+            metavar = each.name.rstrip("_").upper()
+            options = {"type": typing.get_args(kind)[0] if several else kind, "metavar": metavar}
         if several:
             options["nargs"] = "+"
         text = " ".join((said.get(each.name) or "").replace("%", "%%").split())
-        group.add_argument(f"--{each.name}", default=getattr(of, each.name), help=text, **options)
+        # A word that Python keeps for itself stands with a _ behind it.
+        name = each.name.rstrip("_")
+        group.add_argument(f"--{name}", dest=each.name, default=getattr(of, each.name), help=text, **options)
 
 
 def read_options(given: argparse.Namespace, of: Any) -> Any:
@@ -246,7 +251,7 @@ def _fit(args: list[str]) -> None:
     if rank_zero_only.rank != 0:
         return
     _show({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))} or figures)
-    fields = " ".join(f"{name}=..." for name in experiment.model.inputs)
+    fields = " ".join(f"{name}=..." for name in experiment.model.inputs) or "--episodes 100"
     again = "test" if any(name.startswith("test/") for name in figures) else "validate"
     if closing := experiment.model.closing():
         print(f"\n{closing}")
@@ -286,14 +291,12 @@ def _evaluate(stage: str, args: list[str]) -> None:
 def _run(args: list[str]) -> None:
     parser = _Options("run", "Say what the best model of a run makes of a record, or of many files.")
     parser.add_argument("run", metavar="RUN", help="the run's folder")
-    parser.add_argument(
-        "fields",
-        metavar="FIELD=VALUE",
-        nargs="+",
-        help="the record; a picture or a sound is the path of its file. A folder, a zip or a pattern ('pets/**/*.jpg', "
-        "quoted) is every file in it: one field may be many, the others are the same for all. - is standard input: a "
-        "file, or a text for each line",
-    )
+    fields = {
+        "metavar": "FIELD=VALUE",
+        "help": "the record; a picture or a sound is the path of its file. A folder, a zip or a pattern "
+        "('pets/**/*.jpg', quoted) is every file in it: one field may be many, the others are the same for all. - is "
+        "standard input: a file, or a text for each line. A policy has none: it plays",
+    }
     parser.add_argument(
         "--json", action="store_true", help="print all of the result as JSON; of many, an object a line"
     )
@@ -308,13 +311,18 @@ def _run(args: list[str]) -> None:
         # Names of files, and texts from the command line, may hold bytes that are no text.
         sys.stdout.reconfigure(errors="backslashreplace")
     if not args or args[0].startswith("-"):
+        parser.add_argument("fields", nargs="+", **fields)
         parser.parse_args(args)  # Shows the help, or says what is missing.
     # The task may have options of its own, so it is asked before the rest is read.
     unsafe, _ = _Options("run", add_help=False).parse_known_args(args[1:])
     task = load(args[0], unsafe_imports=unsafe.unsafe_imports)
+    parser.add_argument("fields", nargs="+" if task.inputs else "*", **fields)
     add_options(parser, task.options)
     own = parser.parse_args(args)
     options = [] if task.options is None else [read_options(own, task.options)]
+    if not task.inputs:
+        _perform(task, own, options)
+        return
     given: dict[str, str] = {}
     for field in own.fields:
         name, equals, value = field.partition("=")
@@ -333,12 +341,7 @@ def _run(args: list[str]) -> None:
                 raise InputError("--json prints, and --output writes a file; give one of the two")
             write_files(task, find_records(given, task.tokenizers), options, output, ending)
             return
-        if output.suffix.lower() not in KINDS:
-            raise InputError(f"--output must end in {', '.join(KINDS)}, got {output}")
-        if own.json:
-            raise InputError("--json prints, and --output writes a file: FILE.jsonl for JSON; give one of the two")
-        if not output.parent.is_dir():
-            raise InputError(f"--output {output}: there is no folder {output.parent}")
+        _check_table(output, own.json)
     records, field = find_records(given, task.tokenizers)
     if field is None and output is None:
         if own.json:
@@ -367,13 +370,65 @@ def _run(args: list[str]) -> None:
         write_outcomes(outcomes, sys.stdout, "jsonl" if own.json else "csv", task.row)
         sys.stdout.flush()
     else:
-
-        def write(part: Path) -> None:
-            with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                write_outcomes(outcomes, file, KINDS[output.suffix.lower()], task.row)
-
-        write_whole(output, write)
+        _write_table(output, outcomes, task.row)
     say_failed(failed, records)
+
+
+def _check_table(output: Path, as_json: bool) -> None:
+    """Raise InputError where a table cannot be written as it was asked for."""
+    if output.suffix.lower() not in KINDS:
+        raise InputError(f"--output must end in {', '.join(KINDS)}, got {output}")
+    if as_json:
+        raise InputError("--json prints, and --output writes a file: FILE.jsonl for JSON; give one of the two")
+    if not output.parent.is_dir():
+        raise InputError(f"--output {output}: there is no folder {output.parent}")
+
+
+def _write_table(output: Path, outcomes: Iterable[Outcome], row: Callable[[Any], Mapping[str, Any]]) -> None:
+    def write(part: Path) -> None:
+        with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            write_outcomes(iter(outcomes), file, KINDS[output.suffix.lower()], row)
+
+    write_whole(output, write)
+
+
+def _perform(task: Any, own: argparse.Namespace, options: Sequence[Any]) -> None:
+    """What a model does that is given no record: its results one by one, and what they come to."""
+    if own.fields:
+        raise InputError(f"the model of {own.run} is given no fields, got {own.fields[0]!r}")
+    output = None if own.output is None else Path(own.output)
+    if output is not None:
+        _check_table(output, own.json)
+    results = []
+    for result in tqdm(task.perform(*options, folder=Path(own.run)), file=sys.stderr):
+        results.append(result)
+        if own.json:
+            print(json.dumps(result))
+    if output is not None:
+        _write_table(output, [Outcome({}, result) for result in results], task.row)
+    if not own.json:
+        print(task.conclude(results))
+
+
+def _collect(args: list[str]) -> None:
+    parser = _Options("collect", "Play episodes of an environment and write them as a Minari data set, to learn from.")
+    parser.add_argument("--env", metavar="ID", required=True, help="the environment, with its version: CartPole-v1")
+    parser.add_argument(
+        "--policy",
+        metavar="POLICY",
+        action="append",
+        help="who plays: random (the default); scripted, for classic control, or scripted:0.3 with that share of its "
+        "actions random; a run's folder, or RUN:return=200. Given several times they share the episodes evenly",
+    )
+    parser.add_argument("--episodes", metavar="N", type=int, default=200, help="how many, 200 by default")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="decides the episodes, 0 by default")
+    parser.add_argument("--out", metavar="DIR", required=True, help="the folder to make")
+    own = parser.parse_args(args)
+    collecting = importlib.import_module("anyformer.tasks.collecting")
+    # Where nothing is opened nothing needs to be imported: a run that plays imports what it needs.
+    with allowed_imports(own.unsafe_imports) if own.unsafe_imports else nullcontext():
+        print(collecting.collect(own.env, own.policy or ["random"], own.episodes, own.seed, own.out))
+    print(f"The episodes are in {own.out}: `class_path: Episodes` with `path: {own.out}` in a config learns from them.")
 
 
 def _import(args: list[str]) -> None:
@@ -381,19 +436,22 @@ def _import(args: list[str]) -> None:
     parser.add_argument(
         "folder",
         metavar="FOLDER",
-        help="of GPT-2, BERT, Whisper, Marian or T5, as save_pretrained of transformers writes it; or OpenAI's file of "
-        "a Whisper, FILE.pt, with a tokenizer.json beside it",
+        help="of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer, as save_pretrained of transformers writes "
+        "it; or OpenAI's file of a Whisper, FILE.pt, with a tokenizer.json beside it",
     )
     parser.add_argument("run", metavar="RUN", help="the folder to make")
     parser.add_argument("--language", metavar="CODE", help="of Whisper: the one that is spoken; heard when left out")
     parser.add_argument("--pad", action="store_true", help="of Whisper: put silence behind a recording, to 30 seconds")
+    parser.add_argument("--env", metavar="ID", help="of a Decision Transformer: where it acts, such as Hopper-v5")
     own = parser.parse_args(args)
     run = run_folder(own.run)
     if run.exists():
         raise InputError(f"{run} is there already; choose another folder")
-    task, report = importlib.import_module("anyformer.tasks.exchange").take_in(own.folder, own.language, own.pad)
+    task, report = importlib.import_module("anyformer.tasks.exchange").take_in(
+        own.folder, own.language, own.pad, own.env
+    )
     save(task, run / "model")
-    fields = " ".join(f"{name}=..." for name in task.inputs)
+    fields = " ".join(f"{name}=..." for name in task.inputs) or "--episodes 10"
     print(f"{report}\nThe model is in {run}. Next:\n  anyformer run {run} {fields}")
 
 

@@ -100,6 +100,9 @@ class EmbeddingConfig:
     """Whether content is multiplied by sqrt(d_model) (Vaswani et al. 2017, 3.4)."""
     norm: bool = False
     """Whether the sum is normed (BERT)."""
+    offset: bool = False
+    """Whether one learned vector, the same for all tokens, is added behind the norm (transformers' Decision
+    Transformer)."""
     dropout: float = 0.0
     """On the sum."""
 
@@ -236,6 +239,7 @@ class Embeddings(nn.Module):
             for stack in (transformer, encoder)
         )
         self.norm = make_norm(transformer.norm, d_model, transformer) if config.norm else nn.Identity()
+        self.offset = nn.Parameter(torch.empty(d_model).normal_(std=0.02)) if config.offset else None
 
     def _check_axes(self, named: Sequence[str], tokenizers: Mapping[str, Tokenizer]) -> None:
         known = {axis: None for axes in self.axes.values() for axis in axes}
@@ -264,6 +268,8 @@ class Embeddings(nn.Module):
         vectors = [self._tokens(name, tokens) for name, tokens in batch.fields.items()]
         index = torch.cat([tokens.index for tokens in batch.fields.values()])
         vectors = self.norm(torch.cat(vectors))
+        if self.offset is not None:
+            vectors = vectors + self.offset
         vectors = F.dropout(vectors, self.config.dropout, self.training)
         rows = vectors.new_zeros(batch.shape.numel(), vectors.shape[1])
         return rows.index_copy(0, index, vectors).unflatten(0, batch.shape)

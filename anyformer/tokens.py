@@ -350,11 +350,32 @@ def collate(
     for sample in samples:
         if unknown := sample.keys() - tokenizers.keys():
             raise InputError(f"field {min(unknown)!r} has no tokenizer; there are {', '.join(tokenizers)}")
+    parts = {}
+    for name in tokenizers:
+        sets = [(i, sample[name]) for i, sample in enumerate(samples) if name in sample]
+        if sets:
+            parts[name] = (
+                [tokens for _, tokens in sets],
+                np.repeat([i for i, _ in sets], [len(part) for _, part in sets]),
+            )
+    return lay(parts, tokenizers, len(samples), rows, length)
+
+
+def lay(
+    given: Mapping[str, tuple[Sequence[TokenSet], np.ndarray]],
+    tokenizers: Mapping[str, Tokenizer],
+    n_samples: int,
+    rows: Sequence[int] | None = None,
+    length: int | None = None,
+) -> Batch:
+    """As `collate`, of tokens by field: a set may hold those of many samples, where a tokenizer cuts them at once.
+
+    given: the sets of each field, and the sample of each of their tokens in turn, (total tokens,) int64, which does not
+        fall.
+    """
     parts, counts, ranks = {}, {}, []
     for name, tokenizer in tokenizers.items():
-        sets = [(i, sample[name]) for i, sample in enumerate(samples) if name in sample]
-        every = [tokens for _, tokens in sets] or [tokenizer.empty()]
-        owner = np.repeat([i for i, _ in sets] or [0], [len(tokens) for tokens in every])
+        every, owner = given.get(name) or ([tokenizer.empty()], np.zeros(0, dtype=np.int64))
         position = torch.cat([tokens.position for tokens in every])
         parts[name] = (every, owner, position)
         counts[name] = len(owner)
@@ -363,17 +384,17 @@ def collate(
     sample = np.concatenate([owner for _, owner, _ in parts.values()]).astype(np.int64)
     order = torch.cat([tokens.order for every, _, _ in parts.values() for tokens in every]).numpy()
     field = np.repeat(np.arange(len(parts)), list(counts.values()))
-    lengths = np.bincount(sample, minlength=len(samples))
+    lengths = np.bincount(sample, minlength=n_samples)
 
     # Offset of each sample in its row: what the samples before it in that row have taken.
-    row = np.arange(len(samples)) if rows is None else np.asarray(rows, dtype=np.int64)
+    row = np.arange(n_samples) if rows is None else np.asarray(rows, dtype=np.int64)
     by_row = np.argsort(row, kind="stable")
     ends = np.cumsum(lengths[by_row])
     starts = ends - lengths[by_row]
     first_of_row = np.searchsorted(row[by_row], row[by_row], side="left")
     offset, segment = np.empty_like(lengths), np.empty_like(lengths)
     offset[by_row] = starts - starts[first_of_row]
-    segment[by_row] = np.arange(len(samples)) - first_of_row + 1
+    segment[by_row] = np.arange(n_samples) - first_of_row + 1
     n_rows = int(row.max(initial=-1)) + 1
     fullest = int((offset + lengths).max(initial=0))
     if length is None:
@@ -414,7 +435,7 @@ def collate(
     return Batch(
         fields=fields,
         layout=Layout(*(torch.from_numpy(part.reshape(n_rows, length)) for part in layout)),
-        n_samples=len(samples),
+        n_samples=n_samples,
         kind=kind,
         one_per_row=one_per_row,
         padded=padded,

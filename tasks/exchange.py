@@ -17,6 +17,8 @@ from torch import Tensor
 from anyformer.errors import InputError
 from anyformer.files import PART, find_file, sync_file, sync_folder, write_whole
 from anyformer.tasks.classify import Classify
+from anyformer.tasks.decide import Decide
+from anyformer.tasks.decide_exchange import decide_design, decide_settings, decide_task, with_spaces
 from anyformer.tasks.language import LanguageModel, Masking
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.sequence_exchange import (
@@ -30,33 +32,51 @@ from anyformer.tasks.task import Task
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.vocabularies import read_vocabulary, sized_text, write_vocabulary
-from anyformer.weights import BERT, GPT2, MARIAN, T5, WHISPER, Design, Family, Report, read_folder, to_timm
+from anyformer.weights import (
+    BERT,
+    DECISION_TRANSFORMER,
+    GPT2,
+    MARIAN,
+    T5,
+    WHISPER,
+    Design,
+    Family,
+    Report,
+    read_folder,
+    to_timm,
+)
 from anyformer.weights.pretrained import CONFIG, WEIGHTS, Settings, find_model, read_settings
 from anyformer.weights.whisper import read_openai, to_openai
 
-FAMILIES = {name: family for family in (GPT2, BERT, WHISPER, MARIAN, T5) for name in family.architectures}
+KNOWN = (GPT2, BERT, WHISPER, MARIAN, T5, DECISION_TRANSFORMER)
+FAMILIES = {name: family for family in KNOWN for name in family.architectures}
 """The architectures that transformers and we both have."""
 FIELD = "text"
 """What the one field of a model from elsewhere is called."""
 
 
-def from_transformers(folder: str | Path, language: str | None = None, pad: bool = False) -> Task:
+def from_transformers(
+    folder: str | Path, language: str | None = None, pad: bool = False, environment: str | None = None
+) -> Task:
     """The task of a folder that transformers' `save_pretrained` wrote, with its weights, ready for `predict`.
 
     GPT2LMHeadModel goes on with a `text`, BertForMaskedLM fills the gaps of one, BertForSequenceClassification tells
     classes apart; BERT reads one sentence at a time. WhisperForConditionalGeneration writes down what is said in an
-    `audio`, MarianMTModel and T5ForConditionalGeneration write what answers to a `text`.
+    `audio`, MarianMTModel and T5ForConditionalGeneration write what answers to a `text`. DecisionTransformerModel acts.
     folder: as given from the current folder, else inside $ANYFORMER_DATA; or OpenAI's file of a Whisper, FILE.pt, with
         a tokenizer.json beside it.
     language: of Whisper: the one that is spoken, such as `de`; told from the sound when left out.
     pad: of Whisper: whether a recording is filled with silence to 30 seconds, as those were that it has learnt from.
+    environment: of a Decision Transformer: the name of the one that it acts in, where its config.json does not tell.
     Raises InputError for any other architecture, for options of these that have no counterpart here, and for a folder
     that lacks a part or is damaged.
     """
-    return take_in(folder, language, pad)[0]
+    return take_in(folder, language, pad, environment)[0]
 
 
-def take_in(folder: str | Path, language: str | None = None, pad: bool = False) -> tuple[Task, Report]:
+def take_in(
+    folder: str | Path, language: str | None = None, pad: bool = False, environment: str | None = None
+) -> tuple[Task, Report]:
     """As `from_transformers`, with what became of every tensor."""
     if Path(folder).suffix == ".pt":
         source = find_file(folder)
@@ -70,19 +90,26 @@ def take_in(folder: str | Path, language: str | None = None, pad: bool = False) 
     if state is None:
         state, source = read_folder(folder)
     settings, use = family.settled(settings, state), family.architectures[architecture]
+    if use == "acts":
+        settings = with_spaces(settings, environment)
+    elif environment is not None:
+        raise InputError(f"{folder}: --env is for Decision Transformers; leave it out")
+    if use not in ("text", "speech") and (language is not None or pad):
+        raise InputError(f"{folder}: --language and --pad are for Whisper; leave them out")
     try:
         design = family.design(settings, architecture)
+        acting = decide_task(design, settings) if use == "acts" else None
     except InputError as error:
         raise InputError(str(error) if settings.path in str(error) else f"{settings.path}: {error}") from None
     if use in ("text", "speech"):
         task: Task = sequence_task(use, design, settings, folder, language, pad)
-    elif language is None and not pad:
+    elif acting is not None:
+        task = acting
+    else:
         text = sized_text(read_vocabulary(folder), design.max_len, design.vocab_size, settings.path)
         task = _task(use, design, text, settings)
-    else:
-        raise InputError(f"{folder}: --language and --pad are for Whisper; leave them out")
     task.build()
-    field = task.target if isinstance(task, SequenceToSequence) else FIELD
+    field = task.target if isinstance(task, SequenceToSequence) else None if acting else FIELD
     report = family.load(task, field, state, settings, source)
     return task.eval(), report
 
@@ -155,7 +182,7 @@ def to_transformers(task: Task, folder: str | Path) -> None:
         (part / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         if isinstance(task, SequenceToSequence):
             write_sequence_files(task, part)
-        else:
+        elif not isinstance(task, Decide):
             write_vocabulary(next(iter(task.tokenizers.values())), part)
         # Without this word transformers refuses the file.
         save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
@@ -173,6 +200,8 @@ def _transformers_model(task: Task) -> tuple[dict[str, Any], dict[str, Tensor]]:
     architecture = family.architecture(use)
     if isinstance(task, SequenceToSequence):
         name, design, rest = task.target, sequence_design(task), sequence_settings(task)
+    elif isinstance(task, Decide):
+        name, design, rest = None, decide_design(task), decide_settings(task)
     else:
         name, design, rest = _single_design(task, use)
     settings = {"architectures": [architecture], "model_type": family.model_type, **family.settings(design)}
@@ -219,6 +248,8 @@ def _counterpart(task: Task) -> tuple[Family, str]:
     """The family of a task, and what it is there for. Raises InputError if it has none."""
     if isinstance(task, SequenceToSequence):
         return counterpart(task)
+    if isinstance(task, Decide):
+        return DECISION_TRANSFORMER, "acts"
     texts = [text for text in task.tokenizers.values() if isinstance(text, Text)]
     if len(task.tokenizers) == 1 and texts and texts[0].kind != "bpe":
         raise InputError(
@@ -258,7 +289,8 @@ def export(task: Task, target: str | Path) -> None:
         return
     if not is_vit:
         if target.suffix == ".safetensors":
-            raise InputError(f"{target}: a model of text is written as a folder; leave .safetensors out")
+            kind = "that acts" if isinstance(task, Decide) else "of text"
+            raise InputError(f"{target}: a model {kind} is written as a folder; leave .safetensors out")
         to_transformers(task, target)
         return
     if not isinstance(task, Classify):

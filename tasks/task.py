@@ -78,7 +78,7 @@ class Task(lightning.LightningModule, ABC):
         freeze: patterns of names of parameters that are not trained: `model.transformer.blocks.[0-3].*`.
         """
         super().__init__()
-        if not tokenizers:
+        if not tokenizers and not self.finds_fields:
             raise InputError("tokenizers must name at least one field, got none")
         self.tokenizers = dict(tokenizers)
         self.transformer, self.embedding, self.optimizer = transformer, embedding, optimizer
@@ -91,6 +91,9 @@ class Task(lightning.LightningModule, ABC):
         self._averaged_steps = 0
 
     # What a task says of itself.
+
+    finds_fields: ClassVar[bool] = False
+    """Whether the data says which fields there are, and tokenizers need not be given."""
 
     @property
     @abstractmethod
@@ -177,6 +180,14 @@ class Task(lightning.LightningModule, ABC):
         given = [] if options is None else [options]
         yield self.render(self.predict([record], *given)[0])
 
+    def perform(self, options: Any = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
+        """What a task does that has no inputs and is told `options`, result by result; pictures go into the folder."""
+        raise InputError(f"{type(self).__name__} is given records, and does nothing by itself: use `predict`")
+
+    def conclude(self, results: Sequence[Mapping[str, Any]]) -> str:
+        """What the results of `perform` come to, for the terminal."""
+        return f"{len(results)} results"
+
     def closing(self) -> str | None:
         """What is shown when training is over, beside the figures."""
         return None
@@ -228,8 +239,12 @@ class Task(lightning.LightningModule, ABC):
             return
         if path.is_dir():
             other = self._made(json.loads((model_folder(path) / "config.json").read_text(encoding="utf-8")))
-            for name in self.tokenizers.keys() & other.tokenizers.keys():
-                self.tokenizers[name] = self.tokenizers[name].inherit(other.tokenizers[name])
+            self.inherit(other.tokenizers)
+
+    def inherit(self, tokenizers: Mapping[str, Tokenizer]) -> None:
+        """Take over what the tokenizers of another model have learnt, before the data is asked."""
+        for name in self.tokenizers.keys() & tokenizers.keys():
+            self.tokenizers[name] = self.tokenizers[name].inherit(tokenizers[name])
 
     def _made(self, config: Mapping[str, Any]) -> Task:
         """The task of a saved config, which may name the packages that this one is of."""

@@ -340,3 +340,34 @@ def test_a_cache_that_begins_anew_keeps_the_memory_alone() -> None:
     assert len(cache) == 0 and cache.memory_layout is row and cache.memory[0][0] is k
     cache.layout = row
     assert torch.equal(cache.extend(0, k + 7, k)[0], k + 7)
+
+
+def test_rows_of_a_cache_begin_anew_and_places_that_none_sees_are_cut() -> None:
+    cache, row, k = filled([3, 5, 4], 5)
+    cache.hide(torch.tensor([0, 2]))
+    assert cache.layout.segment.tolist() == [[0] * 5, [1] * 5, [0] * 5]
+    assert cache.n_hidden == 0
+    cache.hide(torch.tensor([1]))
+    assert cache.n_hidden == 5
+    cache, row, k = filled([3, 5, 4], 5)
+    cache.coordinate = k[:, 0, :, 0]
+    cache.cut(2, 4)
+    assert torch.equal(cache.layout.order, row.order[:, 2:4])
+    assert torch.equal(cache.coordinate, k[:, 0, 2:4, 0])
+    for layer in (0, 1):
+        torch.testing.assert_close(keys_of(cache, layer), k[:, :, 2:4])
+
+
+def test_rows_of_a_cache_hold_their_newest_places_anew_and_no_others() -> None:
+    cache, _, k = filled([4, 5, 3], 5)
+    part, _, new = filled([2, 3], 3)
+    cache.renew(torch.tensor([2, 1]), part)
+    assert cache.layout.segment.tolist() == [[1, 1, 1, 1, 0], [0, 0, 1, 1, 1], [0, 1, 1, 0, 0]]
+    assert cache.n_hidden == 0
+    for layer in (0, 1):
+        keys = keys_of(cache, layer)
+        torch.testing.assert_close(keys[0, :, :4], k[0, :, :4])
+        torch.testing.assert_close(keys[1, :, 2:], new[1])
+        torch.testing.assert_close(keys[2, :, 1:3], new[0, :, :2])
+    cache.hide(torch.tensor([0]))
+    assert cache.n_hidden == 1

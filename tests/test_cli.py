@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 import anyformer
 from anyformer.__main__ import main
 from anyformer.metrics import read_figures, read_rows
+from anyformer.tasks.episode_files import Episodes
 from anyformer.tokenizers.pictures import Digits
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
@@ -96,7 +97,7 @@ def test_help_version_and_a_misspelt_command(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == f"anyformer {anyformer.__version__}\n"
     assert refused(capsys, "fitt") == "there is no command 'fitt'; did you mean 'fit'?"
     assert refused(capsys, "xyz") == (
-        "there is no command 'xyz'; there are fit, validate, test, run, params, import, export"
+        "there is no command 'xyz'; there are fit, validate, test, run, collect, params, import, export"
     )
 
 
@@ -607,6 +608,13 @@ def test_a_wrong_config_is_told_so_in_one_line(
             "checkpoints.every_n_steps must be above 0",
         ),
         ("fit --resume runs/absent", "runs/absent/config.yaml does not exist"),
+        ("collect --env CartPol-v1 --out new", "there is no environment CartPol-v1; did you mean 'CartPole-v1'"),
+        ("collect --env CartPole-v1 --out runs/small", "runs/small is there already; choose another folder"),
+        ("collect --env CartPole-v1 --out new --policy runs/absent", "there is no run folder runs/absent; a policy is"),
+        ("collect --env CartPole-v1 --out new --policy runs/small", "policy runs/small: a run of Classify, which does"),
+        ("collect --env CartPole-v1 --out new --episodes 0", "episodes must be at least 1, got 0"),
+        ("collect --env CartPole-v1", "the following arguments are required: --out; see anyformer collect --help"),
+        ("collect --env absent:Car-v0 --out new", "the package absent is not opened; --unsafe_imports absent does"),
         ("import empty runs/new", "empty holds no config.json; give a folder as save_pretrained"),
         ("import absent runs/new", "absent: no such file; looked for absent and"),
         ("import https://host/gpt2 runs/new", "nothing is loaded from the network"),
@@ -662,12 +670,33 @@ def test_a_package_is_opened_for_the_users_own_classes(at_home: Path, monkeypatc
     assert main(["run", "runs/wrong", "image=seven.png"]) == 2
 
 
+def test_episodes_are_collected(
+    at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["collect", "--env", "CartPole-v1", "--policy", "random", "--policy", "scripted", "--episodes", "4"]
+    assert main([*argv, "--seed", "1", "--out", "carts"]) == 0
+    random, scripted, last = capsys.readouterr().out.splitlines()
+    assert re.match(r"random +2 episodes, \d+ steps, return", random)
+    assert re.match(r"scripted +2 episodes, 1000 steps, return 500.00", scripted)
+    assert "`class_path: Episodes` with `path: carts`" in last
+    assert len(Episodes("carts")) == 4
+    # A package of the user's, which registers an environment of its own.
+    Path("mine_too.py").write_text(
+        "import gymnasium\ngymnasium.register('Mine-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    monkeypatch.syspath_prepend(at_home)
+    argv = ["collect", "--env", "mine_too:Mine-v0", "--episodes", "1", "--out", "mine"]
+    assert main(argv) == 2
+    assert main([*argv, "--unsafe_imports", "mine_too"]) == 0
+    assert Episodes("mine").played_in.id == "mine_too:Mine-v0"
+
+
 # The configs that come with it
 
 
 @pytest.mark.parametrize("config", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda c: c.stem)
 def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path) -> None:
-    needed = set(re.findall(r"[ (](\w+)/[\w.-]+\.(?:csv|gz|txt)", config.read_text()))
+    needed = set(re.findall(r"[ (](\w+)/[\w.-]+\.(?:csv|gz|txt|npz|hdf5)", config.read_text()))
     if missing := [name for name in sorted(needed) if not (DATA / name).exists()]:
         pytest.skip(f"needs the {' and '.join(missing)} set")
     limits = [f"--trainer.limit_{part}_batches=1" for part in ("val", "test")]
@@ -682,6 +711,10 @@ def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path) -
     if "SequenceToSequence" in config.read_text():
         # Untrained, it would write as long as it may.
         options.append("--model.decoding.max_new_tokens=4")
+    if "class_path: Decide" in config.read_text():
+        options.append("--model.play.episodes=2")
+    if "class_path: Collected" in config.read_text():
+        options.append("--data.train.init_args.episodes=20")
     if config.stem == "finetune":
         # From a run of its own, and with the frozen blocks of its head.
         first = ["--config", str(config.with_name("fashion_five.yaml")), "--run_dir", str(tmp_path / "first")]

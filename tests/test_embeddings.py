@@ -35,9 +35,10 @@ def build(
 @pytest.mark.parametrize("types", [True, False], ids=["types", "no types"])
 @pytest.mark.parametrize("scale", [True, False], ids=["scaled", "not scaled"])
 @pytest.mark.parametrize("norm", [True, False], ids=["normed", "not normed"])
-def test_a_token_is_its_content_its_type_and_its_position(types: bool, scale: bool, norm: bool) -> None:
+@pytest.mark.parametrize("offset", [True, False], ids=["offset", "not offset"])
+def test_a_token_is_its_content_its_type_and_its_position(types: bool, scale: bool, norm: bool, offset: bool) -> None:
     positions = [PositionConfig(("word",)), PositionConfig(("row", "column"))]
-    embeddings = build(EmbeddingConfig(types=types, scale=scale, norm=norm, positions=positions))
+    embeddings = build(EmbeddingConfig(types=types, scale=scale, norm=norm, offset=offset, positions=positions))
     pixels = torch.randn(2, 3, 3)
     batch = collate([{"text": TEXT.encode([4, 9, 1])}, {"picture": PICTURE.encode(pixels)}], FIELDS)
     rows = embeddings(batch)
@@ -50,6 +51,8 @@ def test_a_token_is_its_content_its_type_and_its_position(types: bool, scale: bo
         word, patch = word + embeddings.types["text"], patch + embeddings.types["picture"]
     if norm:
         word, patch = embeddings.norm(word), embeddings.norm(patch)
+    if offset:
+        word, patch = word + embeddings.offset, patch + embeddings.offset
     torch.testing.assert_close(rows[0, 1], word)
     torch.testing.assert_close(rows[1, 5], patch)
     assert torch.equal(rows[0, 3:], torch.zeros(3, 12)), "0 at padding, also where the sum is normed"

@@ -488,6 +488,70 @@ def bloom() -> Witness:
     )
 
 
+def decision_transformer() -> Witness:
+    """Windows of steps, padded on the left; each step a return, a state and an action. Two begin within an episode."""
+    module = pytest.importorskip("transformers.models.decision_transformer.modeling_decision_transformer")
+    drops = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    sizes = {"state_dim": 5, "act_dim": 3, "hidden_size": 12, "max_ep_len": 15, "n_layer": 2, "n_head": 3}
+    theirs = module.DecisionTransformerModel(
+        module.DecisionTransformerConfig(**sizes, **drops, n_inner=20, n_positions=4)
+    )
+    redraw(theirs)
+    lengths, starts, n = (6, 2, 5), (0, 13, 4), 6
+    states, actions, returns = torch.randn(3, n, 5), torch.randn(3, n, 3), torch.randn(3, n, 1)
+    real = torch.arange(n) >= n - torch.tensor(lengths)[:, None]
+    steps = (
+        torch.arange(n) - n + torch.tensor([sum(pair) for pair in zip(lengths, starts, strict=True)])[:, None]
+    ) * real
+    widths = {"return": 1, "state": 5, "action": 3}
+    fields = {name: Vectors(width, ("step",), (15,)) for name, width in widths.items()}
+    samples = []
+    for i in range(3):
+        window = {}
+        for j, (name, values) in enumerate(zip(fields, (returns, states, actions), strict=True)):
+            tokens = fields[name].encode(values[i, real[i]])
+            order = 3 * torch.arange(len(tokens)) + j
+            window[name] = replace(tokens, position=steps[i, real[i]][:, None], order=order)
+        samples.append(window)
+
+    def prepare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: tensor[0] if "wpe" in name else tensor.T if ".c_" in name and name.endswith("weight") else tensor
+            for name, tensor in tensors.items()
+        }
+
+    block = r"transformer.blocks.\1."
+    return Witness(
+        theirs,
+        lambda: (
+            theirs(
+                states=states, actions=actions, returns_to_go=returns, timesteps=steps, attention_mask=real.long()
+            ).last_hidden_state
+        ),
+        real.repeat_interleave(3, 1),
+        {
+            r"embed_(return|state|action)\.(.*)": r"embeddings.lifts.\1.linear.\2",
+            r"embed_timestep\.weight": "embeddings.positions.0.tables.0",
+            r"embed_ln\.(.*)": r"embeddings.norm.\1",
+            r"encoder\.wpe\.weight": "embeddings.offset",
+            r"encoder\.h\.(\d)\.attn\.c_attn\.(.*)": rf"{block}attention.{{q,k,v}}.\2",
+            r"encoder\.h\.(\d)\.attn\.c_proj\.(.*)": rf"{block}attention.o.\2",
+            r"encoder\.h\.(\d)\.mlp\.c_fc\.(.*)": rf"{block}mlp.up.\2",
+            r"encoder\.h\.(\d)\.mlp\.c_proj\.(.*)": rf"{block}mlp.down.\2",
+            r"encoder\.h\.(\d)\.ln_1\.(.*)": rf"{block}attention_residual.norm.\2",
+            r"encoder\.h\.(\d)\.ln_2\.(.*)": rf"{block}mlp_residual.norm.\2",
+            r"encoder\.ln_f\.(.*)": r"transformer.final_norm.\1",
+            r"encoder\.wte\.weight|predict_.*": "",
+        },
+        fields,
+        samples,
+        # Its norm of the embeddings keeps its eps, whatever the config says.
+        replace(SIZES, activation="relu", norm_eps=1e-5),
+        EmbeddingConfig(types=False, norm=True, offset=True, positions=[PositionConfig(("step",), "learned")]),
+        prepare=prepare,
+    )
+
+
 BUCKETS = RelativeConfig("t5", "word", n_buckets=8, max_distance=6)
 ONE_SIDED = replace(BUCKETS, bidirectional=False)
 
@@ -612,6 +676,7 @@ WITNESSES: dict[str, Callable[[], Witness]] = {
     "bloom": bloom,
     "t5": t5,
     "marian": marian,
+    "decision transformer": decision_transformer,
 }
 
 
@@ -692,6 +757,25 @@ WRONG: dict[str, dict[str, list[dict]]] = {
     "bloom": {
         "transformer": [{"relative": None}, {"relative": BUCKETS}, {"activation": "gelu"}],
         "embedding": [{"norm": False}],
+    },
+    "decision transformer": {
+        "transformer": [
+            {"activation": "gelu"},
+            {"activation": "relu2"},
+            {"final_norm": False},
+            {"first_norm": True},
+            {"norm_eps": 0.1},
+            {"attention_scale": 1.0},
+            {"norm_position": "post"},
+        ],
+        "embedding": [
+            {"norm": False},
+            {"offset": False},
+            {"types": True},
+            {"scale": True},
+            {"positions": []},
+            {"positions": [PositionConfig(("step",), "sinusoidal")]},
+        ],
     },
     "bert": {"embedding": [{"norm": False}, {"types": False}, {"positions": []}]},
     "t5": {

@@ -18,6 +18,8 @@ from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
     BertTokenizer,
+    DecisionTransformerConfig,
+    DecisionTransformerModel,
     GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
@@ -38,7 +40,7 @@ from witnesses import error, redraw
 from anyformer.tasks.exchange import from_transformers
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import Task
-from anyformer.weights import Family, read_folder
+from anyformer.weights import DECISION_TRANSFORMER, Family, read_folder
 from anyformer.weights.pretrained import read_settings
 
 logging.disable_progress_bar()
@@ -197,6 +199,16 @@ def t5(folder: Path, tokenizer: Any = None, **options: Any) -> nn.Module:
     return _written(model, tokenizer, folder)
 
 
+def decision_transformer(folder: Path, **options: Any) -> nn.Module:
+    """A Decision Transformer, also written into the folder."""
+    sizes = {"state_dim": 5, "act_dim": 3, "hidden_size": 12, "max_ep_len": 30, "n_layer": 2, "n_head": 3}
+    drops = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    model = DecisionTransformerModel(DecisionTransformerConfig(**(sizes | drops | {"n_positions": 7} | options)))
+    redraw(model)
+    model.save_pretrained(folder)
+    return model.eval()
+
+
 def _written(model: nn.Module, tokenizer: Any, folder: Path) -> nn.Module:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -216,8 +228,19 @@ def padded(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask.long()}
 
 
-def disagreement(family: Family, folder: Path, theirs: nn.Module, expected: Tensor, task: Task, found: Tensor) -> float:
-    """The largest difference of the outputs, and of the gradients of all parameters, in standard deviations."""
+def disagreement(
+    family: Family,
+    folder: Path,
+    theirs: nn.Module,
+    expected: Tensor,
+    task: Task,
+    found: Tensor,
+    only_ours: Sequence[str] = (),
+) -> float:
+    """The largest difference of the outputs, and of the gradients of all parameters, in standard deviations.
+
+    only_ours: parameters of ours, 0 where they have none.
+    """
     noise = torch.randn_like(expected)
     (expected * noise).sum().backward()
     (found * noise).sum().backward()
@@ -229,11 +252,12 @@ def disagreement(family: Family, folder: Path, theirs: nn.Module, expected: Tens
     gradients |= {name: buffer.grad for name, buffer in theirs.named_buffers() if buffer.grad is not None}
     settings = family.settled(read_settings(folder), read_folder(folder)[0])
     name = carried.target if isinstance(carried, SequenceToSequence) else "text"
-    family.load(carried, name, gradients, settings, "the gradients")
+    family.load(carried, None if family is DECISION_TRANSFORMER else name, gradients, settings, "the gradients")
     wanted = dict(carried.named_parameters())
     floor = 0.1 * torch.cat([gradient.flatten() for gradient in wanted.values()]).std()
     off = [
         ((parameter.grad - wanted[name]).abs().max() / wanted[name].std().clamp(min=floor)).item()
         for name, parameter in task.named_parameters()
+        if name not in only_ours
     ]
     return max(error(found, expected), *off)

@@ -6,6 +6,7 @@ together again.
 """
 
 from anyformer.weights.bert import BERT
+from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
 from anyformer.weights.gpt2 import GPT2
 from anyformer.weights.marian import MARIAN
 from anyformer.weights.pretrained import Design, Family, read_folder
@@ -16,6 +17,7 @@ from anyformer.weights.whisper import WHISPER
 
 __all__ = [
     "BERT",
+    "DECISION_TRANSFORMER",
     "GPT2",
     "MARIAN",
     "T5",

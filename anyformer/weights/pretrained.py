@@ -97,7 +97,8 @@ class Design:
         positions = [(("word",), "learned")]
         if self.embedding.positions is not None:
             positions = sorted(map(_plain_positions, self.embedding.positions))
-        embedding = {"scale": self.embedding.scale, "norm": self.embedding.norm, "positions": positions}
+        embedding = {name: getattr(self.embedding, name) for name in ("scale", "norm", "offset")}
+        embedding["positions"] = positions
         parts = {
             "transformer": _plain_stack(self.transformer),
             "encoder": {} if self.encoder is None else _plain_stack(self.encoder),
@@ -137,9 +138,9 @@ class Family:
     """How the models of a family are told and named in transformers, and taken apart."""
 
     model_type: str
-    architectures: Mapping[str, Literal["causal", "masked", "classes", "text", "speech"]]
-    """By their names what they are here: a language model, one of masked tokens, or one that tells classes apart; or an
-    encoder-decoder that reads a text, or speech, and writes a text."""
+    architectures: Mapping[str, Literal["causal", "masked", "classes", "text", "speech", "acts"]]
+    """By their names what they are here: a language model, one of masked tokens, or one that tells classes apart; an
+    encoder-decoder that reads a text, or speech, and writes a text; or one that acts."""
     design: Callable[[Settings, str], Design]
     """The design that a config.json of an architecture says. Raises InputError for what we have no counterpart of."""
     settings: Callable[[Design], dict[str, Any]]
@@ -153,31 +154,34 @@ class Family:
     """Their tensors to the pieces that have a name here."""
     together: Callable[[dict[str, Tensor]], dict[str, Tensor]]
     """The way back, from the pieces of a whole model. The type vectors of our field of text and of another are among
-    them, as `type` and `type.source`, if there are any."""
+    them, as `type` and `type.source`, if there are any; those without a text are in `names`."""
     settled: Callable[[Settings, Mapping[str, Tensor]], Settings] = lambda settings, state: settings
     """The settings as the tensors show them to be, where a config.json does not tell the whole."""
 
     def architecture(self, use: str) -> str:
         return next(name for name, its in self.architectures.items() if its == use)
 
-    def table(self, task: nn.Module, name: str) -> dict[str, str]:
-        """Our names by theirs, for a task whose field of text has a name."""
-        embeddings = task.model.embeddings
-        key = name.replace(".", "/")
-        # Fields that share a table have it under one of their names.
-        table = embeddings.lifts[key].table
-        owner = next(own for own, each in embeddings.lifts.named_parameters() if each is table)
-        source = next((other for other in embeddings.lifts if other != key), key)
-        words = {"types.FIELD": f"types.{key}", "FIELD.table": owner, "SOURCE": source}
+    def table(self, task: nn.Module, name: str | None) -> dict[str, str]:
+        """Our names by theirs, for a task whose field of text has a name, or that has none."""
+        embeddings, words = task.model.embeddings, {}
+        if name is not None:
+            key = name.replace(".", "/")
+            # Fields that share a table have it under one of their names.
+            table = embeddings.lifts[key].table
+            owner = next(own for own, each in embeddings.lifts.named_parameters() if each is table)
+            source = next((other for other in embeddings.lifts if other != key), key)
+            words = {"types.FIELD": f"types.{key}", "FIELD.table": owner, "SOURCE": source}
         for i, (config, positions) in enumerate(zip(embeddings.placed, embeddings.positions, strict=True)):
             words |= {f"positions.{config.axes[0].upper()}": f"positions.{i}.{part}" for part in positions.state_dict()}
         pattern = re.compile("|".join(map(re.escape, words)))
         return {theirs: pattern.sub(lambda word: words[word[0]], ours) for theirs, ours in self.names.items()}
 
-    def load(self, task: nn.Module, name: str, state: Mapping[str, Tensor], settings: Settings, source: str) -> Report:
+    def load(
+        self, task: nn.Module, name: str | None, state: Mapping[str, Tensor], settings: Settings, source: str
+    ) -> Report:
         """Set a task to tensors of the family, in place.
 
-        name: of the task's field of text. source: of the tensors, for messages.
+        name: of the task's field of text, if there is one. source: of the tensors, for messages.
         Raises InputError, before anything is changed, if they do not fit, and afterwards if one is missing.
         """
         table, tensors, names = self.table(task, name), {}, {}
@@ -198,16 +202,18 @@ class Family:
             raise InputError(f"{source} lacks {lacking}; export the whole model anew")
         return report
 
-    def unload(self, task: nn.Module, name: str) -> dict[str, Tensor]:
+    def unload(self, task: nn.Module, name: str | None) -> dict[str, Tensor]:
         """The tensors of a task in the family's names and shapes, on the CPU.
 
         Raises InputError for a tensor that the family has no word for.
         """
         table = {ours: theirs for theirs, ours in self.table(task, name).items()}
-        kinds = {
-            f"model.embeddings.types.{key}": "type" if key == name.replace(".", "/") else "type.source"
-            for key in task.model.embeddings.types
-        }
+        kinds = {}
+        if name is not None:
+            kinds = {
+                f"model.embeddings.types.{key}": "type" if key == name.replace(".", "/") else "type.source"
+                for key in task.model.embeddings.types
+            }
         pieces = {}
         for ours, tensor in task.state_dict().items():
             theirs = kinds.get(ours) or rename(ours, table)

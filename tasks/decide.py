@@ -1,0 +1,413 @@
+"""Decisions learned from episodes: actions that follow from what is seen, and from the return that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import SumMetric
+
+from anyformer.data import Source
+from anyformer.embeddings import EmbeddingConfig, PositionConfig
+from anyformer.errors import InputError
+from anyformer.files import nearest
+from anyformer.model import Anyformer
+from anyformer.parsing import difference
+from anyformer.tasks.acting import LearnedActor, PlayConfig, Policy
+from anyformer.tasks.optimization import OptimizerConfig
+from anyformer.tasks.performing import PerformConfig, conclude, perform, summarize
+from anyformer.tasks.task import Task, plain
+from anyformer.tasks.windows import (
+    ACTION,
+    RETURN,
+    STATE,
+    CutEpisodes,
+    StepFields,
+    WindowChopper,
+    WindowExamples,
+    Windows,
+)
+from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, origin
+from anyformer.tokenizers.spaces import compare, leaves, read_space, step_tokenizer
+from anyformer.tokenizers.spaces import plain as plain_space
+from anyformer.tokenizers.trajectory import Returns, StepTokenizer
+from anyformer.tokens import Tokenizer, read_before
+from anyformer.transformer import TransformerConfig
+
+MOST = 128
+"""Environments that are stepped together, where nothing else is said."""
+
+
+class Decide(Task):
+    """Acts as recorded episodes show, and with returns as those do that came to the return asked for (Decision
+    Transformer, Chen et al. 2021).
+
+    The model's fields are `return`, `state` and `action`, or `state.image`, `action.x`, ... where the space is nested.
+    `heads` has the `ValueHead` of each field that is predicted, by its name with / for a dot: those of the action, read
+    before each of its tokens; and where their losses are wanted those of the next state and of `return`, read at the
+    last token of the action.
+    """
+
+    finds_fields: ClassVar[bool] = True
+    in_use: ClassVar[tuple[str, ...]] = ("play",)
+
+    def __init__(
+        self,
+        tokenizers: dict[str, Tokenizer] | None = None,
+        transformer: TransformerConfig = TransformerConfig(),
+        embedding: EmbeddingConfig = EmbeddingConfig(),
+        optimizer: OptimizerConfig = OptimizerConfig(),
+        environment: EnvironmentConfig | None = None,
+        context: int = 20,
+        returns: bool = True,
+        return_dropout: float = 0.0,
+        state_loss: float = 0.0,
+        return_loss: float = 0.0,
+        play: PlayConfig | None = PlayConfig(),
+        observation_space: str | None = None,
+        action_space: str | None = None,
+        known_returns: tuple[float, float] | None = None,
+        reference: tuple[float, float] | None = None,
+        init_from: str | None = None,
+        freeze: list[str] | None = None,
+    ) -> None:
+        """
+        Args:
+            tokenizers: of fields that are to be cut in another way than the usual one of their space: `action` by
+                Bins, `state.image` by Frames with a patch of its own.
+            transformer: sizes of the shared transformer.
+            embedding: how content, type and position become a token; of the positions that it leaves out timesteps and
+                places within a step have a learned table each, as far as attention does not go by them.
+            optimizer: the optimiser and its learning rate over the run.
+            environment: what the policy is played in; that of the episodes when left out.
+            context: steps that the model sees at once.
+            returns: whether the model is told the return that is to come, and can be asked for one; without, it does
+                what the episodes show (behaviour cloning).
+            return_dropout: share of the windows in training that are without the returns, so that the model knows both.
+            state_loss: weight of predicting the next state; 0 for not at all.
+            return_loss: weight of predicting the reward of a step and the return after it; 0 for not at all.
+            play: how the policy is played at every validation, whose mean return chooses the best model; not at all
+                for null.
+            observation_space: of the environment, in Minari's JSON; that of the episodes when left out.
+            action_space: likewise.
+            known_returns: the lowest and the highest return of the training episodes; theirs when left out.
+            reference: the returns that a normalised score takes as 0 and as 100; what is published when left out.
+            init_from: the weights that training starts from: a run folder.
+            freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
+        """
+        super().__init__(tokenizers or {}, transformer, embedding, optimizer, init_from, freeze)
+        for name, tokenizer in self.tokenizers.items():
+            if not isinstance(tokenizer, StepTokenizer):
+                raise InputError(f"tokenizers.{name}: must cut the steps of episodes, as Vector, Bins or Frames do")
+            if name.partition(".")[0] not in (RETURN, STATE, ACTION):
+                raise InputError(f"tokenizers: there is no field {name!r}; fields are return, state... and action...")
+        if context < 1:
+            raise InputError(f"context must be at least 1 step, got {context}")
+        if not 0 <= return_dropout <= 1:
+            raise InputError(f"return_dropout must be from 0 to 1, got {return_dropout}")
+        for name, weight in (("state_loss", state_loss), ("return_loss", return_loss)):
+            if weight < 0:
+                raise InputError(f"{name} must not be negative, got {weight}")
+        if not returns and (return_dropout or return_loss or RETURN in self.tokenizers):
+            raise InputError("returns: false leaves no return to drop, to predict or to cut; leave those out")
+        self.environment, self.context, self.returns, self.play = environment, context, returns, play
+        self.return_dropout, self.state_loss, self.return_loss = return_dropout, state_loss, return_loss
+        self.observation_space, self.action_space = observation_space, action_space
+        self.known_returns = None if known_returns is None else tuple(known_returns)
+        self.reference = None if reference is None else tuple(reference)
+        self.heads = torch.nn.ModuleDict()
+        self._before: Mapping[str, Tokenizer] = {}
+        self._cut: CutEpisodes | None = None
+
+    @property
+    def plays(self) -> bool:
+        """Whether the policy is played when it is evaluated."""
+        return self.environment is not None and self.play is not None
+
+    @property
+    def metric(self) -> tuple[str, str]:
+        return ("val/return", "max") if self.plays else ("val/loss", "min")
+
+    @property
+    def inputs(self) -> list[str]:
+        return []
+
+    @cached_property
+    def spaces(self) -> tuple[Any, Any]:
+        """Of observations and of actions. Raises InputError while they are not known."""
+        if self.observation_space is None or self.action_space is None:
+            raise InputError("the spaces are not known yet: learn from episodes first, or give both spaces")
+        return read_space(self.observation_space), read_space(self.action_space)
+
+    # Data
+
+    def open(self, path: str) -> Source:
+        from anyformer.tasks.episode_files import Episodes
+
+        return Episodes(path)
+
+    def inherit(self, tokenizers: Mapping[str, Tokenizer]) -> None:
+        super().inherit(tokenizers)
+        self._before = dict(tokenizers)
+
+    def learn(self, source: Source) -> None:
+        episodes = origin(source)
+        spaces, limit = episodes.spaces, None
+        if self.environment is None:
+            self.environment = episodes.played_in
+        if self.plays:
+            from anyformer.tasks.environments import make, reference
+
+            made = make(self.environment)
+            spaces, limit = (made.observation_space, made.action_space), getattr(made.spec, "max_episode_steps", None)
+            made.close()
+            known = episodes.reference or reference(self.environment)
+            self.reference = self.reference or (None if known is None else tuple(known))
+        self.observation_space, self.action_space = map(plain_space, spaces)
+        self.__dict__.pop("spaces", None)
+        self._cut = cut = CutEpisodes(source, *self.spaces)
+        longest = int(cut.lengths.max())
+        if self.context > longest:
+            raise InputError(
+                f"context is {self.context} steps, longer than every episode: the longest has {longest}; take at most "
+                f"{longest}"
+            )
+        given, self.tokenizers = self.tokenizers, self._field_tokenizers()
+        for name, tokenizer in self.tokenizers.items():
+            if name in self._before:
+                tokenizer = tokenizer.inherit(self._before[name])
+            if tokenizer.max_steps is None:
+                tokenizer = replace(tokenizer, max_steps=max(longest, limit or 0))
+            self.tokenizers[name] = tokenizer.fit(cut[i][name] for i in range(len(cut)))
+        if unknown := given.keys() - self.tokenizers.keys():
+            name = min(unknown)
+            raise InputError(
+                f"tokenizers: there is no field {name!r}; there are {', '.join(self.tokenizers)}"
+                f"{nearest(name, self.tokenizers)}"
+            )
+        totals = [float(cut[i][RETURN][0]) for i in range(len(cut))]
+        self.known_returns = self.known_returns or (min(totals), max(totals))
+
+    def _field_tokenizers(self) -> dict[str, StepTokenizer]:
+        """The tokenizer of every field, those that were given completed."""
+        observation, action = self.spaces
+        returns = {RETURN: self.tokenizers.get(RETURN, Returns())} if self.returns else {}
+        return returns | {  # type: ignore[return-value]
+            name: step_tokenizer(leaf, self.tokenizers.get(name), name)
+            for name, leaf in (leaves(observation, STATE) | leaves(action, ACTION)).items()
+        }
+
+    def view(self, source: Source, training: bool) -> Source:
+        # What has been learnt from has been read already.
+        kept = self._cut is not None and self._cut.source is source
+        return Windows(self._cut if kept else CutEpisodes(source, *self.spaces), self.context, training)
+
+    def chopper(self, training: bool) -> WindowChopper:
+        return WindowChopper(
+            self.tokenizers, self.context, self.return_dropout if training else 0.0, self.return_loss > 0
+        )
+
+    # Model
+
+    def build(self) -> None:
+        missing = [name for name in self.tokenizers if self.tokenizers[name].shape is None]
+        if not self.tokenizers or missing:
+            self.tokenizers = self._field_tokenizers()
+        self.model = Anyformer(self.tokenizers, self.transformer, self._positioned())
+        fields, d_model = StepFields(self.tokenizers), self.transformer.d_model
+        self.fields = fields
+        predicted = list(fields.actions)
+        if self.state_loss:
+            for name in fields.states:
+                if self.tokenizers[name].n_each != 1:
+                    raise InputError(
+                        f"state_loss: the field {name!r} has several tokens a step, and one alone can be predicted; "
+                        "leave state_loss out, or cut it as a Vector"
+                    )
+            predicted += fields.states
+        if self.return_loss:
+            predicted.append(RETURN)
+        self.heads = torch.nn.ModuleDict(
+            {name.replace(".", "/"): self.tokenizers[name].head(d_model) for name in predicted}
+        )
+        kinds = sorted({self.head(name).metric_name for name in fields.actions})
+        # A loss that is no number shows, and is not left out of the sum.
+        names = "loss", "targets", *kinds, *(f"n_{kind}" for kind in kinds)
+        self.sums = torch.nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in names})
+
+    def _positioned(self) -> EmbeddingConfig:
+        """The embedding, with what positions it leaves out: one table of timesteps for all fields, unless attention
+        goes by them, and one for the places within a step of fields that have several."""
+        if self.embedding.positions is not None:
+            return self.embedding
+        rotary, relative = self.transformer.rotary, self.transformer.relative
+        covered = {*(rotary.axes if rotary else ()), *([relative.axis] if relative else ())}
+        axes = [() if "step" in covered else ("step",)]
+        axes += [tuple(a for a in cutter.axes if a not in covered | {"step"}) for cutter in self.tokenizers.values()]
+        return replace(
+            self.embedding, positions=[PositionConfig(each, "joint") for each in dict.fromkeys(axes) if each]
+        )
+
+    def head(self, name: str) -> Any:
+        """The `ValueHead` of a field."""
+        return self.heads[name.replace(".", "/")]
+
+    def _hidden(self, batch: WindowExamples) -> Tensor:
+        """The hidden vectors of all places, (places, d); those that nothing is read at are not worked out."""
+        tokens = batch.tokens
+        rows, length = tokens.shape
+        wanted = torch.zeros(rows * length, dtype=torch.bool, device=tokens.layout.segment.device)
+        for name in self.fields.actions:
+            wanted[read_before(tokens, name)[0]] = True
+        if self.state_loss or self.return_loss:
+            wanted[tokens.fields[self.fields.actions[-1]].index] = True
+        wanted = wanted.view(rows, length)
+        # Those of a row first; where it has fewer than another, some that are not read.
+        n_read = int(wanted.sum(1).max()) if len(wanted) else 0
+        read = wanted.byte().argsort(dim=1, descending=True, stable=True)[:, :n_read]
+        hidden = self.model(tokens, read=read).flatten(0, 1)
+        place = (read + length * torch.arange(rows, device=read.device)[:, None]).flatten()
+        return hidden.new_zeros(rows * length, hidden.shape[1]).index_copy(0, place, hidden)
+
+    def loss(self, batch: WindowExamples) -> tuple[Tensor, Tensor]:
+        return self._loss(batch, self._hidden(batch))
+
+    def _loss(self, batch: WindowExamples, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, total, n_targets = batch.tokens, hidden.new_zeros(()), 0
+        for name in self.fields.actions:
+            places, which = read_before(tokens, name)
+            total = total + self.head(name).loss(hidden[places], tokens.fields[name].content[which])
+            n_targets += len(which)
+        # A step counts as much as in the loss of its action.
+        scale = self.fields.n_action
+        if self.state_loss or self.return_loss:
+            last = tokens.fields[self.fields.actions[-1]]
+            n_each = self.tokenizers[self.fields.actions[-1]].n_each
+            done = hidden[last.index[n_each - 1 :: n_each]]
+            if self.state_loss:
+                sample = last.sample[n_each - 1 :: n_each]
+                same = (sample[1:] == sample[:-1]).nonzero().squeeze(1)
+                for name in self.fields.states:
+                    content = tokens.fields[name].content[same + 1]
+                    total = total + self.state_loss * scale * self.head(name).loss(done[same], content)
+            if self.return_loss:
+                total = total + self.return_loss * scale * self.head(RETURN).loss(done, batch.target)
+        return total, torch.tensor(float(n_targets), device=hidden.device)
+
+    def validation_step(self, batch: WindowExamples, batch_index: int) -> None:
+        hidden = self._hidden(batch)
+        loss, n_targets = self._loss(batch, hidden)
+        self.sums["loss"].update(loss)
+        self.sums["targets"].update(n_targets)
+        for name in self.fields.actions:
+            places, which = read_before(batch.tokens, name)
+            content = batch.tokens.fields[name].content[which]
+            total, n = self.head(name).metric(hidden[places], content)
+            self.sums[self.head(name).metric_name].update(total)
+            self.sums[f"n_{self.head(name).metric_name}"].update(n)
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+        super().on_validation_epoch_end()
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def _report(self, stage: str) -> None:
+        """The mean loss of an action's token, how many were right or how far off, and the figures of playing."""
+        sums = {name: metric.compute() for name, metric in self.sums.items()}
+        values = {"loss": sums["loss"] / sums["targets"].clamp(min=1)}
+        values |= {name: sums[name] / sums[f"n_{name}"].clamp(min=1) for name in ("accuracy", "error") if name in sums}
+        for metric in self.sums.values():
+            metric.reset()
+        if self.plays and not self.trainer.sanity_checking:
+            figures = summarize(list(self.episodes()), self.reference)
+            values |= {name: torch.tensor(value) for name, value in figures.items()}
+        self.log_dict({f"{stage}/{name}": value.float() for name, value in values.items()}, prog_bar=True)
+
+    # Use
+
+    def asked(self, given: float | None = None) -> float:
+        """The return that is asked for: the best of the training episodes, where none is given.
+
+        Raises InputError where one is given to a model that knows no returns.
+        """
+        if given is not None and not self.returns:
+            raise InputError("the model was trained without returns and cannot be asked for one; leave it out")
+        return self.known_returns[1] if given is None and self.known_returns else given or 0.0
+
+    def actor(self, asked: float | None = None, play: PlayConfig | None = None) -> LearnedActor:
+        """The policy as an actor in many environments, see `tasks.playing`.
+
+        asked: the return asked for; that of `play`, or else the best of the training episodes, when left out.
+        """
+        self.eval()
+        return LearnedActor(self, asked, play or self.play or PlayConfig())
+
+    def policy(self, asked: float | None = None, play: PlayConfig | None = None) -> Policy:
+        """The policy in one environment: `action = policy(observation, reward)`; `policy.reset()` ends an episode."""
+        return Policy(self.actor(asked, play))
+
+    def episodes(
+        self,
+        actor: Any = None,
+        play: PlayConfig | None = None,
+        frames: Callable[[np.ndarray], None] | None = None,
+    ) -> Iterator[Episode]:
+        """Play the policy, or another actor, in the environment; see `tasks.playing.play`.
+
+        Raises InputError where there is none, or its spaces are not those that the model was trained with.
+        """
+        from anyformer.tasks.environments import make
+        from anyformer.tasks.playing import play as play_out
+
+        if self.environment is None:
+            raise InputError("the model knows no environment to play in; train with model.environment: {id: ...}")
+        made = make(self.environment)
+        try:
+            compare(made.observation_space, self.spaces[0], "observation")
+            compare(made.action_space, self.spaces[1], "action")
+        finally:
+            made.close()
+        play = play or self.play or PlayConfig()
+        n = play.n_environments or min(play.episodes, MOST)
+        yield from play_out(self.environment, actor or self.actor(play=play), play.episodes, play.seed, n, frames)
+
+    @property
+    def options(self) -> PerformConfig:  # type: ignore[override]
+        play = self.play or PlayConfig()
+        shared = ("episodes", "n_environments", "past_context", "temperature", "seed")
+        return PerformConfig(return_=play.asked, **{name: getattr(play, name) for name in shared})
+
+    def perform(self, options: PerformConfig | None = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
+        return perform(self, options or self.options, folder)
+
+    def conclude(self, results: Sequence[Mapping[str, Any]]) -> str:
+        return conclude(results, self.known_returns)
+
+    def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        raise InputError("a policy acts in an environment: use `perform`, or `policy` in a loop of your own")
+
+    def render(self, result: Mapping[str, Any]) -> str:
+        return "  ".join(f"{name} {value}" for name, value in result.items())
+
+    # Kept
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        before = checkpoint["config"]["init_args"]
+        if found := difference(before["environment"], plain(self.environment), "environment"):
+            raise InputError(
+                f"the checkpoint was trained for another environment: {found}; resume with the config of its run, or "
+                "train with another --run_dir"
+            )
+        for now, name in zip(self.spaces, ("observation", "action"), strict=True):
+            compare(now, read_space(before[f"{name}_space"]), name)

@@ -1,0 +1,179 @@
+"""Performances of a trained policy: what `anyformer run` plays, the figures of it, and asked-for against obtained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from anyformer.errors import InputError
+from anyformer.files import write_whole
+from anyformer.tasks.acting import PlayConfig
+from anyformer.tokenizers.episodes import Episode
+
+if TYPE_CHECKING:
+    from anyformer.tasks.decide import Decide
+
+N_ASKED = 11
+"""Returns that a sweep asks for."""
+
+
+@dataclass(frozen=True)
+class PerformConfig:
+    """What a trained policy is to play."""
+
+    episodes: int = 100
+    """How many; of a sweep, for each return that is asked for."""
+    return_: float | None = None
+    """The return that is asked for; the best of the training episodes when left out."""
+    sweep: bool = False
+    """Ask for 11 returns, from the lowest to the highest of the training episodes, and draw what is obtained as
+    sweep.png in the run's folder."""
+    plan: bool = False
+    """Look ahead with the heads of the next state and of the return, and do what promises most; no return is asked
+    for."""
+    candidates: int = 16
+    """Of a plan: first actions that are tried; all that there are where they are no more, else drawn."""
+    horizon: int = 4
+    """Of a plan: steps that are imagined, before the return is predicted that comes after them."""
+    video: str | None = None
+    """FILE.mp4 for what the first environment shows."""
+    n_environments: int | None = None
+    """Environments that are stepped together; as many as episodes, and at most 128, when left out."""
+    past_context: Literal["halve", "exact"] = "halve"
+    """Past the context: halve drops the older half of the steps and goes on with cached keys and values; exact
+    computes the last steps anew at every step."""
+    temperature: float = 0.0
+    """0: the most likely action, or the mean. Above: actions are drawn, at this temperature."""
+    seed: int = 0
+    """Decides the environments' beginnings and what is drawn."""
+
+    def __post_init__(self) -> None:
+        if self.sweep and (self.return_ is not None or self.plan):
+            raise InputError("--sweep asks for many returns by itself; give it without --return and --plan")
+        if self.plan and self.return_ is not None:
+            raise InputError("--plan asks for no return, but for the most; give it without --return")
+        for name in ("candidates", "horizon"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        self.play(None)
+
+    def play(self, asked: float | None) -> PlayConfig:
+        """How it is played when a return is asked for."""
+        return PlayConfig(self.episodes, asked, self.n_environments, self.past_context, self.temperature, self.seed)
+
+
+def summarize(episodes: Sequence[Episode], reference: tuple[float, float] | None = None) -> dict[str, float]:
+    """The figures of episodes: the mean return and length; the share that reached the goal, where that is known; and
+    the score, where there is a reference: 0 is its first return, 100 its second (D4RL, Fu et al. 2020, 4)."""
+    returns = float(np.mean([episode.total for episode in episodes]))
+    figures = {"return": returns, "length": float(np.mean([len(episode) for episode in episodes]))}
+    success = [episode.success for episode in episodes if episode.success is not None]
+    if success:
+        figures["success"] = float(np.mean(success))
+    if reference is not None:
+        figures["score"] = score(returns, reference)
+    return figures
+
+
+def score(value: float, reference: tuple[float, float]) -> float:
+    """A return, or a mean of them, normalised."""
+    return 100 * (value - reference[0]) / (reference[1] - reference[0])
+
+
+def perform(task: Decide, options: PerformConfig, folder: Path | None) -> Iterator[dict[str, Any]]:
+    """Play, and say of each episode: its number, the return asked for (None with a plan), the return, the length,
+    success and score where they are known. A sweep draws `sweep.png` into the folder.
+
+    Raises InputError for what the model has not learned.
+    """
+    from anyformer.tasks.planning import Planner
+
+    if options.video is not None and not options.video.lower().endswith(".mp4"):
+        raise InputError(f"--video must end in .mp4, got {options.video}")
+    if options.sweep and (task.known_returns is None or not task.returns):
+        raise InputError("--sweep: the model was trained without returns and cannot be asked for one")
+    asked: list[float | None] = [options.return_]
+    if options.sweep:
+        asked = np.linspace(*task.known_returns, N_ASKED).tolist()
+    results = []
+    for value in asked:
+        play = options.play(value)
+        planner = Planner(task, play, options.candidates, options.horizon) if options.plan else None
+        actor = planner or task.actor(play=play)
+        told = None if options.plan or not task.returns else actor.asked
+        for episode in _filmed(task, actor, play, options.video if value == asked[0] else None):
+            results.append(_row(episode, len(results), told, task.reference))
+            yield results[-1]
+    if options.sweep and folder is not None:
+        draw_sweep(results, folder / "sweep.png", task.known_returns)
+
+
+def _filmed(task: Decide, actor: Any, play: PlayConfig, video: str | None) -> Iterator[Episode]:
+    if video is None:
+        yield from task.episodes(actor, play)
+        return
+    from anyformer.tasks.environments import make
+    from anyformer.tasks.video import Video
+
+    made = make(task.environment)
+    fps = int(made.metadata.get("render_fps") or 30)
+    made.close()
+    with Video(video, fps) as film:
+        yield from task.episodes(actor, play, film.add)
+
+
+def _row(episode: Episode, number: int, asked: float | None, reference: tuple[float, float] | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"episode": number, "asked": asked, "return": episode.total, "length": len(episode)}
+    if episode.success is not None:
+        row["success"] = bool(episode.success)
+    if reference is not None:
+        row["score"] = score(episode.total, reference)
+    return row
+
+
+def by_asked(results: Sequence[Mapping[str, Any]]) -> dict[float | None, list[Mapping[str, Any]]]:
+    """The results by the return that was asked for."""
+    groups: dict[float | None, list[Mapping[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(result["asked"], []).append(result)
+    return groups
+
+
+def conclude(results: Sequence[Mapping[str, Any]], known_returns: tuple[float, float] | None) -> str:
+    """The means of the results as a table, a line for each return that was asked for."""
+    columns = [name for name in ("length", "success", "score") if name in results[0]]
+    lines = [["asked", "return", "+-", "lowest", "highest", *columns, "episodes"]]
+    for asked, group in by_asked(results).items():
+        returns = np.array([result["return"] for result in group])
+        numbers = [returns.mean(), returns.std(), returns.min(), returns.max()]
+        means = [float(np.mean([result[name] for result in group if name in result])) for name in columns]
+        cells = [f"{number:.1f}" for number in numbers]
+        cells += [
+            f"{mean:.2f}" if name == "success" else f"{mean:.1f}" for name, mean in zip(columns, means, strict=True)
+        ]
+        lines.append(["-" if asked is None else f"{asked:g}", *cells, str(len(group))])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    known = "" if known_returns is None else "\nThe training episodes returned {:.1f} to {:.1f}.".format(*known_returns)
+    return text + known
+
+
+def draw_sweep(results: Sequence[Mapping[str, Any]], path: Path, known_returns: tuple[float, float]) -> None:
+    """Draw the returns obtained, means and deviations, over those asked for."""
+    from matplotlib.figure import Figure
+
+    groups = by_asked(results)
+    returns = [np.array([result["return"] for result in group]) for group in groups.values()]
+    page = Figure(figsize=(5, 4.5), layout="constrained")
+    panel = page.subplots()
+    panel.axline((known_returns[1],) * 2, slope=1, color="grey", linestyle=":", label="as asked")
+    means, deviations = [each.mean() for each in returns], [each.std() for each in returns]
+    panel.errorbar(list(groups), means, deviations, marker="o", capsize=3, label="mean and deviation")
+    panel.set(xlabel="return asked for", ylabel="return obtained", title=f"{len(returns[0])} episodes each")
+    panel.grid(alpha=0.3)
+    panel.legend()
+    write_whole(path, lambda part: page.savefig(part, format="png", dpi=100))

@@ -1,0 +1,247 @@
+"""Playing: an actor acts in many environments at once, and what happened comes out as episodes.
+
+Knows no model: an actor is anything that turns what is seen into actions.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium import Space
+
+from anyformer.errors import InputError
+from anyformer.tasks.environments import ends_at_goal, make_vector
+from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, Nested, as_arrays, stack, take, transform
+
+AT_ONCE = 32
+"""Environments that are stepped together where nothing else is said: the gain beyond is small on a CPU."""
+
+
+class Actor(Protocol):
+    """Acts in rows, each of which is an environment with its own episode.
+
+    `begin` names rows before the first `act` that holds them; from then on every `act` has a value for each row that
+    has begun and not left, in ascending sequence of their numbers.
+    """
+
+    def begin(self, rows: Sequence[int]) -> None:
+        """New episodes start in these rows; whatever was known of those before in them is over."""
+
+    def act(self, observations: Nested, rewards: np.ndarray, taken: Nested | None) -> Nested:
+        """The actions (n, ...) for what is seen (n, ...), both nested as their spaces are.
+
+        rewards: (n,) float64 of the last step; 0 in rows that have just begun.
+        taken: the actions (n, ...) that were really taken last, which may be others than this actor's; in rows that
+        have just begun their values mean nothing. None if that is so in all rows.
+        """
+
+    def leave(self, rows: Sequence[int]) -> None:
+        """These rows play no more: later `act`s are without them."""
+
+
+def play(
+    environment: EnvironmentConfig,
+    actor: Actor,
+    n_episodes: int,
+    seed: int,
+    n_environments: int | None = None,
+    frames: Callable[[np.ndarray], None] | None = None,
+) -> Iterator[Episode]:
+    """Play episodes, many environments together; they come in the sequence of their numbers.
+
+    Every environment plays its own share, so that short episodes are no more likely to be among them. Episode k begins
+    with an environment seeded by (seed, k), however many there are.
+
+    n_environments: how many at once; n_episodes, and at most 32, by default.
+    frames: is given the pictures of the first environment, (rows, columns, 3) uint8, as they come: of the episodes
+    0, n_environments, 2 n_environments, ...
+    Raises InputError, naming environment, episode and step, where an environment raises or gives a reward that is not
+    finite, and for actions outside the space.
+    """
+    if n_episodes < 1 or (n_environments is not None and n_environments < 1):
+        raise InputError(f"to play takes at least 1 episode and 1 environment, got {n_episodes} and {n_environments}")
+    n = min(n_episodes, n_environments or AT_ONCE)
+    slots: list[Slot] = []
+
+    def slot(env: gymnasium.Env) -> gymnasium.Env:
+        slots.append(Slot(env, environment, frames if not slots else None))
+        return slots[-1]
+
+    together = make_vector(environment, n, frames is not None, slot)
+    try:
+        yield from _play(together, slots, actor, n_episodes, seed)
+    finally:
+        together.close()
+
+
+def _play(
+    together: gymnasium.vector.SyncVectorEnv, slots: Sequence[Slot], actor: Actor, n_episodes: int, seed: int
+) -> Iterator[Episode]:
+    n = len(slots)
+    for row, slot in enumerate(slots):
+        slot.number = row
+    observations, _ = together.reset(seed=[episode_seed(seed, k) for k in range(n)])
+    rows, rewards, taken = np.arange(n), np.zeros(n), None
+    played: dict[int, Episode] = {}
+    following = 0
+    actor.begin(list(range(n)))
+    while len(rows):
+        seen = take(as_arrays(together.single_observation_space, observations), rows)
+        actions = as_arrays(together.single_action_space, actor.act(seen, rewards[rows], taken))
+        # All environments are stepped; those that play no more do nothing with the action that they get.
+        places = np.searchsorted(rows, np.arange(n)).clip(max=len(rows) - 1)
+        observations, rewards, terminated, truncated, _ = together.step(take(actions, places))
+        over = np.flatnonzero(terminated | truncated)
+        begin, leave = [], []
+        for row in over.tolist():
+            slot = slots[row]
+            played[slot.number] = slot.episode(bool(terminated[row]), bool(truncated[row]))
+            slot.number = slot.number + n if slot.number + n < n_episodes else None
+            (leave if slot.number is None else begin).append(row)
+        if len(over):
+            seeds = [None if slot.number is None else episode_seed(seed, slot.number) for slot in slots]
+            observations, _ = together.reset(seed=seeds, options={"reset_mask": np.isin(np.arange(n), over)})
+            rewards[over] = 0.0
+            stay = ~np.isin(rows, leave)
+            rows, actions = rows[stay], take(actions, stay)
+            if leave:
+                actor.leave(leave)
+            if begin:
+                actor.begin(begin)
+        taken = None if len(begin) == len(rows) else actions
+        while following in played:
+            yield played.pop(following)
+            following += 1
+
+
+def episode_seed(seed: int, number: int) -> int:
+    """What an episode's environment is seeded with; far apart for neighbours of either."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+
+
+class Slot(gymnasium.Wrapper):
+    """One of the environments that are played together: writes down its episode, and idles once it plays no more.
+
+    Because idle ones answer without stepping, all can be stepped together to the end.
+    """
+
+    def __init__(
+        self, env: gymnasium.Env, config: EnvironmentConfig, frames: Callable[[np.ndarray], None] | None = None
+    ) -> None:
+        super().__init__(env)
+        self.config, self.frames = config, frames
+        self.number: int | None = None
+        """Of the episode that is played; None idles."""
+        self.seen: list[Any] = []
+        self.done: list[Any] = []
+        self.got: list[float] = []
+        self.success: bool | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if self.number is None:
+            return self.seen[-1], {}
+        self.seen, self.done, self.got, self.success = [], [], [], None
+        try:
+            observation, info = self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            raise self._failed("when it was reset", error) from error
+        self._see(observation)
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.number is None:
+            return self.seen[-1], 0.0, False, False, {}
+        self.done.append(copy.deepcopy(action))
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        except Exception as error:
+            raise self._failed(f"in step {len(self.got)}", error) from error
+        if not math.isfinite(reward):
+            raise InputError(
+                f"environment {self.config.id}: the reward of episode {self.number}, step {len(self.got)} is {reward}"
+            )
+        self.got.append(float(reward))
+        self._see(observation)
+        for name in ("success", "is_success"):
+            if name in info:
+                self.success = bool(self.success or info[name])
+        return observation, reward, terminated, truncated, {}
+
+    def _see(self, observation: Any) -> None:
+        # Some environments give the same array again and again.
+        self.seen.append(copy.deepcopy(observation))
+        if self.frames is not None:
+            self.frames(self.env.render())
+
+    def _failed(self, when: str, error: Exception) -> InputError:
+        reason = " ".join(str(error).split())
+        return InputError(
+            f"environment {self.config.id} raised in episode {self.number}, {when}: {type(error).__name__}"
+            + (f": {reason}" if reason else "")
+        )
+
+    def episode(self, terminated: bool, truncated: bool) -> Episode:
+        """What has been played since the last reset."""
+        success = terminated if self.success is None and ends_at_goal(self.config) else self.success
+        return Episode(
+            stack(self.observation_space, self.seen),
+            stack(self.action_space, self.done),
+            np.asarray(self.got, dtype=np.float32),
+            self.observation_space,
+            self.action_space,
+            terminated,
+            truncated,
+            success,
+            f"{self.config.id} episode {self.number}",
+            self.config,
+        )
+
+
+class RandomActor:
+    """Draws every action from the space."""
+
+    def __init__(self, action_space: Space, seed: int = 0) -> None:
+        self.space = copy.deepcopy(action_space)
+        self.space.seed(seed)
+
+    def begin(self, rows: Sequence[int]) -> None:
+        pass
+
+    def act(self, observations: Nested, rewards: np.ndarray, taken: Nested | None) -> Nested:
+        return stack(self.space, [self.space.sample() for _ in rewards])
+
+    def leave(self, rows: Sequence[int]) -> None:
+        pass
+
+
+class Noisy:
+    """Another actor, some of whose actions are replaced by random ones.
+
+    epsilon: the share that is replaced, from 0 to 1.
+    """
+
+    def __init__(self, actor: Actor, epsilon: float, action_space: Space, seed: int = 0) -> None:
+        if not 0 <= epsilon <= 1:
+            raise InputError(f"the share of random actions must be from 0 to 1, got {epsilon:g}")
+        self.actor, self.epsilon = actor, epsilon
+        self.noise, self.random = RandomActor(action_space, seed), np.random.default_rng(seed)
+
+    def begin(self, rows: Sequence[int]) -> None:
+        self.actor.begin(rows)
+
+    def act(self, observations: Nested, rewards: np.ndarray, taken: Nested | None) -> Nested:
+        meant = self.actor.act(observations, rewards, taken)
+        replaced = self.random.random(len(rewards)) < self.epsilon
+
+        def either(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            return np.where(replaced.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+
+        return transform(either, meant, self.noise.act(observations, rewards, taken))
+
+    def leave(self, rows: Sequence[int]) -> None:
+        self.actor.leave(rows)

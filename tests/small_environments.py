@@ -1,0 +1,112 @@
+"""Environments of ours, small: what is seen nested, what is done nested, ends that are known, and ones that break.
+
+They are registered when this is imported, and named `small_environments:Lights-v0` or `Lights-v0`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Lights(gymnasium.Env):
+    """A picture with one bright half, and a vector whose first number says whether to choose it (above 0) or the other.
+
+    Action 0 is left, 1 is right; 1 for every right choice, 8 steps.
+    """
+
+    observation_space = spaces.Dict(
+        {"image": spaces.Box(0, 255, (8, 8, 1), np.uint8), "vector": spaces.Box(-1, 1, (2,), np.float32)}
+    )
+    action_space = spaces.Discrete(2)
+
+    def _look(self) -> dict[str, np.ndarray]:
+        image = self.np_random.integers(0, 64, (8, 8, 1), dtype=np.uint8)
+        right = int(self.np_random.integers(2))
+        image[:, 4 * right : 4 * right + 4] += 160
+        vector = self.np_random.uniform(0.2, 1.0, 2).astype(np.float32) * self.np_random.choice([-1, 1], 2)
+        self.answer = right if vector[0] > 0 else 1 - right
+        return {"image": image, "vector": vector.astype(np.float32)}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._look(), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        reward = float(action == self.answer)
+        self.steps += 1
+        return self._look(), reward, self.steps == 8, False, {}
+
+
+class Parts(gymnasium.Env):
+    """A tuple of a number and a word is seen, a dict of choices and a force is done; 3 steps, the last a success."""
+
+    observation_space = spaces.Tuple((spaces.Discrete(3), spaces.Text(4, min_length=1, charset="ab")))
+    action_space = spaces.Dict({"move": spaces.MultiDiscrete([2, 3]), "force": spaces.Box(-1, 1, (1,), np.float32)})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return (0, "a"), {}
+
+    def step(self, action: dict[str, np.ndarray]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        self.steps += 1
+        seen = (self.steps % 3, "ab"[self.steps % 2] * self.steps)
+        return seen, float(action["force"][0]), False, self.steps == 3, {"is_success": self.steps == 3}
+
+
+class Counter(gymnasium.Env):
+    """Counts its steps, which is all that is seen; lasts as many, 1 to `longest`, as its seed says. Draws itself."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    observation_space = spaces.Box(0, np.inf, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, longest: int = 9, render_mode: str | None = None) -> None:
+        self.longest, self.render_mode = longest, render_mode
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps, self.length = 0, int(self.np_random.integers(1, self.longest + 1))
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.steps < self.length, "stepped after the end"
+        self.steps += 1
+        return np.full(1, self.steps, np.float32), 1.0, self.steps == self.length, False, {}
+
+    def render(self) -> np.ndarray:
+        return np.full((33, 47, 3), 20 * self.steps, np.uint8)
+
+
+class Broken(Counter):
+    """Is whole for some episodes, and then fails in step 2: raises, or gives a reward that is no number; or when it is
+    reset. `after` of them are played by every copy."""
+
+    def __init__(self, how: str = "raise", after: int = 0) -> None:
+        super().__init__()
+        self.how, self.whole = how, after
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.whole -= 1
+        if self.how == "reset" and self.whole < 0:
+            raise OSError("no such level")
+        seen, info = super().reset(seed=seed)
+        self.length = 4
+        return seen, info
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        breaks = self.steps == 2 and self.whole < 0
+        if breaks and self.how == "raise":
+            raise RuntimeError("the motor\nis stuck")
+        seen, reward, terminated, truncated, info = super().step(action)
+        return seen, float("nan") if breaks else reward, terminated, truncated, info
+
+
+for kind in (Lights, Parts, Counter, Broken):
+    gymnasium.register(f"{kind.__name__}-v0", kind)
