@@ -18,7 +18,7 @@ Trains one transformer on any kind of data, as a YAML file says.
   run RUN FIELD=VALUE ...    what the best model says of a record, or of a folder of files
   collect --env ID --out DIR play episodes of an environment and write them as a data set, to learn from
   params CONFIG              parameters and FLOPs by component, before anything is trained
-  import FOLDER RUN          make a run of GPT-2, BERT, Whisper, Marian or T5, in a folder as transformers writes it
+  import FOLDER RUN          make a run of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer of transformers
   export RUN TARGET          write the best model as a folder for transformers, or a safetensors file for timm
 
 Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help, and

@@ -2,11 +2,12 @@
 
 The tokens of a step are read in one pass: the last action, the new return, the new state. Past the context the oldest
 half of a row's steps is dropped, and its others are computed anew without them, in one pass for all rows that are full;
-what a row does therefore never hangs on the rows beside it.
+what a row is likeliest to do therefore never hangs on the rows beside it. What is drawn does: one generator serves all.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,8 +51,8 @@ class PlayConfig:
                 raise InputError(f"play.{name} must be at least 1, got {getattr(self, name)}")
         if self.past_context not in ("halve", "exact"):
             raise InputError(f"play.past_context must be halve or exact, got {self.past_context!r}")
-        if self.temperature < 0:
-            raise InputError(f"play.temperature must not be negative, got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise InputError(f"play.temperature must be a number from 0, got {self.temperature}")
         if self.seed < 0:
             raise InputError(f"play.seed must not be negative, got {self.seed}")
 
@@ -149,6 +150,10 @@ class LearnedActor:
 
     def _take_in(self, observations: Nested, rewards: np.ndarray, taken: Nested | None) -> np.ndarray:
         """Write the new step into the history. Returns which rows begin with it, (rows,) boolean."""
+        observation_space, action_space = self.task.spaces
+        seen = split(observation_space, STATE, observations)
+        done = {} if taken is None else split(action_space, ACTION, taken)
+        # What cannot be used has been refused by now, and nothing has been changed.
         begun = np.array([number in self._begun for number in self.numbers])
         self._begun.clear()
         history, every, going = self.history, np.arange(len(self.numbers)), np.flatnonzero(~begun)
@@ -156,13 +161,12 @@ class LearnedActor:
         history.step += 1
         history.first[begun] = 0
         self._left = np.where(begun, self.asked, self._left - np.asarray(rewards, dtype=np.float64))
-        observation_space, action_space = self.task.spaces
-        for name, values in split(observation_space, STATE, observations).items():
+        for name, values in seen.items():
             history.put(name, every, values)
         if self.told:
             history.put(RETURN, every, self._left)
         if len(going):
-            for name, values in split(action_space, ACTION, taken).items():
+            for name, values in done.items():
                 history.put(name, going, values[going], back=1)
         return begun
 
@@ -296,6 +300,8 @@ class Policy:
         reward: of the last step; nothing for the first of an episode. A policy that is asked for a return counts it.
         """
         reward = np.array([0.0 if reward is None else float(reward)])
+        if not np.isfinite(reward).all():
+            raise InputError(f"the reward must be finite, got {reward[0]}")
         self._taken = self.actor.act(_single(observation), reward, self._taken)
         space = self.actor.task.spaces[1]
         return join(space, ACTION, split(space, ACTION, self._taken))[0]

@@ -20,7 +20,7 @@ from anyformer.tasks.environments import make, to_spec
 from anyformer.tasks.playing import Actor, Noisy, RandomActor, episode_seed, play
 from anyformer.tasks.scripted import Scripted
 from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, EpisodeSource, Nested
-from anyformer.tokenizers.spaces import compare, split
+from anyformer.tokenizers.spaces import split
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,7 @@ def _learned(folder: str, asked: float | None, environment: EnvironmentConfig, s
     task = load(folder)
     if not isinstance(task, Decide):
         raise InputError(f"policy {folder}: a run of {type(task).__name__}, which does not act")
-    env = make(environment)
-    for now, before, what in zip(
-        (env.observation_space, env.action_space), task.spaces, ("observation", "action"), strict=True
-    ):
-        compare(now, before, what)
-    env.close()
+    task.check_environment(environment)
     return task.actor(asked, replace(task.play or PlayConfig(), seed=seed))
 
 
@@ -137,6 +132,11 @@ def collect(name: str, policies: Sequence[str], n: int, seed: int, folder: str |
     """
     if Path(folder).exists():
         raise InputError(f"{folder} is there already; choose another folder")
+    try:
+        # Now, and not when all has been played.
+        Path(folder).absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}") from None
     episodes = Collected(EnvironmentConfig(name), tuple(policies), n, seed)
     lines = summary(episodes, policies)
     write_minari(episodes, folder, ", ".join(policies))
@@ -171,16 +171,16 @@ def write_minari(episodes: EpisodeSource, folder: str | Path, algorithm: str = "
 
     try:
         storage.update_episodes(_buffer(episodes.episode(i)) for i in range(len(episodes)))
+        storage.update_metadata(
+            {
+                "dataset_id": _minari_id(target.resolve().name),
+                "minari_version": minari.__version__,
+                "algorithm_name": algorithm,
+            }
+        )
     except BaseException:
         shutil.rmtree(part)
         raise
-    storage.update_metadata(
-        {
-            "dataset_id": _minari_id(target.resolve().name),
-            "minari_version": minari.__version__,
-            "algorithm_name": algorithm,
-        }
-    )
     for file in (part / "data").iterdir():
         sync_file(file)
     sync_folder(part / "data")

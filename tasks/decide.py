@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -112,8 +113,8 @@ class Decide(Task):
         if not 0 <= return_dropout <= 1:
             raise InputError(f"return_dropout must be from 0 to 1, got {return_dropout}")
         for name, weight in (("state_loss", state_loss), ("return_loss", return_loss)):
-            if weight < 0:
-                raise InputError(f"{name} must not be negative, got {weight}")
+            if not 0 <= weight < math.inf:
+                raise InputError(f"{name} must be a number from 0, got {weight}")
         if not returns and (return_dropout or return_loss or RETURN in self.tokenizers):
             raise InputError("returns: false leaves no return to drop, to predict or to cut; leave those out")
         self.environment, self.context, self.returns, self.play = environment, context, returns, play
@@ -161,12 +162,12 @@ class Decide(Task):
         spaces, limit = episodes.spaces, None
         if self.environment is None:
             self.environment = episodes.played_in
-        if self.plays:
-            from anyformer.tasks.environments import make, reference
+        if self.environment is not None:
+            from anyformer.tasks.environments import reference
 
-            made = make(self.environment)
-            spaces, limit = (made.observation_space, made.action_space), getattr(made.spec, "max_episode_steps", None)
-            made.close()
+            if (made := self._made_environment()) is not None:
+                spaces = spaces if self.play is None else made[:2]
+                limit = made[2]
             known = episodes.reference or reference(self.environment)
             self.reference = self.reference or (None if known is None else tuple(known))
         self.observation_space, self.action_space = map(plain_space, spaces)
@@ -193,6 +194,20 @@ class Decide(Task):
             )
         totals = [float(cut[i][RETURN][0]) for i in range(len(cut))]
         self.known_returns = self.known_returns or (min(totals), max(totals))
+
+    def _made_environment(self) -> tuple[Any, Any, int | None] | None:
+        """The spaces of the environment and its limit of steps; None where it cannot be made, and need not be."""
+        from anyformer.tasks.environments import make
+
+        try:
+            made = make(self.environment)
+        except InputError as error:
+            if self.play is None:
+                return None
+            raise InputError(f"{error}; to train without playing set model.play: null") from None
+        found = made.observation_space, made.action_space, getattr(made.spec, "max_episode_steps", None)
+        made.close()
+        return found
 
     def _field_tokenizers(self) -> dict[str, StepTokenizer]:
         """The tokenizer of every field, those that were given completed."""
@@ -329,7 +344,9 @@ class Decide(Task):
         for metric in self.sums.values():
             metric.reset()
         if self.plays and not self.trainer.sanity_checking:
-            figures = summarize(list(self.episodes()), self.reference)
+            # What is tested begins elsewhere than what has chosen the best model.
+            play = self.play if stage == "val" else replace(self.play, seed=self.play.seed + 1)
+            figures = summarize(list(self.episodes(play=play)), self.reference)
             values |= {name: torch.tensor(value) for name, value in figures.items()}
         self.log_dict({f"{stage}/{name}": value.float() for name, value in values.items()}, prog_bar=True)
 
@@ -342,6 +359,8 @@ class Decide(Task):
         """
         if given is not None and not self.returns:
             raise InputError("the model was trained without returns and cannot be asked for one; leave it out")
+        if given is not None and not math.isfinite(given):
+            raise InputError(f"the return asked for must be finite, got {given}")
         return self.known_returns[1] if given is None and self.known_returns else given or 0.0
 
     def actor(self, asked: float | None = None, play: PlayConfig | None = None) -> LearnedActor:
@@ -366,26 +385,30 @@ class Decide(Task):
 
         Raises InputError where there is none, or its spaces are not those that the model was trained with.
         """
-        from anyformer.tasks.environments import make
         from anyformer.tasks.playing import play as play_out
 
         if self.environment is None:
             raise InputError("the model knows no environment to play in; train with model.environment: {id: ...}")
-        made = make(self.environment)
-        try:
-            compare(made.observation_space, self.spaces[0], "observation")
-            compare(made.action_space, self.spaces[1], "action")
-        finally:
-            made.close()
+        self.check_environment(self.environment)
         play = play or self.play or PlayConfig()
         n = play.n_environments or min(play.episodes, MOST)
         yield from play_out(self.environment, actor or self.actor(play=play), play.episodes, play.seed, n, frames)
 
+    def check_environment(self, environment: EnvironmentConfig) -> None:
+        """Raise InputError where an environment's spaces are not those that the model was trained with."""
+        from anyformer.tasks.environments import make
+
+        made = make(environment)
+        spaces = made.observation_space, made.action_space
+        made.close()
+        for now, before, what in zip(spaces, self.spaces, ("observation", "action"), strict=True):
+            compare(now, before, what)
+
     @property
     def options(self) -> PerformConfig:  # type: ignore[override]
         play = self.play or PlayConfig()
-        shared = ("episodes", "n_environments", "past_context", "temperature", "seed")
-        return PerformConfig(return_=play.asked, **{name: getattr(play, name) for name in shared})
+        shared = {name: getattr(play, name) for name in ("episodes", "n_environments", "past_context", "temperature")}
+        return PerformConfig(**shared, seed=play.seed + 1)
 
     def perform(self, options: PerformConfig | None = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
         return perform(self, options or self.options, folder)

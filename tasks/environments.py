@@ -161,10 +161,6 @@ class Reference(NamedTuple):
     random: float
     expert: float
 
-    def score(self, value: float) -> float:
-        """A return, or a mean of returns, normalised (D4RL, Fu et al. 2020, section 4)."""
-        return 100 * (value - self.random) / (self.expert - self.random)
-
 
 REFERENCES: Mapping[str, Reference] = {
     # Means of 500 random and 500 scripted episodes:

@@ -28,7 +28,8 @@ class PerformConfig:
     episodes: int = 100
     """How many; of a sweep, for each return that is asked for."""
     return_: float | None = None
-    """The return that is asked for; the best of the training episodes when left out."""
+    """The return that is asked for; what the run's config asks for, or else the best of the training episodes, when
+    left out."""
     sweep: bool = False
     """Ask for 11 returns, from the lowest to the highest of the training episodes, and draw what is obtained as
     sweep.png in the run's folder."""
@@ -49,7 +50,7 @@ class PerformConfig:
     temperature: float = 0.0
     """0: the most likely action, or the mean. Above: actions are drawn, at this temperature."""
     seed: int = 0
-    """Decides the environments' beginnings and what is drawn."""
+    """Decides the environments' beginnings and what is drawn; by default other ones than those of validation."""
 
     def __post_init__(self) -> None:
         if self.sweep and (self.return_ is not None or self.plan):
@@ -80,7 +81,7 @@ def summarize(episodes: Sequence[Episode], reference: tuple[float, float] | None
 
 
 def score(value: float, reference: tuple[float, float]) -> float:
-    """A return, or a mean of them, normalised."""
+    """A return, or a mean of them, normalised (D4RL, Fu et al. 2020, section 4)."""
     return 100 * (value - reference[0]) / (reference[1] - reference[0])
 
 
@@ -92,20 +93,19 @@ def perform(task: Decide, options: PerformConfig, folder: Path | None) -> Iterat
     """
     from anyformer.tasks.planning import Planner
 
-    if options.video is not None and not options.video.lower().endswith(".mp4"):
-        raise InputError(f"--video must end in .mp4, got {options.video}")
     if options.sweep and (task.known_returns is None or not task.returns):
         raise InputError("--sweep: the model was trained without returns and cannot be asked for one")
-    asked: list[float | None] = [options.return_]
+    by_config = None if task.play is None or options.plan else task.play.asked
+    asked: list[float | None] = [by_config if options.return_ is None else options.return_]
     if options.sweep:
-        asked = np.linspace(*task.known_returns, N_ASKED).tolist()
+        asked = np.unique(np.linspace(*task.known_returns, N_ASKED)).tolist()
     results = []
-    for value in asked:
+    for number, value in enumerate(asked):
         play = options.play(value)
         planner = Planner(task, play, options.candidates, options.horizon) if options.plan else None
         actor = planner or task.actor(play=play)
         told = None if options.plan or not task.returns else actor.asked
-        for episode in _filmed(task, actor, play, options.video if value == asked[0] else None):
+        for episode in _filmed(task, actor, play, None if number else options.video):
             results.append(_row(episode, len(results), told, task.reference))
             yield results[-1]
     if options.sweep and folder is not None:
@@ -145,21 +145,22 @@ def by_asked(results: Sequence[Mapping[str, Any]]) -> dict[float | None, list[Ma
 
 def conclude(results: Sequence[Mapping[str, Any]], known_returns: tuple[float, float] | None) -> str:
     """The means of the results as a table, a line for each return that was asked for."""
-    columns = [name for name in ("length", "success", "score") if name in results[0]]
+    columns = [name for name in ("length", "success", "score") if any(name in result for result in results)]
     lines = [["asked", "return", "+-", "lowest", "highest", *columns, "episodes"]]
     for asked, group in by_asked(results).items():
         returns = np.array([result["return"] for result in group])
         numbers = [returns.mean(), returns.std(), returns.min(), returns.max()]
-        means = [float(np.mean([result[name] for result in group if name in result])) for name in columns]
         cells = [f"{number:.1f}" for number in numbers]
-        cells += [
-            f"{mean:.2f}" if name == "success" else f"{mean:.1f}" for name, mean in zip(columns, means, strict=True)
-        ]
+        for name in columns:
+            known = [result[name] for result in group if name in result]
+            cells.append("-" if not known else f"{np.mean(known):.{2 if name == 'success' else 1}f}")
         lines.append(["-" if asked is None else f"{asked:g}", *cells, str(len(group))])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    known = "" if known_returns is None else "\nThe training episodes returned {:.1f} to {:.1f}.".format(*known_returns)
-    return text + known
+    known_range = (
+        "" if known_returns is None else "\nThe training episodes returned {:.1f} to {:.1f}.".format(*known_returns)
+    )
+    return text + known_range
 
 
 def draw_sweep(results: Sequence[Mapping[str, Any]], path: Path, known_returns: tuple[float, float]) -> None:

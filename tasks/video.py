@@ -27,7 +27,7 @@ class Video:
         self._container: Any = None
         self._stream: Any = None
         if self.path.suffix.lower() != ".mp4":
-            raise InputError(f"a video must end in .mp4, got {path}")
+            raise InputError(f"--video must end in .mp4, got {path}")
         if not self.path.parent.is_dir():
             raise InputError(f"the video {path}: there is no folder {self.path.parent}")
 

@@ -155,6 +155,20 @@ def test_a_policy_plays_in_a_loop_of_ones_own() -> None:
         assert rewards == episode.rewards.tolist()
 
 
+def test_what_a_policy_cannot_use_leaves_it_as_it_was() -> None:
+    task = decider(walks("box"))
+    policy, unharmed = task.policy(asked=2.0), task.policy(asked=2.0)
+    seen = np.array([0.1, 0.2], np.float32)
+    with pytest.raises(InputError, match="state"):
+        policy("nothing")
+    np.testing.assert_array_equal(policy(seen), unharmed(seen))
+    with pytest.raises(InputError, match="the reward must be finite, got nan"):
+        policy(seen, float("nan"))
+    np.testing.assert_array_equal(policy(seen, 1.0), unharmed(seen, 1.0))
+    with pytest.raises(InputError, match="the return asked for must be finite, got inf"):
+        task.policy(asked=float("inf"))
+
+
 def test_the_return_that_is_left_is_what_was_asked_less_what_was_got() -> None:
     task = decider(walks())
     told = []
@@ -186,7 +200,7 @@ def test_what_is_drawn_is_decided_by_the_seed() -> None:
         ({"episodes": 0}, "play.episodes must be at least 1, got 0"),
         ({"n_environments": 0}, "play.n_environments must be at least 1, got 0"),
         ({"past_context": "half"}, "play.past_context must be halve or exact, got 'half'"),
-        ({"temperature": -1.0}, "play.temperature must not be negative, got -1.0"),
+        ({"temperature": -1.0}, "play.temperature must be a number from 0, got -1.0"),
         ({"seed": -1}, "play.seed must not be negative, got -1"),
     ],
 )

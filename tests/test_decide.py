@@ -197,6 +197,13 @@ def test_the_playing_environment_has_the_bounds_that_a_file_does_not_tell(tmp_pa
     not_played.learn(not_played.open(str(tmp_path / "demos.npz")))
     assert not_played.tokenizers["action"].low == (None,)
     assert not_played.metric == ("val/loss", "min")
+    elsewhere = Decide(transformer=SMALL, environment=EnvironmentConfig("Pendulum-v1"), context=5, play=None)
+    elsewhere.learn(elsewhere.open(str(tmp_path / "demos.npz")))
+    assert elsewhere.tokenizers["state"].max_steps == 200, "it may be played later"
+    unknown = Decide(transformer=SMALL, environment=EnvironmentConfig("Pendulums-v1"), context=5, play=None)
+    unknown.learn(walks("box"))
+    with pytest.raises(InputError, match=r"no environment Pendulums-v1.*; to train without playing set model.play: null"):
+        Decide(transformer=SMALL, environment=EnvironmentConfig("Pendulums-v1"), context=5).learn(walks("box"))
 
 
 # Runs
@@ -331,7 +338,8 @@ def test_a_picture_and_a_vector_train_and_play_without_a_line_of_python(
     [
         ({"context": 0}, "context must be at least 1 step, got 0"),
         ({"return_dropout": 1.5}, "return_dropout must be from 0 to 1, got 1.5"),
-        ({"state_loss": -1.0}, "state_loss must not be negative, got -1.0"),
+        ({"state_loss": -1.0}, "state_loss must be a number from 0, got -1.0"),
+        ({"return_loss": float("nan")}, "return_loss must be a number from 0, got nan"),
         ({"returns": False, "return_loss": 1.0}, "returns: false leaves no return to drop, to predict or to cut"),
         ({"returns": False, "tokenizers": {"return": Returns()}}, "returns: false leaves no return"),
         ({"tokenizers": {"sate": Vector()}}, "there is no field 'sate'; fields are return, state... and action..."),

@@ -16,7 +16,6 @@ from anyformer.errors import InputError
 from anyformer.tasks.environments import (
     WRAPPERS,
     EnvironmentConfig,
-    Reference,
     ends_at_goal,
     from_spec,
     make,
@@ -164,12 +163,10 @@ def test_another_text_is_no_specification(text: str) -> None:
         from_spec(text)
 
 
-def test_scores_are_0_at_random_and_100_at_the_expert() -> None:
+def test_a_reference_is_known_by_the_name_of_the_environment() -> None:
     hopper = reference(EnvironmentConfig("Hopper-v5"))
     assert hopper == reference(EnvironmentConfig("Hopper-v2"))
-    assert hopper.score(-20.272305) == 0
-    assert hopper.score(3234.3) == pytest.approx(100)
-    assert Reference(10, 20).score(15) == 50
+    assert hopper == (-20.272305, 3234.3)
     assert reference(EnvironmentConfig("small_environments:Counter-v0")) is None
 
 

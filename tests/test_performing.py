@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 from worlds import decider, walks, world
 
 from anyformer.errors import InputError
+from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.performing import N_ASKED, PerformConfig, conclude, draw_sweep, perform, summarize
 from anyformer.tasks.playing import play
 from anyformer.tokenizers.episodes import Episode
@@ -59,6 +61,15 @@ def test_a_sweep_asks_for_all_that_was_seen_and_draws_it(tmp_path: Path) -> None
         assert drawing.size == (500, 450)
 
 
+def test_what_the_config_asks_for_is_asked_for_where_nothing_else_is(tmp_path: Path) -> None:
+    task = decider(walks("box"), play=PlayConfig(episodes=1, asked=3.0, seed=4))
+    assert task.options.seed == 5, "other beginnings than those of validation"
+    assert [result["asked"] for result in perform(task, task.options, None)] == [3.0]
+    assert len(list(perform(task, replace(task.options, sweep=True), tmp_path))) == N_ASKED
+    alike = decider(walks("box"), known_returns=(2.0, 2.0))
+    assert len(list(perform(alike, PerformConfig(episodes=1, sweep=True), tmp_path))) == 1
+
+
 def test_the_points_of_the_drawing_are_the_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.axes import Axes
 
@@ -86,6 +97,8 @@ def test_results_come_to_a_line_for_each_return_asked_for() -> None:
         "-",
         *("1.0", "0.0", "1.0", "1.0", "1.0", "1"),
     ]
+    rows = [{"asked": 1.0, "return": 1.0, "length": 1}, {"asked": 2.0, "return": 1.0, "length": 1, "success": True}]
+    assert [line.split()[-2] for line in conclude(rows, None).splitlines()] == ["success", "-", "1.00"]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +109,7 @@ def test_results_come_to_a_line_for_each_return_asked_for() -> None:
         ({"plan": True, "return_": 1.0}, "--plan asks for no return"),
         ({"candidates": 0}, "--candidates must be at least 1, got 0"),
         ({"horizon": 0}, "--horizon must be at least 1, got 0"),
-        ({"temperature": -1.0}, "play.temperature must not be negative"),
+        ({"temperature": -1.0}, "play.temperature must be a number from 0"),
     ],
 )
 def test_what_contradicts_itself_says_why(options: dict[str, Any], message: str) -> None:

@@ -273,7 +273,7 @@ def test_mean_and_deviation_are_those_of_all_steps_however_they_are_cut(values: 
     vector = Vector(shape=(2,)).fit(np.split(values, sorted(cuts)))
     np.testing.assert_allclose(vector.mean, values.mean(0, dtype=np.float64), rtol=1e-9, atol=1e-9)
     std = values.std(0, dtype=np.float64)
-    expected = np.where(std < 1.2e-7 * np.maximum(np.abs(vector.mean), 1), 1, std)
+    expected = np.where(std <= 2**-23 * np.abs(vector.mean), 1, std)
     np.testing.assert_allclose(vector.std, expected, rtol=1e-6)
 
 
@@ -286,6 +286,14 @@ def test_what_never_changes_is_not_blown_up() -> None:
     vector = Vector(shape=(2,)).fit([np.array([[3.0, 1.0], [3.0, 2.0]])])
     assert vector.std == (1.0, 0.5)
     assert vector.cut(np.array([[3.0, 2.0]], dtype=np.float32)).tolist() == [[0.0, 1.0]]
+    assert Vector(shape=(2,)).fit([np.array([[0.0, 0.1]] * 7), np.array([[0.0, 0.1 + 1e-10]])]).std == (1.0, 1.0)
+
+
+def test_small_units_are_scaled_as_large_ones_are() -> None:
+    values = np.random.default_rng(0).normal(size=(100, 1)) * 5e-8
+    vector = Vector(shape=(1,)).fit([values])
+    assert vector.std == pytest.approx((values.std(),))
+    assert vector.cut(values).std(correction=0).item() == pytest.approx(1)
 
 
 def test_what_is_learnt_is_kept_and_inherited() -> None:
@@ -346,13 +354,13 @@ def test_options_that_cannot_be_say_why(options: dict[str, Any], message: str) -
 
 def test_the_largest_return_of_the_data_is_one() -> None:
     returns = Returns().fit([np.array([-8.0, -5.0, -1.0]), np.array([2.0, 4.0]), np.array([])])
-    assert (returns.scale, returns.best) == (8.0, 2.0)
+    assert returns == Returns(scale=8.0)
     tokens = returns.encode(Stretch(np.array([-8.0, 2.0]), np.arange(2)))
     assert tokens.content.tolist() == [[-1.0], [0.25]]
     assert returns.decode(tokens).tolist() == [-8.0, 2.0]
     assert Returns().fit([np.zeros(3)]).scale == 1.0
-    given = Returns(scale=1000.0).fit([np.array([-8.0])])
-    assert (given.scale, given.best) == (1000.0, -8.0)
+    given = Returns(scale=1000.0)
+    assert given.fit([np.array([-8.0])]) == given
 
 
 def test_the_head_of_returns_predicts_the_reward_and_what_comes_after() -> None:
@@ -367,7 +375,7 @@ def test_the_head_of_returns_predicts_the_reward_and_what_comes_after() -> None:
 
 
 def test_returns_are_inherited_and_compared() -> None:
-    one = Returns(scale=8.0, best=2.0)
+    one = Returns(scale=8.0)
     assert Returns().inherit(one).scale == 8.0 and Returns(scale=3.0).inherit(one).scale == 3.0
     with pytest.raises(InputError, match=r"return: returns were scaled by 8\.0 and are by 3\.0; set scale"):
         one.agree(Returns(scale=3.0), "return")

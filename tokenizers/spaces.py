@@ -95,11 +95,16 @@ def split(space: Space, name: str, values: Any) -> dict[str, np.ndarray]:
     Raises InputError where values have not the parts of the space, or another shape.
     """
     if isinstance(space, Text):
+        if np.ndim(values) != 1:
+            raise InputError(f"{name}: must be one text for each of n values, got {np.shape(values)}; mend the data")
         texts = np.empty(len(values), dtype=object)
         texts[:] = values
         return {name: texts}
     if isinstance(space, LEAVES):
         array = np.asarray(values)
+        if array.dtype.kind not in "biuf":
+            is_text = array.dtype.kind == "U"
+            raise InputError(f"{name}: must be numbers, got {'text' if is_text else array.dtype.name}; mend the data")
         if array.ndim == 0 or array.shape[1:] != space.shape:
             raise InputError(f"{name}: must be {('n', *space.shape)} for n values, got {array.shape}; mend the data")
         return {name: array}
@@ -198,6 +203,23 @@ def check(space: Space, name: str, values: Any, place: str) -> None:
         raise InputError(f"{place}: {error}") from None
     for leaf, inner in leaves(space, name).items():
         step_tokenizer(inner).check(arrays[leaf], f"{place}: {leaf}")
+
+
+def check_seen(space: Space, name: str, values: Any, place: str) -> None:
+    """The same for what is seen, where numbers may lie outside the bounds of a Box: files hold what was rounded, and
+    wrappers change it. Numbers with a point for a Box of uint8 are refused, as they may be from 0 to 1."""
+    try:
+        arrays = split(space, name, values)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+    for leaf, inner in leaves(space, name).items():
+        tokenizer, array = step_tokenizer(inner), arrays[leaf]
+        if isinstance(inner, Box) and inner.dtype == np.uint8 and array.dtype.kind == "f":
+            raise InputError(
+                f"{place}: {leaf}: the space is of uint8, from 0 to 255, got {array.dtype}; give the numbers as uint8"
+            )
+        if not isinstance(tokenizer, Vector):
+            tokenizer.check(array, f"{place}: {leaf}")
 
 
 def compare(now: Space, before: Space, what: str) -> None:

@@ -257,8 +257,8 @@ class Vector(StepTokenizer):
         if not n:
             raise InputError("there is no step to learn a mean from: the training episodes are empty")
         std = np.sqrt(squares / n)
-        # What differs by less than float32 can tell is taken for what never changes.
-        std[std < np.finfo(np.float32).eps * np.maximum(np.abs(mean), 1)] = 1
+        # What differs by less than float32 can tell is taken for what never changes; small numbers are no such thing.
+        std[std <= np.finfo(np.float32).eps * np.abs(mean)] = 1
         return replace(self, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
     def inherit(self, other: Tokenizer) -> Self:
@@ -329,8 +329,6 @@ class Returns(StepTokenizer):
 
     scale: float | None = None
     """What returns are divided by; the largest of the data, its sign left out, when left out."""
-    best: float | None = None
-    """What `fit` has learnt: the largest return of a whole episode."""
 
     spaces: ClassVar[tuple[str, ...]] = ()
 
@@ -373,15 +371,12 @@ class Returns(StepTokenizer):
         return Regression(Vector(shape=(2,), mean=(0.0, 0.0), std=scale), d_model)
 
     def fit(self, records: Iterable[np.ndarray]) -> Self:
-        """A copy with the scale and the best return. records: the returns-to-go of each episode, (t,)."""
-        largest, best = 0.0, -math.inf
-        for record in records:
-            if len(record):
-                largest, best = max(largest, float(np.abs(record).max())), max(best, float(record[0]))
-        if best == -math.inf:
+        """A copy with the scale. records: the returns-to-go of each episode, (t,)."""
+        largest = max((float(np.abs(record).max()) for record in records if len(record)), default=None)
+        if largest is None:
             raise InputError("there is no step to learn returns from: the training episodes are empty")
         # Where there never was a reward, there is nothing to be scaled.
-        return replace(self, scale=self.scale or largest or 1.0, best=best)
+        return replace(self, scale=self.scale or largest or 1.0)
 
     def inherit(self, other: Tokenizer) -> Self:
         return replace(self, scale=other.scale) if isinstance(other, Returns) and self.scale is None else self
