@@ -153,6 +153,9 @@ class LearnedActor:
         observation_space, action_space = self.task.spaces
         seen = split(observation_space, STATE, observations)
         done = {} if taken is None else split(action_space, ACTION, taken)
+        for name, values in seen.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise InputError(f"{name}: what is seen must be finite, got {values[~np.isfinite(values)][0]}")
         # What cannot be used has been refused by now, and nothing has been changed.
         begun = np.array([number in self._begun for number in self.numbers])
         self._begun.clear()

@@ -18,6 +18,13 @@ from anyformer.files import nearest
 from anyformer.tasks.environments import make
 from anyformer.tokenizers.episodes import EnvironmentConfig, Nested, take, transform
 
+ENDS = "terminated", "truncated", "success"
+"""How an episode ended."""
+FLAGS = "episode_lengths", *ENDS, "terminals", "timeouts"
+"""Arrays of one axis."""
+READ = "observations", "actions", "rewards", "next_observations", *FLAGS
+"""The arrays of a file that are read, or what the names of their parts begin with; others may be anything."""
+
 
 class Opened:
     """A file or folder of episodes that has been opened."""
@@ -109,12 +116,39 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
-def _flat(place: str, arrays: Mapping[str, np.ndarray], lengths: np.ndarray, ends: dict[str, np.ndarray]) -> Flat:
-    """Episodes of these lengths out of arrays that all have the same steps."""
+def _same_starts(lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """Of observations, actions and rewards, of which each step has one."""
+    return dict.fromkeys(("observations", "actions", "rewards"), _starts(lengths))
+
+
+def _check(place: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise InputError for an array of a file that cannot be what its name says."""
+    for name, values in arrays.items():
+        whole = name.replace("/", ".").partition(".")[0]
+        if whole not in READ:
+            continue
+        may_be_text = whole == "observations"
+        if values.dtype.kind not in ("biufU" if may_be_text else "biuf"):
+            got = "text" if values.dtype.kind == "U" else values.dtype.name
+            raise InputError(f"{place}: {name} must be numbers{' or text' if may_be_text else ''}, got {got}")
+        if not values.ndim:
+            raise InputError(f"{place}: {name} must be an array whose first axis is the step, got a single value")
+        if values.dtype.kind == "U" and values.ndim > 1:
+            raise InputError(f"{place}: {name} must be one text a step, got {values.shape}")
+        if name in FLAGS and values.size != len(values):
+            raise InputError(f"{place}: {name} must have one axis, got {values.shape}")
+        if name == "episode_lengths" and values.dtype.kind not in "iu":
+            raise InputError(f"{place}: {name} must be whole numbers, got {values.dtype}")
+
+
+def _flat(
+    place: str, arrays: Mapping[str, np.ndarray], starts: dict[str, np.ndarray], ends: dict[str, np.ndarray]
+) -> Flat:
+    """Episodes that begin at `starts` of arrays that have been checked; see `Flat`."""
     seen, done = (_all_from(place, arrays, name) for name in ("observations", "actions"))
     if "rewards" not in arrays:
         raise _lacks(place, "rewards", arrays)
-    total = int(lengths.sum())
+    lengths = np.diff(starts["rewards"])
     if not len(lengths):
         raise InputError(f"{place}: there is no episode")
     if (lengths < 1).any():
@@ -122,15 +156,14 @@ def _flat(place: str, arrays: Mapping[str, np.ndarray], lengths: np.ndarray, end
 
     def count(name: str, values: Nested) -> None:
         def fail(array: np.ndarray) -> None:
-            if len(array) != total:
+            if len(array) != (total := starts[name][-1]):
                 raise InputError(f"{place}: the episodes have {total} steps together, and {name} has {len(array)}")
 
         transform(fail, values)
 
     for name, values in (("observations", seen), ("actions", done), ("rewards", arrays["rewards"])):
         count(name, values)
-    starts = _starts(lengths)
-    return Flat(seen, done, arrays["rewards"], dict.fromkeys(("observations", "actions", "rewards"), starts), ends)
+    return Flat(seen, done, arrays["rewards"], starts, ends)
 
 
 def read_npz(path: str) -> Flat:
@@ -142,14 +175,15 @@ def read_npz(path: str) -> Flat:
         raise InputError(f"{path}: cannot be read as npz: {' '.join(str(error).split())}") from None
     if "episode_lengths" not in arrays:
         raise _lacks(path, "episode_lengths", arrays)
-    lengths = arrays["episode_lengths"].astype(np.int64)
-    ends = {name: arrays[name].astype(bool) for name in ("terminated", "truncated", "success") if name in arrays}
+    _check(path, arrays)
+    lengths = arrays["episode_lengths"].astype(np.int64).reshape(-1)
+    ends = {name: arrays[name].astype(bool).reshape(-1) for name in ENDS if name in arrays}
     if "terminated" in ends and "truncated" not in ends:
         ends["truncated"] = ~ends["terminated"]
     for name, values in ends.items():
         if len(values) != len(lengths):
             raise InputError(f"{path}: {len(lengths)} episode_lengths and {len(values)} of {name}")
-    return _flat(path, arrays, lengths, ends)
+    return _flat(path, arrays, _same_starts(lengths), ends)
 
 
 def read_hdf5(path: str) -> Flat:
@@ -163,7 +197,7 @@ def read_hdf5(path: str) -> Flat:
 
             def visit(name: str, item: Any) -> None:
                 wanted = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
-                if isinstance(item, h5py.Dataset) and item.shape and name.partition("/")[0] in wanted:
+                if isinstance(item, h5py.Dataset) and item.shape is not None and name.partition("/")[0] in wanted:
                     arrays[name] = item[()]
 
             file.visititems(visit)
@@ -171,22 +205,27 @@ def read_hdf5(path: str) -> Flat:
         raise InputError(f"{path}: cannot be read as HDF5: {' '.join(str(error).split())}") from None
     if "terminals" not in arrays:
         raise _lacks(path, "terminals", arrays)
+    _check(path, arrays)
+    for name, values in arrays.items():
+        if len(values) != len(arrays["terminals"]) and not name.startswith("next_"):
+            raise InputError(f"{path}: {len(arrays['terminals'])} terminals and {len(values)} of {name}")
     terminals = arrays["terminals"].astype(bool).reshape(-1)
     if "timeouts" in arrays:
         timeouts = arrays["timeouts"].astype(bool).reshape(-1)
     else:
         # The first files of D4RL do not mark where an episode was cut off: there the next observation does not follow.
         timeouts = np.zeros_like(terminals)
-        if "next_observations" in arrays:
-            jumps = (arrays["next_observations"][:-1] != arrays["observations"][1:]).reshape(len(terminals) - 1, -1)
-            timeouts[:-1] = jumps.any(1)
-    if len(timeouts) != len(terminals):
-        raise InputError(f"{path}: {len(terminals)} terminals and {len(timeouts)} timeouts")
+        if (following := arrays.get("next_observations")) is not None:
+            if (seen := arrays.get("observations")) is None:
+                raise _lacks(path, "observations", arrays)
+            if following.shape != seen.shape:
+                raise InputError(f"{path}: observations are {seen.shape}, and next_observations are {following.shape}")
+            timeouts[:-1] = (following[:-1] != seen[1:]).any(axis=tuple(range(1, seen.ndim)))
     stops = np.flatnonzero(terminals | timeouts) + 1
     total = stops[-1] if len(stops) else 0
-    arrays = {name: values[:total] if len(values) == len(terminals) else values for name, values in arrays.items()}
+    arrays = {name: values[:total] for name, values in arrays.items()}
     ends = {"terminated": terminals[stops - 1], "truncated": (timeouts & ~terminals)[stops - 1]}
-    return _flat(path, arrays, np.diff(stops, prepend=0), ends)
+    return _flat(path, arrays, _same_starts(np.diff(stops, prepend=0)), ends)
 
 
 NAMES = {
@@ -226,8 +265,8 @@ def read_parquet(path: str) -> Flat:
             raise InputError(f"{path}: column {columns[name]!r} has rows without a value")
         return values
 
-    if pa.types.is_list(table.schema.field(columns["rewards"]).type):
-        return _read_rows(path, {name: chunk(name) for name in columns if name != "episode"})
+    if _is_list(table.schema.field(columns["rewards"]).type):
+        return _read_rows(path, {name: (column, chunk(name)) for name, column in columns.items() if name != "episode"})
     if "episode" not in columns:
         raise _lacks(path, "episode", table.column_names)
     names = chunk("episode").to_numpy(zero_copy_only=False)
@@ -240,41 +279,58 @@ def read_parquet(path: str) -> Flat:
             "follow each other"
         )
     arrays = {name: _numpy(path, columns[name], chunk(name)) for name in columns if name != "episode"}
-    ends = {
-        name: np.logical_or.reduceat(arrays[name].astype(bool), starts)
-        for name in ("terminated", "truncated", "success")
-        if name in arrays
-    }
-    return _flat(path, arrays, np.diff(starts, append=len(names)), ends)
+    _check(path, arrays)
+    flags = {name: arrays[name].astype(bool).reshape(-1) for name in ENDS if name in arrays}
+    ends = {name: np.logical_or.reduceat(values, starts) for name, values in flags.items()}
+    return _flat(path, arrays, _same_starts(np.diff(starts, append=len(names))), ends)
 
 
-def _read_rows(path: str, columns: Mapping[str, Any]) -> Flat:
-    """Episodes that are a row each, with lists of their steps."""
-    arrays, starts, ends = {}, {}, {}
-    for name, values in columns.items():
-        if name in ("terminated", "truncated", "success"):
-            flags = values.to_pylist()
-            ends[name] = np.array([any(flag) if isinstance(flag, list) else bool(flag) for flag in flags])
+def _read_rows(path: str, columns: Mapping[str, tuple[str, Any]]) -> Flat:
+    """Episodes that are a row each, with lists of their steps. columns: how each is called, and its values."""
+    arrays, starts, ends, first = {}, {}, {}, {}
+    for name, (column, values) in columns.items():
+        if name in ENDS:
+            arrays[name] = _numpy(path, column, values.flatten() if _is_list(values.type) else values)
+            ends[name] = np.array([bool(np.any(flags)) for flags in values.to_pylist()])
             continue
-        arrays[name] = _numpy(path, name, values.flatten())
-        # Where several parts are named, the first decides, and Episode sees whether the others fit.
-        starts.setdefault(name.partition(".")[0], _starts(values.value_lengths().to_numpy(zero_copy_only=False)))
-    seen, done = (_all_from(path, arrays, name) for name in ("observations", "actions"))
-    return Flat(seen, done, arrays["rewards"], starts, ends)
-
-
-def _numpy(path: str, name: str, values: Any) -> np.ndarray:
-    """A column as an array; lists in it, which must all be of one length, as further axes."""
-    import pyarrow as pa
-
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or pa.types.is_fixed_size_list(values.type):
-        lengths = np.unique(values.value_lengths().to_numpy(zero_copy_only=False))
-        if len(lengths) > 1 or values.null_count:
+        if not _is_list(values.type):
             raise InputError(
-                f"{path}: column {name!r} has lists of {', '.join(map(str, lengths[:5]))} numbers; all must have the "
+                f"{path}: column {column!r} must have a list of steps in each row, as {columns['rewards'][0]!r} has"
+            )
+        arrays[name] = _numpy(path, column, values.flatten())
+        begin, whole = _starts(values.value_lengths().to_numpy(zero_copy_only=False)), name.partition(".")[0]
+        if (other := (begin != starts.setdefault(whole, begin))).any():
+            row = int(other.argmax()) - 1
+            n, m = (np.diff(each)[row] for each in (begin, starts[whole]))
+            raise InputError(f"{path} row {row}: column {column!r} has {n} steps, and {first[whole]!r} has {m}")
+        first.setdefault(whole, column)
+    _check(path, arrays)
+    return _flat(path, arrays, starts, ends)
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _numpy(path: str, column: str, values: Any) -> np.ndarray:
+    """A column as an array; lists in it, which must all be of one length, as further axes."""
+    import pyarrow.types as types
+
+    if values.null_count:
+        raise InputError(f"{path}: column {column!r} has lists in which a value is missing")
+    if _is_list(values.type):
+        lengths = np.unique(values.value_lengths().to_numpy(zero_copy_only=False))
+        if len(lengths) > 1:
+            raise InputError(
+                f"{path}: column {column!r} has lists of {', '.join(map(str, lengths[:5]))} numbers; all must have the "
                 "same number"
             )
-        inner = _numpy(path, name, values.flatten())
-        return inner.reshape(len(values), -1, *inner.shape[1:])
+        inner = _numpy(path, column, values.flatten())
+        return inner.reshape(len(values), lengths[0] if len(lengths) else 0, *inner.shape[1:])
+    text = types.is_string(values.type) or types.is_large_string(values.type)
+    if not (text or types.is_boolean(values.type) or types.is_integer(values.type) or types.is_floating(values.type)):
+        raise InputError(f"{path}: column {column!r} must be numbers, text or lists of them, got {values.type}")
     array = values.to_numpy(zero_copy_only=False)
-    return array.astype(np.str_) if array.dtype == object else array
+    return array.astype(np.str_) if text else array

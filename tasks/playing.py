@@ -6,8 +6,8 @@ Knows no model: an actor is anything that turns what is seen into actions.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import gymnasium
@@ -17,6 +17,7 @@ from gymnasium import Space
 from anyformer.errors import InputError
 from anyformer.tasks.environments import ends_at_goal, make_vector
 from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, Nested, as_arrays, stack, take, transform
+from anyformer.tokenizers.spaces import split
 
 AT_ONCE = 32
 """Environments that are stepped together where nothing else is said: the gain beyond is small on a CPU."""
@@ -60,8 +61,8 @@ def play(
     n_environments: how many at once; n_episodes, and at most 32, by default.
     frames: is given the pictures of the first environment, (rows, columns, 3) uint8, as they come: of the episodes
     0, n_environments, 2 n_environments, ...
-    Raises InputError, naming environment, episode and step, where an environment raises or gives a reward that is not
-    finite, and for actions outside the space.
+    Raises InputError, naming environment, episode and step, where an environment raises, gives a reward that is no
+    finite number, what is not of the shape of its space or no picture, and for actions outside the space.
     """
     if n_episodes < 1 or (n_environments is not None and n_environments < 1):
         raise InputError(f"to play takes at least 1 episode and 1 environment, got {n_episodes} and {n_environments}")
@@ -146,44 +147,58 @@ class Slot(gymnasium.Wrapper):
         if self.number is None:
             return self.seen[-1], {}
         self.seen, self.done, self.got, self.success = [], [], [], None
-        try:
+        with self._named("when it was reset"):
             observation, info = self.env.reset(seed=seed, options=options)
-        except Exception as error:
-            raise self._failed("when it was reset", error) from error
-        self._see(observation)
+            picture = self._see(observation)
+        self._show(picture)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self.number is None:
             return self.seen[-1], 0.0, False, False, {}
         self.done.append(copy.deepcopy(action))
-        try:
+        with self._named(f"in step {len(self.got)}"):
             observation, reward, terminated, truncated, info = self.env.step(action)
-        except Exception as error:
-            raise self._failed(f"in step {len(self.got)}", error) from error
-        if not math.isfinite(reward):
-            raise InputError(
-                f"environment {self.config.id}: the reward of episode {self.number}, step {len(self.got)} is {reward}"
-            )
-        self.got.append(float(reward))
-        self._see(observation)
-        for name in ("success", "is_success"):
-            if name in info:
-                self.success = bool(self.success or info[name])
-        return observation, reward, terminated, truncated, {}
+            number = np.asarray(reward)
+            if number.ndim or number.dtype.kind not in "biuf" or not np.isfinite(number):
+                raise InputError(f"the reward must be a finite number, got {reward}")
+            picture = self._see(observation)
+            for name in ("success", "is_success"):
+                if name in info:
+                    self.success = bool(self.success or info[name])
+            terminated, truncated = bool(terminated), bool(truncated)
+        self.got.append(float(number))
+        self._show(picture)
+        return observation, self.got[-1], terminated, truncated, {}
 
-    def _see(self, observation: Any) -> None:
+    def _see(self, observation: Any) -> Any:
+        """Keep what is seen. Returns its picture where that is wanted."""
+        # What is not of the space would fail where all environments are put together, and none is known.
+        split(self.observation_space, "observation", stack(self.observation_space, [observation]))
         # Some environments give the same array again and again.
         self.seen.append(copy.deepcopy(observation))
-        if self.frames is not None:
-            self.frames(self.env.render())
+        if self.frames is None:
+            return None
+        picture = self.env.render()
+        if np.ndim(picture) != 3 or picture.shape[2] != 3:
+            raise InputError(f"it must draw pictures (rows, columns, 3), got {np.shape(picture) or picture}")
+        return picture
 
-    def _failed(self, when: str, error: Exception) -> InputError:
-        reason = " ".join(str(error).split())
-        return InputError(
-            f"environment {self.config.id} raised in episode {self.number}, {when}: {type(error).__name__}"
-            + (f": {reason}" if reason else "")
-        )
+    def _show(self, picture: Any) -> None:
+        if self.frames is not None:
+            self.frames(picture)
+
+    @contextmanager
+    def _named(self, when: str) -> Iterator[None]:
+        """Make of what breaks one InputError that names environment, episode and step."""
+        where = f"episode {self.number}, {when}"
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"environment {self.config.id}, {where}: {' '.join(str(error).split())}") from None
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+            raise InputError(f"environment {self.config.id} raised in {where}: {reason}") from error
 
     def episode(self, terminated: bool, truncated: bool) -> Episode:
         """What has been played since the last reset."""

@@ -18,7 +18,7 @@ from anyformer.errors import InputError
 from anyformer.loading import Chopper
 from anyformer.tasks.task import Examples
 from anyformer.tokenizers.episodes import Episode, lengths, take
-from anyformer.tokenizers.spaces import check, check_seen, split
+from anyformer.tokenizers.spaces import check, split
 from anyformer.tokenizers.trajectory import Returns, StepTokenizer, Stretch
 from anyformer.tokens import Batch, Tokenizer, lay
 
@@ -126,7 +126,7 @@ def cut(episode: Episode, observation_space: Space, action_space: Space) -> dict
     What was seen after the last step is left out. Raises InputError for an episode that is not of the spaces.
     """
     seen = take(episode.observations, slice(len(episode)))
-    check_seen(observation_space, STATE, seen, episode.name)
+    check(observation_space, STATE, seen, episode.name, seen=True)
     check(action_space, ACTION, episode.actions, episode.name)
     states, actions = split(observation_space, STATE, seen), split(action_space, ACTION, episode.actions)
     return {RETURN: episode.returns_to_go(), REWARD: episode.rewards, **states, **actions}

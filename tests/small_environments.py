@@ -85,11 +85,11 @@ class Counter(gymnasium.Env):
 
 
 class Broken(Counter):
-    """Is whole for some episodes, and then fails in step 2: raises, or gives a reward that is no number; or when it is
-    reset. `after` of them are played by every copy."""
+    """Is whole for some episodes, and then fails in step 2: raises, gives a reward that is no number, is seen in
+    another shape or draws nothing; or when it is reset. `after` of them are played by every copy."""
 
-    def __init__(self, how: str = "raise", after: int = 0) -> None:
-        super().__init__()
+    def __init__(self, how: str = "raise", after: int = 0, render_mode: str | None = None) -> None:
+        super().__init__(render_mode=render_mode)
         self.how, self.whole = how, after
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -105,7 +105,17 @@ class Broken(Counter):
         if breaks and self.how == "raise":
             raise RuntimeError("the motor\nis stuck")
         seen, reward, terminated, truncated, info = super().step(action)
-        return seen, float("nan") if breaks else reward, terminated, truncated, info
+        if breaks and self.how == "shape":
+            seen = np.zeros((2, 1), np.float32)
+        if breaks and self.how in ("nan", "none", "array"):
+            reward = {"nan": float("nan"), "none": None, "array": np.ones(1)}[self.how]
+        return seen, reward, terminated, truncated, info
+
+    def render(self) -> np.ndarray | None:
+        breaks = self.steps == 3 and self.whole < 0
+        if breaks and self.how == "screen":
+            raise OSError("no screen")
+        return None if breaks and self.how == "dark" else super().render()
 
 
 for kind in (Lights, Parts, Counter, Broken):

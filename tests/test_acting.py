@@ -161,6 +161,8 @@ def test_what_a_policy_cannot_use_leaves_it_as_it_was() -> None:
     seen = np.array([0.1, 0.2], np.float32)
     with pytest.raises(InputError, match="state"):
         policy("nothing")
+    with pytest.raises(InputError, match="state: what is seen must be finite, got nan"):
+        policy(seen * np.float32("nan"))
     np.testing.assert_array_equal(policy(seen), unharmed(seen))
     with pytest.raises(InputError, match="the reward must be finite, got nan"):
         policy(seen, float("nan"))

@@ -145,7 +145,7 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
             collect("CartPole-v1", ["random"], 1, 0, tmp_path / folder)
     with pytest.raises(InputError, match="is there already; choose another folder"):
         write_minari(MIXED, tmp_path)
-    with pytest.raises(InputError, match="kept/inside cannot be made: (Not a directory|File exists)"):
+    with pytest.raises(InputError, match=r"kept/inside cannot be made: (Not a directory|File exists)"):
         collect("CartPole-v1", ["random"], 1, 0, tmp_path / "kept" / "inside")
 
 

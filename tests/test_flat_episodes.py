@@ -148,6 +148,20 @@ def test_the_columns_of_lerobot_are_known(tmp_path: Path) -> None:
     assert source.spaces[1] == spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
 
+@pytest.mark.parametrize("kind", ["large", "fixed"])
+def test_lists_of_every_kind_are_read(tmp_path: Path, kind: str) -> None:
+    """Polars writes large ones."""
+    steps = (lambda inner: pa.list_(inner, 4)) if kind == "fixed" else pa.large_list
+    content = {name: values.reshape(2, 4, *values.shape[1:]).tolist() for name, values in arrays().items()}
+    of = {"observations": pa.large_list(pa.float32()), "actions": pa.int64(), "rewards": pa.float32()}
+    path = tmp_path / "demos.parquet"
+    pq.write_table(pa.table({name: pa.array(rows, steps(of[name])) for name, rows in content.items()}), path)
+    source = Episodes(str(path))
+    assert source.lengths.tolist() == [4, 4]
+    for name, values in arrays().items():
+        np.testing.assert_array_equal(getattr(source.episode(1), name), values[4:])
+
+
 def test_a_named_environment_gives_the_spaces(tmp_path: Path) -> None:
     write_npz(tmp_path / "demos.npz", observations=np.zeros((8, 4), np.float32), actions=np.tile([0, 1], 4))
     config = EnvironmentConfig("CartPole-v1")
@@ -190,6 +204,35 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda p: write_npz(p, actions=np.zeros(7, int)),
         "the episodes have 8 steps together, and actions has 7",
     ),
+    "npz with one reward": (lambda p: write_npz(p, rewards=1.0), "demos: rewards must be an array .* a single value"),
+    "npz with one length": (
+        lambda p: write_npz(p, episode_lengths=8),
+        "demos: episode_lengths must be an array .*, got a single value",
+    ),
+    "npz with broken lengths": (
+        lambda p: write_npz(p, episode_lengths=np.array([3.5, 0.5, 4])),
+        "demos: episode_lengths must be whole numbers, got float64",
+    ),
+    "npz with a table of lengths": (
+        lambda p: write_npz(p, episode_lengths=np.array([[3, 1], [2, 2]]), terminated=None),
+        r"demos: episode_lengths must have one axis, got \(2, 2\)",
+    ),
+    "npz with rewards of text": (
+        lambda p: write_npz(p, rewards=np.array(["1"] * 8)),
+        "demos: rewards must be numbers, got text",
+    ),
+    "npz with actions of text": (
+        lambda p: write_npz(p, actions=np.array(["left"] * 8)),
+        "demos: actions must be numbers, got text",
+    ),
+    "npz with tables of text": (
+        lambda p: write_npz(p, observations=np.array([["a", "b"]] * 8)),
+        r"demos: observations must be one text a step, got \(8, 2\)",
+    ),
+    "npz with complex parts": (
+        lambda p: write_npz(p, observations=None, **{"observations.a": np.ones(8, complex)}),
+        "demos: observations.a must be numbers or text, got complex128",
+    ),
     "npz with an empty episode": (
         lambda p: write_npz(p, episode_lengths=np.array([3, 0, 5])),
         "demos episode 1 has no step; leave it out",
@@ -217,7 +260,31 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "hdf5 of other lengths": (
         lambda p: write_hdf5(p, observations=np.zeros((5, 2))),
-        "the episodes have 8 steps together, and observations has 5",
+        "demos: 8 terminals and 5 of observations",
+    ),
+    "hdf5 of other timeouts": (lambda p: write_hdf5(p, timeouts=np.zeros(7, bool)), "8 terminals and 7 of timeouts"),
+    "hdf5 without observations": (
+        lambda p: write_hdf5(p, observations=None, timeouts=None, next_observations=np.zeros((8, 2))),
+        "demos: holds no 'observations'; there are actions",
+    ),
+    "hdf5 of other next observations": (
+        lambda p: write_hdf5(p, timeouts=None, next_observations=np.zeros((7, 2))),
+        r"demos: observations are \(8, 2\), and next_observations are \(7, 2\)",
+    ),
+    "hdf5 of nothing": (
+        lambda p: write_hdf5(
+            p,
+            **{name: values[:0] for name, values in arrays().items()},
+            terminals=np.zeros(0, bool),
+            timeouts=None,
+            next_observations=np.zeros((0, 2), np.float32),
+        ),
+        "there is no episode",
+    ),
+    "hdf5 of one reward": (lambda p: write_hdf5(p, rewards=1.0), "demos: rewards must be an array .* a single value"),
+    "hdf5 of bytes": (
+        lambda p: write_hdf5(p, observations=np.array([b"a"] * 8)),
+        "must be numbers or text, got bytes8",
     ),
     "hdf5 cut off": (lambda p: (write_hdf5(p), p.write_bytes(p.read_bytes()[:900]))[0], "cannot be read as HDF5"),
     "parquet without episodes": (lambda p: write_steps(p, episode=None), "holds no 'episode'"),
@@ -237,6 +304,34 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "parquet rows of other lengths": (
         lambda p: write_rows(p, actions=[[0, 1], [0], [0, 1, 2, 0]]),
         "demos episode 0: 2 of action and 3 rewards; each step needs one of both",
+    ),
+    "parquet rows whose parts differ": (
+        lambda p: write_rows(
+            p,
+            observations=None,
+            **{
+                "observation.a": [[0.0, 1.0, 2.0], [3.0], [4.0, 5.0, 6.0, 7.0]],
+                "observation.b": [[0.0, 1.0, 2.0], [3.0, 4.0], [5.0, 6.0, 7.0]],
+            },
+        ),
+        "demos row 1: column 'observation.b' has 2 steps, and 'observation.a' has 1",
+    ),
+    "parquet rows of single numbers": (
+        lambda p: write_rows(p, observations=[1.0, 2.0, 3.0]),
+        "demos: column 'observations' must have a list of steps in each row, as 'rewards' has",
+    ),
+    "parquet with structs": (
+        lambda p: write_steps(p, observation=[{"bytes": b"x", "path": "a"}] * 8),
+        "demos: column 'observation' must be numbers, text or lists of them, got struct<",
+    ),
+    "parquet with rewards of text": (lambda p: write_steps(p, reward=["1"] * 8), "rewards must be numbers, got text"),
+    "parquet with a hole in a list": (
+        lambda p: write_steps(p, observation=[[True, None]] * 8),
+        "demos: column 'observation' has lists in which a value is missing",
+    ),
+    "parquet rows without a step": (
+        lambda p: write_rows(p, **dict.fromkeys(arrays(), pa.array([[]] * 3, pa.list_(pa.list_(pa.int64()))))),
+        "demos episode 0 has no step",
     ),
     "parquet with an empty row": (
         lambda p: write_rows(p, rewards=[[1.0, 2.0, 3.0], [], [1.0, 2.0, 3.0, 4.0]]),

@@ -109,14 +109,22 @@ def test_the_goal_of_a_mountain_car_is_its_success() -> None:
     "how, message",
     [
         ("raise", "environment Broken-v0 raised in episode 3, in step 2: RuntimeError: the motor is stuck"),
-        ("nan", "environment Broken-v0: the reward of episode 3, step 2 is nan"),
+        ("nan", "environment Broken-v0, episode 3, in step 2: the reward must be a finite number, got nan"),
+        ("none", "environment Broken-v0, episode 3, in step 2: the reward must be a finite number, got None"),
+        ("array", "environment Broken-v0, episode 3, in step 2: the reward must be a finite number, got [1.]"),
+        (
+            "shape",
+            "environment Broken-v0, episode 3, in step 2: observation: must be ('n', 1) for n values, got (1, 2, 1)",
+        ),
+        ("screen", "environment Broken-v0 raised in episode 3, in step 2: OSError: no screen"),
+        ("dark", "environment Broken-v0, episode 3, in step 2: it must draw pictures (rows, columns, 3), got None"),
         ("reset", "environment Broken-v0 raised in episode 3, when it was reset: OSError: no such level"),
     ],
 )
 def test_what_breaks_is_named(how: str, message: str) -> None:
     config = EnvironmentConfig("Broken-v0", {"how": how, "after": 1})
     with pytest.raises(InputError) as caught:
-        list(play(config, Watcher(), 9, 0, 3))
+        list(play(config, Watcher(), 9, 0, 3, lambda picture: None))
     assert str(caught.value) == message
 
 

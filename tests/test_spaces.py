@@ -197,6 +197,7 @@ def test_environments_give_and_take_what_is_split_and_put_together(name: str) ->
         ({"hand": [0, 1]}, r"state\.arm: the data lacks it; there are hand"),
         ({"arm": {"x": 1}, "ham": 1, "end": 2}, r"state\.arm: must be a tuple of arrays, got dict"),
         ({"arm": ([0, 1, 1], [[0.0]]), "end": [0]}, r"state\.arm\.1: must be \('n', 2\) for n values, got \(1, 1\)"),
+        ({"arm": ([0, 1, 1], [["a", "b"]]), "end": [0]}, r"state\.arm\.1: must be numbers, got text"),
         ({"arm": ([0, 1, 1], [[0.0, 1.0]]), "ende": [0]}, r"state\.end: the data lacks it; .*; did you mean 'ende'\?"),
     ],
 )
@@ -215,6 +216,28 @@ def test_values_outside_a_part_are_named_with_place_leaf_and_step() -> None:
         check(space, "action", values, "cart.npz episode 3")
     with pytest.raises(InputError, match=r"cart\.npz episode 3: action\.end: must be \('n',\) for n values"):
         check(space, "action", values | {"end": 1}, "cart.npz episode 3")
+
+
+def test_tables_are_no_texts() -> None:
+    with pytest.raises(InputError, match=r"state: must be one text for each of n values, got \(2, 1\)"):
+        split(Text(3), "state", np.array([["a"], ["b"]]))
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "message"),
+    [
+        (Discrete(3), np.array([0, 2, 3]), "step 2: is 3, and the space is from 0 to 2"),
+        (MultiBinary(2), np.array([[0, 1], [0, 2]]), "step 1: value 1 is 2, and the space is from 0 to 1"),
+        (Text(3, charset="ab"), np.array(["a", "xa"]), "step 1: the space has no character 'x'"),
+        (Box(0, 255, (2, 2), np.uint8), np.full((3, 2, 2), 256), "step 0: value 0 is 256, and the space is from 0 to"),
+        (Box(0, 255, (2, 2), np.uint8), np.ones((3, 2, 2), np.float32), "the space is of uint8, 0 to 255, got float32"),
+        (Box(0, 9, (2,), np.uint8), np.ones((3, 2)), "the space is of uint8, 0 to 9, got float64; give whole numbers"),
+    ],
+)
+def test_what_is_seen_is_checked_but_for_the_bounds_of_vectors(space: Space, values: np.ndarray, message: str) -> None:
+    nested = Dict({"eye": space, "arm": Box(0, 1, (2,))})
+    with pytest.raises(InputError, match=f"cart.npz episode 3: state.eye.*{message}"):
+        check(nested, "state", {"eye": values, "arm": np.full((len(values), 2), 7.0)}, "cart.npz episode 3", seen=True)
 
 
 # As text

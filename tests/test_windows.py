@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,36 @@ def test_an_episode_of_other_spaces_is_named() -> None:
     other = walks("pair", 1)
     with pytest.raises(InputError, match=r"Corridor-v0 episode 0: state"):
         CutEpisodes(source, *other.spaces)[0]
+
+
+def test_what_is_seen_outside_its_space_is_named() -> None:
+    episode = walks("pair", 1).episode(0)
+    seen, done = episode.observation_space, episode.action_space
+    place, above = episode.observations
+    outside = replace(episode, observations=(place + 6, above))
+    with pytest.raises(
+        InputError, match=r"Corridor-v0 episode 0: state\.0, step 0: is \d+, and the space is from 0 to 5"
+    ):
+        cut(outside, seen, done)
+    # What was seen after the last step is no part of a window.
+    place[-1] = 9
+    assert len(cut(replace(episode, observations=(place, above)), seen, done)["state.0"]) == len(episode)
+
+
+def test_pictures_from_0_to_1_are_refused() -> None:
+    episode = walks("picture", 1).episode(0)
+    seen = {**episode.observations, "picture": (episode.observations["picture"] / 255).astype(np.float32)}
+    with pytest.raises(
+        InputError, match=r"Corridor-v0 episode 0: state\.picture: the space is of uint8, 0 to 255, got f"
+    ):
+        cut(replace(episode, observations=seen), episode.observation_space, episode.action_space)
+
+
+def test_a_vector_may_be_seen_outside_its_bounds() -> None:
+    episode = walks("box", 1).episode(0)
+    beyond = replace(episode, observations=episode.observations + 3)
+    values = cut(beyond, episode.observation_space, episode.action_space)["state"]
+    assert np.array_equal(values, episode.observations[: len(episode)] + 3)
 
 
 def test_an_action_whose_number_of_tokens_varies_is_refused() -> None:

@@ -96,7 +96,7 @@ def split(space: Space, name: str, values: Any) -> dict[str, np.ndarray]:
     """
     if isinstance(space, Text):
         if np.ndim(values) != 1:
-            raise InputError(f"{name}: must be one text for each of n values, got {np.shape(values)}; mend the data")
+            raise InputError(f"{name}: must be one text for each of n values, got {np.shape(values)}")
         texts = np.empty(len(values), dtype=object)
         texts[:] = values
         return {name: texts}
@@ -104,13 +104,13 @@ def split(space: Space, name: str, values: Any) -> dict[str, np.ndarray]:
         array = np.asarray(values)
         if array.dtype.kind not in "biuf":
             is_text = array.dtype.kind == "U"
-            raise InputError(f"{name}: must be numbers, got {'text' if is_text else array.dtype.name}; mend the data")
+            raise InputError(f"{name}: must be numbers, got {'text' if is_text else array.dtype.name}")
         if array.ndim == 0 or array.shape[1:] != space.shape:
-            raise InputError(f"{name}: must be {('n', *space.shape)} for n values, got {array.shape}; mend the data")
+            raise InputError(f"{name}: must be {('n', *space.shape)} for n values, got {array.shape}")
         return {name: array}
     wanted = dict if isinstance(space, Dict) else tuple
     if not isinstance(values, Mapping if wanted is dict else tuple | list):
-        raise InputError(f"{name}: must be a {wanted.__name__} of arrays, got {type(values).__name__}; mend the data")
+        raise InputError(f"{name}: must be a {wanted.__name__} of arrays, got {type(values).__name__}")
     given = values if wanted is dict else dict(enumerate(values))
     found = {}
     for key, inner in _parts(space):
@@ -192,33 +192,25 @@ def _facts(space: Space) -> dict[str, Any]:
     return facts | {"counts": tuple(counts), "starts": tuple(np.reshape(space.start, -1).tolist())}
 
 
-def check(space: Space, name: str, values: Any, place: str) -> None:
+def check(space: Space, name: str, values: Any, place: str, seen: bool = False) -> None:
     """Raise InputError, naming leaf and step, for values that are not of the space.
 
     values: a nested batch, (t, ...). place: where they are from, for the message: "cart.npz episode 3".
+    seen: they are observations, which may lie outside the bounds of a vector: files hold what was rounded, and wrappers
+    change it. Where the space is of uint8 they must be whole numbers, as others may be pictures from 0 to 1.
     """
     try:
         arrays = split(space, name, values)
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
     for leaf, inner in leaves(space, name).items():
-        step_tokenizer(inner).check(arrays[leaf], f"{place}: {leaf}")
-
-
-def check_seen(space: Space, name: str, values: Any, place: str) -> None:
-    """The same for what is seen, where numbers may lie outside the bounds of a Box: files hold what was rounded, and
-    wrappers change it. Numbers with a point for a Box of uint8 are refused, as they may be from 0 to 1."""
-    try:
-        arrays = split(space, name, values)
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from None
-    for leaf, inner in leaves(space, name).items():
         tokenizer, array = step_tokenizer(inner), arrays[leaf]
-        if isinstance(inner, Box) and inner.dtype == np.uint8 and array.dtype.kind == "f":
+        if seen and isinstance(inner, Box) and inner.dtype == np.uint8 and array.dtype.kind == "f":
             raise InputError(
-                f"{place}: {leaf}: the space is of uint8, from 0 to 255, got {array.dtype}; give the numbers as uint8"
+                f"{place}: {leaf}: the space is of uint8, {inner.low.min()} to {inner.high.max()}, got {array.dtype}; "
+                "give whole numbers"
             )
-        if not isinstance(tokenizer, Vector):
+        if not (seen and isinstance(tokenizer, Vector)):
             tokenizer.check(array, f"{place}: {leaf}")
 
 

@@ -177,7 +177,7 @@ class Text(Tokenizer):
 
     def agree(self, other: Tokenizer, name: str) -> None:
         if isinstance(other, Text) and other.kind == self.kind and None not in (self.vocabulary, other.vocabulary):
-            self.check_vocabulary(other.vocabulary, other.file or name)
+            self.check_vocabulary(other.vocabulary, f"{name}, {other.file}" if other.file else name)
 
     def check_vocabulary(self, vocabulary: str, name: str = "the tokenizer") -> None:
         """Raise InputError, with the first difference, if ids of another vocabulary do not mean what ours mean.
