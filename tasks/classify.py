@@ -263,10 +263,10 @@ class Classify(Task):
         self.head = nn.Sequential(pooled, nn.Dropout(self.head_dropout), head)
         weights = None if self.class_weights is None else torch.tensor(self.class_weights, dtype=torch.float32)
         self.register_buffer("loss_weights", weights, persistent=False)
-        self.metrics = nn.ModuleDict({"val": self._metrics("val"), "test": self._metrics("test")})
+        self.metrics = self._metrics()
         self.confusion: Tensor | None = None
 
-    def _metrics(self, stage: str) -> MetricCollection:
+    def _metrics(self) -> MetricCollection:
         n = len(self.classes)
         metrics = {
             "loss": MeanMetric(),
@@ -278,7 +278,7 @@ class Classify(Task):
             metrics["top5"] = MulticlassAccuracy(n, top_k=5, average="micro")
         if n == 2:
             metrics["auroc"] = BinaryAUROC()
-        return MetricCollection(metrics, prefix=f"{stage}/", compute_groups=False)
+        return MetricCollection(metrics, compute_groups=False)
 
     def chopper(self, training: bool) -> ClassifyChopper:
         first = next(iter(expand(self.tokenizers))) if self.read == "first" else None
@@ -303,34 +303,23 @@ class Classify(Task):
             return loss, loss.new_tensor(len(target))
         return loss, (target @ self.loss_weights if target.ndim == 2 else self.loss_weights[target]).sum()
 
-    def validation_step(self, batch: Examples, batch_index: int) -> None:
-        self._evaluate(batch, "val")
+    def begin_evaluation(self) -> None:
+        self.metrics.reset()
 
-    def test_step(self, batch: Examples, batch_index: int) -> None:
-        self._evaluate(batch, "test")
-
-    def _evaluate(self, batch: Examples, stage: str) -> None:
+    def evaluate(self, batch: Examples) -> None:
         logits = self(batch.tokens)
         loss, n_targets = self._loss(logits, batch.target)
         given = {
             "loss": (loss / n_targets.clamp(min=1e-9), n_targets),
             "auroc": (logits.softmax(-1)[:, 1], batch.target),
         }
-        for name, metric in self.metrics[stage].items(keep_base=True):
+        for name, metric in self.metrics.items():
             metric.update(*given.get(name, (logits, batch.target)))
 
-    def on_validation_epoch_end(self) -> None:
-        self._report("val")
-        super().on_validation_epoch_end()
-
-    def on_test_epoch_end(self) -> None:
-        self._report("test")
-
-    def _report(self, stage: str) -> None:
-        values = self.metrics[stage].compute()
-        self.confusion = values.pop(f"{stage}/confusion").cpu()
-        self.log_dict(values, prog_bar=True)
-        self.metrics[stage].reset()
+    def report(self, stage: str) -> dict[str, Tensor]:
+        values = self.metrics.compute()
+        self.confusion = values.pop("confusion").cpu()
+        return values
 
     @torch.inference_mode()
     def predict(self, records: Sequence[Mapping[str, Any]], batch_size: int = 64) -> list[dict[str, Any]]:

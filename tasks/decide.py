@@ -315,7 +315,11 @@ class Decide(Task):
                 total = total + self.return_loss * scale * self.head(RETURN).loss(done, batch.target)
         return total, torch.tensor(float(n_targets), device=hidden.device)
 
-    def validation_step(self, batch: WindowExamples, batch_index: int) -> None:
+    def begin_evaluation(self) -> None:
+        for metric in self.sums.values():
+            metric.reset()
+
+    def evaluate(self, batch: WindowExamples) -> None:
         hidden = self._hidden(batch)
         loss, n_targets = self._loss(batch, hidden)
         self.sums["loss"].update(loss)
@@ -327,28 +331,17 @@ class Decide(Task):
             self.sums[self.head(name).metric_name].update(total)
             self.sums[f"n_{self.head(name).metric_name}"].update(n)
 
-    test_step = validation_step
-
-    def on_validation_epoch_end(self) -> None:
-        self._report("val")
-        super().on_validation_epoch_end()
-
-    def on_test_epoch_end(self) -> None:
-        self._report("test")
-
-    def _report(self, stage: str) -> None:
+    def report(self, stage: str) -> dict[str, Tensor]:
         """The mean loss of an action's token, how many were right or how far off, and the figures of playing."""
         sums = {name: metric.compute() for name, metric in self.sums.items()}
         values = {"loss": sums["loss"] / sums["targets"].clamp(min=1)}
         values |= {name: sums[name] / sums[f"n_{name}"].clamp(min=1) for name in ("accuracy", "error") if name in sums}
-        for metric in self.sums.values():
-            metric.reset()
         if self.plays and not self.trainer.sanity_checking:
             # What is tested begins elsewhere than what has chosen the best model.
             play = self.play if stage == "val" else replace(self.play, seed=self.play.seed + 1)
             figures = summarize(list(self.episodes(play=play)), self.reference)
             values |= {name: torch.tensor(value) for name, value in figures.items()}
-        self.log_dict({f"{stage}/{name}": value.float() for name, value in values.items()}, prog_bar=True)
+        return values
 
     # Use
 

@@ -324,7 +324,11 @@ class LanguageModel(Task):
         hidden = self.model(batch.tokens).flatten(0, 1)[batch.read]
         return self.head.loss(hidden, batch.target), torch.tensor(float(len(batch.target)), device=hidden.device)
 
-    def validation_step(self, batch: TextExamples, batch_index: int) -> None:
+    def begin_evaluation(self) -> None:
+        for metric in self.sums.values():
+            metric.reset()
+
+    def evaluate(self, batch: TextExamples) -> None:
         hidden = self.model(batch.tokens).flatten(0, 1)[batch.read]
         self.sums["loss"].update(self.head.loss(hidden, batch.target))
         self.sums["targets"].update(len(batch.target))
@@ -333,16 +337,7 @@ class LanguageModel(Task):
         found = batch.target.new_zeros(()) if self.masking is None else self.head(hidden).argmax(-1) == batch.target
         self.sums["right"].update(found.sum())
 
-    test_step = validation_step
-
-    def on_validation_epoch_end(self) -> None:
-        self._report("val")
-        super().on_validation_epoch_end()
-
-    def on_test_epoch_end(self) -> None:
-        self._report("test")
-
-    def _report(self, stage: str) -> None:
+    def report(self, stage: str) -> dict[str, Tensor]:
         """Nats a token, perplexity, and bits a byte or the share of masked tokens found."""
         loss, n_targets, n_bytes, right = (self.sums[name].compute() for name in ("loss", "targets", "bytes", "right"))
         mean = loss / n_targets.clamp(min=1)
@@ -351,9 +346,7 @@ class LanguageModel(Task):
             values["bits_per_byte"] = loss / (n_bytes * math.log(2)).clamp(min=1)
         else:
             values["accuracy"] = right / n_targets.clamp(min=1)
-        self.log_dict({f"{stage}/{name}": value.float() for name, value in values.items()}, prog_bar=True)
-        for metric in self.sums.values():
-            metric.reset()
+        return values
 
     # Use
 

@@ -313,7 +313,7 @@ class SequenceToSequence(Task):
 
     # Figures
 
-    def validation_step(self, batch: Pairs, batch_index: int) -> None:
+    def evaluate(self, batch: Pairs) -> None:
         reading = self.read(batch)
         loss, n_targets = self._loss(batch, reading, 0.0)
         self.sums["loss"].update(loss)
@@ -324,33 +324,20 @@ class SequenceToSequence(Task):
         self.errors += count_errors(references, texts, self.language if "bleu_moses" in self.figures else None)
         self.cases.add(batch.sources, references, texts, batch.samples)
 
-    test_step = validation_step
-
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
+    def begin_evaluation(self) -> None:
+        for metric in self.sums.values():
+            metric.reset()
+        self.errors = torch.zeros_like(self.errors)
         self.cases = Cases(self.tokenizers)
 
-    def on_test_epoch_start(self) -> None:
-        self.cases = Cases(self.tokenizers)
-
-    def on_validation_epoch_end(self) -> None:
-        self._report("val")
-        super().on_validation_epoch_end()
-
-    def on_test_epoch_end(self) -> None:
-        self._report("test")
-
-    def _report(self, stage: str) -> None:
+    def report(self, stage: str) -> dict[str, Tensor | float]:
         """The loss of a target, and how far the decoded texts are from what they should be."""
-        errors, self.errors = self.errors, torch.zeros_like(self.errors)
+        errors = self.errors
         if self.trainer.world_size > 1:
             errors = self.trainer.strategy.reduce(errors.to(self.device), reduce_op="sum")
         rates = error_rates(errors)
         loss, n_targets = (self.sums[name].compute() for name in ("loss", "targets"))
-        values = {"loss": loss / n_targets.clamp(min=1)} | {name: rates[name] for name in self.figures}
-        self.log_dict({f"{stage}/{name}": float(value) for name, value in values.items()}, prog_bar=True)
-        for metric in self.sums.values():
-            metric.reset()
+        return {"loss": loss / n_targets.clamp(min=1)} | {name: rates[name] for name in self.figures}
 
     # Use
 

@@ -150,6 +150,21 @@ class Task(lightning.LightningModule, ABC):
     def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:
         """The sum of the losses of a batch, and how many targets (or the sum of their weights) it is over; both ()."""
 
+    def begin_evaluation(self) -> None:
+        """Forget the figures and the cases of the evaluation before."""
+        return None
+
+    @abstractmethod
+    def evaluate(self, batch: Examples) -> None:
+        """Take a batch of an evaluation into the figures that `report` gives."""
+
+    @abstractmethod
+    def report(self, stage: str) -> dict[str, Tensor | float]:
+        """The figures of an evaluation that is over, by name, of all ranks together.
+
+        stage: "val" or "test".
+        """
+
     @abstractmethod
     def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """What the model says of records, as plain values."""
@@ -376,9 +391,27 @@ class Task(lightning.LightningModule, ABC):
 
     def on_validation_epoch_start(self) -> None:
         self._swap()
+        self.begin_evaluation()
+
+    def validation_step(self, batch: Examples, batch_index: int) -> None:
+        self.evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
+        self._log_report("val")
         self._swap()
+
+    def on_test_epoch_start(self) -> None:
+        self.begin_evaluation()
+
+    def test_step(self, batch: Examples, batch_index: int) -> None:
+        self.evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_report("test")
+
+    def _log_report(self, stage: str) -> None:
+        figures = {f"{stage}/{name}": torch.as_tensor(value).float() for name, value in self.report(stage).items()}
+        self.log_dict(figures, prog_bar=True)
 
     def best_weights(self) -> dict[str, Tensor]:
         """The weights to keep and use, on the CPU: the moving average where there is one."""
