@@ -13,10 +13,13 @@ Trains one transformer on any kind of data, as a YAML file says.
 
   fit --config FILE          train, then test the best model
   fit --resume RUN           go on with a run exactly where it stopped
+  fit --config FILE --folds 5 --seeds 3
+                             cross-validate: a run for every fold and seed, their mean and standard error
   validate RUN               the best model's figures on the validation records
   test RUN                   the best model's figures on the test records
   run RUN FIELD=VALUE ...    what the best model says of a record, or of a folder of files
   collect --env ID --out DIR play episodes of an environment and write them as a data set, to learn from
+  plan CONFIG                sizes, tokens, time, memory and warnings of a run, before anything is trained
   params CONFIG              parameters and FLOPs by component, before anything is trained
   import FOLDER RUN          make a run of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer of transformers
   export RUN TARGET          write the best model as a folder for transformers, or a safetensors file for timm
@@ -24,7 +27,7 @@ Trains one transformer on any kind of data, as a YAML file says.
 Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help, and
 anyformer run RUN --help for what the model of a run can be told.
 """
-COMMANDS = ("fit", "validate", "test", "run", "collect", "params", "import", "export")
+COMMANDS = ("fit", "validate", "test", "run", "collect", "plan", "params", "import", "export")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,10 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"anyformer: there is no command {args[0]!r}; {hint}", file=sys.stderr)
         return 2
     if (
-        args[0] not in ("fit", "collect", "params", "import")
+        args[0] not in ("fit", "collect", "plan", "params", "import")
         and len(args) > 1
         and not args[1].startswith("-")
-        and not os.path.isdir(args[1])
+        # RUN:TASK is one task of a mixture.
+        and not any(map(os.path.isdir, (args[1], args[1].rpartition(":")[0])))
     ):
         print(
             f"anyformer: there is no run folder {args[1]}; a run is a local folder that fit has written",

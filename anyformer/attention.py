@@ -221,6 +221,20 @@ def make_norm(kind: NormName, width: int, config: TransformerConfig) -> nn.Modul
     return make(width, eps=config.norm_eps, elementwise_affine=config.norm_affine)
 
 
+def dropout(x: Tensor, p: float) -> Tensor:
+    """x with numbers set to 0, each with probability p (at least 0, below 1), and the rest divided by 1 - p.
+
+    On a CPU a mask of 16 random bits a number takes half the time of torch's, and p is rounded to 1 / 65,536.
+    """
+    if x.device.type != "cpu":
+        return F.dropout(x, p)
+    n_dropped = min(round(p * 2**16), 2**16 - 1)
+    # Four numbers share a draw of 64 bits, from the lowest int64 on.
+    drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    kept = drawn[: x.numel()].view(x.shape) >= n_dropped - 2**15
+    return x * kept.to(x.dtype).mul_(2**16 / (2**16 - n_dropped))
+
+
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn pairs of features by their angles (RoFormer, Su et al. 2021, 3.2.2).
 

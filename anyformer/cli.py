@@ -1,9 +1,11 @@
-"""The command line, on LightningCLI: fit, validate, test, run, collect, params, import, export; front: `__main__`."""
+"""The command line, on LightningCLI: fit, plan, validate, test, run, collect, params, import, export.
+
+Its front is `__main__`.
+"""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 import inspect
 import json
@@ -11,13 +13,11 @@ import os
 import re
 import signal
 import sys
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import docstring_parser
 import torch
 import yaml
 from jsonargparse import set_parsing_settings
@@ -32,19 +32,21 @@ from anyformer.checkpoints import save
 from anyformer.errors import InputError
 from anyformer.files import write_whole
 from anyformer.metrics import write_figures
+from anyformer.options import Options, add_options, read_options
 from anyformer.params import measure, token_counts
 from anyformer.parsing import (
     allowed_imports,
     check,
+    difference,
     dotted,
     find_class,
     instantiate,
-    members,
     one_line,
     read_yaml,
     subclasses,
     suggest,
 )
+from anyformer.plan import plan
 from anyformer.predictions import (
     KINDS,
     STANDARD_INPUT,
@@ -56,14 +58,16 @@ from anyformer.predictions import (
     write_files,
     write_outcomes,
 )
-from anyformer.runs import Saving, evaluate, fit, load, model_folder, quiet, run_folder, say
+from anyformer.runs import Saving, evaluate, fit, load, make, quiet, run_folder, say, split_run
+from anyformer.trials import first_trial, holds_trials, list_trials, read_trials, show_trials, write_trials
 
 
-def _classes() -> tuple[type, type]:
-    """The base of the tasks, and the data module; by name, because this file is of the core."""
+def _classes() -> tuple[type, type, type]:
+    """The base of the tasks, and the data modules of one and of several; by name, because this file is of the core."""
     return (
         importlib.import_module("anyformer.tasks.task").Task,
         importlib.import_module("anyformer.tasks.records").Records,
+        importlib.import_module("anyformer.tasks.mixed").Mixed,
     )
 
 
@@ -71,6 +75,9 @@ OWN_OPTIONS = """\
   --config FILE             the experiment, in YAML; `--print_config` shows it with all defaults
   --run_dir FOLDER          where the run is written: runs/<name of the config file> by default
   --resume FOLDER           go on with a run exactly where it stopped; other options override its config
+  --folds N                 cross-validation: a run for each of N folds of the records of train and validation, each
+                            the validation of its run; their mean and standard error. Given again, it goes on
+  --seeds N                 a run for each of N seeds, of every fold where there are folds
   --unsafe_imports PACKAGE  let the config name classes of this package, which runs its code
 """
 
@@ -78,10 +85,15 @@ OWN_OPTIONS = """\
 class Experiment(LightningCLI):
     """A config parsed, with its task and data made; the Trainer is made by `runs.fit`."""
 
-    def __init__(self, args: Sequence[str], command: str) -> None:
+    def __init__(self, args: Sequence[str], command: str, is_mixed: bool = False) -> None:
+        """is_mixed: whether the config names the class of its data, as that of a mixture does."""
+        task, records, mixed = _classes()
+        self.is_mixed = is_mixed
         super().__init__(
-            *_classes(),
+            task,
+            mixed if is_mixed else records,
             subclass_mode_model=True,
+            subclass_mode_data=is_mixed,
             save_config_callback=None,
             seed_everything_default=0,
             parser_kwargs={
@@ -101,7 +113,7 @@ class Experiment(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(Saving, "checkpoints")
-        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("seed_everything", "data.init_args.seed" if self.is_mixed else "data.seed")
         for action in parser._actions:
             if action.dest in ("data.train", "data.validation", "data.test"):
                 # These may name a file of data, which would be read as the value itself.
@@ -119,7 +131,7 @@ class Experiment(LightningCLI):
 
     def _options(self) -> list[str]:
         """The names of all options, those of the tasks included."""
-        task, _ = _classes()
+        task, *_ = _classes()
         inner = [f"model.{name}" for sub in subclasses(task) for name in dotted(sub)]
         return [option.lstrip("-") for option in self.parser._option_string_actions] + inner
 
@@ -136,10 +148,18 @@ class Experiment(LightningCLI):
     @property
     def resolved(self) -> str:
         """The text of config.yaml."""
-        return self.parser.dump(self.config, skip_unset=False)
+        text = self.parser.dump(self.config, skip_unset=False)
+        if not self.is_mixed:
+            return text
+        # What a mixture has for all of its tasks stands there alone, and not as defaults of each.
+        content, of_all = yaml.safe_load(text), importlib.import_module("anyformer.tasks.sharing").OF_ALL
+        for task in content["model"]["init_args"].get("tasks", {}).values():
+            for name in of_all:
+                task.get("init_args", {}).pop(name, None)
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-class Plan(Experiment):
+class Unmade(Experiment):
     """A config parsed, of which nothing is made."""
 
     def instantiate_classes(self) -> None:
@@ -149,7 +169,7 @@ class Plan(Experiment):
 def main(argv: Sequence[str]) -> int:
     """Run one command. Returns the exit code: 2 for anything the user gave that cannot be used, said in one line."""
     commands = {"fit": _fit, "validate": _validate, "test": _test, "run": _run, "params": _params}
-    commands |= {"collect": _collect, "import": _import, "export": _export}
+    commands |= {"plan": _plan, "collect": _collect, "import": _import, "export": _export}
     try:
         commands[argv[0]](list(argv[1:]))
     except BrokenPipeError:
@@ -166,78 +186,33 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class _Options(argparse.ArgumentParser):
-    """The few options that are ours and not of the experiment."""
-
-    def __init__(self, prog: str, description: str = "", add_help: bool = True) -> None:
-        super().__init__(f"anyformer {prog}", description=description, add_help=add_help, allow_abbrev=False)
-        self.add_argument("--unsafe_imports", metavar="PACKAGE", action="append", default=[])
-
-    def error(self, message: str) -> typing.NoReturn:
-        if unknown := re.match(r"unrecognized arguments: -+([\w.]+)", message):
-            names = [option.lstrip("-") for option in self._option_string_actions]
-            raise InputError(f"there is no option --{unknown[1]}{suggest(unknown[1], names)}")
-        raise InputError(f"{message}; see {self.prog} --help")
-
-
 def _first(what: str, command: str, args: Sequence[str]) -> None:
     """Raise InputError where an option stands in the place of what must stand first."""
     if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
         raise InputError(f"the {what} stands first, got {args[0]}: anyformer {command} {args[0]} ...")
 
 
-def add_options(parser: argparse.ArgumentParser, of: Any) -> None:
-    """Give a parser an option for each field of a dataclass, `tuple[...]` taking several values.
-
-    of: the dataclass, or one of it whose values are the defaults; None for no options.
-    """
-    if of is None:
-        return
-    cls = of if isinstance(of, type) else type(of)
-    group, hints = parser.add_argument_group("what this task can be told"), typing.get_type_hints(cls)
-    said = {
-        param.arg_name: param.description
-        for base in reversed(cls.__mro__[:-1])
-        for param in docstring_parser.parse_from_object(base).params
-    }
-    for each in dataclasses.fields(cls):
-        (kind,) = [member for member in members(hints[each.name]) if member is not type(None)]
-        several, options = typing.get_origin(kind) is tuple, {}
-        if kind is bool:
-            options = {"action": argparse.BooleanOptionalAction}
-        elif typing.get_origin(kind) is typing.Literal:
-            options = {"choices": typing.get_args(kind)}
-        else:
-            metavar = each.name.rstrip("_").upper()
-            options = {"type": typing.get_args(kind)[0] if several else kind, "metavar": metavar}
-        if several:
-            options["nargs"] = "+"
-        text = " ".join((said.get(each.name) or "").replace("%", "%%").split())
-        # A word that Python keeps for itself stands with a _ behind it.
-        name = each.name.rstrip("_")
-        group.add_argument(f"--{name}", dest=each.name, default=getattr(of, each.name), help=text, **options)
-
-
-def read_options(given: argparse.Namespace, of: Any) -> Any:
-    """The dataclass of what was given for its options."""
-    cls = of if isinstance(of, type) else type(of)
-    values = {each.name: getattr(given, each.name) for each in dataclasses.fields(cls)}
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
 def _fit(args: list[str]) -> None:
-    parser = _Options("fit", add_help=False)
+    parser = Options("fit", add_help=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     parser.add_argument("--run_dir")
     parser.add_argument("--resume")
+    parser.add_argument("--folds", type=int)
+    parser.add_argument("--seeds", type=int)
     own, overrides = parser.parse_known_args(args)
     if own.resume and (own.config or own.run_dir):
         raise InputError("--resume takes the config and the folder of the run; give it without --config and --run_dir")
+    several = own.folds is not None or own.seeds is not None
+    if own.resume and several:
+        raise InputError("--resume goes on with one run; folds and seeds go on where the same command is given again")
     configs = [_config_of(own.resume)] if own.resume else own.config
     asks = {"-h", "--help", "--print_config"} & {name.partition("=")[0] for name in overrides}
     if not configs and not asks and not any(name.startswith("--model.help") for name in overrides):
         raise InputError("fit needs a config: anyformer fit --config FILE, or --resume FOLDER to go on with a run")
     run = run_folder(own.resume or own.run_dir or Path("runs") / Path(configs[0] if configs else "").stem)
+    if several and not asks:
+        _fit_trials(own, overrides, run)
+        return
     experiment = _parse("fit", configs, overrides, own.unsafe_imports, run)
     figures = fit(
         experiment.model,
@@ -251,11 +226,60 @@ def _fit(args: list[str]) -> None:
     if rank_zero_only.rank != 0:
         return
     _show({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))} or figures)
-    fields = " ".join(f"{name}=..." for name in experiment.model.inputs) or "--episodes 100"
     again = "test" if any(name.startswith("test/") for name in figures) else "validate"
     if closing := experiment.model.closing():
         print(f"\n{closing}")
-    print(f"\nThe run is in {run}. Next:\n  anyformer run {run} {fields}\n  anyformer {again} {run}")
+    print(f"\nThe run is in {run}. Next:")
+    for name, task in (experiment.model.members or {"": experiment.model}).items():
+        fields = " ".join(f"{field}=..." for field in task.inputs) or "--episodes 100"
+        print(f"  anyformer run {run}{name and f':{name}'} {fields}")
+    print(f"  anyformer {again} {run}")
+
+
+def _fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> None:
+    """Train a run for each fold and seed into a folder of its own, and write what they come to.
+
+    A run that has come to its end is not trained again, and one that has not goes on.
+    """
+    if (run / "metrics.csv").exists():
+        raise InputError(f"{run} already holds a run; choose another --run_dir for folds and seeds")
+    # In one process each, which its tests and the loop over the runs need.
+    overrides = [*overrides, "--trainer.devices=1"]
+    first = _parse("fit", own.config, overrides, own.unsafe_imports, kind=Unmade).config["seed_everything"]
+    trials = list_trials(own.folds, 1 if own.seeds is None else own.seeds, first)
+    done = read_trials(run)
+    write_trials(run, trials, done)
+    for number, trial in enumerate(trials, 1):
+        folder = run / trial.name
+        options = [*overrides, f"--seed_everything={trial.seed}"]
+        if trial.fold is not None:
+            options += [f"--data.folds={own.folds}", f"--data.fold={trial.fold}"]
+        kind = Unmade if trial.name in done else Experiment
+        experiment = _parse("fit", own.config, options, own.unsafe_imports, folder, kind)
+        # What broke off before anything was learned is no run.
+        if trial.name in done or (folder / "checkpoints").exists():
+            before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            if changed := difference(before, yaml.safe_load(experiment.resolved)):
+                raise InputError(f"{folder} was trained with another config: {changed}; choose another --run_dir")
+        if trial.name in done:
+            continue
+        say(f"{folder}: run {number} of {len(trials)}")
+        done[trial.name] = fit(
+            experiment.model,
+            experiment.datamodule,
+            folder,
+            resume=(folder / "metrics.csv").exists(),
+            config=experiment.resolved,
+            saving=experiment.config_init["checkpoints"],
+            **experiment.options,
+        )
+        write_trials(run, trials, done)
+    print(show_trials(trials, done))
+    print(
+        "\nval/ is at the end of training, best/val/ at its best, which the same records chose; the standard error is "
+        f"over the {'seeds' if own.folds is None else 'folds'}.\n"
+        f"The runs are in {run}, their figures in its metrics.json"
+    )
 
 
 def _validate(args: list[str]) -> None:
@@ -268,29 +292,37 @@ def _test(args: list[str]) -> None:
 
 def _evaluate(stage: str, args: list[str]) -> None:
     part = "validation" if stage == "validate" else "test"
-    parser = _Options(stage, f"{stage} the best model of a run; --data.{part} OTHER and the like override its config")
-    parser.add_argument("run", metavar="RUN", help="the run's folder; it stands first")
+    parser = Options(stage, f"{stage} the best model of a run; --data.{part} OTHER and the like override its config")
+    parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
     _first("run's folder", f"{stage} RUN", args)
     own, overrides = parser.parse_known_args(args)
-    run = run_folder(own.run)
-    experiment = _parse(stage, [_config_of(run)], overrides, own.unsafe_imports)
-    task = load(run, unsafe_imports=own.unsafe_imports)
+    run, member = split_run(own.run)
+    task = load(own.run, unsafe_imports=own.unsafe_imports)
     allowed = tuple(f"--model.{name}" for name in task.in_use)
     for option in overrides:
         if option.startswith("--model") and not option.startswith(allowed):
             raise InputError(f"{option.partition('=')[0]}: the model of a run is what it is; leave it out")
-    task.use_as(experiment.model)
     # Figures of other data, or of a part of it, are shown, and the run keeps its own.
     kept = stage == "test" and not overrides
-    figures = evaluate(task, experiment.datamodule, stage, run if kept else None, **experiment.options)
+    if member:
+        overrides = [re.sub("^--data[.]", f"--data.parts.{member}.", option) for option in overrides]
+        overrides = [re.sub("^--model[.]", f"--model.tasks.{member}.init_args.", option) for option in overrides]
+    experiment = _parse(stage, [_config_of(run)], overrides, own.unsafe_imports)
+    model, data, folder = experiment.model, experiment.datamodule, run
+    if member:
+        model, data, folder = model.members[member], data.parts[member], run / member
+        folder.mkdir(exist_ok=True)
+    task.use_as(model)
+    figures = evaluate(task, data, stage, folder if kept else None, **experiment.options)
     if kept:
-        write_figures(run, figures)
+        named = {name.replace("/", f"/{member}/", 1): value for name, value in figures.items()} if member else figures
+        write_figures(run, named)
     _show(figures)
 
 
 def _run(args: list[str]) -> None:
-    parser = _Options("run", "Say what the best model of a run makes of a record, or of many files.")
-    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser = Options("run", "Say what the best model of a run makes of a record, or of many files.")
+    parser.add_argument("run", metavar="RUN", help="the run's folder; RUN:TASK is one task of a mixture")
     fields = {
         "metavar": "FIELD=VALUE",
         "help": "the record; a picture or a sound is the path of its file. A folder, a zip or a pattern "
@@ -314,8 +346,11 @@ def _run(args: list[str]) -> None:
         parser.add_argument("fields", nargs="+", **fields)
         parser.parse_args(args)  # Shows the help, or says what is missing.
     # The task may have options of its own, so it is asked before the rest is read.
-    unsafe, _ = _Options("run", add_help=False).parse_known_args(args[1:])
+    unsafe, _ = Options("run", add_help=False).parse_known_args(args[1:])
     task = load(args[0], unsafe_imports=unsafe.unsafe_imports)
+    if task.members:
+        names = " or ".join(f"{args[0]}:{name}" for name in task.members)
+        raise InputError(f"{args[0]} is a mixture; name one of its tasks: {names}")
     parser.add_argument("fields", nargs="+" if task.inputs else "*", **fields)
     add_options(parser, task.options)
     own = parser.parse_args(args)
@@ -411,7 +446,7 @@ def _perform(task: Any, own: argparse.Namespace, options: Sequence[Any]) -> None
 
 
 def _collect(args: list[str]) -> None:
-    parser = _Options("collect", "Play episodes of an environment and write them as a Minari data set, to learn from.")
+    parser = Options("collect", "Play episodes of an environment and write them as a Minari data set, to learn from.")
     parser.add_argument("--env", metavar="ID", required=True, help="the environment, with its version: CartPole-v1")
     parser.add_argument(
         "--policy",
@@ -432,7 +467,7 @@ def _collect(args: list[str]) -> None:
 
 
 def _import(args: list[str]) -> None:
-    parser = _Options("import", "Make a run of weights from elsewhere, for `run`, `export` and init_from.")
+    parser = Options("import", "Make a run of weights from elsewhere, for `run`, `export` and init_from.")
     parser.add_argument(
         "folder",
         metavar="FOLDER",
@@ -456,7 +491,7 @@ def _import(args: list[str]) -> None:
 
 
 def _export(args: list[str]) -> None:
-    parser = _Options("export", "Write the best model of a run for another library.")
+    parser = Options("export", "Write the best model of a run for another library.")
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument(
         "target",
@@ -472,7 +507,7 @@ def _export(args: list[str]) -> None:
 
 
 def _params(args: list[str]) -> None:
-    parser = _Options("params", "Count the parameters and the forward FLOPs of a model; its weights are not made.")
+    parser = Options("params", "Count the parameters and the forward FLOPs of a model; its weights are not made.")
     parser.add_argument("config", metavar="CONFIG", help="a config, whose values can be overridden; or a run's folder")
     parser.add_argument(
         "--tokens",
@@ -489,6 +524,27 @@ def _params(args: list[str]) -> None:
     print(measure(task, token_counts(task, _tokens(own.tokens)), task.conditions))
 
 
+def _plan(args: list[str]) -> None:
+    parser = Options(
+        "plan",
+        "Look at real batches and take a few steps, before anything is trained: sizes, tokens, parameters, time and "
+        "memory, a picture of what the model sees, and what to beware of. Nothing is written but the picture.",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="a config, whose values can be overridden; or a run's folder")
+    parser.add_argument("--json", action="store_true", help="print all that was found as JSON")
+    parser.add_argument("--out", metavar="FILE", help="the picture, FILE.png: plan.png in the run's folder by default")
+    _first("config", "plan CONFIG", args)
+    own, overrides = parser.parse_known_args(args)
+    if own.out is not None and Path(own.out).suffix.lower() != ".png":
+        raise InputError(f"--out is a picture, FILE.png, got {own.out}")
+    is_run = Path(own.config).is_dir()
+    run = run_folder(own.config) if is_run else Path("runs") / Path(own.config).stem
+    experiment = _parse("plan", [_config_of(run) if is_run else own.config], overrides, own.unsafe_imports)
+    picture = own.out or run / "plan.png"
+    planned = plan(experiment.model, experiment.datamodule, picture, **experiment.options)
+    print(json.dumps(planned.plain(), indent=2) if own.json else planned)
+
+
 def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[str], n_classes: int | None) -> Any:
     """The task of a config or a run, built. Its data is read only where nothing else says what must be known of it."""
 
@@ -497,13 +553,12 @@ def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[st
             task.build()
         return task
 
-    if config.is_dir():
+    if split_run(config)[0].is_dir():
         if overrides:
             raise InputError(f"the model of a run is what it is; give {overrides[0]} with a config")
-        folder = model_folder(config)
-        return build(instantiate(json.loads((folder / "config.json").read_text(encoding="utf-8")), unsafe))
-    plan = _parse("params", [str(config)], overrides, unsafe, kind=Plan)
-    task = instantiate(yaml.safe_load(plan.resolved)["model"], unsafe)
+        return build(make(config, unsafe_imports=unsafe))
+    parsed = _parse("params", [str(config)], overrides, unsafe, kind=Unmade)
+    task = instantiate(yaml.safe_load(parsed.resolved)["model"], unsafe)
     if n_classes is not None:
         if not hasattr(task, "classes"):
             raise InputError(f"--classes: {type(task).__name__} tells no classes apart")
@@ -514,7 +569,7 @@ def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[st
         unknown = error
     try:
         experiment = _parse("params", [str(config)], overrides, unsafe)
-        experiment.datamodule.open = experiment.model.open
+        experiment.datamodule.attach(experiment.model)
         experiment.datamodule.setup("fit")
         experiment.model.learn(experiment.datamodule.sources["train"])
     except InputError as error:
@@ -536,6 +591,10 @@ def _tokens(given: Sequence[str]) -> dict[str, int] | int | None:
 def _config_of(run_dir: str | Path) -> str:
     path = run_folder(run_dir) / "config.yaml"
     if not path.exists():
+        if holds_trials(path.parent):
+            raise InputError(
+                f"{run_dir} holds the runs of several folds or seeds; name one of them, {first_trial(path.parent)}"
+            )
         raise InputError(
             f"{path} does not exist: {run_dir} holds no run of the command line; "
             "one that was trained from Python is resumed and tested from there"
@@ -554,27 +613,33 @@ def _parse(
     """The experiment of config files and options that override them. Raises InputError of one line.
 
     run: the folder that loggers write into which are given none.
-    kind: Plan where nothing of it is to be made.
+    kind: Unmade where nothing of it is to be made.
     """
     with quiet(), allowed_imports(unsafe):
         # Sub-configs are local files: nothing is fetched.
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
-        task, records = _classes()
-        hints = {"trainer": Trainer, "model": task, "data": records, "seed_everything": int, "checkpoints": Saving}
+        task, records, mixed = _classes()
+        is_mixed, hints = False, {"trainer": Trainer, "model": task, "seed_everything": int, "checkpoints": Saving}
         given, args = {}, []
         for config in configs:
             content, lines = read_yaml(config)
-            check(content, hints, config, lines)
-            if "data.seed" in lines:
+            data = content["data"] if isinstance(content.get("data"), dict) else {}
+            names_data = "class_path" in data
+            if "parts" in data and not names_data:
                 raise InputError(
-                    f"{config} line {lines['data.seed']}: data.seed is what seed_everything says; give that"
+                    f"{config} line {lines['data.parts']}: data that has parts is a mixture's; give class_path: Mixed "
+                    "and put them under init_args"
                 )
+            check(content, {**hints, "data": mixed if names_data else records}, config, lines)
+            is_mixed |= names_data
+            for path in lines.keys() & {"data.seed", "data.init_args.seed"}:
+                raise InputError(f"{config} line {lines[path]}: {path} is what seed_everything says; give that")
             given |= {path: f"{config} line {line}" for path, line in lines.items()}
             args += ["--config", config]
             if run and (loggers := _placed((content.get("trainer") or {}).get("logger"), run)):
                 args.append(f"--trainer.logger={json.dumps(loggers)}")
         try:
-            return kind([*args, *overrides], command)
+            return kind([*args, *overrides], command, is_mixed)
         except InputError as error:
             raise InputError(locate(str(error), given, overrides)) from error
 

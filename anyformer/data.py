@@ -16,21 +16,39 @@ from typing import Any
 import numpy as np
 
 from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.files import nearest, spells_values
 from anyformer.tokens import Tokenizer
 
 
 def join_files(record: dict[str, Any], folder: str, tokenizers: Mapping[str, Tokenizer]) -> dict[str, Any]:
-    """The record with its file names as paths: strings of fields whose tokenizer reads files, joined to the folder."""
+    """The record with its file names as paths: strings of fields whose tokenizer reads files, joined to the folder.
+
+    A text that spells values is no name.
+    """
     names = [
-        name for name, tokenizer in tokenizers.items() if tokenizer.reads_files and isinstance(record.get(name), str)
+        name
+        for name, tokenizer in tokenizers.items()
+        if tokenizer.reads_files and isinstance(record.get(name), str) and not spells_values(record[name])
     ]
     return record | {name: os.path.join(folder, record[name]) for name in names}
 
 
-def select_fields(row: dict[str, Any], columns: Mapping[str, str] | None) -> dict[str, Any]:
-    """The columns of a row by the names of the fields that are read from them; all, by their own, for None."""
-    return row if columns is None else {name: row[column] for name, column in columns.items()}
+def select_fields(row: dict[str, Any], columns: Mapping[str, str | Sequence[str]] | None) -> dict[str, Any]:
+    """The columns of a row by the names of the fields that are read from them; all, by their own, for None.
+
+    A field of several columns is a dict of them, None where every one of them is.
+    """
+    if columns is None:
+        return row
+    return {
+        name: row[column] if isinstance(column, str) else join_columns(column, [row[part] for part in column])
+        for name, column in columns.items()
+    }
+
+
+def join_columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any] | None:
+    """What one field is in a row, of several columns."""
+    return None if all(value is None for value in values) else dict(zip(names, values, strict=True))
 
 
 def no_column(place: str, name: str, names: Collection[str]) -> InputError:
@@ -56,6 +74,10 @@ class Source(ABC):
     def folder(self) -> str:
         """The folder or zip file that relative file names in the records start from."""
         return ""
+
+    def folder_of(self, i: int) -> str:
+        """The same for record i, where those of one source start from several."""
+        return self.folder
 
     def column(self, name: str) -> list[Any]:
         """One column of all records. Raises InputError if there is none of that name."""
@@ -92,9 +114,47 @@ class Subset(Source):
     def folder(self) -> str:
         return self.source.folder
 
+    def folder_of(self, i: int) -> str:
+        return self.source.folder_of(int(self.indices[i]))
+
     def column(self, name: str) -> list[Any]:
         values = self.source.column(name)
         return [values[i] for i in self.indices.tolist()]
+
+
+@dataclass(frozen=True)
+class Joined(Source):
+    """The records of several sources, one after another. File names start from the folder of each one's own source."""
+
+    sources: tuple[Source, ...]
+    """At least one."""
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        source, i = self._find(i)
+        return source[i]
+
+    def name(self, i: int) -> str:
+        source, i = self._find(i)
+        return source.name(i)
+
+    def folder_of(self, i: int) -> str:
+        source, i = self._find(i)
+        return source.folder_of(i)
+
+    def column(self, name: str) -> list[Any]:
+        return [value for source in self.sources for value in source.column(name)]
+
+    def _find(self, i: int) -> tuple[Source, int]:
+        """The source that record i is of, and its number there."""
+        part = int(np.searchsorted(self._ends, i, side="right"))
+        return self.sources[part], i - (int(self._ends[part - 1]) if part else 0)
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum([len(source) for source in self.sources])
 
 
 @dataclass(frozen=True)
@@ -133,6 +193,9 @@ class Pick(Source):
     @property
     def folder(self) -> str:
         return self.source.folder
+
+    def folder_of(self, i: int) -> str:
+        return self._picked.folder_of(i)
 
     def column(self, name: str) -> list[Any]:
         return self._picked.column(name)
@@ -176,18 +239,7 @@ def split(
             )
     if sum(fractions.values()) >= 1:
         raise InputError(f"{' and '.join(fractions)} take {sum(fractions.values()):g} of train and leave nothing of it")
-    values = np.zeros(n, dtype=np.int64)
-    if stratify is not None:
-        names, values, counts = np.unique(
-            list(map(str, source.column(stratify))), return_inverse=True, return_counts=True
-        )
-        if (counts == 1).any():
-            alone = int((counts == 1).argmax())
-            where = source.name(int((values == alone).argmax()))
-            raise InputError(
-                f"stratify needs at least 2 records of each {stratify!r}, but {str(names[alone])!r} has 1 ({where}); "
-                "add records, merge it with another, or leave stratify out"
-            )
+    values = _values(source, stratify)
     left, parts = np.arange(n), {}
     for number, (name, fraction) in enumerate(fractions.items()):
         wanted = round(fraction * n)
@@ -211,3 +263,39 @@ def split(
         parts[name] = source.take(taken)
         left = np.setdiff1d(left, taken, assume_unique=True)
     return source.take(left), parts
+
+
+def deal(source: Source, n_folds: int, fold: int, seed: int = 0, stratify: str | None = None) -> tuple[Source, Source]:
+    """One of the folds of a cross-validation: the others' records, and its own; each keeps the order of the source.
+
+    Every record is in one fold, and no two folds differ by more than one record in size.
+    stratify: a column; nor do they in how many records they have of each of its values.
+    Raises InputError where there are fewer records than folds, for no such column, a value that only one record has.
+    """
+    n = len(source)
+    if n < n_folds:
+        raise InputError(f"folds: {n} records cannot be dealt into {n_folds} folds; ask for fewer")
+    values = _values(source, stratify)
+    drawn = np.random.default_rng(seed).permutation(n)
+    # By value, so that those of each are dealt round one after another.
+    drawn = drawn[np.argsort(values[drawn], kind="stable")]
+    own = np.sort(drawn[fold::n_folds])
+    return source.take(np.setdiff1d(np.arange(n), own, assume_unique=True)), source.take(own)
+
+
+def _values(source: Source, stratify: str | None) -> np.ndarray:
+    """The value of each record in a column, as a number, (n,) int64; all 0 without a column.
+
+    Raises InputError for a value that only one record has, which cannot be on both sides of a split.
+    """
+    if stratify is None:
+        return np.zeros(len(source), dtype=np.int64)
+    names, values, counts = np.unique(list(map(str, source.column(stratify))), return_inverse=True, return_counts=True)
+    if (counts == 1).any():
+        alone = int((counts == 1).argmax())
+        where = source.name(int((values == alone).argmax()))
+        raise InputError(
+            f"stratify needs at least 2 records of each {stratify!r}, but {str(names[alone])!r} has 1 ({where}); "
+            "add records, merge it with another, or leave stratify out"
+        )
+    return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -31,13 +32,24 @@ class Lookup(nn.Module):
         return F.embedding(content, self.table)
 
 
-class SharedLookup(Lookup):
-    """Lifts ids by the table of another field, which stays the owner of it: one name among the parameters."""
+class SharedLift(nn.Module):
+    """Lifts content by the weights of another field's lift, which stays their owner: one name among the parameters."""
 
-    def __init__(self, owner: Lookup) -> None:
+    def __init__(self, owner: nn.Module) -> None:
         nn.Module.__init__(self)
         # In a tuple, so that it is no submodule.
         self._owner = (owner,)
+
+    @property
+    def owner(self) -> nn.Module:
+        return self._owner[0]
+
+    def forward(self, content: Tensor, extents: Sequence[tuple[int, ...]] = ()) -> Tensor:
+        return self._owner[0](content, extents)
+
+
+class SharedLookup(SharedLift, Lookup):
+    """Lifts ids by the table of another field."""
 
     @property
     def table(self) -> Tensor:  # type: ignore[override]
@@ -105,6 +117,8 @@ class EmbeddingConfig:
     Transformer)."""
     dropout: float = 0.0
     """On the sum."""
+    axes: tuple[str, ...] = ()
+    """Axes that positions may go by even if no field here has them: those of all tasks of a mixture."""
 
 
 class LearnedPositions(nn.Module):
@@ -201,13 +215,15 @@ class Embeddings(nn.Module):
         transformer: TransformerConfig,
         config: EmbeddingConfig,
         encoder: TransformerConfig | None = None,
-        shared: Sequence[str] = (),
+        shared: Mapping[str, str] = MappingProxyType({}),
+        maskable: Sequence[str] = (),
     ) -> None:
         """
         tokenizers: of every field, see `expand`.
         transformer, encoder: the stacks that the tokens are for, whose attention may go by different axes.
-        shared: fields that are lifted by one table, which is the first one's.
-        Raises InputError where a table's size or an axis is not known.
+        shared: field -> the field whose lift it uses, weights and all; each keeps a type vector of its own.
+        maskable: fields that have a learned vector in the place of what is masked of their content.
+        Raises InputError where a table's size or an axis is not known, and where fields cannot share a lift.
         """
         super().__init__()
         self.config = config
@@ -215,11 +231,11 @@ class Embeddings(nn.Module):
         self.axes = {name: tuple(tokenizer.axes) for name, tokenizer in tokenizers.items()}
         # Module names must not hold a dot, and the fields of a record of several do.
         self.lifts = nn.ModuleDict({_key(name): tokenizer.lift(d_model) for name, tokenizer in tokenizers.items()})
-        for name in shared[1:]:
-            owner, other = self.lifts[_key(shared[0])], self.lifts[_key(name)]
-            if not isinstance(owner, Lookup) or not isinstance(other, Lookup) or owner.table.shape != other.table.shape:
-                raise InputError(f"fields {shared[0]!r} and {name!r} cannot share a table: they have other ids")
-            self.lifts[_key(name)] = SharedLookup(owner)
+        for name, owner in shared.items():
+            if owner in shared:
+                raise InputError(f"fields {owner!r} and {name!r} cannot share a lift: that of {owner!r} is another's")
+            self.lifts[_key(name)] = _shared_lift(name, self.lifts[_key(name)], owner, self.lifts[_key(owner)])
+        self.masks = nn.ParameterDict({_key(name): torch.empty(d_model).normal_(std=0.02) for name in maskable})
         self.types = nn.ParameterDict(
             {_key(name): torch.empty(d_model).normal_(std=0.02) for name in tokenizers} if config.types else {}
         )
@@ -242,7 +258,7 @@ class Embeddings(nn.Module):
         self.offset = nn.Parameter(torch.empty(d_model).normal_(std=0.02)) if config.offset else None
 
     def _check_axes(self, named: Sequence[str], tokenizers: Mapping[str, Tokenizer]) -> None:
-        known = {axis: None for axes in self.axes.values() for axis in axes}
+        known = dict.fromkeys([axis for axes in self.axes.values() for axis in axes] + list(self.config.axes))
         for axis in named:
             if axis not in known:
                 raise InputError(
@@ -280,7 +296,7 @@ class Embeddings(nn.Module):
         return None if rotary is None else rotary(batch, self.axes)
 
     def _tokens(self, name: str, tokens: FieldTokens) -> Tensor:
-        vectors = self.lifts[_key(name)](tokens.content, tokens.extents)
+        vectors = self._lifted(name, tokens)
         if self.config.scale:
             vectors = vectors * math.sqrt(vectors.shape[1])
         if self.config.types:
@@ -293,6 +309,20 @@ class Embeddings(nn.Module):
                 position = tokens.position if columns == list(range(len(axes))) else tokens.position[:, columns]
                 vectors = vectors + positions(position)
         return vectors
+
+    def _lifted(self, name: str, tokens: FieldTokens) -> Tensor:
+        lift, masked = self.lifts[_key(name)], tokens.masked
+        if _key(name) not in self.masks:
+            if masked is not None:
+                raise ValueError(f"field {name!r} has masked tokens; name it in maskable when the model is made")
+            return lift(tokens.content, tokens.extents)
+        if masked is None:
+            # The vector takes part all the same: its gradient is 0 then, not None.
+            masked = torch.zeros(len(tokens.index), dtype=torch.bool, device=tokens.index.device)
+        # Taken out before the lift, because that of one token may look at its neighbours.
+        content = tokens.content.masked_fill(masked.view(-1, *[1] * (tokens.content.ndim - 1)), 0)
+        vectors = lift(content, tokens.extents)
+        return torch.where(masked[:, None], self.masks[_key(name)].to(vectors.dtype), vectors)
 
     def _check_reach(self, name: str, tokens: FieldTokens, columns: Sequence[int], positions: nn.Module) -> None:
         for column, size in zip(columns, positions.sizes, strict=False):
@@ -307,6 +337,15 @@ class Embeddings(nn.Module):
 
 def _key(name: str) -> str:
     return name.replace(".", "/")
+
+
+def _shared_lift(name: str, ours: nn.Module, owner: str, theirs: nn.Module) -> SharedLift:
+    """What lifts a field by the weights of another's lift. Raises InputError where these are for other content."""
+    shapes = [{each: value.shape for each, value in lift.state_dict().items()} for lift in (ours, theirs)]
+    if type(ours) is not type(theirs) or shapes[0] != shapes[1]:
+        what = "have other ids" if isinstance(ours, Lookup) and isinstance(theirs, Lookup) else "are of other content"
+        raise InputError(f"fields {owner!r} and {name!r} cannot share a lift: they {what}")
+    return (SharedLookup if isinstance(theirs, Lookup) else SharedLift)(theirs)
 
 
 def _told_by_attention(stack: TransformerConfig) -> tuple[str, ...]:

@@ -44,6 +44,16 @@ def find_file(path: str | Path) -> str:
     )
 
 
+def spells_values(text: str) -> bool:
+    """Whether a text is no name of a file but a list or a dict of values, as a cell of a CSV or a command line has it.
+
+    >>> [spells_values(text) for text in ("[1, 2]", '{"age": 4}', "[1] seven.png")]
+    [True, True, False]
+    """
+    text = text.strip()
+    return text[:1] + text[-1:] in ("[]", "{}")
+
+
 def read_file(path: str | Path) -> bytes:
     """The bytes of a file, which may lie in a zip: `train.zip/cat/1.png`. Zips are read in place, never unpacked.
 

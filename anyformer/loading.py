@@ -11,7 +11,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from anyformer.data import Source, join_files
 from anyformer.errors import InputError
-from anyformer.tokens import Sample, Tokenizer
+from anyformer.tokens import Sample, Tokenizer, expand
 from anyformer.tokens import pack as pack_rows
 
 log = logging.getLogger(__name__)
@@ -200,12 +200,22 @@ class LeftOut(InputError):
     """A sample that cannot be learned from through no fault of its own: it is left out and counted, never fatal."""
 
 
+class Unasked(LeftOut):
+    """A sample that has nothing of what a pass of an evaluation is about; nobody needs to hear of it."""
+
+
 @dataclass(frozen=True)
 class Chopper(ABC):
     """What a task lends to the data workers: how a record becomes an item, and items a batch. Plain values only."""
 
     tokenizers: Mapping[str, Tokenizer]
     """Of the fields that come from the record: strings of one that reads files are file names."""
+    dropout: Mapping[str, float] = field(default_factory=dict, kw_only=True)
+    """Of each input the share of training samples that it is left out of."""
+    without: tuple[str, ...] = field(default=(), kw_only=True)
+    """Inputs that are left out of every sample."""
+    by: str | None = field(default=None, kw_only=True)
+    """The column whose value says which group of samples a record belongs to, for figures by group."""
 
     @abstractmethod
     def __call__(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> Any:
@@ -216,22 +226,48 @@ class Chopper(ABC):
         """A batch of items; `rows` as in `tokens.collate`."""
 
     def encode(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> Sample:
-        """The token sets of the fields that the record has."""
+        """The token sets of the fields that the record has, without those that are left out.
+
+        Raises InputError for a record without any, or one that cannot be used; Unasked for one whose inputs are all
+        left out.
+        """
         sample: Sample = {}
+        gone = self._left_out(record, random)
         for name, tokenizer in self.tokenizers.items():
-            if record.get(name) is None:
+            if record.get(name) is None or (gone and gone.issuperset(expand({name: tokenizer}))):
                 continue
             try:
                 tokens = tokenizer.encode(record[name], random)
             except InputError as error:
                 raise InputError(f"field {name!r}: {error}") from error
             parts = {f"{name}.{part}": t for part, t in tokens.items()} if isinstance(tokens, dict) else {name: tokens}
-            sample |= parts
+            sample |= {each: part for each, part in parts.items() if each not in gone}
+        if not sample and self.without and any(record.get(name) is not None for name in self.tokenizers):
+            raise Unasked(f"the record has nothing but {', '.join(self.without)}")
         if not sample:
             raise InputError(
                 f"a record needs one of the fields {', '.join(self.tokenizers)}; it has {', '.join(record)}"
             )
         return sample
+
+    def _left_out(self, record: Mapping[str, Any], random: np.random.Generator | None) -> set[str]:
+        """The fields that a sample goes without: those that nothing has, and in training those that chance takes."""
+        is_drawn = random is not None and self.dropout
+        if not self.without and not is_drawn:
+            return set()
+        fields = {name: list(expand({name: tokenizer})) for name, tokenizer in self.tokenizers.items()}
+        gone = {each for name in self.without for each in _meant(name, fields)}
+        if not is_drawn:
+            return gone
+        # Before all other draws, and as many whatever the record has.
+        *draws, last = random.random(len(self.dropout) + 1).tolist()
+        for (name, share), drawn in zip(self.dropout.items(), draws, strict=True):
+            if drawn < share:
+                gone.update(_meant(name, fields))
+        present = [each for name, parts in fields.items() if record.get(name) is not None for each in parts]
+        if gone.issuperset(present):
+            gone -= set(present[int(last * len(present)) :][:1])
+        return gone
 
     def partner(self, n: int, random: np.random.Generator) -> int | None:
         """Which of the n samples of the training part an item is blended with; None: with none."""
@@ -248,6 +284,11 @@ class Chopper(ABC):
         """The number of tokens that the record's fields come to, from headers where formats have them; two numbers
         where two stacks read it."""
         return sum(t.count(record[name]) for name, t in self.tokenizers.items() if record.get(name) is not None)
+
+
+def _meant(name: str, fields: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """The fields that a name means: those of an input, or one of them."""
+    return fields.get(name, [name])
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,36 +312,46 @@ class Samples(Dataset):
 
     def record(self, i: int) -> dict[str, Any]:
         """The record, with file names as paths."""
-        return join_files(self.source[i], self.source.folder, self.chopper.tokenizers)
+        return join_files(self.source[i], self.source.folder_of(i), self.chopper.tokenizers)
 
     def __getitem__(self, draw: Draw) -> Any:
-        random = np.random.default_rng((self.seed, draw.epoch, draw.index, 1)) if self.training else None
-        item = self._item(draw.index, random)
-        if random is None:
-            return item
-        partner, other = self.chopper.partner(len(self), random), None
+        return self._draw(draw)[0]
+
+    def _draw(self, draw: Draw) -> tuple[Any, str]:
+        """An item, and in evaluation the group that its record belongs to; "" for none."""
+        if not self.training:
+            return self._item(draw.index, None)
+        random = np.random.default_rng((self.seed, draw.epoch, draw.index, 1))
+        (item, _), other = self._item(draw.index, random), None
+        partner = self.chopper.partner(len(self), random)
         if partner is not None:
             try:
-                other = self._item(partner, random)
+                other, _ = self._item(partner, random)
             except InputError:
                 # A good sample is not left out for its partner's sake, which is reported when its own turn comes.
                 if self.on_bad_sample == "fail":
                     raise
-        return self.chopper.mix(item, other, random)
+        return self.chopper.mix(item, other, random), ""
 
-    def _item(self, i: int, random: np.random.Generator | None) -> Any:
+    def _item(self, i: int, random: np.random.Generator | None) -> tuple[Any, str]:
         try:
-            return self.chopper(self.record(i), random)
+            record = self.record(i)
+            group = None if self.training or self.chopper.by is None else record.get(self.chopper.by)
+            return self.chopper(record, random), "" if group is None else str(group)
         except InputError as error:
             raise type(error)(f"{self.source.name(i)}: {error}") from None
 
     def __getitems__(self, draws: list[Draw]) -> _Fetched:
         """A whole batch, and what was left out of it."""
-        used, items, bad = [], [], []
+        used, items, groups, bad = [], [], [], []
         for draw in draws:
             try:
-                items.append(self[draw])
+                item, group = self._draw(draw)
+                items.append(item)
+                groups.append(group)
                 used.append(draw)
+            except Unasked:
+                continue
             except InputError as error:
                 bad.append(str(error))
                 if self.on_bad_sample == "fail" and not isinstance(error, LeftOut):
@@ -322,6 +373,8 @@ class Samples(Dataset):
         except InputError as error:
             return _Fetched(None, [str(error)], fatal=True)
         batch.samples = tuple(self.source.name(draw.index) for draw in used)
+        if any(groups):
+            batch.groups = tuple(groups)
         return _Fetched(batch, bad)
 
     def lengths(self) -> list[int] | list[tuple[int, int]]:
@@ -360,6 +413,7 @@ class Loader:
     never those that workers have fetched ahead, and no global generator is touched.
 
     ask_epoch: where someone else counts the epochs (a trainer, which may cut them short), says which one it is.
+    keep_workers: whether the workers wait for the next epoch.
     """
 
     def __init__(
@@ -369,9 +423,11 @@ class Loader:
         n_workers: int = 0,
         pin_memory: bool = False,
         ask_epoch: Callable[[], int] | None = None,
+        keep_workers: bool = True,
     ) -> None:
         self.samples, self.plan = samples, plan
         self.n_workers, self.pin_memory, self.ask_epoch = n_workers, pin_memory, ask_epoch
+        self.keep_workers = keep_workers
         self.epoch, self.offset = 0, 0
         self.n_bad, self.bad = 0, []
         self._begun = False
@@ -402,17 +458,23 @@ class Loader:
                 # Its own, or each epoch would draw the workers' seed from the generator that dropout draws from.
                 generator=torch.Generator(),
             )
-        for fetched in self._fetcher:
-            self.offset += 1
-            self.n_bad += len(fetched.bad)
-            self.bad = (self.bad + fetched.bad)[:3]
-            if fetched.fatal:
+        # In evaluation a batch of which nothing is left is None where others wait for this process at every batch.
+        keeps_step = self.plan.world > 1 and not self.samples.training
+        try:
+            for fetched in self._fetcher:
+                self.offset += 1
+                self.n_bad += len(fetched.bad)
+                self.bad = (self.bad + fetched.bad)[:3]
+                if fetched.fatal:
+                    self.close()
+                    raise InputError(fetched.bad[0])
+                if self.offset == len(self):
+                    self._report()
+                if fetched.batch is not None or keeps_step:
+                    yield fetched.batch
+        finally:
+            if not self.keep_workers:
                 self.close()
-                raise InputError(fetched.bad[0])
-            if self.offset == len(self):
-                self._report()
-            if fetched.batch is not None:
-                yield fetched.batch
 
     def state_dict(self) -> dict[str, Any]:
         """The place, in plain types."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from anyformer.attention import Cache, RelationBias, Sight, visible
 from anyformer.embeddings import EmbeddingConfig, Embeddings
 from anyformer.errors import InputError
+from anyformer.files import nearest
 from anyformer.positions import RelativeBias, make_relative
 from anyformer.tokens import Batch, Layout, Tokenizer, expand
 from anyformer.transformer import Context, Transformer, TransformerConfig
@@ -30,17 +32,19 @@ class Anyformer(nn.Module):
         embedding: EmbeddingConfig = EmbeddingConfig(),
         encoder: TransformerConfig | None = None,
         sees: Mapping[str, Sequence[str]] | None = None,
-        shared: Sequence[str] = (),
+        shared: Mapping[str, str] = MappingProxyType({}),
+        maskable: Sequence[str] = (),
     ) -> None:
         """
         tokenizers: of every field; a batch is collated with the same ones.
         sees: the fields that the tokens of a field may look at; fields not named here see everything.
-        shared: fields of the same ids that are lifted by one table, which is the first one's.
+        shared: field -> the field whose lift it uses; both have the same kind of content.
+        maskable: fields whose content may be masked, a piece a token: see `TokenSet.masked`.
         Raises InputError where the parts do not fit together.
         """
         super().__init__()
         self.tokenizers = expand(tokenizers)
-        self.embeddings = Embeddings(self.tokenizers, transformer, embedding, encoder, shared)
+        self.embeddings = Embeddings(self.tokenizers, transformer, embedding, encoder, shared, maskable)
         self.transformer = Transformer(transformer)
         self.encoder = None
         if encoder is not None:
@@ -187,6 +191,8 @@ def _matrix(sees: Mapping[str, Sequence[str]], names: Sequence[str]) -> Tensor:
     matrix = torch.ones(len(names), len(names), dtype=torch.bool)
     for name, seen in sees.items():
         for unknown in {name, *seen} - set(names):
-            raise InputError(f"sees names the field {unknown!r}, which is not among {', '.join(names)}")
+            raise InputError(
+                f"sees names the field {unknown!r}, which is not among {', '.join(names)}{nearest(unknown, names)}"
+            )
         matrix[names.index(name)] = torch.tensor([other in seen for other in names])
     return matrix

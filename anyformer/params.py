@@ -111,36 +111,53 @@ def measure(module: nn.Module, tokens: Mapping[str, int], conditions: Sequence[s
     """Count a model, or a task that holds one: every parameter once, in the component that it belongs to.
 
     module: made under `torch.device("meta")` it takes no memory.
-    tokens: of each field in one sample, see `token_counts`.
+    tokens: of each field in one sample, see `token_counts`; of a mixture one sample of each task counts.
     conditions: the fields that the encoder reads, where there is one; the transformer reads the others.
     """
-    model = _model(module)
-    n = sum(count for name, count in tokens.items() if name not in conditions)
-    m = sum(tokens[name] for name in conditions)
     seen: set[Tensor] = set()
     found: dict[tuple[str, str], Component] = {}
-    parts = [_embeddings(model, tokens)]
-    if model.encoder is not None:
-        parts.append(_stack("encoder", model.encoder, m, 0))
-    parts += [_stack("transformer", model.transformer, n, m), _biases(model), _rest(module, model, n, m)]
-    for component, parameters in (pair for part in parts for pair in part):
-        own = sum(p.numel() for p in parameters if p not in seen)
-        shared = sum(p.numel() for p in parameters if p in seen)
-        seen.update(parameters)
-        key = component.part, component.name
-        held = found.get(key, component)
-        flops = component.flops + (held.flops if key in found else 0)
-        found[key] = replace(held, parameters=held.parameters + own, n_shared=held.n_shared + shared, flops=flops)
+    for member, task in members(module).items():
+        # What the tasks of a mixture share is counted in the first.
+        before = set(seen)
+        for component, parameters in _components(member, task, tokens, task.conditions if member else conditions):
+            own = sum(p.numel() for p in parameters if p not in seen)
+            shared = sum(p.numel() for p in parameters if p in seen - before)
+            seen.update(parameters)
+            key = component.part, component.name
+            held = found.get(key, component)
+            flops = component.flops + (held.flops if key in found else 0)
+            found[key] = replace(held, parameters=held.parameters + own, n_shared=held.n_shared + shared, flops=flops)
     counted = (c for c in found.values() if c.parameters or c.n_shared or c.flops)
     return Sizes(tuple(counted), dict(tokens))
+
+
+def members(module: nn.Module) -> dict[str, nn.Module]:
+    """The tasks of a mixture, by name; any other module as ""."""
+    return dict(getattr(module, "members", None) or {"": module})
+
+
+def _components(member: str, task: nn.Module, tokens: Mapping[str, int], conditions: Sequence[str]) -> Counted:
+    model = _model(task)
+    counts = {name: tokens[f"{member}:{name}" if member else name] for name in model.tokenizers}
+    n = sum(count for name, count in counts.items() if name not in conditions)
+    m = sum(counts[name] for name in conditions)
+    yield from _embeddings(model, counts)
+    if model.encoder is not None:
+        yield from _stack("encoder", model.encoder, m, 0)
+    yield from _stack("transformer", model.transformer, n, m)
+    yield from _biases(model)
+    for component, parameters in _rest(task, model, n, m):
+        yield replace(component, part=f"{member}: {component.part}" if member else component.part), parameters
 
 
 def token_counts(module: nn.Module, given: Mapping[str, int] | int | None = None) -> dict[str, int]:
     """How many tokens each field of a model has in a sample at most: what its positions or its tokenizer hold.
 
     given: other numbers, by field; or one, for the only field that carries data.
-    Raises InputError where it cannot be known.
+    Fields of the tasks of a mixture are called `task:field`. Raises InputError where it cannot be known.
     """
+    if "" not in (tasks := members(module)):
+        return _counts_of_all(tasks, given)
     model = _model(module)
     fields = [name for name, tokenizer in model.tokenizers.items() if not isinstance(tokenizer, LearnedTokens)]
     if isinstance(given, int):
@@ -171,6 +188,22 @@ def token_counts(module: nn.Module, given: Mapping[str, int] | int | None = None
     return counts
 
 
+def _counts_of_all(tasks: Mapping[str, nn.Module], given: Mapping[str, int] | int | None) -> dict[str, int]:
+    if isinstance(given, int):
+        raise InputError("--tokens of a mixture needs a number for a field of a task, as TASK:FIELD=N")
+    left, counts = dict(given or {}), {}
+    for member, task in tasks.items():
+        names = [name for name in left if name.startswith(f"{member}:")]
+        own = {name.removeprefix(f"{member}:"): left.pop(name) for name in names}
+        try:
+            counts |= {f"{member}:{name}": n for name, n in token_counts(task, own).items()}
+        except InputError as error:
+            raise InputError(f"tasks.{member}: {error}") from None
+    for name in left:
+        raise InputError(f"--tokens: there is no field {name!r}; there are {', '.join(counts)}")
+    return counts
+
+
 Counted = Iterator[tuple[Component, list[Tensor]]]
 """Components with the parameters in them, whose numbers `measure` fills in."""
 
@@ -186,6 +219,7 @@ def _embeddings(model: Anyformer, tokens: Mapping[str, int]) -> Counted:
         yield Component(part, name, flops=flops, is_matrix=True), [p for p in lift.parameters() if p.ndim > 1]
         yield Component(part, "biases"), [p for p in lift.parameters() if p.ndim == 1]
     yield Component(part, "types"), list(embeddings.types.parameters())
+    yield Component(part, "masks"), list(embeddings.masks.parameters())
     for config, positions in zip(embeddings.placed, embeddings.positions, strict=True):
         yield Component(part, f"positions on {', '.join(config.axes)}"), list(positions.parameters())
     yield Component(part, "norm"), list(embeddings.norm.parameters())

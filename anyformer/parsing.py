@@ -10,9 +10,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import reprlib
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,7 +45,8 @@ ALLOWED = (
 def allowed_imports(unsafe: Sequence[str] = ()) -> Iterator[None]:
     """While it lasts, a config may name classes of anyformer, Lightning's callbacks and the like, and nothing else.
 
-    unsafe: further packages that the user opened; they are imported, so that their classes have short names too.
+    unsafe: further packages that the user opened, installed or in the current folder; they are imported, so that their
+        classes have short names too.
     """
     held = dict(parsing_settings)
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*ALLOWED, *unsafe])
@@ -51,6 +54,9 @@ def allowed_imports(unsafe: Sequence[str] = ()) -> Iterator[None]:
         for package in ("anyformer.tokenizers", "anyformer.tasks"):
             for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
                 importlib.import_module(f"{package}.{module.name}")
+        if unsafe and (here := os.getcwd()) not in sys.path:
+            # As with `python -m`, but behind all others, so that it hides none.
+            sys.path.append(here)
         for package in unsafe:
             try:
                 importlib.import_module(package)
@@ -77,7 +83,10 @@ def instantiate(config: Mapping[str, Any], unsafe: Sequence[str] = ()) -> Any:
 
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The mapping in a YAML file, and the line of every key by its dotted path."""
+    """The mapping in a YAML file, and the line of every key by its dotted path.
+
+    Raises InputError for what is no such file, and for a key that a mapping has twice.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -94,15 +103,21 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise InputError(f"{path} must hold keys and values, as in `trainer:`, got {type(content).__name__}")
     lines: dict[str, int] = {}
 
-    def visit(node: yaml.Node, path: str) -> None:
+    def visit(node: yaml.Node, above: str) -> None:
         if isinstance(node, yaml.MappingNode):
+            own: dict[str, int] = {}
             for key, value in node.value:
-                inner = f"{path}.{key.value}" if path else key.value
-                lines[inner] = key.start_mark.line + 1
+                line = key.start_mark.line + 1
+                if key.value in own:
+                    # YAML would take the last of them without a word.
+                    first = f"first in line {own[key.value]}"
+                    raise InputError(f"{path} line {line}: the key {key.value!r} stands here twice, {first}; rename it")
+                inner = f"{above}.{key.value}" if above else key.value
+                own[key.value] = lines[inner] = line
                 visit(value, inner)
         elif isinstance(node, yaml.SequenceNode):
             for i, value in enumerate(node.value):
-                visit(value, f"{path}.{i}")
+                visit(value, f"{above}.{i}")
 
     visit(node, "")
     return content, lines

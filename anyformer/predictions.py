@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TextIO
 from tqdm import tqdm
 
 from anyformer.errors import InputError
-from anyformer.files import is_folder, list_files, write_whole
+from anyformer.files import is_folder, list_files, spells_values, write_whole
 from anyformer.tokens import Tokenizer
 
 Record = dict[str, Any]
@@ -68,7 +68,7 @@ def _files(name: str, value: str, endings: Sequence[str]) -> list[str] | None:
         what = (
             f"none of the {len(every)} files in {value} ends in {', '.join(endings)}" if every else f"{value} is empty"
         )
-    elif not os.path.lexists(value) and glob.has_magic(value):
+    elif not os.path.lexists(value) and glob.has_magic(value) and not spells_values(value):
         every = sorted(file for file in glob.glob(value, recursive=True) if os.path.isfile(file))
         # What else a pattern as wide as `**` matches is left out; where nothing else matches it is told what is wrong.
         files = [file for file in every if file.lower().endswith(tuple(endings))] or every

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from anyformer.checkpoints import generators, keep_newest, save, set_generators
 from anyformer.errors import InputError
 from anyformer.files import write_whole
-from anyformer.loading import Loader
+from anyformer.loading import LeftOut, Loader
 from anyformer.metrics import MetricsFile, draw_curves, write_figures
 from anyformer.sheet import draw_samples
+from anyformer.visibility import draw_sight, has_sights
 
 SAFE_VALIDATION = 10.0
 """Seconds that a stop may wait for a validation to end; a longer one has a checkpoint before it."""
@@ -189,22 +191,24 @@ class Keeper(Callback):
 
     @rank_zero_only
     def _show_samples(self, trainer: Trainer, module: LightningModule) -> None:
-        """Draw what the model sees, once for a run, without moving a generator."""
-        path, loader = self.run / "samples.png", trainer.train_dataloader
-        if (self.resuming and path.exists()) or not isinstance(loader, Loader):
-            return
-        held = generators()
-        try:
-            sheet = draw_samples(loader.samples, loader.plan, module.look)
-            if sheet is not None:
-                write_whole(path, lambda part: sheet.save(part, "PNG"))
-        except InputError:
-            raise
-        except Exception as error:
-            # A drawing is not worth a run.
-            say(f"{path} could not be drawn: {error}")
-        finally:
-            set_generators(held)
+        """Draw what the model sees and who sees whom, once for a run, without moving a generator."""
+        loader, members = trainer.train_dataloader, module.members
+        loaders = {"": loader} if isinstance(loader, Loader) else getattr(loader, "loaders", {})
+        drawings = (("samples.png", _draw_samples), ("sees.png", _draw_sight))
+        for member, (name, draw) in product(loaders, drawings):
+            path = self.run / member / name
+            if self.resuming and path.exists():
+                continue
+            held = generators()
+            try:
+                draw(path, loaders[member], members[member] if member else module)
+            except InputError:
+                raise
+            except Exception as error:
+                # A drawing is not worth a run.
+                say(f"{path} could not be drawn: {error}")
+            finally:
+                set_generators(held)
 
     def _restore(self, point: str, trainer: Trainer) -> bool:
         """Put the generators back, if the run goes on from this point."""
@@ -360,6 +364,31 @@ class Keeper(Callback):
             "ended": _limits(trainer) if self._ended else None,
         }
         _settle(checkpoint["loops"]["fit_loop"], self._point, self._place, self._validated)
+
+
+def _draw_samples(path: Path, loader: Loader, module: LightningModule) -> None:
+    sheet = draw_samples(loader.samples, loader.plan, module.look)
+    if sheet is not None:
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, lambda part: sheet.save(part, "PNG"))
+
+
+def _draw_sight(path: Path, loader: Loader, module: LightningModule) -> None:
+    """Who sees whom in that of the first samples which has the most fields."""
+    if not has_sights(module.model):
+        return
+    items, samples = [], loader.samples
+    for draw in islice(chain.from_iterable(loader.plan.epoch(0)), 32):
+        try:
+            items.append(samples[draw])
+        except InputError as error:
+            if samples.on_bad_sample == "fail" and not isinstance(error, LeftOut):
+                raise
+    if items:
+        fullest = max(items, key=lambda item: len(module.look(item)[0]))
+        figure = draw_sight(module.model, *module.rows(samples.chopper.collate([fullest])))
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, lambda part: figure.savefig(part, format="png", dpi=100))
 
 
 def _limits(trainer: Trainer) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Runs: training into a run folder, going on with one that stopped, testing it, and its best model alone.
 
-    config.yaml    samples.png    metrics.csv    metrics.json    curves.png    checkpoints/    model/
+    config.yaml    samples.png    sees.png    metrics.csv    metrics.json    curves.png    checkpoints/    model/
 
 The command line and Python come through the same functions.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,10 +26,11 @@ from safetensors.torch import load_file
 
 from anyformer.checkpoints import MANIFEST, Checkpoints, damage, find_folder, newest, read_manifest, save
 from anyformer.errors import InputError
-from anyformer.files import write_whole
+from anyformer.files import find_file, nearest, write_whole
 from anyformer.metrics import MetricsFile, read_figures, read_rows, write_figures
 from anyformer.parsing import instantiate
 from anyformer.resume import Keeper, Saving, Stopped, handlers_kept, say, stopping_at_once
+from anyformer.trials import first_trial, holds_trials
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task
@@ -131,6 +133,8 @@ def run_folder(run_dir: str | Path) -> Path:
 def _prepare(run: Path, resume: bool) -> None:
     """Make the folder. What broke off before anything was learned is no run, and is written over."""
     learned = (run / "checkpoints").exists() or (run / "model").exists() or bool(read_rows(run / "metrics.csv"))
+    if holds_trials(run):
+        raise InputError(f"{run} holds the runs of several folds or seeds; choose another --run_dir for one run")
     if learned and not resume:
         raise InputError(f"{run} already holds a run; go on with fit --resume {run}, or choose another --run_dir")
     if resume and not (run / "metrics.csv").exists():
@@ -177,7 +181,8 @@ def evaluate(
             default_root_dir=run_dir,
             **{name: options[name] for name in wanted if options.get(name) is not None},
         )
-        (figures,) = getattr(trainer, stage)(task, datamodule=data, verbose=False)
+        # One for each loader, of which each holds what was logged at the end.
+        figures = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
     if run_dir is not None:
         task.draw(Path(run_dir))
     return dict(figures)
@@ -187,22 +192,58 @@ def evaluate(
 
 
 def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> Task:
-    """The best model of a run, ready for `predict`; or what `save` wrote.
+    """The best model of a run, ready for `predict`; or what `save` wrote; `runs/all:digits` is one task of a mixture.
 
     unsafe_imports: packages beside anyformer that the model's config may name classes of.
     Runs nothing that the folder holds. Raises InputError if there is no model or it is damaged.
     """
-    folder = model_folder(run_folder(run_dir))
-    task = instantiate(json.loads((folder / "config.json").read_text(encoding="utf-8")), unsafe_imports)
+    path, member = split_run(run_dir)
+    task = make(path, unsafe_imports=unsafe_imports)
     task.configure_model()
-    _load_weights(task, folder)
-    return task.eval()
+    _load_weights(task, model_folder(path))
+    return _member(task, path, member).eval()
+
+
+def make(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> Task:
+    """As `load`, but without its weights, and not built."""
+    path, member = split_run(run_dir)
+    config = json.loads((model_folder(path) / "config.json").read_text(encoding="utf-8"))
+    return _member(instantiate(config, unsafe_imports), path, member)
+
+
+def split_run(run_dir: str | Path) -> tuple[Path, str]:
+    """The folder of a run, and the task that is meant of a mixture's, as in `runs/all:digits`; "" where none is named.
+
+    Raises InputError for an address on the network.
+    """
+    path = run_folder(run_dir)
+    found = re.fullmatch(r"(.+):([\w-]+)", str(path))
+    return (path, "") if found is None or path.exists() else (Path(found[1]), found[2])
+
+
+def find_run(source: str | Path) -> tuple[Path, str]:
+    """Where weights are, as `find_file` finds them: a file; or a run's folder, and `:digits` where a task is named.
+
+    Raises InputError if they are nowhere.
+    """
+    path, member = split_run(source)
+    return Path(find_file(path)), f":{member}" if member else ""
+
+
+def _member(task: Task, path: Path, name: str) -> Task:
+    """A task of a mixture by its name; the task itself for ""."""
+    if name and name not in task.members:
+        what = f"there are {', '.join(task.members)}" if task.members else "it is no mixture"
+        raise InputError(f"{path} holds no task {name!r}; {what}{nearest(name, task.members)}")
+    return task.members[name] if name else task
 
 
 def model_folder(run: Path) -> Path:
     """The folder of a run's best model, or of a model alone. Raises InputError if there is none or it is damaged."""
     folder = find_folder(run / "model") or find_folder(run)
     if folder is None:
+        if holds_trials(run):
+            raise InputError(f"{run} holds the runs of several folds or seeds; name one of them, {first_trial(run)}")
         raise InputError(f"{run} holds no model: neither model/{MANIFEST} nor {MANIFEST} is there; train one with fit")
     for line in read_manifest(folder):
         if wrong := damage(folder, line):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from anyformer.data import Source, no_column, select_fields
+from anyformer.data import Source, join_columns, no_column, select_fields
 from anyformer.errors import InputError
 from anyformer.files import find_file
 
@@ -30,23 +30,34 @@ class Table(Source):
 
     path: str
     """The file: from the current folder, else inside $ANYFORMER_DATA."""
-    columns: dict[str, str] | None = None
-    """Which column each field is read from: `{image: file, label: class}`. All, by their own names, if left out."""
+    columns: dict[str, str | list[str]] | None = None
+    """Which column each field is read from: `{image: file, label: class}`; or which columns, a dict of which the field
+    is then: `{patient: [age, sex]}`. All, by their own names, if left out."""
     rows: tuple[int, int] | None = None
     """First row, and the row after the last; counted from 0 below the header."""
     root: str | None = None
     """Folder or zip that file names in the table start from, beside the table or found like it. `{stem}` is the table's
     own name: `{stem}.zip` is train.zip for train.csv. The table's folder if left out."""
+    each: str | None = None
+    """A column of lists: each of its entries makes a record of its own, with the rest of the row beside it."""
 
     def __len__(self) -> int:
         start, stop = self._range
-        return stop - start
+        return stop - start if self.each is None else len(self._entries)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        return select_fields(self._table[self._range[0] + range(len(self))[i]], self.columns)
+        i = range(len(self))[i]
+        if self.each is None:
+            return select_fields(self._table[self._range[0] + i], self.columns)
+        row, entry = self._entries[i]
+        values = self._table[row]
+        return select_fields(values | {self.each: values[self.each][entry]}, self.columns)
 
     def name(self, i: int) -> str:
-        return f"{self.path} row {self._range[0] + i}"
+        if self.each is None:
+            return f"{self.path} row {self._range[0] + i}"
+        row, entry = self._entries[i]
+        return f"{self.path} row {row}, {self.each} {entry}"
 
     @cached_property
     def folder(self) -> str:
@@ -61,7 +72,24 @@ class Table(Source):
 
     def column(self, name: str) -> list[Any]:
         start, stop = self._range
-        return _column(self._table, name, self.columns, self.path)[start:stop]
+        if self.each is None:
+            return _column(self._table, name, self.columns, self.path)[start:stop]
+        values = _column(self._table, name, self.columns, self.path)[:]
+        is_each = (self.columns or {}).get(name, name) == self.each
+        return [values[row][entry] if is_each else values[row] for row, entry in self._entries]
+
+    @cached_property
+    def _entries(self) -> list[tuple[int, int]]:
+        """Row and place in it of every record, where each entry of a list is one."""
+        if self.each not in self._table.column_names:
+            raise no_column(self.path, self.each, self._table.column_names)
+        lists = self._table[self.each][:]
+        for row in range(*self._range):
+            if not isinstance(lists[row], list):
+                raise InputError(
+                    f"{self.path} row {row}: each: column {self.each!r} must hold lists, got {lists[row]!r}"
+                )
+        return [(row, entry) for row in range(*self._range) for entry in range(len(lists[row]))]
 
     @cached_property
     def _table(self) -> Any:
@@ -80,18 +108,22 @@ class Table(Source):
         return start, stop
 
 
-def _with_columns(table: Any, columns: Mapping[str, str] | None, place: str) -> Any:
+def _with_columns(table: Any, columns: Mapping[str, str | list[str]] | None, place: str) -> Any:
     """The table, once all columns that fields are read from are known to be there."""
-    for column in (columns or {}).values():
-        if column not in table.column_names:
-            raise no_column(place, column, table.column_names)
+    for given in (columns or {}).values():
+        for column in [given] if isinstance(given, str) else given:
+            if column not in table.column_names:
+                raise no_column(place, column, table.column_names)
     return table
 
 
-def _column(table: Any, name: str, columns: Mapping[str, str] | None, place: str) -> Any:
+def _column(table: Any, name: str, columns: Mapping[str, str | list[str]] | None, place: str) -> Any:
     if name not in (columns or table.column_names):
         raise no_column(place, name, columns or table.column_names)
-    return table[columns[name] if columns else name]
+    column = columns[name] if columns else name
+    if isinstance(column, str):
+        return table[column]
+    return [join_columns(column, values) for values in zip(*(table[part][:] for part in column), strict=True)]
 
 
 _FORMATS = {".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -206,7 +238,7 @@ class Hub(Source):
     """Which of the set's configurations, if it has several."""
     split: str = "train"
     """Which of its parts; also a share of one, `train[:10%]`."""
-    columns: dict[str, str] | None = None
+    columns: dict[str, str | list[str]] | None = None
     """Which column each field is read from: `{image: img, label: fine_label}`. All, by their own names, if left out."""
     revision: str | None = None
     """A commit, tag or branch of the set: with a commit it can never change."""

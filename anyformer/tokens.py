@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_type_hints
 
 import numpy as np
 import torch
@@ -32,12 +32,14 @@ class TokenSet:
 
     For n tokens made of m pieces of content (m = n, but for a lift with stride):
 
-    content: (m,) int64 ids, or (m, *feature) float.
+    content: (m,) int64 ids, (m, k) where each piece has several of them, or (m, *feature) float.
     position: (n, axes) int64, or float32 where an axis is continuous; (n, 0) for a set without positions (the default).
     order: (n,) int64; a token may look at tokens of the same or a lower order. 0 by default: all see all.
     relation: (n, n) int64 or None; what token j is to token i at [i, j], `UNSEEN` (-1) where i may not look at j.
     extent: the shape of the content as its lift wants it, (frames,) or (rows, columns); its product is m. (m,) by
     default.
+    masked: (n,) bool or None; tokens whose content the model is not shown, where m = n: a learned vector of the field
+    stands in its place (see `maskable` of Anyformer). None: all is shown.
 
     Raises ValueError where the shapes contradict each other.
     """
@@ -47,6 +49,7 @@ class TokenSet:
     order: Tensor = None  # type: ignore[assignment]
     relation: Tensor | None = None
     extent: tuple[int, ...] = None  # type: ignore[assignment]
+    masked: Tensor | None = None
 
     def __post_init__(self) -> None:
         m = len(self.content)
@@ -65,6 +68,12 @@ class TokenSet:
             raise ValueError(f"relation must be ({n}, {n}) for {n} tokens, got {tuple(self.relation.shape)}")
         if math.prod(self.extent) != m:
             raise ValueError(f"extent must multiply to the {m} pieces of content, got {self.extent}")
+        if self.masked is not None and (n != m or self.masked.shape != (n,) or self.masked.dtype != torch.bool):
+            shape, dtype = tuple(self.masked.shape), str(self.masked.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"masked must be ({n},) bool, of a piece of content each, for {n} tokens of {m} pieces, "
+                f"got {shape} {dtype}"
+            )
 
     def __len__(self) -> int:
         return len(self.order)
@@ -142,6 +151,10 @@ class Tokenizer(ABC):
         """The record as a picture of what the model sees, (rows, columns, 3) uint8; None where there is no such."""
         return None
 
+    def pieces(self, tokens: TokenSet) -> list[str] | None:
+        """What each token says, in a few characters, where a person can read it; None where there is no such."""
+        return None
+
     @property
     def unmixable(self) -> str | None:
         """Why two records cannot be blended into one for augmentation; None where `mix` does it."""
@@ -171,6 +184,10 @@ class Tokenizer(ABC):
         """Raise InputError, with the first difference, if the content of the other, of that name, means something else
         than the same content here: other words for the same ids."""
         return None
+
+
+# Whoever evaluates the types of a subclass evaluates these too, in its module, which need not know the names in them.
+Tokenizer.__annotations__ = get_type_hints(Tokenizer)
 
 
 @dataclass(frozen=True)
@@ -243,6 +260,8 @@ class FieldTokens:
     """The extent of each sample that has the field, on the host."""
     reach: tuple[float, ...] = ()
     """The highest position on each axis, on the host."""
+    masked: Tensor | None = None
+    """(total tokens,) bool: those whose content is not shown; None where all is."""
 
 
 @dataclass(frozen=True)
@@ -418,6 +437,7 @@ def lay(
             sample=torch.from_numpy(owner.astype(np.int64)),
             extents=tuple(tokens.extent for tokens in every if len(tokens.content)),
             reach=tuple(position.amax(0).tolist()) if len(position) else (),
+            masked=_masked(every),
         )
         start += counts[name]
 
@@ -449,6 +469,13 @@ def _ranks(owner: np.ndarray, position: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(owner), dtype=np.int64)
     ranks[np.lexsort((*position.T[::-1], owner))] = np.arange(len(owner))
     return ranks
+
+
+def _masked(every: Sequence[TokenSet]) -> Tensor | None:
+    """Which tokens of a field are masked, of all its sets; None where none is."""
+    if all(tokens.masked is None for tokens in every):
+        return None
+    return torch.cat([torch.zeros(len(t), dtype=torch.bool) if t.masked is None else t.masked for t in every])
 
 
 def _relations(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from anyformer.attention import Attention, Cache, NormName, Rotation, Sight, make_norm
+from anyformer.attention import Attention, Cache, NormName, Rotation, Sight, dropout, make_norm
 from anyformer.errors import InputError
 
 ActivationName = Literal["gelu", "gelu_tanh", "relu", "relu2", "silu"]
@@ -252,7 +252,7 @@ class Residual(nn.Module):
     def after(self, x: Tensor, update: Tensor, context: Context) -> Tensor:
         """x with the sublayer's update, each (b, n, d)."""
         if self.training and self.dropout:
-            update = F.dropout(update, self.dropout)
+            update = dropout(update, self.dropout)
         if self.scale is not None:
             update = update * self.scale
         if self.training and self.drop_path:

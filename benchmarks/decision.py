@@ -273,7 +273,7 @@ def compare_acting(options):
 
     def play_ours(past_context, n_episodes):
         together = min(options.together, n_episodes)
-        play = PlayConfig(n_episodes, asked, together, past_context)
+        play = PlayConfig(n_episodes, together, past_context, asked=asked)
         return [round(episode.total) for episode in ours.episodes(play=play)]
 
     few = min(options.few, options.episodes)

@@ -8,9 +8,10 @@ what a row is likeliest to do therefore never hangs on the rows beside it. What 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from anyformer.attention import Cache
 from anyformer.errors import InputError
 from anyformer.tasks.windows import ACTION, RETURN, STATE, StepFields, Steps
+from anyformer.tokenizers.elements import Categories, Letters
 from anyformer.tokenizers.episodes import Nested
 from anyformer.tokenizers.spaces import join, nest, split
 from anyformer.tokens import Batch, TokenSet, lay
@@ -28,13 +30,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PlayConfig:
-    """How a policy is played: at every validation and test, and where `run` is told nothing else."""
+class PlayOptions:
+    """What is said of playing a policy, in a config and to `run`."""
+
+    option: ClassVar[str] = ""
+    """What stands before a name where it is given, for messages."""
 
     episodes: int = 100
     """How many."""
-    asked: float | None = None
-    """The return that is asked for; the best of the data when left out."""
     n_environments: int | None = None
     """Environments that are stepped together; as many as episodes, and at most 128, when left out."""
     past_context: Literal["halve", "exact"] = "halve"
@@ -48,13 +51,28 @@ class PlayConfig:
     def __post_init__(self) -> None:
         for name in ("episodes", "n_environments"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"play.{name} must be at least 1, got {getattr(self, name)}")
+                raise InputError(f"{self.option}{name} must be at least 1, got {getattr(self, name)}")
         if self.past_context not in ("halve", "exact"):
-            raise InputError(f"play.past_context must be halve or exact, got {self.past_context!r}")
+            raise InputError(f"{self.option}past_context must be halve or exact, got {self.past_context!r}")
         if not 0 <= self.temperature < math.inf:
-            raise InputError(f"play.temperature must be a number from 0, got {self.temperature}")
+            raise InputError(f"{self.option}temperature must be a number from 0, got {self.temperature}")
         if self.seed < 0:
-            raise InputError(f"play.seed must not be negative, got {self.seed}")
+            raise InputError(f"{self.option}seed must not be negative, got {self.seed}")
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The values of what all such configs have, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(PlayOptions)}
+
+
+@dataclass(frozen=True)
+class PlayConfig(PlayOptions):
+    """How a policy is played: at every validation and test, and where `run` is told nothing else."""
+
+    option: ClassVar[str] = "play."
+
+    asked: float | None = None
+    """The return that is asked for; the best of the data when left out."""
 
 
 class History:
@@ -156,6 +174,12 @@ class LearnedActor:
         for name, values in seen.items():
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise InputError(f"{name}: what is seen must be finite, got {values[~np.isfinite(values)][0]}")
+            if isinstance(self.fields.tokenizers[name], Categories | Letters):
+                try:
+                    self.fields.tokenizers[name].check(values, name)
+                except InputError as error:
+                    # The number that it names is that of a row.
+                    raise InputError(re.sub(r", step \d+", "", str(error))) from None
         # What cannot be used has been refused by now, and nothing has been changed.
         begun = np.array([number in self._begun for number in self.numbers])
         self._begun.clear()

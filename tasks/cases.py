@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from anyformer.error_rates import edit_distance
 from anyformer.errors import InputError
@@ -18,6 +18,7 @@ from anyformer.worst import Case, Sound, write_worst
 
 N_WORST = 30
 """Cases on the page."""
+STAGES = {"": "", "val": " of validation", "test": " of the test"}
 
 
 class Cases:
@@ -26,6 +27,8 @@ class Cases:
     def __init__(self, tokenizers: Mapping[str, Tokenizer]) -> None:
         """tokenizers: of the inputs."""
         self.tokenizers = tokenizers
+        self.stage: Literal["", "val", "test"] = ""
+        """Which evaluation it is, where that is known."""
         self.all: list[Case] = []
 
     def add(
@@ -49,7 +52,8 @@ class Cases:
         """Write `worst.html`, if there has been a case."""
         if self.all:
             worst = [replace(case, source=self._shown(case.source)) for case in self.all[:N_WORST]]
-            write_worst(folder / "worst.html", worst + self.all[N_WORST:], N_WORST)
+            title = f"Worst cases{STAGES[self.stage]}"
+            write_worst(folder / "worst.html", worst + self.all[N_WORST:], N_WORST, title)
 
     def _shown(self, source: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs of a case as a page can show them."""

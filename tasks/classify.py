@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,17 +23,17 @@ from torchmetrics.classification import (
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
-from anyformer.files import write_whole
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
+from anyformer.tasks.categories import balance, class_index, sort_classes
+from anyformer.tasks.drawings import draw_confusion
+from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig
+from anyformer.tasks.reading import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.task import Examples, Task
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, collate, expand
 from anyformer.transformer import TransformerConfig
-
-OWN_FIELD = "class"
-"""The field that the task adds to every sample: the class token, if one is read, and the registers after it."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +88,7 @@ class ClassifyChopper(Chopper):
         label = record.get(self.target)
         if label is None:
             raise InputError(f"field {self.target!r} must hold the label, but it is missing or empty")
-        try:
-            return self.classes.index(str(label))
-        except ValueError:
-            known = ", ".join(self.classes[:20]) + (", ..." if len(self.classes) > 20 else "")
-            raise InputError(
-                f"field {self.target!r}: the label {str(label)!r} was not seen in training; the classes are {known}"
-            ) from None
+        return class_index(self.target, label, self.classes)
 
     def count(self, record: Mapping[str, Any]) -> int:
         return super().count(record) + sum(tokenizer.n for tokenizer in self.own.values())
@@ -104,49 +97,6 @@ class ClassifyChopper(Chopper):
         """The target is (b,) class indices, or (b, classes) distributions."""
         tokens = collate([sample for sample, _ in items], expand({**self.tokenizers, **self.own}), rows)
         return Examples(tokens, torch.stack([torch.as_tensor(target) for _, target in items]))
-
-
-def first_places(batch: Batch, name: str) -> Tensor:
-    """Where the first token of a field stands in the flattened (rows * length) layout, (samples,) int64.
-
-    Every sample must have one.
-    """
-    tokens = batch.fields[name]
-    samples = torch.arange(batch.n_samples, device=tokens.sample.device)
-    return tokens.index[torch.searchsorted(tokens.sample, samples)]
-
-
-class Pool(nn.Module):
-    """One vector a sample out of its tokens: that of one token, their mean, or a mean by learned attention.
-
-    Attention is a softmax over one score a token (SeqPool, Hassani et al. 2021, 3.2).
-    """
-
-    def __init__(self, read: str, names: Sequence[str], d_model: int) -> None:
-        super().__init__()
-        self.names = list(names)
-        self.one = {"class": OWN_FIELD, "first": self.names[0]}.get(read)
-        """The field whose first token is read alone, if there is one."""
-        self.score = nn.Linear(d_model, 1) if read == "attention" else None
-
-    def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """hidden: (rows, length, d). Returns (samples, d)."""
-        hidden = hidden.flatten(0, 1)
-        if self.one is not None:
-            return hidden[first_places(batch, self.one)]
-        parts = [batch.fields[name] for name in self.names]
-        sample = torch.cat([tokens.sample for tokens in parts])
-        vectors = hidden[torch.cat([tokens.index for tokens in parts])]
-        weight = vectors.new_ones(len(vectors), 1)
-        if self.score is not None:
-            # Scores are bounded by their greatest in the batch's sample, as any softmax is.
-            score = self.score(vectors)
-            greatest = score.new_full((batch.n_samples,), -torch.inf)
-            greatest = greatest.scatter_reduce(0, sample, score.detach().squeeze(1), "amax")
-            weight = (score - greatest[sample, None]).exp()
-        total = weight.new_zeros(batch.n_samples, 1).index_add(0, sample, weight)
-        pooled = vectors.new_zeros(batch.n_samples, vectors.shape[1]).index_add(0, sample, vectors * weight)
-        return pooled / total
 
 
 class Classify(Task):
@@ -160,7 +110,7 @@ class Classify(Task):
         optimizer: OptimizerConfig = OptimizerConfig(),
         target: str = "label",
         classes: list[str | int] | None = None,
-        read: Literal["class", "first", "mean", "attention"] = "class",
+        read: Read = "class",
         place_class: bool = False,
         n_registers: int = 0,
         pool_norm: bool = False,
@@ -169,7 +119,7 @@ class Classify(Task):
         label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
         mix: Mixing | None = None,
-        sees: dict[str, list[str]] | None = None,
+        fields: FieldsConfig = FieldsConfig(),
         init_from: str | None = None,
         freeze: list[str] | None = None,
     ) -> None:
@@ -190,12 +140,12 @@ class Classify(Task):
             head_dropout: on the vector that the last layer reads.
             label_smoothing: mass taken from the right class and spread over all.
             class_weights: of each class in the loss; balanced: so that all classes weigh the same in sum.
-            mix: mixup and cutmix of training samples, where the one field is a picture of a fixed size.
-            sees: the fields that the tokens of a field may look at; fields not named see everything.
+            mix: mixup and cutmix of training samples, where the one field is a picture of a fixed size, or a sound.
+            fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
         """
-        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze)
+        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, fields)
         if OWN_FIELD in tokenizers:
             raise InputError(f"tokenizers: the name {OWN_FIELD!r} is taken by the task's own tokens; choose another")
         if target in tokenizers:
@@ -208,11 +158,13 @@ class Classify(Task):
             ((name, tokenizer),) = tokenizers.items()
             if tokenizer.unmixable:
                 raise InputError(f"mix cannot blend the field {name!r}: {tokenizer.unmixable}, or leave mix out")
-        self.target, self.read, self.sees, self.mix = target, read, sees, mix
+        self.target, self.read, self.mix = target, read, mix
         self.classes = None if classes is None else [str(name) for name in classes]
         self.class_weights, self.label_smoothing = class_weights, label_smoothing
         self.place_class, self.n_registers = place_class, n_registers
         self.pool_norm, self.pool_dense, self.head_dropout = pool_norm, pool_dense, head_dropout
+        needed = {next(iter(expand(tokenizers))): "read: first"} if read == "first" else {}
+        self.fields.check(self.tokenizers, list(self.own_tokens), needed)
         self.head: nn.Module | None = None
 
     @property
@@ -222,22 +174,17 @@ class Classify(Task):
     @property
     def own_tokens(self) -> dict[str, LearnedTokens]:
         """The field of class and register tokens that every sample gets, if there are any."""
-        n = int(self.read == "class") + self.n_registers
-        return {OWN_FIELD: LearnedTokens(n, self.place_class)} if n else {}
+        return own_tokens(int(self.read == "class") + self.n_registers, self.place_class)
 
     def learn(self, source: Source) -> None:
         super().learn(source)
         labels = [str(label) for label in source.column(self.target) if label is not None]
         if self.classes is None:
-            # Numbers in the sequence of numbers, names in the alphabet's.
-            found = set(labels)
-            are_numbers = all(re.fullmatch("-?[0-9]+", label) for label in found)
-            self.classes = sorted(found, key=lambda label: (int(label), label) if are_numbers else label)
+            self.classes = sort_classes(labels)
         if len(self.classes) < 2:
             raise InputError(f"column {self.target!r} must hold at least two classes, got {self.classes}")
         if self.class_weights == "balanced":
-            counts = {name: max(labels.count(name), 1) for name in self.classes}
-            self.class_weights = [len(labels) / (len(self.classes) * counts[name]) for name in self.classes]
+            self.class_weights = list(balance(labels, self.classes))
 
     def build(self) -> None:
         if self.classes is None:
@@ -248,7 +195,13 @@ class Classify(Task):
                 f"got {len(self.class_weights)}"
             )
         fields = {**self.tokenizers, **self.own_tokens}
-        self.model = Anyformer(fields, self.transformer, self.embedding, sees=self.sees)
+        self.model = Anyformer(
+            fields,
+            self.transformer,
+            self.embedding,
+            sees=self.fields.visibility(fields),
+            shared=self.fields.owners(fields),
+        )
         d_model = self.transformer.d_model
         self.pool = Pool(self.read, list(expand(self.tokenizers)), d_model)
         head = nn.Linear(d_model, len(self.classes))
@@ -282,17 +235,19 @@ class Classify(Task):
 
     def chopper(self, training: bool) -> ClassifyChopper:
         first = next(iter(expand(self.tokenizers))) if self.read == "first" else None
-        return ClassifyChopper(self.tokenizers, self.target, tuple(self.classes), self.own_tokens, self.mix, first)
+        return ClassifyChopper(
+            self.tokenizers,
+            self.target,
+            tuple(self.classes),
+            self.own_tokens,
+            self.mix,
+            first,
+            **self.fields.chopping,
+        )
 
     def forward(self, tokens: Batch) -> Tensor:
         """Logits of every sample, (b, classes)."""
-        if self.pool.one is not None and tokens.one_per_row and tokens.n_samples == tokens.shape[0]:
-            # One place a row is read, so the last block works out that one alone.
-            places = first_places(tokens, self.pool.one)
-            row, place = places // tokens.shape[1], places % tokens.shape[1]
-            by_row = torch.zeros_like(place).scatter(0, row, place)
-            return self.head(self.model(tokens, read=by_row[:, None]).squeeze(1)[row])
-        return self.head(self.pool(self.model(tokens), tokens))
+        return self.head(self.pool.read(self.model, tokens))
 
     def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:
         return self._loss(self(batch.tokens), batch.target, self.label_smoothing)
@@ -305,8 +260,12 @@ class Classify(Task):
 
     def begin_evaluation(self) -> None:
         self.metrics.reset()
+        if "auroc" in self.metrics:
+            # A process that sees no sample would send what it kept of the targets, nothing, as another type.
+            nothing = torch.zeros(0, device=self.device)
+            self.metrics["auroc"].update(nothing, nothing.long())
 
-    def evaluate(self, batch: Examples) -> None:
+    def evaluate(self, batch: Examples) -> dict[str, Tensor]:
         logits = self(batch.tokens)
         loss, n_targets = self._loss(logits, batch.target)
         given = {
@@ -315,6 +274,7 @@ class Classify(Task):
         }
         for name, metric in self.metrics.items():
             metric.update(*given.get(name, (logits, batch.target)))
+        return {"accuracy": (logits.argmax(1) == batch.target).float()}
 
     def report(self, stage: str) -> dict[str, Tensor]:
         values = self.metrics.compute()
@@ -362,23 +322,5 @@ class Classify(Task):
 
     def draw(self, folder: Path) -> None:
         """Draw the confusion matrix of the last evaluation as `confusion.png`."""
-        if self.confusion is None:
-            return
-        from matplotlib.figure import Figure
-
-        n = len(self.classes)
-        side = min(2.5 + 0.45 * n, 16)
-        figure = Figure(figsize=(side, side), layout="constrained")
-        axes = figure.subplots()
-        shares = self.confusion / self.confusion.sum(1, keepdim=True).clamp(min=1)
-        axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-        axes.set(xlabel="predicted", ylabel="true", xticks=range(n), yticks=range(n))
-        axes.set_xticklabels(self.classes, rotation=90 if max(map(len, self.classes)) > 2 else 0)
-        axes.set_yticklabels(self.classes)
-        if n <= 30:
-            for i, j in self.confusion.nonzero().tolist():
-                shade = self.confusion[i, j] / self.confusion[i].sum()
-                axes.text(
-                    j, i, int(self.confusion[i, j]), ha="center", va="center", color="white" if shade > 0.5 else "black"
-                )
-        write_whole(folder / "confusion.png", lambda part: figure.savefig(part, dpi=100, format="png"))
+        if self.confusion is not None:
+            draw_confusion(self.confusion, self.classes, folder / "confusion.png")

@@ -96,8 +96,10 @@ def actor_of(policy: str, environment: EnvironmentConfig, seed: int) -> Actor:
         if not options:
             return actor
         return Noisy(actor, _number(policy, options, "the share of random actions"), space, seed)
+    from anyformer.runs import split_run
+
     folder, _, asked = policy.partition(":return=")
-    if not os.path.isdir(folder):
+    if not split_run(folder)[0].is_dir():
         raise InputError(
             f"policy {policy!r}: there is no run folder {folder}; a policy is random, scripted, scripted:SHARE, RUN or "
             "RUN:return=NUMBER"

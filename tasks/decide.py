@@ -37,8 +37,9 @@ from anyformer.tasks.windows import (
 from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, origin
 from anyformer.tokenizers.spaces import compare, leaves, read_space, step_tokenizer
 from anyformer.tokenizers.spaces import plain as plain_space
-from anyformer.tokenizers.trajectory import Returns, StepTokenizer
-from anyformer.tokens import Tokenizer, read_before
+from anyformer.tokenizers.steps import StepTokenizer
+from anyformer.tokenizers.trajectory import Returns
+from anyformer.tokens import Tokenizer
 from anyformer.transformer import TransformerConfig
 
 MOST = 128
@@ -135,6 +136,13 @@ class Decide(Task):
     def metric(self) -> tuple[str, str]:
         return ("val/return", "max") if self.plays else ("val/loss", "min")
 
+    def score(self, value: float) -> float:
+        # Between the worst and the best of the training episodes.
+        if not self.plays or self.known_returns is None or self.known_returns[0] == self.known_returns[1]:
+            return super().score(value)
+        low, high = self.known_returns
+        return (value - low) / (high - low)
+
     @property
     def inputs(self) -> list[str]:
         return []
@@ -225,7 +233,11 @@ class Decide(Task):
 
     def chopper(self, training: bool) -> WindowChopper:
         return WindowChopper(
-            self.tokenizers, self.context, self.return_dropout if training else 0.0, self.return_loss > 0
+            self.tokenizers,
+            self.context,
+            self.return_dropout if training else 0.0,
+            predicts_returns=self.return_loss > 0,
+            predicts_states=self.state_loss > 0,
         )
 
     # Model
@@ -236,7 +248,7 @@ class Decide(Task):
             self.tokenizers = self._field_tokenizers()
         self.model = Anyformer(self.tokenizers, self.transformer, self._positioned())
         fields, d_model = StepFields(self.tokenizers), self.transformer.d_model
-        self.fields = fields
+        self.step_fields = fields
         predicted = list(fields.actions)
         if self.state_loss:
             for name in fields.states:
@@ -273,61 +285,45 @@ class Decide(Task):
         """The `ValueHead` of a field."""
         return self.heads[name.replace(".", "/")]
 
-    def _hidden(self, batch: WindowExamples) -> Tensor:
-        """The hidden vectors of all places, (places, d); those that nothing is read at are not worked out."""
-        tokens = batch.tokens
-        rows, length = tokens.shape
-        wanted = torch.zeros(rows * length, dtype=torch.bool, device=tokens.layout.segment.device)
-        for name in self.fields.actions:
-            wanted[read_before(tokens, name)[0]] = True
-        if self.state_loss or self.return_loss:
-            wanted[tokens.fields[self.fields.actions[-1]].index] = True
-        wanted = wanted.view(rows, length)
-        # Those of a row first; where it has fewer than another, some that are not read.
-        n_read = int(wanted.sum(1).max()) if len(wanted) else 0
-        read = wanted.byte().argsort(dim=1, descending=True, stable=True)[:, :n_read]
-        hidden = self.model(tokens, read=read).flatten(0, 1)
-        place = (read + length * torch.arange(rows, device=read.device)[:, None]).flatten()
-        return hidden.new_zeros(rows * length, hidden.shape[1]).index_copy(0, place, hidden)
+    def read(self, batch: WindowExamples) -> Tensor:
+        """The hidden vectors that something is read at, row by row, (rows * r, d)."""
+        return self.model(batch.tokens, read=batch.read).flatten(0, 1)
+
+    def _predicted(self, batch: WindowExamples, hidden: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Each field of the action, the vectors that its tokens are predicted from, and their content."""
+        content = {name: batch.tokens.fields[name].content for name in self.step_fields.actions}
+        parts = batch.before.split([len(part) for part in content.values()])
+        yield from ((name, hidden[part], content[name]) for name, part in zip(content, parts, strict=True))
 
     def loss(self, batch: WindowExamples) -> tuple[Tensor, Tensor]:
-        return self._loss(batch, self._hidden(batch))
+        return self._loss(batch, self.read(batch))
 
     def _loss(self, batch: WindowExamples, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        tokens, total, n_targets = batch.tokens, hidden.new_zeros(()), 0
-        for name in self.fields.actions:
-            places, which = read_before(tokens, name)
-            total = total + self.head(name).loss(hidden[places], tokens.fields[name].content[which])
-            n_targets += len(which)
+        total = hidden.new_zeros(())
+        for name, before, content in self._predicted(batch, hidden):
+            total = total + self.head(name).loss(before, content)
         # A step counts as much as in the loss of its action.
-        scale = self.fields.n_action
-        if self.state_loss or self.return_loss:
-            last = tokens.fields[self.fields.actions[-1]]
-            n_each = self.tokenizers[self.fields.actions[-1]].n_each
-            done = hidden[last.index[n_each - 1 :: n_each]]
-            if self.state_loss:
-                sample = last.sample[n_each - 1 :: n_each]
-                same = (sample[1:] == sample[:-1]).nonzero().squeeze(1)
-                for name in self.fields.states:
-                    content = tokens.fields[name].content[same + 1]
-                    total = total + self.state_loss * scale * self.head(name).loss(done[same], content)
-            if self.return_loss:
-                total = total + self.return_loss * scale * self.head(RETURN).loss(done, batch.target)
-        return total, torch.tensor(float(n_targets), device=hidden.device)
+        scale = self.step_fields.n_action
+        if self.state_loss:
+            done = hidden[batch.done[batch.followed]]
+            for name in self.step_fields.states:
+                content = batch.tokens.fields[name].content[batch.followed + 1]
+                total = total + self.state_loss * scale * self.head(name).loss(done, content)
+        if self.return_loss:
+            total = total + self.return_loss * scale * self.head(RETURN).loss(hidden[batch.done], batch.target)
+        return total, torch.tensor(float(len(batch.before)), device=hidden.device)
 
     def begin_evaluation(self) -> None:
         for metric in self.sums.values():
             metric.reset()
 
     def evaluate(self, batch: WindowExamples) -> None:
-        hidden = self._hidden(batch)
+        hidden = self.read(batch)
         loss, n_targets = self._loss(batch, hidden)
         self.sums["loss"].update(loss)
         self.sums["targets"].update(n_targets)
-        for name in self.fields.actions:
-            places, which = read_before(batch.tokens, name)
-            content = batch.tokens.fields[name].content[which]
-            total, n = self.head(name).metric(hidden[places], content)
+        for name, before, content in self._predicted(batch, hidden):
+            total, n = self.head(name).metric(before, content)
             self.sums[self.head(name).metric_name].update(total)
             self.sums[f"n_{self.head(name).metric_name}"].update(n)
 
@@ -400,8 +396,7 @@ class Decide(Task):
     @property
     def options(self) -> PerformConfig:  # type: ignore[override]
         play = self.play or PlayConfig()
-        shared = {name: getattr(play, name) for name in ("episodes", "n_environments", "past_context", "temperature")}
-        return PerformConfig(**shared, seed=play.seed + 1)
+        return PerformConfig(**play.shared | {"seed": play.seed + 1})
 
     def perform(self, options: PerformConfig | None = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
         return perform(self, options or self.options, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +54,16 @@ class DecodeConfig:
             raise InputError(f"length_penalty must be a number, got {self.length_penalty}")
         if not 0 < self.ctc_weight < 1:
             raise InputError(f"ctc_weight must lie between 0 and 1, got {self.ctc_weight}")
+
+
+class Found(NamedTuple):
+    """A text that a model has found."""
+
+    ids: list[int]
+    ended: Literal["stop", "length"] = "stop"
+    """stop: where the model ended it. length: at max_new_tokens."""
+    start: tuple[int, ...] = ()
+    """The tokens that stand before it; of ctc none."""
 
 
 def written(ids: Sequence[int] | Tensor, start: Sequence[int]) -> TokenSet:
@@ -114,8 +124,14 @@ class Decoder:
             suppressed_first=config.suppressed_first,
         )
 
-    @torch.inference_mode()
     def decode(
+        self, config: DecodeConfig, prompts: Sequence[Sample], conditions: Batch | None = None
+    ) -> list[list[int]]:
+        """The ids of the text of each prompt; see `find`."""
+        return [found.ids for found in self.find(config, prompts, conditions)]
+
+    @torch.inference_mode()
+    def find(
         self,
         config: DecodeConfig,
         prompts: Sequence[Sample],
@@ -123,12 +139,14 @@ class Decoder:
         memory: Tensor | None = None,
         frames: Tensor | None = None,
         lengths: Sequence[int] = (),
-    ) -> list[list[int]]:
-        """The ids of the text of each prompt.
+        starts: Sequence[Sequence[int]] | None = None,
+    ) -> list[Found]:
+        """The text of each prompt.
 
-        prompts: the start tokens of each, beside what the decoder reads of its inputs itself.
+        prompts: what the decoder reads of its inputs itself.
         conditions, memory: what the encoder has read, and made of it.
         frames: (total, d), the hidden vectors that CTC reads, of all samples; lengths: how many each has.
+        starts: the tokens that stand before each text; as the model chooses them when left out.
         """
         method = self.method(config)
         log_probs = None if method == "attention" else self.ctc_head(frames)
@@ -136,19 +154,21 @@ class Decoder:
             if 0 in lengths:
                 raise InputError("method: ctc needs the sound, and a record is without it; take attention or joint")
             if config.n_beams == 1:
-                return greedy(log_probs, lengths)
-            return [beams[0][0] for beams in prefix_beam_search(log_probs, lengths, config.n_beams)]
-        options = self.generation(config)
-        if self.choices:
-            prompts = self._chosen(prompts, conditions, memory)
-        second = None
+                return [Found(ids) for ids in greedy(log_probs, lengths)]
+            return [Found(beams[0][0]) for beams in prefix_beam_search(log_probs, lengths, config.n_beams)]
+        options, second = self.generation(config), None
+        starts = self.starts(prompts, conditions, memory) if starts is None else starts
         if method == "joint":
             second = CTCPrefixScorer(log_probs, lengths, options.stop_ids, config.ctc_weight)
-        found = self.generator.generate(prompts, options, conditions, memory=memory, second=second)
-        return [best.ids for best, *_ in found]
+        opened = self._with(prompts, starts)
+        found = self.generator.generate(opened, options, conditions, memory=memory, second=second)
+        return [Found(best.ids, best.ended, tuple(start)) for (best, *_), start in zip(found, starts, strict=True)]
 
-    def _chosen(self, prompts: Sequence[Sample], conditions: Batch | None, memory: Tensor | None) -> list[Sample]:
-        """The prompts with what the model finds likeliest where the start leaves it a choice."""
+    @torch.inference_mode()
+    def starts(
+        self, prompts: Sequence[Sample], conditions: Batch | None = None, memory: Tensor | None = None
+    ) -> list[list[int]]:
+        """The tokens that stand before each text, with what the model finds likeliest where it has a choice."""
         starts = [list(self.start) for _ in prompts]
         for place, ids in sorted(self.choices.items()):
             options = GenerationConfig(max_new_tokens=1, allowed=tuple(ids))
@@ -156,7 +176,7 @@ class Decoder:
             found = self.generator.generate(opened, options, conditions, memory=memory)
             for start, (likeliest,) in zip(starts, found, strict=True):
                 start[place] = likeliest.ids[0]
-        return self._with(prompts, starts)
+        return starts
 
     def _with(self, prompts: Sequence[Sample], starts: Sequence[Sequence[int]]) -> list[Sample]:
         return [{**prompt, self.field: written([], start)} for prompt, start in zip(prompts, starts, strict=True)]

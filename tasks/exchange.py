@@ -267,7 +267,7 @@ def _counterpart(task: Task) -> tuple[Family, str]:
         "pool_dense: false": not task.pool_dense,
         "pool_norm: true": task.pool_norm,
         f"n_registers: {task.n_registers}": task.n_registers,
-        "sees": task.sees is not None,
+        "fields.sees": bool(task.fields.sees),
     }
     if found := [what for what, is_there in wrong.items() if is_there]:
         raise InputError(

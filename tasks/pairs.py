@@ -59,6 +59,34 @@ class Pairs(Examples):
     """The inputs of each as they stand in the records."""
 
 
+def read_target(record: Mapping[str, Any], name: str, text: Text, n_start: int) -> np.ndarray:
+    """The ids of a text that is to be learnt, (n,) int64.
+
+    text: its tokenizer. n_start: tokens that stand before it. Raises InputError where there is nothing to learn from.
+    """
+    value, field = record.get(name), f"field {name!r}"
+    if value is None:
+        raise InputError(f"{field} must hold the text to be learnt, but it is missing or empty")
+    try:
+        (ids,) = text.encode_batch([value])
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from error
+    if not len(ids):
+        raise InputError(f"{field}: the text is empty, there is nothing to learn from it")
+    if text.unk_id is not None and (ids == text.unk_id).any():
+        unknown = next((c for c in value if (text.encode_batch([c])[0] == text.unk_id).any()), None)
+        what = "a part that" if unknown is None else f"{unknown!r}, which"
+        raise InputError(f"{field}: the text holds {what} is not in the vocabulary of the training records")
+    if text.max_len is not None and len(ids) > (room := text.max_len - n_start):
+        if not text.truncate:
+            raise InputError(
+                f"{field}: the text has {len(ids)} tokens, more than the {room} that max_len={text.max_len} leaves "
+                "beside the start; raise max_len, or give truncate: true to cut it off"
+            )
+        ids = ids[:room]
+    return ids
+
+
 @dataclass(frozen=True)
 class PairChopper(Chopper):
     """Records to pairs of inputs and target ids, and batches of them."""
@@ -106,28 +134,7 @@ class PairChopper(Chopper):
         return len(pair.sample.get(self.ctc_field, ())) >= needed_frames(pair.ids.tolist())
 
     def _ids(self, record: Mapping[str, Any]) -> np.ndarray:
-        """The ids of the target, (n,) int64. Raises InputError where there is nothing to learn from."""
-        text, value, field = self.text, record.get(self.target), f"field {self.target!r}"
-        if value is None:
-            raise InputError(f"{field} must hold the text to be learnt, but it is missing or empty")
-        try:
-            (ids,) = text.encode_batch([value])
-        except InputError as error:
-            raise InputError(f"{field}: {error}") from error
-        if not len(ids):
-            raise InputError(f"{field}: the text is empty, there is nothing to learn from it")
-        if text.unk_id is not None and (ids == text.unk_id).any():
-            unknown = next((c for c in value if (text.encode_batch([c])[0] == text.unk_id).any()), None)
-            what = "a part that" if unknown is None else f"{unknown!r}, which"
-            raise InputError(f"{field}: the text holds {what} is not in the vocabulary of the training records")
-        if text.max_len is not None and len(ids) > (room := text.max_len - len(self.start)):
-            if not text.truncate:
-                raise InputError(
-                    f"{field}: the text has {len(ids)} tokens, more than the {room} that max_len={text.max_len} leaves "
-                    "beside the start; raise max_len, or give truncate: true to cut it off"
-                )
-            ids = ids[:room]
-        return ids
+        return read_target(record, self.target, self.text, len(self.start))
 
     def count(self, record: Mapping[str, Any]) -> int | tuple[int, int]:
         n_inputs, n_target = super().count(record), len(self.start) + len(self._ids(record))

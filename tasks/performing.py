@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from anyformer.errors import InputError
 from anyformer.files import write_whole
-from anyformer.tasks.acting import PlayConfig
+from anyformer.tasks.acting import PlayConfig, PlayOptions
 from anyformer.tokenizers.episodes import Episode
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ N_ASKED = 11
 
 
 @dataclass(frozen=True)
-class PerformConfig:
+class PerformConfig(PlayOptions):
     """What a trained policy is to play."""
+
+    option: ClassVar[str] = "--"
 
     episodes: int = 100
     """How many; of a sweep, for each return that is asked for."""
@@ -42,17 +44,11 @@ class PerformConfig:
     """Of a plan: steps that are imagined, before the return is predicted that comes after them."""
     video: str | None = None
     """FILE.mp4 for what the first environment shows."""
-    n_environments: int | None = None
-    """Environments that are stepped together; as many as episodes, and at most 128, when left out."""
-    past_context: Literal["halve", "exact"] = "halve"
-    """Past the context: halve drops the older half of the steps and goes on with cached keys and values; exact
-    computes the last steps anew at every step."""
-    temperature: float = 0.0
-    """0: the most likely action, or the mean. Above: actions are drawn, at this temperature."""
     seed: int = 0
     """Decides the environments' beginnings and what is drawn; by default other ones than those of validation."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.sweep and (self.return_ is not None or self.plan):
             raise InputError("--sweep asks for many returns by itself; give it without --return and --plan")
         if self.plan and self.return_ is not None:
@@ -60,11 +56,10 @@ class PerformConfig:
         for name in ("candidates", "horizon"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be at least 1, got {getattr(self, name)}")
-        self.play(None)
 
     def play(self, asked: float | None) -> PlayConfig:
         """How it is played when a return is asked for."""
-        return PlayConfig(self.episodes, asked, self.n_environments, self.past_context, self.temperature, self.seed)
+        return PlayConfig(**self.shared, asked=asked)
 
 
 def summarize(episodes: Sequence[Episode], reference: tuple[float, float] | None = None) -> dict[str, float]:
@@ -117,7 +112,7 @@ def _filmed(task: Decide, actor: Any, play: PlayConfig, video: str | None) -> It
         yield from task.episodes(actor, play)
         return
     from anyformer.tasks.environments import make
-    from anyformer.tasks.video import Video
+    from anyformer.tasks.filming import Video
 
     made = make(task.environment)
     fps = int(made.metadata.get("render_fps") or 30)

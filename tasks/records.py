@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lightning import LightningDataModule
 
 from anyformer.corpus import Corpus, Documents
-from anyformer.data import Source, split
+from anyformer.data import Joined, Source, deal, no_column, split
 from anyformer.errors import InputError
 from anyformer.folders import Folders, open_source
 from anyformer.loading import Loader, Samples, plan_batches
 from anyformer.tables import Table
+
+if TYPE_CHECKING:
+    from anyformer.tasks.task import Task
 
 
 class Records(LightningDataModule):
@@ -24,12 +27,17 @@ class Records(LightningDataModule):
     may also be a fraction of train: test is taken first, so that it never depends on validation, and both count from
     the whole. Of a text, test is its end and validation what stands before that.
 
+    Several sources or paths in a list count as one, their records one after another. With `folds` the records of train
+    and validation are put together and dealt out: one fold is validation, the others are train.
+
     Args:
         train: Records to learn from, or the path of class folders or a table.
         validation: Records that choose the best model; a fraction is taken out of train.
         test: Records that say how good it is; a fraction is taken out of train.
-        stratify: Column of which every part gets each value in proportion, where fractions are taken.
-        split_seed: Decides which records the fractions take.
+        stratify: Column of which every part gets each value in proportion, where fractions or folds are taken.
+        split_seed: Decides which records the fractions take, or which fold each is in.
+        folds: How many parts train and validation are dealt into for cross-validation, which `fit --folds` runs.
+        fold: Which of them is validation, from 0.
         batch_size: Samples of a batch, at most. 64 where max_tokens is not given.
         max_tokens: Tokens of a batch, at most, padding included: samples of like length come together.
         pack: Put several samples into a row as long as the longest sample, and rows into batches of max_tokens.
@@ -42,12 +50,14 @@ class Records(LightningDataModule):
 
     def __init__(
         self,
-        train: Source | str,
-        validation: Source | float | str | None = None,
-        test: Source | float | str | None = None,
+        train: list[Source | str] | Source | str,
+        validation: list[Source | str] | Source | float | str | None = None,
+        test: list[Source | str] | Source | float | str | None = None,
         *,
         stratify: str | None = None,
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         batch_size: int | None = None,
         max_tokens: int | None = None,
         pack: bool = False,
@@ -62,9 +72,16 @@ class Records(LightningDataModule):
             ("n_workers", n_workers, 0),
             ("seed", seed, 0),
             ("split_seed", split_seed, 0),
+            ("folds", folds, 2),
+            ("fold", fold, 0),
         ):
             if value is not None and value < least:
                 raise InputError(f"data.{name} must be at least {least}, got {value}")
+        if fold >= (folds or 1):
+            raise InputError(f"data.fold must be below data.folds={folds}, got {fold}; folds are counted from 0")
+        for name, value in (("train", train), ("validation", validation), ("test", test)):
+            if value == []:
+                raise InputError(f"data.{name} must list at least one source or path, got none")
         if pack and max_tokens is None:
             raise InputError("data.pack fills rows up to data.max_tokens; give that too")
         if pack and batch_size is not None:
@@ -72,14 +89,14 @@ class Records(LightningDataModule):
         if on_bad_sample not in ("fail", "skip"):
             raise InputError(f"data.on_bad_sample must be fail or skip, got {on_bad_sample!r}")
         self.given = {"train": train, "validation": validation, "test": test}
-        self.stratify, self.split_seed = stratify, split_seed
+        self.stratify, self.split_seed, self.folds, self.fold = stratify, split_seed, folds, fold
         self.batch_size = 64 if batch_size is None and max_tokens is None else batch_size
         self.max_tokens, self.pack = max_tokens, pack
         self.n_workers, self.on_bad_sample, self.seed = n_workers, on_bad_sample, seed
-        self.open: Callable[[str], Source] = open_source
-        """What a path means where no trainer has a task that says it."""
+        self.owner: Task | None = None
+        """The task that they are for, where no trainer says it: one of a mixture."""
         self.sources: dict[str, Source] = {}
-        self._loaders: dict[str, Loader] = {}
+        self._loaders: dict[str, list[Loader]] = {}
         self._lengths: dict[str, list[int] | list[tuple[int, int]]] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -90,8 +107,11 @@ class Records(LightningDataModule):
             for name in ("test", "validation")
             if isinstance(self.given[name], (int, float))
         }
-        sources = {name: self._source(name) for name in wanted if name not in fractions}
-        if fractions and ("train" in wanted or fractions.keys() & set(wanted)):
+        dealt = ("train", "validation") if self.folds else ()
+        sources = {name: self._source(name) for name in wanted if name not in (*fractions, *dealt)}
+        if self.folds and ("test" in fractions or set(dealt) & set(wanted)):
+            sources |= {name: source for name, source in self._deal(fractions).items() if name in wanted}
+        elif fractions and ("train" in wanted or fractions.keys() & set(wanted)):
             train = self._source("train")
             if isinstance(train, Documents):
                 if self.stratify is not None:
@@ -107,39 +127,73 @@ class Records(LightningDataModule):
                 self.sources[name] = source
         if stage in ("validate", "test") and wanted[0] not in self.sources:
             raise InputError(f"there are no {wanted[0]} records: give data.{wanted[0]} a source, a path or a fraction")
-        if stage == "fit" and "validation" not in self.sources and self.trainer is not None:
+        if stage == "fit" and "validation" not in self.sources and self.trainer is not None and self.owner is None:
             # Lightning warns of an empty list of loaders, and has no other way to say that there is none.
             self.trainer.limit_val_batches = 0
 
+    def _deal(self, fractions: Mapping[str, float]) -> dict[str, Source]:
+        """Train and validation out of the records of both, and test where it is a fraction of them."""
+        both = [self._source(name) for name in ("train", "validation") if name not in fractions]
+        whole, test = _joined([source for source in both if source is not None]), {}
+        if isinstance(whole, Documents):
+            raise InputError("data.folds deals records out, and a corpus is one text; leave it out")
+        if "test" in fractions:
+            whole, test = split(whole, {"test": fractions["test"]}, self.split_seed, self.stratify)
+        train, own = deal(whole, self.folds, self.fold, self.split_seed, self.stratify)
+        return {"train": train, "validation": own, **test}
+
     def _source(self, name: str) -> Source | None:
         given = self.given[name]
+        if isinstance(given, list):
+            return _joined([self._open(each) for each in given])
+        return self._open(given) if isinstance(given, str) else given  # type: ignore[return-value]
+
+    def _open(self, given: Source | str) -> Source:
+        """What a path says, read like train where that is a source of the same kind."""
         if not isinstance(given, str):
-            return given  # type: ignore[return-value]
+            return given
         train = self.given["train"]
+        if isinstance(train, list):
+            train = train[0]
         if isinstance(train, Corpus):
             return replace(train, path=given, part=(0.0, 1.0))
-        source = (self.open if self.trainer is None else self.trainer.lightning_module.open)(given)
+        source = (open_source if self._task is None else self._task.open)(given)
         if isinstance(train, Table) and isinstance(source, Table):
             return replace(train, path=given, rows=None)
         return replace(train, path=given) if isinstance(train, Folders) and isinstance(source, Folders) else source
 
+    def attach(self, task: Task) -> None:
+        """Say what task the records are for, where no trainer does."""
+        self.owner = task
+
+    @property
+    def _task(self) -> Task | None:
+        return self.owner or (None if self.trainer is None else self.trainer.lightning_module)
+
     def train_dataloader(self) -> Loader:
-        return self._loader("train")
+        (loader,) = self._load("train")
+        return loader
 
-    def val_dataloader(self) -> Loader:
-        return self._loader("validation")
+    def val_dataloader(self) -> Loader | list[Loader]:
+        loaders = self._load("validation")
+        return loaders if len(loaders) > 1 else loaders[0]
 
-    def test_dataloader(self) -> Loader:
-        return self._loader("test")
+    def test_dataloader(self) -> Loader | list[Loader]:
+        loaders = self._load("test")
+        return loaders if len(loaders) > 1 else loaders[0]
 
-    def _loader(self, name: str) -> Loader:
-        """A loader of one of the sources, for the trainer's processes and at the trainer's epoch."""
+    def _load(self, name: str) -> list[Loader]:
+        """Loaders of one of the sources, one for each pass, for the trainer's processes and at the trainer's epoch."""
         trainer, training = self.trainer, name == "train"
-        task = trainer.lightning_module
-        source, chopper = task.view(self.sources[name], training), task.chopper(training)
-        samples = Samples(source, chopper, training, self.seed, self.on_bad_sample)
+        task = self._task
+        source, passes = task.view(self.sources[name], training), task.passes(training)
+        each = [Samples(source, chopper, training, self.seed, self.on_bad_sample) for _, chopper in passes]
+        chopper = passes[-1][1]
+        if chopper.by is not None and not training and chopper.by not in (first := source[0]):
+            raise no_column(f"fields.by: {source.name(0)}", chopper.by, first)
         if self.max_tokens is not None and name not in self._lengths:
-            self._lengths[name] = samples.lengths()
+            # Of the whole, which no pass exceeds.
+            self._lengths[name] = each[-1].lengths()
         plan = plan_batches(
             len(source),
             batch_size=self.batch_size,
@@ -152,22 +206,36 @@ class Records(LightningDataModule):
             world=trainer.world_size,
             name=source.name,
         )
-        if name in self._loaders:
-            self._loaders[name].close()
-        self._loaders[name] = Loader(
-            samples,
-            plan,
-            n_workers=self.n_workers,
-            pin_memory=trainer.strategy.root_device.type == "cuda",
-            # Where a run goes on between two epochs no place is loaded, but the trainer knows how many are behind it.
-            ask_epoch=(lambda: trainer.fit_loop.epoch_progress.current.processed) if training else None,
-        )
+        for loader in self._loaders.get(name, []):
+            loader.close()
+        self._loaders[name] = [
+            Loader(
+                samples,
+                plan,
+                n_workers=self.n_workers,
+                pin_memory=trainer.strategy.root_device.type == "cuda",
+                # Where a run goes on between two epochs no place is loaded, but the trainer knows how many are behind.
+                ask_epoch=(lambda: trainer.fit_loop.epoch_progress.current.processed) if training else None,
+                keep_workers=samples is each[-1],
+            )
+            for samples in each
+        ]
         return self._loaders[name]
 
     def teardown(self, stage: str | None = None) -> None:
         """End the workers."""
-        for loader in self._loaders.values():
-            loader.close()
+        for loaders in self._loaders.values():
+            for loader in loaders:
+                loader.close()
 
     def on_exception(self, exception: BaseException) -> None:
         self.teardown()
+
+
+def _joined(sources: Sequence[Source]) -> Source:
+    """Sources as one. Raises InputError where they have no records that stand one after another."""
+    if len(sources) == 1:
+        return sources[0]
+    if any(isinstance(source, Documents) for source in sources):
+        raise InputError("a list of data joins records, and a corpus is one text; put the texts into one folder")
+    return Joined(tuple(sources))

@@ -21,9 +21,11 @@ from anyformer.error_rates import N_SUMS, count_errors, error_rates
 from anyformer.errors import InputError
 from anyformer.heads import Head, HeadConfig
 from anyformer.model import Anyformer
+from anyformer.runs import say
 from anyformer.subtitles import Word
 from anyformer.tasks.cases import Cases
-from anyformer.tasks.decoding import DecodeConfig, Decoder
+from anyformer.tasks.decoding import DecodeConfig, Decoder, Found
+from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.pairs import Architecture, Pair, PairChopper, Pairs
 from anyformer.tasks.task import Task
@@ -60,6 +62,8 @@ class Told(NamedTuple):
     text: str
     words: tuple[Word, ...] = ()
     """With their times, where these are asked for."""
+    found: Found = Found([])
+    """Its ids, and what is said of them."""
 
 
 class Reading(NamedTuple):
@@ -91,6 +95,7 @@ class SequenceToSequence(Task):
         start: list[str | list[str]] | None = None,
         choose: str | None = None,
         language: str = "en",
+        fields: FieldsConfig = FieldsConfig(),
         init_from: str | None = None,
         freeze: list[str] | None = None,
     ) -> None:
@@ -115,10 +120,11 @@ class SequenceToSequence(Task):
             choose: the figure that chooses the best model: wer, cer, bleu, bleu_moses, exact_match or loss; by default
                 bleu where the inputs are texts, else wer.
             language: of the target, for the tokenizer of bleu_moses.
+            fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder.
             freeze: patterns of names of parameters that are not trained, as `model.encoder.blocks.[0-3].*`.
         """
-        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze)
+        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, fields)
         if not isinstance(self.tokenizers.get(target), Text):
             raise InputError(f"target: {target!r} must be a field of tokenizers that is a Text")
         self.target = target
@@ -146,6 +152,9 @@ class SequenceToSequence(Task):
         self.label_smoothing, self.ctc, self.decoding = label_smoothing, ctc, decoding
         self.shared_vocabulary, self.start, self.choose, self.language = shared_vocabulary, start, choose, language
         self._check_ctc()
+        needed = {self.ctc_field: "architecture: encoder"} if architecture == "encoder" else {}
+        own = [] if architecture == "encoder" else [target]
+        self.fields.check({name: self.tokenizers[name] for name in self.inputs}, own, needed)
         self.head: Head | None = None
         self.ctc_head: CTCHead | None = None
         self.cases = Cases(self.tokenizers)
@@ -214,6 +223,9 @@ class SequenceToSequence(Task):
         name = self.choose or self.figures[0]
         return f"val/{name}", BEST[name]
 
+    def score(self, value: float) -> float:
+        return value / 100 if "bleu" in self.metric[0] else super().score(value)
+
     # Data
 
     def learn(self, source: Source) -> None:
@@ -239,6 +251,7 @@ class SequenceToSequence(Task):
             self.architecture,
             self.ctc_field,
             training,
+            **self.fields.chopping,
         )
 
     # Model
@@ -251,9 +264,10 @@ class SequenceToSequence(Task):
             fields[self.target] = self.text
         if writer.cross_attention:
             reader = replace(self.encoder or self.transformer, cross_attention=False)
-        shared = [name for name in self._texts if name in fields] if self.shared_vocabulary else []
+        texts = [name for name in self._texts if name in fields] if self.shared_vocabulary else []
+        shared = self.fields.owners(fields) | dict.fromkeys(texts[1:], texts[0] if texts else "")
         embedding = self._embedding(fields, reader, writer)
-        self.model = Anyformer(fields, writer, embedding, reader, shared=shared)
+        self.model = Anyformer(fields, writer, embedding, reader, self.fields.visibility(fields), shared)
         if has_decoder:
             self.head = Head(self.model.embeddings.lifts[self.target], writer, self.output)
         if self.ctc_field is not None:
@@ -313,7 +327,7 @@ class SequenceToSequence(Task):
 
     # Figures
 
-    def evaluate(self, batch: Pairs) -> None:
+    def evaluate(self, batch: Pairs) -> dict[str, Tensor]:
         reading = self.read(batch)
         loss, n_targets = self._loss(batch, reading, 0.0)
         self.sums["loss"].update(loss)
@@ -323,6 +337,8 @@ class SequenceToSequence(Task):
         references = [NORMALIZERS[self.text.normalize](reference).strip() for reference in batch.references]
         self.errors += count_errors(references, texts, self.language if "bleu_moses" in self.figures else None)
         self.cases.add(batch.sources, references, texts, batch.samples)
+        exact = [text == reference for text, reference in zip(texts, references, strict=True)]
+        return {"exact_match": torch.tensor(exact, dtype=torch.float32)}
 
     def begin_evaluation(self) -> None:
         for metric in self.sums.values():
@@ -335,7 +351,7 @@ class SequenceToSequence(Task):
         errors = self.errors
         if self.trainer.world_size > 1:
             errors = self.trainer.strategy.reduce(errors.to(self.device), reduce_op="sum")
-        rates = error_rates(errors)
+        rates, self.cases.stage = error_rates(errors), stage
         loss, n_targets = (self.sums[name].compute() for name in ("loss", "targets"))
         return {"loss": loss / n_targets.clamp(min=1)} | {name: rates[name] for name in self.figures}
 
@@ -347,16 +363,26 @@ class SequenceToSequence(Task):
 
     def write(self, batch: Pairs, config: DecodeConfig, reading: Reading | None = None) -> list[list[int]]:
         """The ids of the text of each sample."""
+        return [found.ids for found in self._find(batch, config, reading)]
+
+    def _find(
+        self,
+        batch: Pairs,
+        config: DecodeConfig,
+        reading: Reading | None = None,
+        starts: Sequence[Sequence[int]] | None = None,
+    ) -> list[Found]:
+        """The text of each sample. starts: what stands before each; as the model chooses it when left out."""
         reading = self.read(batch) if reading is None else reading
-        prompts = batch.prompts or [{}] * len(batch.n_frames)
         rows = batch.tokens if batch.inputs is None else batch.inputs
-        return self.decoder.decode(
+        return self.decoder.find(
             config,
-            [{**prompt, self.target: self.decoder.prompt} for prompt in prompts],
+            batch.prompts or [{}] * len(batch.n_frames),
             rows if self.architecture == "encoder_decoder" else None,
             reading.memory,
             reading.frames,
             batch.n_frames,
+            starts,
         )
 
     @property
@@ -378,8 +404,8 @@ class SequenceToSequence(Task):
     def predict(
         self, records: Sequence[Mapping[str, Any]], options: DecodeConfig | None = None
     ) -> list[dict[str, Any]]:
-        """The texts of records: for each `{target: text}`; where times are asked for, with `words`, each `{"text",
-        "start", "end"}`.
+        """The texts of records: for each `{target: text, "ended": "stop"}`, or "length" where a text is cut off at
+        max_new_tokens; where times are asked for, with `words`, each `{"text", "start", "end"}`.
 
         records: dicts of fields, a value being whatever its tokenizer takes. A recording longer than that is cut.
         Raises InputError for a record that cannot be used, and for options that the model has no part for.
@@ -392,6 +418,7 @@ class SequenceToSequence(Task):
 
     def _result(self, told: Sequence[Told], options: DecodeConfig) -> dict[str, Any]:
         result: dict[str, Any] = {self.target: " ".join(piece.text for piece in told if piece.text)}
+        result["ended"] = "length" if any(piece.found.ended == "length" for piece in told) else "stop"
         if _is_timed(options):
             result["words"] = [word._asdict() for piece in told for word in piece.words]
         return result
@@ -416,41 +443,58 @@ class SequenceToSequence(Task):
             for number, record in enumerate(records)
             for part in parts(record, chopper.tokenizers, cut)
         )
+        # What the model chooses, such as a language, it chooses once for a record: at its first part.
+        starts: dict[int, tuple[int, ...]] = {}
         while held := list(islice(every, window)):
             lengths = [sum(map(len, pair.sample.values())) for _, _, pair in held]
             # Nothing has no translation.
-            found = {i: Told("") for i, length in enumerate(lengths) if not length}
-            for group in _groups(lengths):
-                batch = chopper.collate([held[i][2] for i in group]).to(self.device)
-                found |= zip(group, self._tell_batch(batch, [held[i][1] for i in group], options), strict=True)
-            yield from ((held[i][0], found[i]) for i in range(len(held)))
+            told = {i: Told("") for i, length in enumerate(lengths) if not length}
+            opens: dict[int, int] = {}
+            for i, (number, _, _) in enumerate(held):
+                if lengths[i] and number not in starts:
+                    opens.setdefault(number, i)
+            first = set(opens.values()) if self.start_choices else set(range(len(held)))
+            for some in (first, set(range(len(held))) - first):
+                for group in _groups([length if i in some else 0 for i, length in enumerate(lengths)]):
+                    batch = chopper.collate([held[i][2] for i in group]).to(self.device)
+                    known = None if some is first else [starts[held[i][0]] for i in group]
+                    told |= zip(
+                        group, self._tell_batch(batch, [held[i][1] for i in group], options, known), strict=True
+                    )
+                starts |= {number: told[i].found.start for number, i in opens.items() if some is first}
+            yield from ((held[i][0], told[i]) for i in range(len(held)))
 
-    def _tell_batch(self, batch: Pairs, of: Sequence[Part], options: DecodeConfig) -> list[Told]:
+    def _tell_batch(
+        self, batch: Pairs, of: Sequence[Part], options: DecodeConfig, starts: Sequence[Sequence[int]] | None
+    ) -> list[Told]:
         reading = self.read(batch)
-        ids = self.write(batch, options, reading)
-        texts = [self.text.decode(own).strip() for own in ids]
+        found = self._find(batch, options, reading, starts)
+        texts = [self.text.decode(own.ids).strip() for own in found]
         if not _is_timed(options):
-            return [Told(text) for text in texts]
-        log_probs, seconds = [None] * len(ids), 0.0
+            return [Told(text, found=own) for text, own in zip(texts, found, strict=True)]
+        log_probs, seconds = [None] * len(found), 0.0
         if self.ctc_head is not None:
             log_probs = self.ctc_head(reading.frames).split(batch.n_frames)
             seconds = self.tokenizers[self.ctc_field].seconds_per_token
         return [
-            Told(text, tuple(find_words(own, self.text, part, frames, seconds)))
-            for text, own, part, frames in zip(texts, ids, of, log_probs, strict=True)
+            Told(text, tuple(find_words(own.ids, self.text, part, frames, seconds)), own)
+            for text, own, part, frames in zip(texts, found, of, log_probs, strict=True)
         ]
 
     def stream(self, record: Mapping[str, Any], options: DecodeConfig | None = None) -> Iterator[str]:
         options = options or self.options
-        form, words, is_first = getattr(options, "format", "txt"), [], True
+        form, words, is_first, is_cut = getattr(options, "format", "txt"), [], True, False
         for _, told in self._tell([record], options, window=8):
             words += told.words
+            is_cut |= told.found.ended == "length"
             shown = show_words(told.words, "txt") if _is_timed(options) else told.text
             if form == "txt" and shown:
                 yield shown if is_first else ("\n" if _is_timed(options) else " ") + shown
                 is_first = False
         if form != "txt":
             yield show_words(words, form)
+        if is_cut:
+            say("the text was cut off, as it reached the limit of --max_new_tokens; give more for all of it")
 
     def ending(self, options: DecodeConfig | None = None) -> str:
         form = getattr(options, "format", "txt")
@@ -464,7 +508,10 @@ class SequenceToSequence(Task):
 
     def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
         words = {"words": json.dumps(result["words"])} if "words" in result else {}
-        return {self.target: result[self.target], **words}
+        return {self.target: result[self.target], "ended": result["ended"], **words}
+
+    def rows(self, batch: Pairs) -> tuple[Batch, Batch | None]:  # type: ignore[override]
+        return batch.tokens, batch.inputs if self.architecture == "encoder_decoder" else None
 
     def look(self, item: Pair) -> tuple[Sample, str]:
         return item.sample, item.reference

@@ -8,7 +8,6 @@ number of targets of the whole optimiser step, accumulated batches and other ran
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,13 +23,16 @@ from torch import Tensor
 from anyformer.data import Source, join_files
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
-from anyformer.files import find_file, nearest
+from anyformer.files import nearest
 from anyformer.folders import open_source
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
 from anyformer.parsing import difference, instantiate
-from anyformer.runs import load, model_folder, say
+from anyformer.runs import find_run, load, make, say
+from anyformer.tasks.evaluation import Evaluation
+from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer
+from anyformer.tasks.targets import Target
 from anyformer.tokens import Batch, Sample, Tokenizer
 from anyformer.transformer import TransformerConfig
 from anyformer.weights import Report, joint_grids, load_timm, take
@@ -48,6 +50,8 @@ class Examples:
     """(b,) or whatever shape the task predicts"""
     samples: tuple[str, ...] = ()
     """Names of the records, for messages."""
+    groups: tuple[str, ...] = ()
+    """In evaluation the group of each sample, "" for none, where figures are given by group; else ()."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         return self._each(lambda part: part.to(device, non_blocking=non_blocking))
@@ -72,20 +76,23 @@ class Task(lightning.LightningModule, ABC):
         optimizer: OptimizerConfig,
         init_from: str | None = None,
         freeze: list[str] | None = None,
+        fields: FieldsConfig = FieldsConfig(),
     ) -> None:
         """
         init_from: the weights that training starts from, see `start_from`.
         freeze: patterns of names of parameters that are not trained: `model.transformer.blocks.[0-3].*`.
+        fields: how the fields take part; a task that has the argument checks it by `FieldsConfig.check`.
         """
         super().__init__()
         if not tokenizers and not self.finds_fields:
             raise InputError("tokenizers must name at least one field, got none")
         self.tokenizers = dict(tokenizers)
         self.transformer, self.embedding, self.optimizer = transformer, embedding, optimizer
-        self.init_from, self.frozen = init_from, freeze
+        self.init_from, self.frozen, self.fields = init_from, freeze, fields
         self.model: Anyformer | None = None
         self._is_fitting = self._has_started = False
         self._n_targets = torch.zeros(())
+        self._evaluation: Evaluation | None = None
         self._recent: tuple[str, ...] = ()
         self._average: dict[str, Tensor] = {}
         self._averaged_steps = 0
@@ -100,6 +107,15 @@ class Task(lightning.LightningModule, ABC):
     def metric(self) -> tuple[str, str]:
         """The metric that chooses the best model, and whether "max" or "min" is best."""
 
+    def score(self, value: float) -> float:
+        """A value of its metric on a scale on which more is better and 1 is perfect, to be averaged with others."""
+        return value if self.metric[1] == "max" else math.exp(-value)
+
+    @property
+    def members(self) -> Mapping[str, Task]:
+        """The tasks of a mixture, by name; none of any other."""
+        return {}
+
     @property
     def inputs(self) -> list[str]:
         """The fields that `predict` is given."""
@@ -111,10 +127,18 @@ class Task(lightning.LightningModule, ABC):
         return []
 
     def learn(self, source: Source) -> None:
-        """Take what the data decides from the training records: a vocabulary, a mean; a task adds its own."""
+        """Take what the data decides from the training records: a vocabulary, a mean; a task adds its own.
+
+        Fields that share a lift learn as one.
+        """
         for name, tokenizer in self.tokenizers.items():
-            if type(tokenizer).fit is not Tokenizer.fit:
-                self.tokenizers[name] = tokenizer.fit(self.values(source, name))
+            if type(tokenizer).fit is Tokenizer.fit or name in self.fields.share:
+                continue
+            alike = [name, *(other for other, owner in self.fields.share.items() if owner == name)]
+            fitted = tokenizer.fit(value for each in alike for value in self.values(source, each))
+            for each in alike:
+                if self.tokenizers[each] == tokenizer:
+                    self.tokenizers[each] = fitted
 
     def values(self, source: Source, name: str) -> Iterator[Any]:
         """What the records hold in one field, as its tokenizer takes it; those without it are left out."""
@@ -126,9 +150,9 @@ class Task(lightning.LightningModule, ABC):
             values = [source[i].get(name) for i in range(len(source))]
             if all(value is None for value in values):
                 raise
-        for value in values:
+        for i, value in enumerate(values):
             if value is not None:
-                yield join_files({name: value}, source.folder, self.tokenizers)[name]
+                yield join_files({name: value}, source.folder_of(i), self.tokenizers)[name]
 
     def open(self, path: str) -> Source:
         """The records of a path that `data.train` and the like give: class folders or a table."""
@@ -150,13 +174,30 @@ class Task(lightning.LightningModule, ABC):
     def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:
         """The sum of the losses of a batch, and how many targets (or the sum of their weights) it is over; both ()."""
 
+    def passes(self, training: bool = False) -> list[tuple[str, Chopper]]:
+        """The passes of an evaluation: what goes before the names of the figures of each, and what chops its records.
+
+        What `fields.without` asks for comes first and the whole last, so that what is drawn is the whole's. Of training
+        there is one pass.
+        """
+        whole = self.chopper(training)
+        subsets = [] if training else self.fields.without
+        return [
+            *((f"without_{'+'.join(names)}/", replace(whole, without=tuple(names))) for names in subsets),
+            ("", whole),
+        ]
+
     def begin_evaluation(self) -> None:
         """Forget the figures and the cases of the evaluation before."""
         return None
 
     @abstractmethod
-    def evaluate(self, batch: Examples) -> None:
-        """Take a batch of an evaluation into the figures that `report` gives."""
+    def evaluate(self, batch: Examples) -> Mapping[str, Tensor] | None:
+        """Take a batch of an evaluation into the figures that `report` gives.
+
+        Returns scores of which figures by group are the means, by name, each (b,) float, NaN for a
+        sample that has none; None where there are none.
+        """
 
     @abstractmethod
     def report(self, stage: str) -> dict[str, Tensor | float]:
@@ -211,6 +252,10 @@ class Task(lightning.LightningModule, ABC):
         """A result of `predict` as a row of a table, the same columns for every result; numbers and text alone."""
         return dict(result)
 
+    def rows(self, batch: Examples) -> tuple[Batch, Batch | None]:
+        """What the transformer reads of a batch, and the encoder, where there is one; for `sees.png`."""
+        return batch.tokens, None
+
     def look(self, item: Any) -> tuple[Sample, str]:
         """The token sets of an item of the training chopper, and a few words on its target, for `samples.png`."""
         return {}, ""
@@ -248,13 +293,21 @@ class Task(lightning.LightningModule, ABC):
         if self.init_from is None or "://" in self.init_from:
             return
         try:
-            path = Path(find_file(self.init_from))
+            path, member = find_run(self.init_from)
         except InputError:
             # A run that goes on need not have it any more; one that begins is told by `start_from`.
             return
         if path.is_dir():
-            other = self._made(json.loads((model_folder(path) / "config.json").read_text(encoding="utf-8")))
-            self.inherit(other.tokenizers)
+            self.inherit_from(make(f"{path}{member}", unsafe_imports=self._packages))
+
+    def inherit_from(self, other: Task) -> None:
+        """Take over what another task's tokenizers have learnt."""
+        self.inherit(other.learnt)
+
+    @property
+    def learnt(self) -> dict[str, Tokenizer]:
+        """The tokenizers of all fields that the data has taught something, by the field."""
+        return self.tokenizers
 
     def inherit(self, tokenizers: Mapping[str, Tokenizer]) -> None:
         """Take over what the tokenizers of another model have learnt, before the data is asked."""
@@ -294,21 +347,34 @@ class Task(lightning.LightningModule, ABC):
         """
         if "://" in str(source):
             raise InputError(f"init_from is a local file or folder; nothing is loaded from the network, got {source}")
-        path = Path(find_file(source))
+        path, member = find_run(source)
         if not path.is_dir():
             return load_timm(self, path)
         self.configure_model()
-        other = load(path, unsafe_imports=self._packages)
-        for name in self.tokenizers.keys() & other.tokenizers.keys():
-            other.tokenizers[name].agree(self.tokenizers[name], f"tokenizers.{name} and init_from {source}")
+        return self.take_over(load(f"{path}{member}", unsafe_imports=self._packages), str(source))
+
+    def take_over(self, other: Task, source: str) -> Report:
+        """As `start_from`, of another task that has its weights."""
+        if other.members:
+            names = " or ".join(f"{source}:{name}" for name in other.members)
+            raise InputError(f"init_from: {source} is a mixture; name one of its tasks: {names}")
+        ours, theirs = self.learnt, other.learnt
+        for name in ours.keys() & theirs.keys():
+            theirs[name].agree(ours[name], f"tokenizers.{name} and init_from {source}")
         same_classes = getattr(other, "classes", None) == getattr(self, "classes", None)
-        return take(self, other.state_dict(), str(path), grids=joint_grids(other), with_head=same_classes)
+        return take(self, self.weights_of(other), source, grids=joint_grids(other), with_head=same_classes)
+
+    def weights_of(self, other: Task) -> dict[str, Tensor]:
+        """The weights of another model that may stand here, where they fit."""
+        return other.state_dict()
 
     def configure_optimizers(self) -> dict[str, Any]:
         trunk = [stack for stack in (self.model.transformer, self.model.encoder) if stack is not None]
         decay = self.optimizer.layer_decay
         factors = {} if decay is None else layer_factors(self.model, decay)
-        optimizer = make_optimizer(self, trunk, self.optimizer, factors)
+        return self._with_schedule(make_optimizer(self, trunk, self.optimizer, factors))
+
+    def _with_schedule(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -347,13 +413,16 @@ class Task(lightning.LightningModule, ABC):
             self._average = {name: value.to(self.device) for name, value in start.items()}
 
     def training_step(self, batch: Examples, batch_index: int) -> Tensor:
-        loss, n_targets = self.loss(batch)
-        self._n_targets = self._n_targets.to(loss.device) + n_targets
-        self._recent = (*self._recent, *batch.samples)
-        mean = loss.detach() / n_targets.clamp(min=1e-9)
+        loss, mean = self._counted(*self.loss(batch), batch.samples)
         self.log("train/loss", mean, prog_bar=True, on_step=True, on_epoch=False)
+        return loss
+
+    def _counted(self, loss: Tensor, n_targets: Tensor, samples: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """The loss that Lightning is given, its targets counted for the step, and its mean."""
+        self._n_targets = self._n_targets.to(loss.device) + n_targets
+        self._recent = (*self._recent, *samples)
         # Lightning divides by the number of accumulated batches; the step's gradient is divided by its targets instead.
-        return loss * self.trainer.accumulate_grad_batches
+        return loss * self.trainer.accumulate_grad_batches, loss.detach() / n_targets.clamp(min=1e-9)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         n_targets = self._n_targets
@@ -391,27 +460,32 @@ class Task(lightning.LightningModule, ABC):
 
     def on_validation_epoch_start(self) -> None:
         self._swap()
-        self.begin_evaluation()
+        self._evaluation = self._evaluating("val")
 
-    def validation_step(self, batch: Examples, batch_index: int) -> None:
-        self.evaluate(batch)
+    def validation_step(self, batch: Examples | None, batch_index: int, dataloader_idx: int = 0) -> None:
+        self._evaluation.take(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_report("val")
+        self._log_figures()
         self._swap()
 
     def on_test_epoch_start(self) -> None:
-        self.begin_evaluation()
+        self._evaluation = self._evaluating("test")
 
-    def test_step(self, batch: Examples, batch_index: int) -> None:
-        self.evaluate(batch)
+    def test_step(self, batch: Examples | None, batch_index: int, dataloader_idx: int = 0) -> None:
+        self._evaluation.take(batch, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
-        self._log_report("test")
+        self._log_figures()
 
-    def _log_report(self, stage: str) -> None:
-        figures = {f"{stage}/{name}": torch.as_tensor(value).float() for name, value in self.report(stage).items()}
-        self.log_dict(figures, prog_bar=True)
+    def _evaluating(self, stage: str) -> Evaluation:
+        trainer = self.trainer
+        return Evaluation(self, stage, len(trainer.num_test_batches if stage == "test" else trainer.num_val_batches))
+
+    def _log_figures(self) -> None:
+        for name, value in self._evaluation.end().items():
+            # Those of the parts, which may be many, are not for the bar.
+            self.log(name, torch.as_tensor(value).float(), prog_bar=name.count("/") == 1)
 
     def best_weights(self) -> dict[str, Tensor]:
         """The weights to keep and use, on the CPU: the moving average where there is one."""
@@ -479,10 +553,11 @@ def divide_gradients(optimizer: torch.optim.Optimizer, n_targets: Tensor) -> Ten
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tokenizers, tuples and paths as plain values that a YAML or JSON file holds."""
+    """Dataclasses, tokenizers, targets, tuples and paths as plain values that a YAML or JSON file holds."""
     if is_dataclass(value):
         init_args = {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.init}
-        return {"class_path": _path(type(value)), "init_args": init_args} if isinstance(value, Tokenizer) else init_args
+        is_named = isinstance(value, Tokenizer | Target)
+        return {"class_path": _path(type(value)), "init_args": init_args} if is_named else init_args
     if isinstance(value, Mapping):
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, tuple | list):

@@ -19,8 +19,9 @@ from anyformer.loading import Chopper
 from anyformer.tasks.task import Examples
 from anyformer.tokenizers.episodes import Episode, lengths, take
 from anyformer.tokenizers.spaces import check, split
-from anyformer.tokenizers.trajectory import Returns, StepTokenizer, Stretch
-from anyformer.tokens import Batch, Tokenizer, lay
+from anyformer.tokenizers.steps import StepTokenizer, Stretch
+from anyformer.tokenizers.trajectory import Returns
+from anyformer.tokens import Batch, Tokenizer, lay, read_before
 
 RETURN, STATE, ACTION = "return", "state", "action"
 """What the fields of a step are called; leaves of nested spaces follow behind a dot."""
@@ -186,10 +187,20 @@ class Windows(Source):
 @dataclass
 class WindowExamples(Examples):
     """Windows as tokens; `target` is (steps, 2), the scaled reward of each step and return after it; (steps, 0) where
-    nothing is to predict them."""
+    nothing is to predict them.
 
-    n_steps: int = 0
-    """Of all windows."""
+    Where something is predicted is worked out on the host, so that no step waits for a device.
+    """
+
+    read: Tensor = None  # type: ignore[assignment]
+    """(rows, r) int64: the places of every row whose hidden vectors are wanted; where a row has fewer, any others too.
+    The others name these, row by row: 0 ... rows * r - 1."""
+    before: Tensor = None  # type: ignore[assignment]
+    """(tokens,) int64: where each token of the action is predicted, field after field."""
+    done: Tensor = None  # type: ignore[assignment]
+    """(steps,) int64: where the last token of each step's action stands; (0,) where nothing is read at it."""
+    followed: Tensor = None  # type: ignore[assignment]
+    """(n,) int64: the steps of which the next is in the same window; (0,) likewise."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +211,7 @@ class WindowChopper(Chopper):
     return_dropout: float = 0.0
     """The share of training windows that are without return tokens."""
     predicts_returns: bool = False
+    predicts_states: bool = False
     fields: StepFields = field(init=False)
 
     def __post_init__(self) -> None:
@@ -226,12 +238,34 @@ class WindowChopper(Chopper):
             owners = [i for i, item in enumerate(items) if kind(name) != RETURN or item.with_returns]
             if owners:
                 fields[name] = _join([items[i] for i in owners], name, owners)
-        n_steps = sum(len(item.values[REWARD]) for item in items)
-        target = torch.zeros(n_steps, 0)
+        target = torch.zeros(sum(len(item.values[REWARD]) for item in items), 0)
         if self.predicts_returns:
             returns: Returns = self.fields.tokenizers[RETURN]  # type: ignore[assignment]
             target = returns.targets(*(np.concatenate([item.values[n] for item in items]) for n in (REWARD, RETURN)))
-        return WindowExamples(self.fields.lay(fields, len(items), rows), target, n_steps=n_steps)
+        tokens = self.fields.lay(fields, len(items), rows)
+        # A step has a state at least, so that every action has something before it.
+        before = torch.cat([read_before(tokens, name)[0] for name in self.fields.actions])
+        done = followed = torch.zeros(0, dtype=torch.int64)
+        if self.predicts_returns or self.predicts_states:
+            name = self.fields.actions[-1]
+            ends = slice(self.fields.tokenizers[name].n_each - 1, None, self.fields.tokenizers[name].n_each)
+            done, sample = tokens.fields[name].index[ends], tokens.fields[name].sample[ends]
+            followed = (sample[1:] == sample[:-1]).nonzero().squeeze(1)
+        read, where = _by_row(torch.cat([before, done]), tokens.shape)
+        before, done = where.split([len(before), len(done)])
+        return WindowExamples(tokens, target, read=read, before=before, done=done, followed=followed)
+
+
+def _by_row(places: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Places in a flattened (rows, length) layout as places of every row, (rows, r), and where each stands in these."""
+    rows, length = shape
+    wanted = torch.zeros(rows, length, dtype=torch.bool)
+    wanted.view(-1)[places] = True
+    n = int(wanted.sum(1).max()) if rows else 0
+    # Those of a row first; where it has fewer than another, some that are not wanted.
+    read = wanted.byte().argsort(dim=1, descending=True, stable=True)[:, :n]
+    where = wanted.cumsum(1) - 1 + n * torch.arange(rows)[:, None]
+    return read, where.flatten()[places]
 
 
 def _join(items: Iterable[Window], name: str, owners: Sequence[int]) -> Steps:

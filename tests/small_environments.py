@@ -1,6 +1,7 @@
 """Environments of ours, small: what is seen nested, what is done nested, ends that are known, and ones that break.
 
-They are registered when this is imported, and named `small_environments:Lights-v0` or `Lights-v0`.
+They are registered when this is imported, and named `small_environments:Lights-v0` or `Lights-v0`. Nothing here needs
+a model; see `worlds.py` for those.
 """
 
 from __future__ import annotations
@@ -10,6 +11,82 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+
+LENGTH = 6
+"""Places of the corridor."""
+
+
+class Corridor(gymnasium.Env):
+    """A walker on one of six places, seen as a picture and a vector: 1 for each step to the right, -0.5 to the left.
+
+    What is seen and done may be nested in another way, which changes nothing else: see `SPACES`. An episode ends at the
+    right end, or is cut off after 12 steps.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, kind: str = "picture", raises_at: int | None = None, render_mode: str | None = None) -> None:
+        self.kind, self.raises_at, self.render_mode = kind, raises_at, render_mode
+        self.observation_space, self.action_space = SPACES[kind]
+        self.place = self.count = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.place, self.count = int(self.np_random.integers(2)), 0
+        return self._seen(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        if self.count == self.raises_at:
+            raise RuntimeError("the floor is gone")
+        right = self._goes_right(action)
+        before, self.place = self.place, min(max(self.place + (1 if right else -1), 0), LENGTH - 1)
+        self.count += 1
+        reward = 1.0 if self.place > before else -0.5
+        return self._seen(), reward, self.place == LENGTH - 1, self.count == 12, {}
+
+    def render(self) -> np.ndarray:
+        return np.repeat(np.repeat(self._picture(), 8, 0), 8, 1)
+
+    def _picture(self) -> np.ndarray:
+        picture = np.zeros((4, LENGTH, 3), dtype=np.uint8)
+        picture[:, self.place] = 255
+        return picture
+
+    def _seen(self) -> Any:
+        where = np.array([self.place / LENGTH, self.count / 12], dtype=np.float32)
+        if self.kind == "picture":
+            return {"picture": self._picture(), "where": where}
+        if self.kind == "text":
+            return {"text": "x" * self.place, "where": where}
+        if self.kind == "pair":
+            return (self.place, np.array([self.place % 2, self.place > 3], dtype=np.int8))
+        return where
+
+    def _goes_right(self, action: Any) -> bool:
+        if self.kind == "text":
+            # Two choices of three, which must agree.
+            return bool(action[0] == action[1] == 2)
+        if self.kind == "pair":
+            return bool(action["way"] == 6 and action["hands"][0] == 1)
+        return bool(action[0] > 0) if self.kind == "box" else bool(action)
+
+
+SPACES = {
+    "picture": (
+        spaces.Dict({"picture": spaces.Box(0, 255, (4, LENGTH, 3), np.uint8), "where": spaces.Box(0, 1, (2,))}),
+        spaces.Discrete(2),
+    ),
+    "text": (
+        spaces.Dict({"text": spaces.Text(LENGTH, min_length=0, charset="xy"), "where": spaces.Box(0, 1, (2,))}),
+        spaces.MultiDiscrete([3, 4]),
+    ),
+    "pair": (
+        spaces.Tuple([spaces.Discrete(LENGTH), spaces.MultiBinary(2)]),
+        spaces.Dict({"way": spaces.Discrete(2, start=5), "hands": spaces.MultiBinary(2)}),
+    ),
+    "box": (spaces.Box(0, 1, (2,)), spaces.Box(-1, 1, (2,))),
+}
+"""By kind, what is seen and what is done."""
 
 
 class Lights(gymnasium.Env):
@@ -118,5 +195,5 @@ class Broken(Counter):
         return None if breaks and self.how == "dark" else super().render()
 
 
-for kind in (Lights, Parts, Counter, Broken):
+for kind in (Corridor, Lights, Parts, Counter, Broken):
     gymnasium.register(f"{kind.__name__}-v0", kind)

@@ -171,6 +171,26 @@ def test_what_a_policy_cannot_use_leaves_it_as_it_was() -> None:
         task.policy(asked=float("inf"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "seen", "message"),
+    [
+        ("text", "x" * 7, r"^state\.text: a text of 7 characters, and the space holds 6; mend the data or the space$"),
+        ("text", "xz", r"^state\.text: the space has no character 'z'; mend the data$"),
+        ("pair", 6, r"^state\.0: is 6, and the space is from 0 to 5; mend the data or the space$"),
+    ],
+)
+def test_what_is_no_value_of_the_space_leaves_a_policy_as_it_was(kind: str, seen: Any, message: str) -> None:
+    def whole(part: Any) -> Any:
+        return {"text": part, "where": np.zeros(2)} if kind == "text" else (part, np.zeros(2, np.int8))
+
+    task = decider(walks(kind))
+    policy, unharmed = task.policy(asked=2.0), task.policy(asked=2.0)
+    for part in ("x", "xy") if kind == "text" else (0, 1):
+        with pytest.raises(InputError, match=message):
+            policy(whole(seen), 1.0)
+        np.testing.assert_equal(policy(whole(part), 1.0), unharmed(whole(part), 1.0))
+
+
 def test_the_return_that_is_left_is_what_was_asked_less_what_was_got() -> None:
     task = decider(walks())
     told = []

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from witnesses import error, redraw
 
-from anyformer.attention import Attention, Cache, RelationBias, Sight, make_norm, rotate, visible
+from anyformer.attention import Attention, Cache, RelationBias, Sight, dropout, make_norm, rotate, visible
 from anyformer.tokens import Layout
 from anyformer.transformer import TransformerConfig
 
@@ -241,6 +241,44 @@ def test_rmsnorm_is_that_of_t5() -> None:
     ours = make_norm("rmsnorm", 6, replace(SIZES, norm_eps=1e-2))
     ours.load_state_dict(theirs.state_dict())
     torch.testing.assert_close(ours(x), theirs(x))
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.35, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
+    x = torch.ones(401, 503, requires_grad=True)
+    out = dropout(x, p)
+    share = 1 - round(p * 2**16) / 2**16
+    # Five standard deviations of a share of so many.
+    assert (out > 0).double().mean().item() == pytest.approx(share, abs=5 * (p * (1 - p) / out.numel()) ** 0.5)
+    torch.testing.assert_close(out[out > 0], torch.full_like(out[out > 0], 1 / share))
+    assert share == pytest.approx(1 - p, abs=2**-17)
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    assert torch.equal(gradient, out)
+
+
+def test_dropout_is_drawn_for_each_number_by_itself() -> None:
+    torch.manual_seed(0)
+    kept = (dropout(torch.ones(2**18), 0.5) > 0).float() - 0.5
+    for apart in (1, 2, 3, 4, 64):
+        # Four numbers come from one draw; 5 / sqrt(2**18) is 0.01.
+        assert abs(float((kept[apart:] * kept[:-apart]).mean())) * 4 < 0.01
+
+
+def test_dropout_leaves_the_rest_of_any_shape_and_dtype_as_it_is() -> None:
+    x = torch.arange(1.0, 1 + 2 * 3 * 5, dtype=torch.bfloat16).view(2, 3, 5).transpose(0, 2)
+    torch.manual_seed(0)
+    out = dropout(x, 0.5)
+    assert (out.shape, out.dtype) == (x.shape, x.dtype)
+    assert 0 < (out == 0).sum() < x.numel()
+    assert torch.equal(out[out != 0], 2 * x[out != 0])
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x, 0.5), out)
+    assert dropout(torch.zeros(0, 7), 0.5).shape == (0, 7)
+    assert torch.equal(dropout(x, 1e-9), x)
+    assert not dropout(x, 1 - 1e-9).isnan().any()
 
 
 # The cache's memory

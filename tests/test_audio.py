@@ -18,6 +18,7 @@ from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.params import measure, token_counts
 from anyformer.tokenizers.audio import Audio, AudioLift, AudioStem
+from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.mel import MelConfig, log_mel
 from anyformer.tokenizers.sound_augmentation import SoundAugmentation, SpecAugment
 from anyformer.tokens import collate
@@ -117,6 +118,31 @@ def test_it_is_shown_with_time_to_the_right_and_frequency_up():
         picture = audio.show(audio.encode(torch.cat([tone(300, 0.3), tone(6000, 0.3)]).float()))
         assert picture.shape == (20, 60, 3) and picture.dtype == np.uint8
         assert picture[:, 10, 0].argmax() > 15 and picture[:, 50, 0].argmax() < 5
+
+
+@EVERY
+def test_sounds_are_blended_at_the_length_of_the_first(audio):
+    short, long = audio.encode(hiss(3000, 1)), audio.encode(hiss(9000, 2))
+    for first, other in ((short, long), (long, short), (short, short)):
+        mixed, share = audio.mix(first, other, Mixing(mixup=1.0), np.random.default_rng(0))
+        assert mixed.extent == first.extent and torch.equal(mixed.position, first.position) and 0 < share < 1
+        one, two, both = (audio.decode(tokens) for tokens in (first, other, mixed))
+        assert len(both) == len(one)
+        # What was put in stands there, from some place on, and again where it is too short.
+        over = (both - share * one) / (1 - share)
+        starts = range(max(len(two) - len(one), 0) + 1)
+        turned = [two.repeat(9, 1)[start : start + len(one)] for start in starts]
+        assert min((over - each).abs().max() for each in turned) < 1e-3
+
+
+def test_cutmix_puts_a_rectangle_of_one_spectrogram_into_another():
+    audio = AUDIO["whisper"]
+    one, other = audio.encode(hiss(16_000, 1)), audio.encode(hiss(16_000, 2))
+    mixed, share = audio.mix(one, other, Mixing(cutmix=1.0), np.random.default_rng(3))
+    taken = mixed.content == other.content
+    assert torch.equal(mixed.content[~taken], one.content[~taken]) and 0 < share < 1
+    assert taken.float().mean().item() == pytest.approx(1 - share, abs=0.01)
+    assert audio.unmixable is None
 
 
 @pytest.mark.parametrize(

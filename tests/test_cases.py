@@ -39,7 +39,14 @@ def test_inputs_are_shown_as_what_they_are(tmp_path: Path) -> None:
     assert isinstance(shown["audio"], Sound) and np.array_equal(shown["audio"].samples, sound("ab"))
     assert shown["text"] == "<two> words" and shown["image"].shape == (8, 8, 3)
     cases.add([source, {"audio": "gone.wav"}], ["a b", "c"], ["a", "d"], ["row 1", "row 2"])
-    cases.draw(tmp_path)
-    page = (tmp_path / "worst.html").read_text()
+    for stage, title in (
+        ("", "Worst cases"),
+        ("val", "Worst cases of validation"),
+        ("test", "Worst cases of the test"),
+    ):
+        cases.stage = stage
+        cases.draw(tmp_path)
+        page = (tmp_path / "worst.html").read_text()
+        assert f"<h1>{title}</h1>" in page
     assert "data:audio/wav" in page and "&lt;two&gt; words" in page and "data:image/png" in page
     assert re.search("gone.wav: no such file", page) and page.index("row 2") < page.index("row 1")

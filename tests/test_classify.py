@@ -143,11 +143,9 @@ def test_the_loss_is_a_sum_with_weights_and_smoothing():
 def test_figures_are_those_of_the_whole_set_and_not_means_of_batches():
     made = task(classes=("a", "b"), class_weights=[1.0, 5.0])
     records = [{"image": image, "label": "ab"[i % 3 == 0]} for i, image in enumerate(pictures(11))]
-    logged = {}
-    made.log_dict = lambda values, **_: logged.update(values)
-    for part in (records[:8], records[8:]):
-        made.evaluate(batch(made, part))
-    made.on_validation_epoch_end()
+    made.begin_evaluation()
+    scores = [made.evaluate(batch(made, part))["accuracy"] for part in (records[:8], records[8:])]
+    logged = {f"val/{name}": value for name, value in made.report("val").items()}
     with torch.no_grad():
         examples = batch(made, records)
         logits = made(examples.tokens)
@@ -155,6 +153,7 @@ def test_figures_are_those_of_the_whole_set_and_not_means_of_batches():
     assert logged["val/loss"] == pytest.approx(loss.item(), rel=1e-5)
     right = logits.argmax(1) == examples.target
     assert logged["val/accuracy"] == pytest.approx(right.float().mean().item())
+    assert torch.cat(scores).tolist() == right.tolist()
     f1 = multiclass_f1_score(logits, examples.target, 2, average="macro")
     assert logged["val/f1"] == pytest.approx(f1.item())
     auroc = binary_auroc(logits.softmax(1)[:, 1], examples.target)

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from table_files import write
 from witnesses import Numbers
 
-from anyformer.data import Pick, split
+from anyformer.data import Joined, Pick, deal, join_files, split
 from anyformer.errors import InputError
 from anyformer.folders import Folders
 from anyformer.tables import Table
+from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokens import LearnedTokens
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 
@@ -122,3 +124,53 @@ def test_impossible_splits_say_why(tmp_path):
         split(table, {"test": 0.5, "validation": 0.5})
     with pytest.raises(InputError, match=r"test=0.1 of 4 records is none at all"):
         split(table, {"test": 0.1})
+
+
+# Several sources, and folds
+
+
+def test_joined_sources_are_one_and_keep_where_each_record_comes_from(tmp_path):
+    for name, rows in (("a", 2), ("b", 3)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / f"{name}.jsonl", [{"x": i, "file": f"{name}{i}.png"} for i in range(rows)])
+    joined = Joined(tuple(Table(str(tmp_path / name / f"{name}.jsonl")) for name in ("a", "b")))
+    assert len(joined) == 5 and joined.column("x") == [0, 1, 0, 1, 2]
+    assert [joined[i]["file"] for i in range(5)] == ["a0.png", "a1.png", "b0.png", "b1.png", "b2.png"]
+    assert joined.name(1).endswith("a.jsonl row 1") and joined.name(2).endswith("b.jsonl row 0")
+    assert [os.path.basename(joined.folder_of(i)) for i in (1, 2)] == ["a", "b"]
+    part = Pick(joined, "x", (1,)).take([1])
+    assert part[0]["file"] == "b1.png" and os.path.basename(part.folder_of(0)) == "b"
+
+
+@given(n=st.integers(2, 60), n_folds=st.integers(2, 7), seed=st.integers(0, 9))
+def test_every_record_is_in_one_fold_and_folds_are_alike(n, n_folds, seed):
+    source = Numbers(n)
+    if n < n_folds:
+        with pytest.raises(InputError, match=f"^folds: {n} records cannot be dealt into {n_folds} folds"):
+            deal(source, n_folds, 0, seed)
+        return
+    parts = [deal(source, n_folds, fold, seed) for fold in range(n_folds)]
+    assert sorted(chain(*(own.column("x") for _, own in parts))) == list(range(n))
+    assert max(len(own) for _, own in parts) - min(len(own) for _, own in parts) <= 1
+    for left, own in parts:
+        assert sorted(left.column("x") + own.column("x")) == list(range(n))
+        assert own.column("x") == sorted(own.column("x")) and left.column("x") == sorted(left.column("x"))
+
+
+def test_folds_have_each_value_in_proportion_and_are_drawn_by_the_seed():
+    source = Numbers(40).take([*range(1, 40, 2), *range(0, 14, 2)])
+    counts = [Counter(deal(source, 5, fold, stratify="kind")[1].column("kind")) for fold in range(5)]
+    assert {count["odd"] for count in counts} == {4} and {count["even"] for count in counts} <= {1, 2}
+    first = deal(source, 5, 0)[1].column("x")
+    assert first == deal(source, 5, 0)[1].column("x") != deal(source, 5, 0, seed=1)[1].column("x")
+    with pytest.raises(InputError, match="stratify needs at least 2 records of each 'x', but '0' has 1"):
+        deal(source, 5, 0, stratify="x")
+
+
+# Names of files
+
+
+def test_a_text_that_spells_values_is_no_file_name() -> None:
+    names = {"a": "[1] seven.png", "b": "[[1, 2]]", "c": "plain"}
+    fields = {"a": ImagePatches(), "b": ImagePatches(), "c": LearnedTokens()}
+    assert join_files(names, "in", fields) == {"a": "in/[1] seven.png", "b": "[[1, 2]]", "c": "plain"}

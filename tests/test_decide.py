@@ -54,6 +54,14 @@ def examples(task: Decide, source: Any, n: int = 6) -> Any:
     return chopper.collate([chopper({"windows": windows, "number": i}) for i in range(n)])
 
 
+def hidden_of(task: Decide, batch: Any) -> torch.Tensor:
+    """The hidden vectors of all places of the layout, (places, d); 0 where nothing is read."""
+    rows, length = batch.tokens.shape
+    places = (batch.read + length * torch.arange(rows)[:, None]).flatten()
+    hidden = task.read(batch)
+    return hidden.new_zeros(rows * length, hidden.shape[1]).index_copy(0, places, hidden)
+
+
 # The loss
 
 
@@ -71,13 +79,13 @@ def test_a_loss_is_read_where_its_token_is_next_and_depends_on_nothing_later(kin
     source = walks(kind)
     task = decider(source, **options)
     batch = examples(task, source)
-    last = task.fields.actions[-1]
+    last = task.step_fields.actions[-1]
 
     def terms() -> dict[str, torch.Tensor]:
         """Of every token of the action by itself, by field."""
-        hidden = task._hidden(batch)
+        hidden = hidden_of(task, batch)
         found = {}
-        for name in task.fields.actions:
+        for name in task.step_fields.actions:
             places, which = read_before(batch.tokens, name)
             assert which.tolist() == list(range(len(batch.tokens.fields[name].content)))
             content = batch.tokens.fields[name].content
@@ -112,7 +120,7 @@ def test_a_loss_is_read_where_its_token_is_next_and_depends_on_nothing_later(kin
         # Nor does any term look at its own token.
         content = tokens.content.clone().requires_grad_()
         object.__setattr__(tokens, "content", content)
-        hidden = task._hidden(batch)
+        hidden = hidden_of(task, batch)
         places, _ = read_before(batch.tokens, last)
         for j in (0, n // 2):
             (gradient,) = torch.autograd.grad(hidden[places[j]].sum(), content, retain_graph=True)
@@ -138,27 +146,30 @@ def test_the_last_block_works_out_what_is_read_alone(options: dict) -> None:
     places = [read_before(batch.tokens, ACTION)[0]]
     if options:
         places.append(batch.tokens.fields[ACTION].index)
-    found, whole = task._hidden(batch), task.model(batch.tokens).flatten(0, 1)
+    found, whole = hidden_of(task, batch), task.model(batch.tokens).flatten(0, 1)
     torch.testing.assert_close(found[torch.cat(places)], whole[torch.cat(places)])
     n_steps = [int(n) for n in batch.tokens.fields[ACTION].sample.bincount()]
     assert found.any(1).sum() == len(n_steps) * max(n_steps) * len(places) < whole.any(1).sum()
 
 
-def test_the_heads_of_the_next_state_and_the_return_read_the_action() -> None:
-    source = walks("box")
-    plain, more = decider(source), decider(source, state_loss=0.5, return_loss=0.25)
+@pytest.mark.parametrize("n_each", [1, 2])
+def test_the_heads_of_the_next_state_and_the_return_read_the_end_of_the_action(n_each: int) -> None:
+    source, options = walks("box"), {} if n_each == 1 else {"tokenizers": {"action": Bins(n_bins=7)}}
+    plain, more = decider(source, **options), decider(source, state_loss=0.5, return_loss=0.25, **options)
     more.load_state_dict(plain.state_dict(), strict=False)
     batch = examples(more, source)
-    hidden, fields = more._hidden(batch), batch.tokens.fields
-    done = hidden[fields[ACTION].index]
+    hidden, fields = hidden_of(more, batch), batch.tokens.fields
+    done = hidden[fields[ACTION].index[n_each - 1 :: n_each]]
     expected, _ = plain.loss(batch)
     for i in range(len(done)):
-        expected = expected + 0.25 * more.head(RETURN).loss(done[i : i + 1], batch.target[i : i + 1])
+        expected = expected + n_each * 0.25 * more.head(RETURN).loss(done[i : i + 1], batch.target[i : i + 1])
         if i + 1 < len(done) and fields[STATE].sample[i] == fields[STATE].sample[i + 1]:
-            expected = expected + 0.5 * more.head(STATE).loss(done[i : i + 1], fields[STATE].content[i + 1 : i + 2])
+            expected = expected + n_each * 0.5 * more.head(STATE).loss(
+                done[i : i + 1], fields[STATE].content[i + 1 : i + 2]
+            )
     total, n_targets = more.loss(batch)
     torch.testing.assert_close(total, expected)
-    assert n_targets == len(done)
+    assert n_targets == n_each * len(done)
 
 
 # What the data decides
@@ -320,7 +331,7 @@ def test_a_picture_and_a_vector_train_and_play_without_a_line_of_python(
         ("run runs/walk --plan", "a plan needs a model that was trained with state_loss and return_loss and"),
         ("run runs/walk --sweep --return 3", "--sweep asks for many returns by itself"),
         ("run runs/walk --video walk.gif", "--video must end in .mp4, got walk.gif"),
-        ("run runs/walk --episodes 0", "play.episodes must be at least 1, got 0"),
+        ("run runs/walk --episodes 0", "anyformer: --episodes must be at least 1, got 0"),
         ("run runs/walk --retrun 0", "there is no option --retrun; did you mean 'return'"),
         ("fit --config walk.yaml --run_dir x --model.context=50", "context is 50 steps, longer than every episode"),
         ("fit --config walk.yaml --run_dir x --data.train.init_args.environment.id=Coridor-v0", "mean 'Corridor-v0'"),

@@ -32,7 +32,8 @@ from anyformer.tasks.decide import Decide
 from anyformer.tasks.exchange import export, from_transformers, to_transformers
 from anyformer.tokenizers.elements import Bins
 from anyformer.tokenizers.spaces import plain
-from anyformer.tokenizers.trajectory import Returns, StepTokenizer, Stretch, Vector
+from anyformer.tokenizers.steps import StepTokenizer, Stretch
+from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
 

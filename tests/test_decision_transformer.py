@@ -20,7 +20,7 @@ from transformers_folders import decision_transformer, disagreement
 
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
-from anyformer.tokenizers.trajectory import Stretch
+from anyformer.tokenizers.steps import Stretch
 from anyformer.tokens import collate
 from anyformer.weights import DECISION_TRANSFORMER
 

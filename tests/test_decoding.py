@@ -94,10 +94,29 @@ def test_no_text_is_longer_than_what_the_model_can_place() -> None:
     # Fed are the start and all but the last: 2 + 7 places.
     assert task.decoder.generation(DecodeConfig(max_new_tokens=50)).max_new_tokens == 8
     chopper = task.chopper(False)
-    with torch.no_grad():
-        task.head.weight[task.text.eos_id] = 0
-        task.head.weight[0] *= 100
-    assert len(task.write(chopper.collate([chopper(Turned()[0])]), DecodeConfig(max_new_tokens=50))[0]) <= 8
+    batch = chopper.collate([chopper(Turned()[0])])
+    # A text that the model never ends is as long as that.
+    assert len(task.write(batch, DecodeConfig(max_new_tokens=50, suppressed=(task.text.eos_id,)))[0]) == 8
+
+
+def test_a_text_that_is_cut_off_is_told_apart_from_one_that_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    task = built(translator(output=HeadConfig(tied=False)))
+    records = [Turned()[i] for i in range(12)]
+    ids = [by_hand(task, record, 3) for record in records]
+    ended = ["length" if len(own) == 3 else "stop" for own in ids]
+    assert set(ended) == {"length", "stop"}, "one alone shows little"
+    for n_beams in (1, 2):
+        results = task.predict(records, DecodeConfig(max_new_tokens=3, n_beams=n_beams))
+        assert {result["ended"] for result in results} == {"length", "stop"}
+        if n_beams == 1:
+            assert [result["ended"] for result in results] == ended
+            assert [task.row(result) for result in results] == results
+    for record, own in zip(records[:2], ended[:2], strict=True):
+        "".join(task.stream(record, DecodeConfig(max_new_tokens=3)))
+        assert ("reached the limit of --max_new_tokens" in capsys.readouterr().err) == (own == "length")
+    # CTC writes what it hears, and no more.
+    assert {r["ended"] for r in built(recogniser("encoder")).predict(records[:2])} == {"stop"}
 
 
 def test_methods_and_options_that_cannot_be_say_why() -> None:

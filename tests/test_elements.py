@@ -16,7 +16,7 @@ from witnesses import redraw
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.elements import Bins, Categories, Choice, Letters
-from anyformer.tokenizers.trajectory import StepTokenizer, Stretch
+from anyformer.tokenizers.steps import StepTokenizer, Stretch
 from anyformer.tokens import TokenSet
 
 CHOICES = Categories(shape=(3,), counts=(2, 5, 3), starts=(0, -1, 7))

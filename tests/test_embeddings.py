@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from witnesses import Ids, Vectors, by_sample, count, draw_ids, redraw
 
 from anyformer.attention import rotate
-from anyformer.embeddings import EmbeddingConfig, Embeddings, JointPositions, PositionConfig, resize_grid
+from anyformer.embeddings import EmbeddingConfig, Embeddings, JointPositions, PositionConfig, Projection, resize_grid
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.tokens import Tokenizer, TokenSet, collate
@@ -308,7 +309,7 @@ def test_a_joint_table_takes_another_grid():
 
 def test_fields_of_the_same_ids_may_share_one_table() -> None:
     fields = {name: Ids(3, ("word",)) for name in ("source", "other", "target")}
-    embeddings = Embeddings(fields, SIZES, EmbeddingConfig(positions=[]), shared=("source", "target"))
+    embeddings = Embeddings(fields, SIZES, EmbeddingConfig(positions=[]), shared={"target": "source"})
     tables = [name for name, _ in embeddings.named_parameters() if "lifts" in name]
     assert tables == ["lifts.source.table", "lifts.other.table"] == [n for n in embeddings.state_dict() if "lifts" in n]
     sample = {name: tokenizer.encode([1, 2]) for name, tokenizer in fields.items()}
@@ -318,5 +319,96 @@ def test_fields_of_the_same_ids_may_share_one_table() -> None:
     torch.testing.assert_close(vectors["target"], vectors["source"])
     embeddings(batch).sum().backward()
     assert torch.equal(embeddings.lifts["target"].table.grad, 2 * embeddings.lifts["other"].table.grad)
-    with pytest.raises(InputError, match="fields 'source' and 'target' cannot share a table: they have other ids"):
-        Embeddings(fields | {"target": Ids(4)}, SIZES, EmbeddingConfig(positions=[]), shared=("source", "target"))
+    with pytest.raises(InputError, match="fields 'source' and 'target' cannot share a lift: they have other ids"):
+        Embeddings(fields | {"target": Ids(4)}, SIZES, EmbeddingConfig(positions=[]), shared={"target": "source"})
+
+
+def test_any_lift_may_be_shared_and_the_fields_stay_apart_by_their_types() -> None:
+    fields = {"left": PICTURE, "right": PICTURE, "text": TEXT}
+    embeddings = Embeddings(fields, SIZES, EmbeddingConfig(), shared={"right": "left"})
+    redraw(embeddings)
+    assert not [name for name, _ in embeddings.named_parameters() if "lifts.right" in name]
+    picture = PICTURE.encode(torch.randn(2, 5, 3))
+    batch = collate([{"left": picture}, {"right": picture}], fields)
+    rows = embeddings(batch)
+    types = embeddings.types
+    torch.testing.assert_close(rows[0] - types["left"], rows[1] - types["right"])
+    # What both fields ask of the weights adds up; where both are absent it is 0.
+    (rows[1].sum()).backward()
+    alone = embeddings.lifts["left"].linear.weight.grad.clone()
+    embeddings.zero_grad()
+    embeddings(batch).sum().backward()
+    torch.testing.assert_close(embeddings.lifts["left"].linear.weight.grad, 2 * alone)
+    embeddings.zero_grad()
+    embeddings(collate([{"text": TEXT.encode([1])}], fields)).sum().backward()
+    assert not embeddings.lifts["left"].linear.weight.grad.any()
+
+    copied = deepcopy(embeddings)
+    with torch.no_grad():
+        copied.lifts["left"].linear.weight.zero_()
+    assert torch.equal(embeddings(batch), rows)
+    one, other = copied(batch)
+    torch.testing.assert_close(other - types["right"], one - types["left"])
+    for shared, message in (
+        ({"right": "text"}, "fields 'text' and 'right' cannot share a lift: they are of other content"),
+        ({"text": "right", "right": "left"}, "fields 'right' and 'text' cannot share a lift: that of 'right' is"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Embeddings(fields, SIZES, EmbeddingConfig(), shared=shared)
+
+
+# What is not shown
+
+
+@pytest.mark.parametrize("name", ["text", "picture", "sound"])
+def test_what_is_masked_cannot_be_seen_and_a_learned_vector_stands_there(name: str) -> None:
+    fields = {"text": TEXT, "picture": PICTURE, "sound": Smooth(3)}
+    embeddings = Embeddings(fields, SIZES, EmbeddingConfig(scale=True), maskable=list(fields))
+    redraw(embeddings)
+    record = draw_ids(5) if name == "text" else torch.randn(*(2, 5, 3) if name == "picture" else (5, 3))
+    shown = fields[name].encode(record)
+    masked = torch.arange(len(shown)) % 3 == 1
+    hidden = replace(shown, masked=masked)
+    rows = embeddings(collate([{name: hidden}], fields))[0]
+    # Whatever the content of the masked is, bit for bit, also where the lift looks at neighbours.
+    others = torch.where(masked.view(-1, *[1] * (shown.content.ndim - 1)), 1, shown.content)
+    assert not torch.equal(others, shown.content)
+    assert torch.equal(embeddings(collate([{name: replace(hidden, content=others)}], fields))[0], rows)
+    vector = 12**0.5 * embeddings.masks[name] + embeddings.types[name]
+    if name == "sound":
+        torch.testing.assert_close(rows[masked], vector.expand(int(masked.sum()), -1))
+    else:
+        assert torch.equal(rows[~masked], embeddings(collate([{name: shown}], fields))[0][~masked])
+    rows.sum().backward()
+    expected = 12**0.5 * int(masked.sum())
+    torch.testing.assert_close(embeddings.masks[name].grad, torch.full((12,), expected))
+    assert all(not embeddings.masks[other].grad.any() for other in fields if other != name)
+
+
+def test_a_sample_that_is_masked_changes_nothing_for_one_that_is_not() -> None:
+    embeddings = Embeddings(FIELDS, SIZES, EmbeddingConfig(), maskable=["text"])
+    redraw(embeddings)
+    shown = TEXT.encode([1, 2, 3])
+    hidden = replace(shown, masked=torch.tensor([True, False, True]))
+    mixed = collate([{"text": shown}, {"text": hidden}], FIELDS)
+    assert mixed.fields["text"].masked.tolist() == [False] * 3 + [True, False, True]
+    plain = collate([{"text": shown}, {"text": shown}], FIELDS)
+    assert plain.fields["text"].masked is None
+    assert torch.equal(embeddings(mixed)[0], embeddings(plain)[0])
+    embeddings(plain).sum().backward()
+    assert not embeddings.masks["text"].grad.any(), "0, not None, where nothing is masked"
+    with pytest.raises(ValueError, match="field 'text' has masked tokens; name it in maskable"):
+        build()(mixed)
+
+
+@dataclass(frozen=True)
+class Smooth(Vectors):
+    """Its lift looks at the token before."""
+
+    def lift(self, d_model: int) -> nn.Module:
+        return Before(self.d_content, d_model)
+
+
+class Before(Projection):
+    def forward(self, content: Tensor, extents: object = ()) -> Tensor:
+        return super().forward(content + content.roll(1, 0))

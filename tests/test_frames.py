@@ -11,7 +11,7 @@ from witnesses import redraw
 from anyformer.errors import InputError
 from anyformer.tokenizers.frames import Frames
 from anyformer.tokenizers.image import ConvStem, ImagePatches
-from anyformer.tokenizers.trajectory import Stretch
+from anyformer.tokenizers.steps import Stretch
 
 STEPS = np.array([7, 8])
 

@@ -14,7 +14,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from witnesses import Numbers
+from mixed_fields import LEFT, RIGHT, Shown
+from test_fields import INPUTS
+from witnesses import Ids, Numbers
 
 from anyformer.errors import InputError
 from anyformer.files import read_file
@@ -29,6 +31,7 @@ class Sums:
     items: list[tuple[int, float]]
     rows: list[int] | None
     samples: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Pairs:
     def collate(self, items: list, rows: list[int] | None = None) -> Sums:
         return Sums(items, rows)
 
-    partner, mix = Chopper.partner, Chopper.mix
+    partner, mix, by = Chopper.partner, Chopper.mix, Chopper.by
 
 
 def loader(
@@ -318,6 +321,121 @@ class Zipped(Pairs):
         content = read_file(f"{self.path}/{record['x']}.bin")
         assert set(content) == {record["x"]}
         return record["x"], len(content)
+
+
+# Fields that are left out
+
+
+@dataclass(frozen=True)
+class Fields(Chopper):
+    """Chops a record into the contents of its fields."""
+
+    def __call__(self, record: dict[str, Any], random: np.random.Generator | None = None) -> dict[str, list]:
+        return {name: tokens.content.tolist() for name, tokens in self.encode(record, random).items()}
+
+    def collate(self, items: list, rows: list[int] | None = None) -> Sums:
+        return Sums(items, rows)
+
+
+BOTH = {"left": LEFT, "right": RIGHT}
+HALF = {"left": 0.5, "right": 0.3}
+
+
+def test_what_a_sample_goes_without_depends_on_seed_epoch_and_index_alone() -> None:
+    samples = Samples(Shown(), Fields(BOTH, dropout=HALF), training=True)
+    draws = [Draw(epoch, i) for epoch in range(3) for i in range(24)]
+    items = [samples[draw] for draw in draws]
+    assert all(samples[draw] == item for draw, item in zip(draws[::-1], items[::-1], strict=True))
+    assert {tuple(item) for item in items} == {("left",), ("right",), ("left", "right")}
+    # Nor on the batch, the row, the workers, or what else the sample draws.
+    rows = samples.__getitems__([draw._replace(row=0) for draw in draws]).batch
+    assert rows.items == items
+    plan = plan_batches(24, batch_size=5)
+    every = [[batch.items for batch in Loader(samples, plan, n_workers)] for n_workers in (0, 2)]
+    assert every[0] == every[1] == [[samples[draw] for draw in batch] for batch in plan.epoch(0)]
+
+    class Noisy(Ids):
+        def encode(self, record: Any, random: np.random.Generator) -> Any:
+            random.random(len(record))
+            return super().encode(record)
+
+    noisy = Samples(Shown(), Fields({"left": Noisy(), "right": Noisy()}, dropout=HALF), training=True)
+    assert [noisy[draw] for draw in draws] == items
+    both = Samples(Shown(both=True), Fields(BOTH, dropout=HALF), training=True)
+    for draw, item in zip(draws, items, strict=True):
+        # A record that lacks a field keeps the other; else nothing hangs on what it has.
+        assert len(item) == 1 if None in Shown()[draw.index].values() and draw.index % 4 < 2 else both[draw] == item
+    # In evaluation nothing is drawn.
+    assert all(len(Samples(Shown(both=True), Fields(BOTH, dropout=HALF))[draw]) == 2 for draw in draws)
+    others = [Samples(Shown(), Fields(BOTH, dropout=HALF), training=True, seed=1)[draw] for draw in draws]
+    assert others != items
+
+
+def test_each_field_is_left_out_as_often_as_asked_and_one_always_stays() -> None:
+    samples = Samples(Shown(1000, both=True), Fields(BOTH, dropout=HALF), training=True)
+    found = [tuple(samples[Draw(0, i)]) for i in range(1000)]
+    shares = {fields: found.count(fields) / 1000 for fields in (("left", "right"), ("right",), ("left",))}
+    # Of the 0.15 that would have nothing each half keeps one.
+    assert shares == pytest.approx(
+        {("left", "right"): 0.35, ("right",): 0.35 + 0.075, ("left",): 0.15 + 0.075}, abs=0.04
+    )
+    always = Samples(Shown(), Fields(BOTH, dropout={"left": 0.999}), training=True)
+    kept = [always[Draw(0, i)] for i in range(24)]
+    assert all(("left" in item) == (Shown()[i]["right"] is None) for i, item in enumerate(kept))
+
+
+def test_an_input_of_several_fields_goes_as_one_or_in_part() -> None:
+    record = {name: {"image": np.ones((1, 3)), "vector": [1]} for name in ("left", "right")} | {"text": [3]}
+    record = {name: {**value, "image": torch.ones(1, 3)} if name != "text" else value for name, value in record.items()}
+    names = {
+        gone: list(Fields(INPUTS, without=gone)(record))
+        for gone in ((), ("left",), ("left.image", "text"), ("left.image", "left.vector"))
+    }
+    assert names == {
+        (): ["left.image", "left.vector", "right.image", "right.vector", "text"],
+        ("left",): ["right.image", "right.vector", "text"],
+        ("left.image", "text"): ["left.vector", "right.image", "right.vector"],
+        ("left.image", "left.vector"): ["right.image", "right.vector", "text"],
+    }
+    random = np.random.default_rng(0)
+    dropping = Fields({"left": INPUTS["left"]}, dropout={"left": 0.99})
+    assert {tuple(dropping(record, random)) for _ in range(60)} > {("left.image",), ("left.vector",)}
+
+
+def test_a_record_of_which_nothing_is_left_is_not_asked_and_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    samples = Samples(Shown(), Fields(BOTH, without=("left",), by="size"))
+    batches = list(Loader(samples, plan_batches(24, batch_size=4, shuffle=False)))
+    assert not caplog.messages
+    # Rows 1, 5, ... have nothing but the left.
+    assert batches[0].samples == ("shown row 0", "shown row 2", "shown row 3")
+    assert [batch.groups for batch in batches][:2] == [("few", "few", "many"), ("", "few", "few")]
+    lefts = Samples(Shown().take([1, 5, 9, 13]), Fields(BOTH, without=("left",)))
+    plan = plan_batches(4, batch_size=1, shuffle=False)
+    assert list(Loader(lefts, plan)) == []
+    # Where another process waits at every batch, a batch is there.
+    plan = plan_batches(4, batch_size=1, shuffle=False, world=2)
+    assert list(Loader(lefts, plan)) == [None, None]
+    with pytest.raises(InputError, match="shown row 0: a record needs one of the fields left, right; it has "):
+        Samples(Nothing(), Fields(BOTH, without=("left",)))[Draw(0, 0)]
+
+
+class Nothing(Shown):
+    """Records of no input."""
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return super().__getitem__(i) | {"left": None, "right": None}
+
+
+def test_workers_of_a_pass_need_not_wait_for_the_next() -> None:
+    samples, plan = Samples(Shown(), Fields(BOTH)), plan_batches(24, batch_size=4, shuffle=False)
+    loader = Loader(samples, plan, n_workers=1, keep_workers=False)
+    seen = []
+    for _ in range(2):
+        next(iter(loader))
+        assert loader._fetcher is None, "also where the epoch is cut short"
+        seen.append([batch.items for batch in loader])
+        assert loader._fetcher is None
+    assert seen[0] == seen[1] == [[samples[draw] for draw in batch] for batch in plan.epoch(0)]
 
 
 # Two lengths a sample

@@ -584,6 +584,59 @@ def test_an_absent_field_has_zero_gradients(absent: str, encoder: bool) -> None:
     assert absent == "all" or {name for name in zero - belongs if not name.endswith("k.bias")} == set()
 
 
+@pytest.mark.parametrize("absent", [*FIELDS, "graph"])
+@pytest.mark.parametrize("encoder", [False, True], ids=["one stack", "encoder and decoder"])
+@pytest.mark.parametrize("packed", [False, True], ids=["a row each", "packed"])
+def test_an_absent_field_changes_nothing_for_the_others(absent: str, encoder: bool, packed: bool) -> None:
+    fields = {**FIELDS, "graph": GRAPH}
+    choices = {"rotary": RotaryConfig(("word",)), "relative": RelativeConfig("t5", "word")}
+    model = build(fields, EmbeddingConfig(norm=True), encoder, sees={"text": ["text", "picture"]}, **choices)
+    # In float64, where rounding hides nothing that is not 0.
+    model.double()
+    samples: list[Sample] = [
+        {
+            "bag": BAG.encode([3, 1, 4, 1][i:]),
+            "picture": picture(2, 3),
+            "text": count(text(3 + i)),
+            "graph": GRAPH.encode([0, 3, 2][i:]),
+            "class": CLASS.encode(),
+        }
+        for i in range(3)
+    ]
+    without = [{name: tokens for name, tokens in samples[0].items() if name != absent}, *samples[1:]]
+    emptied = [{**without[0], absent: fields[absent].empty()}, *samples[1:]]
+
+    def hidden(given: Sequence[Sample], *rows: int) -> list[dict[str, Tensor]]:
+        batch = collate(given, fields, rows, length=60)
+        tokens = batch.fields["picture"]
+        doubled = replace(tokens, content=tokens.content.double())
+        batch = replace(batch, fields=batch.fields | {"picture": doubled})
+        return by_sample(batch, model(batch, batch if encoder else None), given)
+
+    rows = (0, 0, 1) if packed else (0, 1, 2)
+    found = hidden(without, *rows)
+    assert_near(found[1:], hidden(samples, *rows)[1:], 1e-12)
+    assert_near(found[:1], hidden(without[:1], 0), 1e-12)
+    # Bit for bit where the batch is of the same shape: no token of a field is no field.
+    assert_near(found[1:], hidden(emptied, *rows)[1:], 0)
+
+
+def assert_near(ours: list[dict[str, Tensor]], theirs: list[dict[str, Tensor]], tolerance: float) -> None:
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)
+
+
+def test_a_lift_that_two_fields_share_has_zero_gradients_where_both_are_absent() -> None:
+    fields = {"left": PICTURE, "right": PICTURE, "text": TEXT}
+    config = TransformerConfig(d_model=12, n_heads=3, depth=1)
+    model = Anyformer(fields, config, shared={"right": "left"}, maskable=["left", "text"])
+    redraw(model)
+    own = ["embeddings.lifts.left.linear.weight", "embeddings.lifts.left.linear.bias", "embeddings.masks.left"]
+    for sample, is_zero in (({"text": text(3)}, [True] * 3), ({"right": picture(2, 3)}, [False, False, True])):
+        found = gradients(model, model(collate([sample], fields)).square().sum())
+        assert [not found[name].any() for name in own] == is_zero
+    assert sum("lifts" in name for name, _ in model.named_parameters()) == 3
+
+
 def test_a_batch_of_no_samples_runs() -> None:
     fields = {**FIELDS, "graph": GRAPH}
     model = build(fields, relative=RelativeConfig("t5", "word"))

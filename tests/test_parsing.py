@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,8 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("a:\n  b: 1\n  c: 2\n  b: 3\n", r"x.yaml line 4: the key 'b' stands here twice, first in line 2; rename it$"),
+        ("a: 1\nb: [{c: 1, d: {e: 1, e: 2}}]", r"x.yaml line 2: the key 'e' stands here twice, first in line 2"),
         ("a: [1", "x.yaml line 1 is not YAML: expected ',' or ']'"),
         ("- a", "x.yaml must hold keys and values, as in `trainer:`, got list"),
         ("", "x.yaml must hold keys and values, as in `trainer:`, got NoneType"),
@@ -177,6 +180,18 @@ def test_a_package_is_opened_by_name_and_closed_again(tmp_path: Path, monkeypatc
         instantiate(config)
     with pytest.raises(InputError, match=r"--unsafe_imports absent cannot be imported: No module named 'absent'"):
         instantiate(config, ["absent"])
+
+
+def test_a_module_in_the_current_folder_is_found_and_hides_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside_me.py").write_text("HERE = 1\n")
+    (tmp_path / "colorsys.py").write_text("raise ImportError('in place of the one of Python')\n")
+    with allowed_imports(["beside_me", "colorsys"]):
+        assert sys.modules["beside_me"].HERE == 1
+    assert sys.path[-1] == str(tmp_path)
 
 
 def test_the_many_lines_of_jsonargparse_become_one() -> None:

@@ -109,7 +109,7 @@ def test_results_come_to_a_line_for_each_return_asked_for() -> None:
         ({"plan": True, "return_": 1.0}, "--plan asks for no return"),
         ({"candidates": 0}, "--candidates must be at least 1, got 0"),
         ({"horizon": 0}, "--horizon must be at least 1, got 0"),
-        ({"temperature": -1.0}, "play.temperature must be a number from 0"),
+        ({"temperature": -1.0}, "^--temperature must be a number from 0, got -1"),
     ],
 )
 def test_what_contradicts_itself_says_why(options: dict[str, Any], message: str) -> None:

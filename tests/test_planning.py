@@ -60,7 +60,7 @@ def test_what_is_imagined_is_what_the_heads_say_one_after_another() -> None:
 
     (episode,) = play(world("box"), Noting(task, PlayConfig(temperature=9.0), n_candidates=3, horizon=3), 1, 0)
     arrays = cut(episode, *task.spaces)
-    tokenizers, fields = task.tokenizers, task.fields
+    tokenizers, fields = task.tokenizers, task.step_fields
     for t, (imagined, done) in enumerate(zip(noted[::2], noted[1::2], strict=True)):
         if t == 5:
             break

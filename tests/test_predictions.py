@@ -32,6 +32,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_values_that_are_spelt_out_are_no_pattern() -> None:
+    for value in ("[[1, 2]]", '{"t": [0, 1]}'):
+        assert find_records({"image": value}, FIELDS) == ([{"image": value}], None)
+
+
 @pytest.mark.parametrize(
     ("value", "files"),
     [

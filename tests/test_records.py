@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,9 +12,11 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from mixed_fields import Shown, two_inputs
 from torch import Tensor, nn
 from witnesses import Numbers
 
+from anyformer.corpus import Corpus
 from anyformer.errors import InputError
 from anyformer.folders import Folders
 from anyformer.loading import Chopper, Loader
@@ -28,6 +31,7 @@ class Sums:
     numbers: Tensor
     rows: list[int] | None
     samples: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def to(self, device: Any, non_blocking: bool = False) -> Sums:
         return Sums(self.numbers.to(device), self.rows, self.samples)
@@ -41,7 +45,7 @@ class Noisy:
     bad: tuple[int, ...] = ()
     tokenizers: dict = field(default_factory=dict)
 
-    partner, mix, packs = Chopper.partner, Chopper.mix, Chopper.packs
+    partner, mix, packs, by = Chopper.partner, Chopper.mix, Chopper.packs, Chopper.by
 
     def __call__(self, record: dict[str, Any], random: np.random.Generator | None) -> float:
         if int(record["x"]) in self.bad:
@@ -68,6 +72,9 @@ class Toy(lightning.LightningModule):
         self.generator = None
 
     view, open = Task.view, Task.open
+
+    def passes(self, training: bool = False) -> list[tuple[str, Noisy]]:
+        return [("", self.chopper(training))]
 
     def chopper(self, training: bool) -> Noisy:
         return Noisy(training, self.bad)
@@ -252,6 +259,51 @@ def test_a_path_may_be_of_class_folders(tmp_path):
     assert mixed.sources["validation"] == Table(str(tmp_path / "t.csv"))
 
 
+def test_a_list_is_read_as_one(tmp_path):
+    for name, rows in (("one", ["1,a", "2,b"]), ("two", ["3,c"]), ("three", ["4,d"])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["number,word", *rows]))
+    one, two, three = (str(tmp_path / f"{name}.csv") for name in ("one", "two", "three"))
+    data = Records([Table(one, {"x": "number"}), two], [two, three])
+    data.setup("fit")
+    assert data.sources["train"].column("x") == ["1", "2", "3"] and data.sources["train"][2] == {"x": "3"}
+    assert data.sources["validation"].column("x") == ["3", "4"]
+    assert data.sources["validation"].name(1) == f"{three} row 0"
+    fraction = Records([one, two, three], 0.5)
+    fraction.setup("fit")
+    assert {name: len(source) for name, source in fraction.sources.items()} == {"train": 2, "validation": 2}
+    with pytest.raises(InputError, match="a list of data joins records, and a corpus is one text"):
+        Records([Corpus(one), Corpus(two)]).setup("fit")
+
+
+def test_folds_are_dealt_from_train_and_validation():
+    made = []
+    for fold in range(4):
+        data = Records(Numbers(20), Numbers(6), Numbers(3), stratify="kind", folds=4, fold=fold)
+        data.setup("fit")
+        train, own = data.sources["train"], data.sources["validation"]
+        assert len(train) + len(own) == 26 and len(own) in (6, 7) and len(data.sources["test"]) == 3
+        assert abs(own.column("kind").count("odd") - len(own) / 2) <= 1
+        alone = Records(Numbers(20), Numbers(6), stratify="kind", folds=4, fold=fold)
+        alone.setup("validate")
+        assert list(alone.sources) == ["validation"] and alone.sources["validation"].column("x") == own.column("x")
+        made += own.column("x")
+    assert sorted(made) == sorted([*range(20), *range(6)])
+
+
+def test_a_fraction_for_validation_is_dealt_too_and_that_for_test_is_not():
+    held = []
+    for fold in range(3):
+        data = Records(Numbers(30), 0.3, 0.2, folds=3, fold=fold)
+        data.setup("fit")
+        assert {name: len(source) for name, source in data.sources.items()} == {"train": 16, "validation": 8, "test": 6}
+        held.append(data.sources["test"].column("x"))
+    plain = Records(Numbers(30), 0.3, 0.2)
+    plain.setup("fit")
+    assert held == [plain.sources["test"].column("x")] * 3
+    with pytest.raises(InputError, match=r"data.folds deals records out, and a corpus is one text"):
+        Records(Corpus(__file__), folds=2).setup("fit")
+
+
 def test_testing_needs_no_training_file(tmp_path):
     (tmp_path / "other.csv").write_text("x\n1\n")
     data = Records("nowhere.csv", test=str(tmp_path / "other.csv"))
@@ -270,6 +322,11 @@ def test_the_command_line_reads_sources_fractions_and_paths():
     assert data.given == {"train": Numbers(9), "validation": 0.25, "test": "other.csv"}
     typed = parser.parse_args(["--data.train=train.csv", "--data.test=0.25", "--data.validation=null"])
     assert (typed.data.train, typed.data.test, typed.data.validation) == ("train.csv", 0.25, None)
+    for several in (
+        parser.parse_object({"data": {"train": [source, "b.csv"]}}),
+        parser.parse_args([f"--data.train={json.dumps([source, 'b.csv'])}"]),
+    ):
+        assert parser.instantiate(several).data.given["train"] == [Numbers(9), "b.csv"]
     assert "Puts" not in parser.format_help() and "padding included" in parser.format_help()
 
 
@@ -280,6 +337,9 @@ def test_the_command_line_reads_sources_fractions_and_paths():
         ({"max_tokens": 0}, "data.max_tokens must be at least 1, got 0"),
         ({"n_workers": -1}, "data.n_workers must be at least 0, got -1"),
         ({"seed": -1}, "data.seed must be at least 0, got -1"),
+        ({"folds": 1}, "data.folds must be at least 2, got 1"),
+        ({"folds": 3, "fold": 3}, "data.fold must be below data.folds=3, got 3; folds are counted from 0"),
+        ({"test": []}, "data.test must list at least one source or path, got none"),
         ({"pack": True}, "data.pack fills rows up to data.max_tokens; give that too"),
         ({"pack": True, "max_tokens": 9, "batch_size": 3}, "leave data.batch_size out"),
         ({"on_bad_sample": "warn"}, "data.on_bad_sample must be fail or skip, got 'warn'"),
@@ -379,3 +439,22 @@ def test_file_names_start_from_the_folder_of_their_own_source(tmp_path):
     shown: list[dict[str, str]] = []
     trainer(max_epochs=1).fit(Looks(), Records(str(tmp_path / "train/t.csv"), str(tmp_path / "val/t.csv")))
     assert shown == [{"x": str(tmp_path / name / "a.png"), "text": "a.png"} for name in ("train", "val")]
+
+
+# Passes
+
+
+def test_each_pass_has_a_loader_of_the_same_batches_and_the_last_is_the_whole() -> None:
+    task = two_inputs(classes=["even", "odd"], without=[["left"], ["right"]], by="size")
+    data = Records(Shown(), Shown(), max_tokens=30, n_workers=1)
+    data.trainer = trainer()
+    data.trainer.strategy.connect(task)
+    data.setup()
+    loaders = data.val_dataloader()
+    assert [loader.samples.chopper.without for loader in loaders] == [("left",), ("right",), ()]
+    assert [loader.keep_workers for loader in loaders] == [False, False, True]
+    assert len({id(loader.plan) for loader in loaders}) == 1 < len(loaders[0].plan)
+    # Planned by the lengths of the whole: no batch of a pass is over the budget.
+    assert all(batch.tokens.shape.numel() <= 30 for loader in loaders for batch in loader)
+    assert isinstance(data.train_dataloader(), Loader)
+    data.teardown()

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 import anyformer
+from anyformer.testing import check_tokenizer
 
 ROOT = Path(__file__).parents[1]
 LINKED = ("tokenizers", "tasks", "configs")
@@ -32,6 +33,7 @@ OUTSIDE_THE_CORE = {
     "checkpoints.py": "the saves of a run are Lightning's checkpoint plugins",
     "cli.py": "the command line starts Lightning on a task",
     "metrics.py": "the figures of a run are written by a Lightning logger",
+    "plan.py": "the steps that are measured are Lightning's",
     "resume.py": "a run is kept and put back by a Lightning callback",
     "runs.py": "the run folder is kept by Lightning callbacks",
 }
@@ -267,13 +269,20 @@ def blocks(text: str) -> list[Block]:
 
     above a Python block `<!-- in tests: max_epochs=40 -> max_epochs=1; ... -->` replaces text in it;
     above a shell block `<!-- in tests: --trainer.max_epochs=1 -->` runs its `anyformer` commands with these arguments
-    added (a shell block without a mark is only read).
+    added (a shell block without a mark is only read);
+    above any block `<!-- in tests: saved as radar.py -->` makes it that file, for the blocks below, and runs nothing.
     """
     pattern = r"(?:^<!-- in tests:(?P<mark>.*?)-->\n+)?^```(?P<language>\w*)\n(?P<code>.*?)^```$"
     return [
         Block(m["language"], m["code"], text[: m.start("code")].count("\n"), (m["mark"] or "").strip())
         for m in re.finditer(pattern, text, re.MULTILINE | re.DOTALL)
     ]
+
+
+def saved_as(block: Block) -> str | None:
+    """The name of the file that a reader makes of a block."""
+    found = re.fullmatch(r"saved as (\S+)", block.mark)
+    return found and found[1]
 
 
 def shrink(block: Block) -> str:
@@ -291,35 +300,61 @@ README = blocks((ROOT / "README.md").read_text())
 
 @pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
 def test_the_commands_of_the_pages_name_configs_that_exist(file: str) -> None:
-    for block in blocks((ROOT / file).read_text()):
+    page = blocks((ROOT / file).read_text())
+    saved = {name for block in page if (name := saved_as(block))}
+    for block in page:
         assert block.language in ("", "python", "text", "yaml", *SHELLS), (
             f"a block of {block.language!r}, unread by tests"
         )
         if block.language == "yaml":
             yaml.safe_load(block.code)
         for command in commands(block.code):
-            config_of(command)
+            if not saved.intersection(command):
+                config_of(command)
 
 
 def test_the_readme_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Python block and every marked command, one after another in one folder, as a reader would."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     for number, block in enumerate(README):
-        if block.language == "python":
+        if file := saved_as(block):
+            (tmp_path / file).write_text(block.code)
+            importlib.invalidate_caches()
+        elif block.language == "python":
             # A module of its own, so that classes defined in the block can be looked up by name.
             module = ModuleType(f"readme_{number}")
             monkeypatch.setitem(sys.modules, module.__name__, module)
             # Blank lines in front, so that an error names the line of the README.
-            exec(compile("\n" * block.line + shrink(block), str(ROOT / "README.md"), "exec"), module.__dict__)
+            code = compile("\n" * block.line + shrink(block), str(ROOT / "README.md"), "exec", dont_inherit=True)
+            exec(code, module.__dict__)
         elif block.language in SHELLS and block.mark:
             main = importlib.import_module("anyformer.__main__").main
             for command in commands(block.code):
                 assert main([*command[1:], *shlex.split(block.mark)]) == 0, shlex.join(command)
 
 
+def test_the_pages_show_the_same_modality_which_is_short_and_keeps_the_contract() -> None:
+    shown = next(block.code for block in README if saved_as(block) == "radar.py")
+    assert len(shown.splitlines()) < 30
+    module = ModuleType("radar_of_the_readme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, module.__name__, module)
+        exec(compile(shown, "radar.py", "exec", dont_inherit=True), module.__dict__)
+        text = (ROOT / "CONTRIBUTING.md").read_text()
+        assert shown in text
+        (check,) = re.findall(r"^ +check_tokenizer\(.*\)$", text, re.MULTILINE)
+        exec(check.strip(), module.__dict__ | {"check_tokenizer": check_tokenizer})
+
+
 def test_blocks_marks_and_commands_are_found() -> None:
     page = """
+<!-- in tests: saved as small.yaml -->
+```yaml
+n: 40
+```
+
 <!-- in tests: n=40 -> n=1; fast -> slow -->
 ```python
 f(n=40, fast)
@@ -330,8 +365,9 @@ pip install uv && uv run anyformer fit --config configs/none.yaml  # a comment
 $ anyformer test runs/digits
 ```
 """
-    python, shell = blocks(page)
-    assert (python.line, shrink(python)) == (3, "f(n=1, slow)\n")
+    saved, python, shell = blocks(page)
+    assert (saved_as(saved), saved.code, saved_as(python)) == ("small.yaml", "n: 40\n", None)
+    assert (python.line, shrink(python)) == (8, "f(n=1, slow)\n")
     assert commands(shell.code) == [
         ["anyformer", "fit", "--config", "configs/none.yaml"],
         ["anyformer", "test", "runs/digits"],

@@ -67,14 +67,15 @@ def test_a_run_of_two_steps_is_validated_by_decoding_and_comes_back(runs: dict, 
     assert {key.removeprefix("val/") for key in figures if key.startswith("val/")} == {"loss", *heard}
     chosen = "wer" if "recogniser" in name else "bleu"
     assert task.metric == (f"val/{chosen}", "min" if chosen == "wer" else "max")
-    assert "reference" in (folder / "worst.html").read_text()
+    page = (folder / "worst.html").read_text()
+    assert "reference" in page and "<h1>Worst cases of validation</h1>" in page
     again = load(folder)
     assert again.text.vocabulary == task.text.vocabulary == "abcd"
     records = [Turned(5, 3)[i] for i in range(5)]
     results = again.predict(records)
     assert results == task.predict(records)
     assert results == [again.predict([record])[0] for record in records]
-    assert [list(result) for result in results] == [[task.target]] * 5
+    assert [list(result) for result in results] == [[task.target, "ended"]] * 5
     assert again.render(results[0]) == "".join(again.stream(records[0])) == again.row(results[0])[task.target]
     if "encoder" not in name:
         assert again.decoding.max_new_tokens == 2 * 6 + 2, "twice the longest of the training records, and their ends"

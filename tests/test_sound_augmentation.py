@@ -16,6 +16,7 @@ from anyformer.tokenizers.mel import MelConfig
 from anyformer.tokenizers.sound_augmentation import SoundAugmentation, SpecAugment
 
 EVERYTHING = {
+    "crop": SoundAugmentation(crop=0.5),
     "speeds": SoundAugmentation(speeds=(0.9, 1.0, 1.1)),
     "gain": SoundAugmentation(gain=12),
     "noise": SoundAugmentation(noise=(0, 20)),
@@ -54,6 +55,14 @@ def test_without_augmentation_nothing_is_drawn():
     for augment in (SoundAugmentation(), SoundAugmentation(masks=SpecAugment(0, 9, 0, 9))):
         tokens = audio(augment).encode(samples, np.random.default_rng(0))
         assert torch.equal(tokens.content, audio(None).encode(samples).content)
+
+
+def test_a_part_of_at_least_a_share_is_kept():
+    samples = torch.arange(1000, dtype=torch.float32)
+    parts = [SoundAugmentation(crop=0.5).change(samples, np.random.default_rng(seed)) for seed in range(200)]
+    assert all(torch.equal(part, samples[int(part[0]) :][: len(part)]) for part in parts)
+    assert 500 <= min(map(len, parts)) < 510 and max(map(len, parts)) > 990
+    assert min(part[0] for part in parts) < 10 and max(part[-1] for part in parts) > 990
 
 
 @pytest.mark.parametrize(("speed", "n"), [(0.9, 17_778), (1.1, 14_546), (2.0, 8000), (1.0, 16_000)])

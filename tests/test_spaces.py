@@ -19,7 +19,8 @@ from anyformer.tokenizers.elements import Bins, Categories, Letters
 from anyformer.tokenizers.frames import Frames
 from anyformer.tokenizers.image import ConvStem
 from anyformer.tokenizers.spaces import check, compare, join, leaves, nest, plain, read_space, split, step_tokenizer
-from anyformer.tokenizers.trajectory import Returns, StepTokenizer, Stretch, Vector
+from anyformer.tokenizers.steps import StepTokenizer, Stretch
+from anyformer.tokenizers.trajectory import Returns, Vector
 
 LEAVES: dict[str, tuple[Space, StepTokenizer]] = {
     "vector": (

@@ -82,6 +82,40 @@ def test_rows_cut_a_table_and_names_count_in_the_file(tmp_path):
         len(Table(path, rows=(3, 6)))
 
 
+def test_a_field_of_several_columns_is_a_dict_of_them(tmp_path):
+    rows = [{"age": 4, "sex": "f", "y": 1}, {"age": "", "sex": "m", "y": 2}, {"age": "", "sex": "", "y": 3}]
+    path = write(tmp_path / "t.csv", rows)
+    table = Table(str(path), columns={"pet": ["age", "sex"], "label": "y"})
+    pets = [{"age": "4", "sex": "f"}, {"age": None, "sex": "m"}, None]
+    assert [table[i]["pet"] for i in range(3)] == table.column("pet") == pets
+    with pytest.raises(InputError, match=r"no column 'aged'.*did you mean 'age'"):
+        len(Table(str(path), columns={"pet": ["aged"]}))
+
+
+def test_each_entry_of_a_list_may_be_a_record(tmp_path):
+    path = write(tmp_path / "t.jsonl", [{"views": ["a", "b"], "y": 1}, {"views": ["c"], "y": 2}, {"views": [], "y": 3}])
+    table = Table(str(path), columns={"image": "views", "label": "y"}, each="views")
+    records = [{"image": "a", "label": 1}, {"image": "b", "label": 1}, {"image": "c", "label": 2}]
+    assert [table[i] for i in range(len(table))] == records
+    assert (table.column("image"), table.column("label")) == (["a", "b", "c"], [1, 1, 2])
+    assert table.name(1).endswith("t.jsonl row 0, views 1")
+    assert Table(str(path), rows=(1, 3), each="views")[0] == {"views": "c", "y": 2}
+    with pytest.raises(InputError, match="row 0: each: column 'y' must hold lists, got 1"):
+        len(Table(str(path), each="y"))
+    with pytest.raises(InputError, match=r"no column 'view'.*did you mean 'views'"):
+        len(Table(str(path), each="view"))
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
+def test_series_of_several_channels_and_any_length_are_lists_of_lists(tmp_path, name):
+    rows = [
+        {"label": 0, "series": [[0.5, 1, None], [2, 3.25, 4]]},
+        {"label": 1, "series": [[7, 8.125, 9, 1e-3], [1, 2, 3, 4]]},
+    ]
+    table = Table(str(write(tmp_path / name, rows)), {"x": "series"})
+    assert [table[i]["x"] for i in range(2)] == table.column("x") == [row["series"] for row in rows]
+
+
 def test_the_root_is_beside_the_table_and_may_follow_its_name(tmp_path, monkeypatch):
     monkeypatch.setenv("ANYFORMER_DATA", str(tmp_path))
     write(tmp_path / "val.csv", PETS)

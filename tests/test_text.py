@@ -19,7 +19,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.text import LEAST, Text, _open
-from anyformer.tokens import collate
+from anyformer.tokens import TokenSet, collate
 
 SPECIAL = ["<eos>", "<mask>", "<unk>", "<pad>", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "</s>", "<|endoftext|>"]
 TEXTS = ["the cat sat on the mat, and the hat sat on the cat", "naïve café, naïve café; Straße 12 12 12"] * 2
@@ -262,6 +262,15 @@ def test_pieces_of_a_word_belong_together() -> None:
     assert text.words([]).tolist() == []
     characters = Text("characters").fit(["ab é"])
     assert characters.words(characters.encode("aé?b ba").content).tolist() == [0, 0, 1, 2, 3, 4, 4]
+
+
+def test_each_token_says_its_piece_of_the_text() -> None:
+    for text in (Text("bytes"), Text("characters").fit(["ab é"]), BPE):
+        tokens = text.encode("ab a")
+        assert "".join(text.pieces(tokens)) == "ab a" and len(text.pieces(tokens)) == len(tokens)
+        special = TokenSet(torch.tensor([text.eos_id, text.mask_id]))
+        assert text.pieces(special) == [text.specials["end-of-text"], text.specials["mask"]]
+    assert Text("bytes").pieces(Text("bytes").encode("é")) == ["\ufffd", "\ufffd"]
 
 
 def test_a_word_of_bpe_begins_at_its_space() -> None:

@@ -552,3 +552,32 @@ def test_to_moves_every_tensor_and_keeps_the_rest() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs a GPU")
 def test_pin_memory_pins_every_tensor() -> None:
     assert all(tensor.is_pinned() for tensor in tensors(related().pin_memory()))
+
+
+# What is not shown
+
+
+def test_masked_tokens_are_kept_through_an_order_and_a_batch() -> None:
+    masked = torch.tensor([True, False])
+    hidden = TokenSet(torch.tensor([3, 4]), masked=masked).at(torch.tensor([0, 1]))
+    assert torch.equal(hidden.masked, masked)
+    shown = TokenSet(torch.tensor([5, 6, 7]))
+    batch = collate([{"bag": shown}, {}, {"bag": hidden}], TOYS)
+    assert batch.fields["bag"].masked.tolist() == [False, False, False, True, False]
+    assert batch.fields["word"].masked is None
+    assert collate([{"bag": shown}], TOYS).fields["bag"].masked is None
+    assert batch.to("meta").fields["bag"].masked.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("content", "masked", "got"),
+    [
+        (torch.zeros(2), torch.tensor([True]), r"\(1,\) bool$"),
+        (torch.zeros(2), torch.tensor([1, 0]), r"\(2,\) int64$"),
+        (torch.zeros(4), torch.tensor([True, False]), r"for 2 tokens of 4 pieces, got \(2,\) bool$"),
+    ],
+    ids=str,
+)
+def test_what_is_masked_is_a_piece_a_token(content: Tensor, masked: Tensor, got: str) -> None:
+    with pytest.raises(ValueError, match=rf"^masked must be \(2,\) bool, of a piece of content each, .*{got}"):
+        TokenSet(content, torch.zeros(2, 0, dtype=torch.int64), masked=masked)

@@ -101,8 +101,7 @@ def test_greedy_texts_and_the_languages_heard_are_the_same(tmp_path: Path, langu
     prompts = [{"text": task.decoder.prompt} for _ in spectrograms]
     if language is None:
         assert len(set(heard)) > 1, "one language alone shows little"
-        opened = task.decoder._chosen(prompts, batch, None)
-        assert [sample["text"].content[1].item() for sample in opened] == heard
+        assert [start[1] for start in task.decoder.starts(prompts, batch)] == heard
     for i, spectrogram in enumerate(spectrograms):
         row = theirs.generate(spectrogram.mT[None], **chosen)[0].tolist()
         expected = row[: row.index(end)] if end in row else row

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from anyformer.embeddings import Projection
 from anyformer.errors import InputError
 from anyformer.files import SOUNDS
+from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.mel import MelConfig, log_mel
 from anyformer.tokenizers.sound import read_sound, set_level, sound_length
 from anyformer.tokenizers.sound_augmentation import SoundAugmentation
@@ -154,6 +155,20 @@ class Audio(Tokenizer):
         low, high = mel.aminmax()
         grey = ((mel - low) * (255 / (high - low).clamp(min=1e-5))).to(torch.uint8)
         return grey.T.flip(0)[:, :, None].expand(-1, -1, 3).numpy()
+
+    @property
+    def unmixable(self) -> str | None:
+        return None
+
+    def mix(
+        self, tokens: TokenSet, other: TokenSet, mixing: Mixing, random: np.random.Generator
+    ) -> tuple[TokenSet, float]:
+        """Two spectrograms as one of the first's length, which the other is cut to, or repeated to fill."""
+        mel, over = self.decode(tokens), self.decode(other)
+        start = int(random.integers(max(len(over) - len(mel), 0) + 1))
+        over = over.repeat(-(-len(mel) // len(over)), 1)[start : start + len(mel)]
+        mixed, share = mixing.blend(mel[None], over[None], random)
+        return self._chop(mixed[0]), share
 
     def count(self, record: Any) -> int:
         # At the slowest speed, so that no batch is over its budget.

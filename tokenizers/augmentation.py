@@ -136,10 +136,11 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Each picture is blended with another of the training set, drawn for it, and so is its class."""
+    """Each picture or spectrogram is blended with another of the training set, drawn for it, and so is its class."""
 
     mixup: float = 0.0
-    """Pixels are averaged, with a share from Beta(mixup, mixup) (Zhang et al. 2018); 0 leaves it out."""
+    """Pixels (of a spectrogram its levels) are averaged, with a share from Beta(mixup, mixup) (Zhang et al. 2018); 0
+    leaves it out."""
     cutmix: float = 0.0
     """A rectangle of the other takes the place of its own, of an area from Beta(cutmix, cutmix) (Yun et al. 2019); 0
     leaves it out. With both, either comes half of the time."""

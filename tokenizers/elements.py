@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from anyformer.embeddings import Lookup
 from anyformer.errors import InputError
 from anyformer.heads import linear_cross_entropy
-from anyformer.tokenizers.trajectory import StepTokenizer, Stretch, ValueHead, box_bounds, check_box
+from anyformer.tokenizers.steps import StepTokenizer, Stretch, ValueHead, box_bounds, check_box
 from anyformer.tokens import Tokenizer, TokenSet
 
 MU, M = 100, 256
@@ -43,10 +43,7 @@ class Categories(StepTokenizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("counts", "starts"):
-            given = getattr(self, name)
-            if given is not None and self.shape is not None and len(given) != self.n_values:
-                raise InputError(f"{name} must have {self.n_values} numbers, one for each element, got {len(given)}")
+        self._check_lengths("element", "counts", "starts")
         if self.counts is not None and min(self.counts, default=1) < 1:
             raise InputError(f"counts must be at least 1, got {min(self.counts)}")
 
@@ -123,10 +120,7 @@ class Bins(StepTokenizer):
         super().__post_init__()
         if self.n_bins < 2:
             raise InputError(f"n_bins must be at least 2, got {self.n_bins}")
-        for name in ("low", "high"):
-            given = getattr(self, name)
-            if given is not None and self.shape is not None and len(given) != self.n_values:
-                raise InputError(f"{name} must have {self.n_values} numbers, one for each value, got {len(given)}")
+        self._check_lengths("value", "low", "high")
 
     @property
     def n_each(self) -> int:
@@ -237,6 +231,9 @@ class Letters(StepTokenizer):
         made[:] = texts[:-1]
         return made
 
+    def pieces(self, tokens: TokenSet) -> list[str]:
+        return ["end" if i == END else self._letters[i - 1] for i in tokens.content.tolist()]
+
     def check(self, values: np.ndarray, place: str) -> None:
         for step, text in enumerate(np.asarray(values).tolist()):
             if not isinstance(text, str):
@@ -274,7 +271,7 @@ class Choice(ValueHead):
         self.output = nn.Linear(d_model, sum(counts))
         nn.init.trunc_normal_(self.output.weight, std=0.02)
         nn.init.zeros_(self.output.bias)
-        range_of = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        range_of = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts), output_size=sum(counts))
         self.register_buffer("range_of", range_of, persistent=False)
 
     def forward(self, hidden: Tensor, content: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pictures that an agent sees, as patches: the steps of `trajectory.py` and the lifts of `image.py`."""
+"""Pictures that an agent sees, as patches: the steps of `steps.py` and the lifts of `image.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from anyformer.embeddings import Projection
 from anyformer.errors import InputError
 from anyformer.tokenizers.image import ConvLift, ConvStem
-from anyformer.tokenizers.trajectory import StepTokenizer, check_box
+from anyformer.tokenizers.steps import StepTokenizer, check_box
 from anyformer.tokens import TokenSet
 
 CHANNELS = (1, 3, 4)
@@ -137,6 +137,21 @@ class Frames(StepTokenizer):
         elif len(self._shape) == 3 and not self._is_first:
             pixels = rearrange(pixels, "t c row column -> t row column c")
         return pixels.reshape(-1, *self._shape)
+
+    def show(self, tokens: TokenSet) -> np.ndarray:
+        """The frames side by side; of several in one step the last."""
+        values = self.decode(tokens)
+        if len(self._shape) == 4:
+            values = values[:, -1]
+        elif len(self._shape) == 3 and self._is_first:
+            values = rearrange(values, "t c row column -> t row column c")
+        pictures = values.reshape(len(values), *self.size[1:], -1)[..., :3]
+        if pictures.shape[-1] < 3:
+            pictures = pictures[..., :1].repeat(3, -1)
+        return rearrange(pictures, "t row column c -> row (t column) c")
+
+    def pieces(self, tokens: TokenSet) -> None:
+        return None
 
     def check(self, values: np.ndarray, place: str) -> None:
         if np.asarray(values).dtype != np.uint8:

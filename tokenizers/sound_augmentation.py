@@ -1,4 +1,4 @@
-"""Augmentation of sound: speed, loudness and noise of the samples, and masks over the spectrogram.
+"""Augmentation of sound: part, speed, loudness and noise of the samples, and masks over the spectrogram.
 
 Everything is drawn from the generator that a sample is given, a function of (seed, epoch, index).
 """
@@ -79,6 +79,8 @@ def _run(n: int, longest: int, random: np.random.Generator) -> tuple[int, int]:
 class SoundAugmentation:
     """What is drawn for a recording whenever it comes up in training. Nothing by default."""
 
+    crop: float = 1.0
+    """A part of at least this share of it is kept, of a length and place that are drawn."""
     speeds: tuple[float, ...] = ()
     """One of these factors makes it faster or slower, and higher or lower: (0.9, 1.0, 1.1) (Ko et al. 2015)."""
     gain: float = 0.0
@@ -94,6 +96,8 @@ class SoundAugmentation:
         for name in ("speeds", "noise"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not 0 < self.crop <= 1:
+            raise InputError(f"augment.crop must be above 0 and at most 1, got {self.crop}")
         if any(not 0.1 <= speed <= 10 for speed in self.speeds):
             raise InputError(f"augment.speeds must lie between 0.1 and 10, got {list(self.speeds)}")
         if self.gain < 0:
@@ -109,7 +113,11 @@ class SoundAugmentation:
         return max(1.0, *(1 / speed for speed in self.speeds)) if self.speeds else 1.0
 
     def change(self, samples: Tensor, random: np.random.Generator) -> Tensor:
-        """(samples,) float32 to (about samples / speed,)."""
+        """(samples,) float32 to (about samples / speed,), or less."""
+        if self.crop < 1:
+            kept = int(random.integers(max(math.ceil(self.crop * len(samples)), 1), len(samples) + 1))
+            start = int(random.integers(len(samples) - kept + 1))
+            samples = samples[start : start + kept]
         if self.speeds:
             speed = Fraction(float(random.choice(self.speeds))).limit_denominator(1000)
             samples = resample(samples, speed.numerator, speed.denominator)

@@ -20,7 +20,8 @@ from anyformer.errors import InputError
 from anyformer.files import nearest
 from anyformer.tokenizers.elements import Categories, Letters
 from anyformer.tokenizers.frames import Frames
-from anyformer.tokenizers.trajectory import StepTokenizer, Vector
+from anyformer.tokenizers.steps import StepTokenizer
+from anyformer.tokenizers.trajectory import Vector
 
 LEAVES = Box, Discrete, MultiDiscrete, MultiBinary, Text
 """The kinds of space that have a tokenizer."""

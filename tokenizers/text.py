@@ -138,6 +138,11 @@ class Text(Tokenizer):
         ids = np.asarray(tokens.content if isinstance(tokens, TokenSet) else tokens, dtype=np.int64)
         return self._table.decode(ids)
 
+    def pieces(self, tokens: TokenSet) -> list[str]:
+        special = set(self.special_ids)
+        ids = tokens.content.tolist()
+        return [self._table.spellings[i] if i in special else self.decode([i]) for i in ids]
+
     def words(self, ids: Tensor | np.ndarray | Sequence[int]) -> Tensor:
         """Which word each token belongs to, (n,) int64, counted from 0.
 

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
-from anyformer.transformer import TransformerConfig
 from anyformer.weights import gpt2
-from anyformer.weights.pretrained import Design, Family, Settings, called
+from anyformer.weights.pretrained import Design, Family, Settings
 
 DISCRETE = "discrete_actions"
 """Of a config.json of ours: whether actions are numbers of things to do, which their model takes and gives as vectors
@@ -56,20 +55,10 @@ class ActingDesign(Design):
 
 def _design(settings: Settings, architecture: str) -> ActingDesign:
     # The norm of its embeddings has this eps whatever its config.json says.
-    settings.require(scale_attn_by_inverse_layer_idx=False, add_cross_attention=False, layer_norm_epsilon=1e-5)
-    d_model, max_steps = settings.get("hidden_size", 128), settings.get("max_ep_len", 4096)
+    settings.require(layer_norm_epsilon=1e-5)
+    max_steps = settings.get("max_ep_len", 4096)
     return ActingDesign(
-        TransformerConfig(
-            d_model,
-            depth=settings.get("n_layer", 3),
-            n_heads=settings.get("n_head", 1),
-            d_ff=settings.get("n_inner", None, (int, type(None))) or 4 * d_model,
-            activation=settings.activation("activation_function", "relu"),
-            attention_scale=None if settings.get("scale_attn_weights", True) else 1.0,
-            dropout=settings.get("resid_pdrop", 0.1, float),
-            attention_dropout=settings.get("attn_pdrop", 0.1, float),
-            init_std=settings.get("initializer_range", 0.02, float),
-        ),
+        gpt2.read_trunk(settings, settings.get("hidden_size", 128), depth=3, n_heads=1, activation="relu"),
         EmbeddingConfig(
             # The bias of a linear map of actions that are numbers is their type.
             types=settings.get(DISCRETE, False),
@@ -89,26 +78,16 @@ def _design(settings: Settings, architecture: str) -> ActingDesign:
 
 def _settings(design: Design) -> dict[str, Any]:
     assert isinstance(design, ActingDesign)
-    config = design.transformer
-    return {
+    return gpt2.trunk_settings(design.transformer) | {
         "state_dim": design.d_state,
         "act_dim": design.d_action,
         "action_tanh": design.tanh,
         DISCRETE: design.discrete,
-        "hidden_size": config.d_model,
+        "hidden_size": design.transformer.d_model,
         "max_ep_len": design.max_len,
-        "n_layer": config.depth,
-        "n_head": config.n_heads,
-        "n_inner": config.inner_width,
         "n_positions": 1,
         "vocab_size": 1,
-        "activation_function": called(config.activation),
-        "layer_norm_epsilon": config.norm_eps,
-        "scale_attn_weights": config.attention_scale in (None, config.head_width**-0.5),
-        "resid_pdrop": config.dropout,
-        "attn_pdrop": config.attention_dropout,
         "embd_pdrop": design.embedding.dropout,
-        "initializer_range": config.init_std,
     }
 
 

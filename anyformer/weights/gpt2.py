@@ -33,22 +33,44 @@ MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 """The causal mask, which old files hold."""
 
 
-def _design(settings: Settings, architecture: str) -> Design:
+def read_trunk(settings: Settings, d_model: int, depth: int, n_heads: int, activation: str) -> TransformerConfig:
+    """The stack that a config.json says. depth, n_heads, activation: where it leaves them out.
+
+    Raises InputError for one that we have no counterpart of.
+    """
     settings.require(scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
-    d_model = settings.get("n_embd", 768)
+    return TransformerConfig(
+        d_model,
+        depth=settings.get("n_layer", depth),
+        n_heads=settings.get("n_head", n_heads),
+        d_ff=settings.get("n_inner", None, (int, type(None))) or 4 * d_model,
+        activation=settings.activation("activation_function", activation),
+        norm_eps=settings.get("layer_norm_epsilon", 1e-5),
+        attention_scale=None if settings.get("scale_attn_weights", True) else 1.0,
+        dropout=settings.get("resid_pdrop", 0.1, float),
+        attention_dropout=settings.get("attn_pdrop", 0.1, float),
+        init_std=settings.get("initializer_range", 0.02, float),
+    )
+
+
+def trunk_settings(config: TransformerConfig) -> dict[str, Any]:
+    """The way back, without the width."""
+    return {
+        "n_layer": config.depth,
+        "n_head": config.n_heads,
+        "n_inner": config.inner_width,
+        "activation_function": called(config.activation),
+        "layer_norm_epsilon": config.norm_eps,
+        "scale_attn_weights": config.attention_scale in (None, config.head_width**-0.5),
+        "resid_pdrop": config.dropout,
+        "attn_pdrop": config.attention_dropout,
+        "initializer_range": config.init_std,
+    }
+
+
+def _design(settings: Settings, architecture: str) -> Design:
     return Design(
-        TransformerConfig(
-            d_model,
-            depth=settings.get("n_layer", 12),
-            n_heads=settings.get("n_head", 12),
-            d_ff=settings.get("n_inner", None, (int, type(None))) or 4 * d_model,
-            activation=settings.activation("activation_function", "gelu_new"),
-            norm_eps=settings.get("layer_norm_epsilon", 1e-5),
-            attention_scale=None if settings.get("scale_attn_weights", True) else 1.0,
-            dropout=settings.get("resid_pdrop", 0.1, float),
-            attention_dropout=settings.get("attn_pdrop", 0.1, float),
-            init_std=settings.get("initializer_range", 0.02, float),
-        ),
+        read_trunk(settings, settings.get("n_embd", 768), depth=12, n_heads=12, activation="gelu_new"),
         EmbeddingConfig(types=False, dropout=settings.get("embd_pdrop", 0.1, float)),
         max_len=settings.get("n_positions", 1024),
         vocab_size=settings.get("vocab_size", 50257),
@@ -57,21 +79,11 @@ def _design(settings: Settings, architecture: str) -> Design:
 
 
 def _settings(design: Design) -> dict[str, Any]:
-    config = design.transformer
-    return {
-        "n_embd": config.d_model,
-        "n_layer": config.depth,
-        "n_head": config.n_heads,
-        "n_inner": config.inner_width,
+    return trunk_settings(design.transformer) | {
+        "n_embd": design.transformer.d_model,
         "n_positions": design.max_len,
         "vocab_size": design.vocab_size,
-        "activation_function": called(config.activation),
-        "layer_norm_epsilon": config.norm_eps,
-        "scale_attn_weights": config.attention_scale in (None, config.head_width**-0.5),
-        "resid_pdrop": config.dropout,
-        "attn_pdrop": config.attention_dropout,
         "embd_pdrop": design.embedding.dropout,
-        "initializer_range": config.init_std,
         "tie_word_embeddings": design.output.tied,
     }
 

@@ -6,7 +6,6 @@ Its sines are a formula here: a table of them in the file is compared and left t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,6 +52,48 @@ ROUNDED = 1e-3
 """What a sine may be off in a file of 16 bits a number."""
 
 
+def read_stacks(
+    settings: Settings, d_model: int, depth: int, n_heads: int, d_ff: int, **others: Any
+) -> tuple[TransformerConfig, TransformerConfig]:
+    """The decoder and the encoder that a config.json says, by the names that BART has for their sizes, and Whisper too.
+
+    d_model, depth, n_heads, d_ff: where it leaves them out. others: options of both.
+    """
+    decoder, encoder = (
+        TransformerConfig(
+            settings.get("d_model", d_model),
+            depth=settings.get(f"{stack}_layers", depth),
+            n_heads=settings.get(f"{stack}_attention_heads", n_heads),
+            d_ff=settings.get(f"{stack}_ffn_dim", d_ff),
+            activation=settings.activation("activation_function", "gelu"),
+            cross_attention=stack == "decoder",
+            attention_dropout=settings.get("attention_dropout", 0.0, float),
+            init_std=settings.get("init_std", 0.02, float),
+            **others,
+        )
+        for stack in ("decoder", "encoder")
+    )
+    return decoder, encoder
+
+
+def stack_settings(design: Design) -> dict[str, Any]:
+    """The way back."""
+    config = design.transformer
+    sizes = {}
+    for stack, own in (("encoder", design.encoder), ("decoder", config)):
+        sizes[f"{stack}_layers"] = own.depth
+        sizes[f"{stack}_attention_heads"] = own.n_heads
+        sizes[f"{stack}_ffn_dim"] = own.inner_width
+    return sizes | {
+        "d_model": config.d_model,
+        "activation_function": called(config.activation),
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "activation_dropout": 0.0,
+        "init_std": config.init_std,
+    }
+
+
 def _design(settings: Settings, architecture: str) -> Design:
     vocab_size = settings.get("vocab_size", 58101)
     # Without either there are three tables: of the source, of the target and of the output.
@@ -62,25 +103,7 @@ def _design(settings: Settings, architecture: str) -> Design:
     # Of the first models' files.
     settings.require(normalize_embedding=False, normalize_before=False, add_final_layer_norm=False)
     dropout = settings.get("dropout", 0.1, float)
-    decoder = TransformerConfig(
-        settings.get("d_model", 1024),
-        depth=settings.get("decoder_layers", 12),
-        n_heads=settings.get("decoder_attention_heads", 16),
-        d_ff=settings.get("decoder_ffn_dim", 4096),
-        activation=settings.activation("activation_function", "gelu"),
-        norm_position="post",
-        cross_attention=True,
-        dropout=dropout,
-        attention_dropout=settings.get("attention_dropout", 0.0, float),
-        init_std=settings.get("init_std", 0.02, float),
-    )
-    encoder = replace(
-        decoder,
-        depth=settings.get("encoder_layers", 12),
-        n_heads=settings.get("encoder_attention_heads", 16),
-        d_ff=settings.get("encoder_ffn_dim", 4096),
-        cross_attention=False,
-    )
+    decoder, encoder = read_stacks(settings, 1024, 12, 16, 4096, norm_position="post", dropout=dropout)
     return Design(
         decoder,
         EmbeddingConfig(types=False, positions=[PLACES], scale=settings.get("scale_embedding", False), dropout=dropout),
@@ -92,26 +115,13 @@ def _design(settings: Settings, architecture: str) -> Design:
 
 
 def _settings(design: Design) -> dict[str, Any]:
-    config, reader = design.transformer, design.encoder
-    return {
-        "d_model": config.d_model,
-        "encoder_layers": reader.depth,
-        "decoder_layers": config.depth,
-        "encoder_attention_heads": reader.n_heads,
-        "decoder_attention_heads": config.n_heads,
-        "encoder_ffn_dim": reader.inner_width,
-        "decoder_ffn_dim": config.inner_width,
-        "activation_function": called(config.activation),
+    return stack_settings(design) | {
         # Of sines there are as many as are asked for; there a number must be said.
         "max_position_embeddings": design.max_len or 1024,
         "vocab_size": design.vocab_size,
         "decoder_vocab_size": design.vocab_size,
         "share_encoder_decoder_embeddings": True,
         "scale_embedding": design.embedding.scale,
-        "dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "activation_dropout": 0.0,
-        "init_std": config.init_std,
         "tie_word_embeddings": True,
     }
 

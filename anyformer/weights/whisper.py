@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from torch import Tensor
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.heads import HeadConfig
-from anyformer.transformer import TransformerConfig
-from anyformer.weights.marian import BLOCKS, LAYERS, STACKS
-from anyformer.weights.pretrained import Design, Family, Settings, called
+from anyformer.weights.marian import BLOCKS, LAYERS, STACKS, read_stacks, stack_settings
+from anyformer.weights.pretrained import Design, Family, Settings
 from anyformer.weights.tensors import rename
 
 HEAD = "proj_out.weight"
@@ -39,25 +37,7 @@ NAMES = {
 def _design(settings: Settings, architecture: str) -> Design:
     settings.require(scale_embedding=False)
     dropout = settings.get("dropout", 0.0, float)
-    decoder = TransformerConfig(
-        settings.get("d_model", 384),
-        depth=settings.get("decoder_layers", 4),
-        n_heads=settings.get("decoder_attention_heads", 6),
-        d_ff=settings.get("decoder_ffn_dim", 1536),
-        activation=settings.activation("activation_function", "gelu"),
-        k_bias=False,
-        cross_attention=True,
-        dropout=dropout,
-        attention_dropout=settings.get("attention_dropout", 0.0, float),
-        init_std=settings.get("init_std", 0.02, float),
-    )
-    encoder = replace(
-        decoder,
-        depth=settings.get("encoder_layers", 4),
-        n_heads=settings.get("encoder_attention_heads", 6),
-        d_ff=settings.get("encoder_ffn_dim", 1536),
-        cross_attention=False,
-    )
+    decoder, encoder = read_stacks(settings, 384, 4, 6, 1536, k_bias=False, dropout=dropout)
     max_len = settings.get("max_target_positions", 448)
     times = PositionConfig(
         ("time",), "sinusoidal", sizes=(settings.get("max_source_positions", 1500),), sines="whisper"
@@ -78,26 +58,13 @@ def _design(settings: Settings, architecture: str) -> Design:
 
 
 def _settings(design: Design) -> dict[str, Any]:
-    config, reader = design.transformer, design.encoder
     sizes = {each.axes: each.sizes for each in design.embedding.positions}
-    return {
-        "d_model": config.d_model,
-        "encoder_layers": reader.depth,
-        "decoder_layers": config.depth,
-        "encoder_attention_heads": reader.n_heads,
-        "decoder_attention_heads": config.n_heads,
-        "encoder_ffn_dim": reader.inner_width,
-        "decoder_ffn_dim": config.inner_width,
-        "activation_function": called(config.activation),
+    return stack_settings(design) | {
         "max_source_positions": (sizes.get(("time",)) or (1500,))[0],
         "max_target_positions": design.max_len,
         "num_mel_bins": design.n_mels,
         "vocab_size": design.vocab_size,
         "scale_embedding": False,
-        "dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "activation_dropout": 0.0,
-        "init_std": config.init_std,
         "tie_word_embeddings": design.output.tied,
     }
 

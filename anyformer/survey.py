@@ -1,0 +1,126 @@
+"""What there is to see of a task and its data before it is trained: batches, samples to draw, and sizes in words.
+
+Knows loaders and what all tasks have; no trainer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anyformer.budget import Budget, stacks
+from anyformer.errors import InputError
+from anyformer.loading import Draw, Loader
+from anyformer.model import Anyformer
+from anyformer.strips import samples_of
+from anyformer.tokens import Batch, Sample, expand
+
+N_LOOKED = 8
+"""Batches that are looked at, spread over the first epoch."""
+
+
+class Looked(NamedTuple):
+    batches: list[list[Batch]]
+    """Of each batch its stacks."""
+    bad: list[str]
+    """What was said of samples that cannot be used."""
+    n: int
+    """Samples asked for."""
+
+
+def _spread(loader: Loader) -> Iterator[list[Draw]]:
+    """Some batches of the first epoch, at even distances."""
+    wanted = np.unique(np.linspace(0, len(loader) - 1, N_LOOKED).astype(int)).tolist()
+    return (draws for i, draws in enumerate(loader.plan.epoch(0)) if i in wanted)
+
+
+def look(loader: Loader, patience: float) -> Looked:
+    """Batches at even distances, for so many seconds at most."""
+    samples = loader.samples
+    until = time.perf_counter() + patience
+    batches, bad, n = [], [], 0
+    for draws in _spread(loader):
+        n += len(draws)
+        used, rows = [], []
+        for draw in draws:
+            try:
+                used.append(samples[draw])
+                rows.append(draw.row)
+            except InputError as error:
+                bad.append(str(error))
+        if used:
+            numbered = None if rows[0] is None else np.unique(rows, return_inverse=True)[1].tolist()
+            batches.append(stacks(samples.chopper.collate(used, numbered)))
+        if time.perf_counter() > until:
+            break
+    return Looked(batches, bad, n)
+
+
+def drawable(task: Any, loader: Loader, n: int) -> Iterator[tuple[Sample, str]]:
+    """Samples as token sets, of batches at even distances, with a few words each."""
+    samples = loader.samples
+    firsts = itertools.chain(*itertools.zip_longest(*(draws[:n] for draws in _spread(loader))))
+    for draw in firsts:
+        if n and draw is not None:
+            try:
+                item = samples[draw]
+            except InputError:
+                continue
+            n -= 1
+            row = None if draw.row is None else [0]
+            words = [task.look(item)[1], samples.source.name(draw.index)]
+            yield samples_of(stacks(samples.chopper.collate([item], row))), " · ".join(filter(None, words))
+
+
+def sizes(task: Any) -> dict[str, str]:
+    """What the data has decided, in words."""
+    found = {}
+    classes = getattr(task, "classes", None)
+    if classes is not None:
+        shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+        found["classes"] = f"{len(classes)}: {shown}"
+    for name, target in getattr(task, "targets", {}).items():
+        classes = getattr(target, "classes", None)
+        found[name] = type(target).__name__ + (f", {len(classes)} classes" if classes is not None else "")
+    for name, tokenizer in expand(task.tokenizers).items():
+        words = [type(tokenizer).__name__]
+        if n_ids := getattr(tokenizer, "n_ids", None):
+            words.append(f"{n_ids:,} ids")
+        known = tokenizer.sizes
+        axes = [f"{axis} {known[axis]}" if axis in known else axis for axis in tokenizer.axes]
+        if axes:
+            words.append(f"on {' x '.join(axes)}")
+        found[name] = ", ".join(words)
+    return found
+
+
+def trunk(task: Any) -> dict[str, str]:
+    """The sizes of the stacks, in words."""
+    model, found = _model(task), {}
+    for name, stack in (("transformer", model.transformer), ("encoder", model.encoder)):
+        if stack is not None:
+            config = stack.config
+            found[name] = f"{count(config.depth, 'block')}, {config.d_model} wide, {count(config.n_heads, 'head')}"
+    return found
+
+
+def _model(task: Any) -> Anyformer:
+    return next(module for module in task.modules() if isinstance(module, Anyformer))
+
+
+def tokens_of(task: Any, budget: Budget | None) -> dict[str, int]:
+    """Tokens of each field of the model in a sample of the middle, 0 where none was seen."""
+    seen = {} if budget is None else {field.name: round(field.median) for field in budget.fields}
+    return {name: seen.get(name, 0) for name in _model(task).tokenizers}
+
+
+def count(n: int, what: str) -> str:
+    """
+    >>> count(1, "block"), count(3, "block")
+    ('1 block', '3 blocks')
+    """
+    return f"{n} {what}{'s' if n > 1 else ''}"

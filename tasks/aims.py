@@ -1,0 +1,144 @@
+"""Records with what is to be predicted of them: in tokens, and in batches that say where each target is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from anyformer.errors import InputError
+from anyformer.loading import Chopper
+from anyformer.tasks.masked import Masked
+from anyformer.tasks.targets import Aim, Target
+from anyformer.tasks.task import Examples
+from anyformer.tasks.written import Written
+from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, collate, expand
+
+
+class Item(NamedTuple):
+    """A record in tokens."""
+
+    sample: Sample
+    """With the class token and registers, and with what is masked marked."""
+    values: Mapping[str, Any] = {}
+    """By target, what is to be predicted; those that the record does not have are not there."""
+
+
+@dataclass
+class Aims(Examples):
+    """A batch, and what is to be predicted in it."""
+
+    aims: Mapping[str, Aim] = None  # type: ignore[assignment]
+    """By target."""
+    whole: Batch | None = None
+    """In evaluation, where inputs are masked and there are other targets: the batch with nothing masked, of which those
+    are read."""
+    prompts: tuple[Sample, ...] = ()
+    """In evaluation and use, where texts are written: the inputs of each sample, with nothing masked."""
+    references: Mapping[str, Mapping[int, str]] = None  # type: ignore[assignment]
+    """In evaluation, by target that is written, the texts of the samples that have one."""
+
+    def _each(self, function: Any) -> Aims:
+        made = super()._each(function)
+        moved = {
+            name: Aim(function(aim.read), function(aim.values), function(aim.sample)) for name, aim in self.aims.items()
+        }
+        return replace(made, aims=moved)
+
+
+@dataclass(frozen=True)
+class PredictChopper(Chopper):
+    """Records to items and batches of them."""
+
+    targets: Mapping[str, Target]
+    own: Mapping[str, LearnedTokens]
+    """The field of class and register tokens, added to every sample."""
+    first: str | None = None
+    """The field whose first token is read, which every record must have."""
+    training: bool = False
+
+    def __call__(
+        self, record: Mapping[str, Any], random: np.random.Generator | None = None, labelled: bool = True
+    ) -> Item:
+        # All inputs stand at order 0: everything sees everything, and nothing a text that is written.
+        sample = {name: t.at(0) if t.order.any() else t for name, t in self.encode(record, random).items()}
+        if self.first is not None and not len(sample.get(self.first, ())):
+            raise InputError(
+                f"field {self.first!r} must hold the token that is read (read: first), and the record has none"
+            )
+        masked = self._masked
+        if masked:
+            n_present = sum(len(tokens) > 0 for tokens in sample.values())
+            for name in masked.keys() & sample.keys():
+                tokenizer = self.inputs[name]
+                sample[name] = masked[name].hide(name, sample[name], tokenizer, random, alone=n_present == 1)
+        values = {}
+        if labelled:
+            found = {name: target.value(name, record) for name, target in self.targets.items() if name not in masked}
+            values = {name: value for name, value in found.items() if value is not None}
+            if not values and not self._has_masked(record):
+                columns = [each for name, target in self.targets.items() for each in target.columns_of(name)]
+                which = f"field {columns[0]!r}" if len(columns) == 1 else f"one of the fields {', '.join(columns)}"
+                raise InputError(f"{which} must hold what is to be predicted, but the record has none; leave it out")
+        return Item(sample | self._own_tokens, values)
+
+    def _has_masked(self, record: Mapping[str, Any]) -> bool:
+        return any(record.get(name.partition(".")[0], record.get(name)) is not None for name in self._masked)
+
+    @cached_property
+    def inputs(self) -> dict[str, Tokenizer]:
+        """By field of the model."""
+        return expand(self.tokenizers)
+
+    @cached_property
+    def _masked(self) -> dict[str, Masked]:
+        return {name: target for name, target in self.targets.items() if isinstance(target, Masked)}
+
+    @cached_property
+    def _written(self) -> dict[str, Written]:
+        return {name: target for name, target in self.targets.items() if isinstance(target, Written)}
+
+    @cached_property
+    def _own_tokens(self) -> Sample:
+        return {name: tokenizer.encode() for name, tokenizer in self.own.items()}
+
+    @cached_property
+    def fields(self) -> dict[str, Tokenizer]:
+        """Of all fields, in the model's sequence."""
+        texts = {name: target.cut for name, target in self._written.items()}
+        return expand({**self.tokenizers, **self.own, **texts})
+
+    def count(self, record: Mapping[str, Any]) -> int:
+        n = super().count(record) + sum(tokenizer.n for tokenizer in self.own.values())
+        return n + sum(target.count(name, record) for name, target in self.targets.items())
+
+    def collate(self, items: Sequence[Item], rows: Sequence[int] | None = None) -> Aims:
+        samples = [
+            item.sample
+            | {name: t.tokens(item.values[name]) for name, t in self._written.items() if name in item.values}
+            for item in items
+        ]
+        tokens = collate(samples, self.fields, rows)
+        aims = {
+            name: target.aim(name, [item.values.get(name) for item in items], tokens)
+            for name, target in self.targets.items()
+        }
+        whole, prompts, references = None, (), {}
+        if not self.training:
+            if self._masked and len(self._masked) < len(self.targets):
+                whole = collate([_unmasked(sample) for sample in samples], self.fields, rows)
+            if self._written:
+                prompts = tuple(_unmasked(item.sample) for item in items)
+                references = {
+                    name: {i: item.values[name].reference for i, item in enumerate(items) if name in item.values}
+                    for name in self._written
+                }
+        return Aims(tokens, torch.zeros(0), aims=aims, whole=whole, prompts=prompts, references=references)
+
+
+def _unmasked(sample: Sample) -> Sample:
+    return {name: tokens if tokens.masked is None else replace(tokens, masked=None) for name, tokens in sample.items()}

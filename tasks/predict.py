@@ -1,0 +1,364 @@
+"""Prediction: any fields in, any targets out, one or many: categories, labels, numbers, texts, actions, and what is
+masked in the inputs themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anyformer.data import Source
+from anyformer.embeddings import EmbeddingConfig
+from anyformer.errors import InputError
+from anyformer.files import nearest
+from anyformer.model import Anyformer
+from anyformer.parsing import difference
+from anyformer.tasks.aims import Aims, Item, PredictChopper
+from anyformer.tasks.fields import FieldsConfig
+from anyformer.tasks.masked import Masked, MaskedHead
+from anyformer.tasks.optimization import OptimizerConfig
+from anyformer.tasks.reading import OWN_FIELD, Pool, Read, own_tokens
+from anyformer.tasks.targets import Aim, Target, TargetHead
+from anyformer.tasks.task import Task, plain
+from anyformer.tasks.written import Written, WrittenHead
+from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, expand
+from anyformer.transformer import TransformerConfig
+
+
+class Predict(Task):
+    """Predicts one target or several of samples of any fields."""
+
+    def __init__(
+        self,
+        tokenizers: dict[str, Tokenizer],
+        targets: dict[str, Target],
+        transformer: TransformerConfig = TransformerConfig(),
+        embedding: EmbeddingConfig = EmbeddingConfig(),
+        optimizer: OptimizerConfig = OptimizerConfig(),
+        read: Read = "class",
+        place_class: bool = False,
+        n_registers: int = 0,
+        head_dropout: float = 0.0,
+        choose: str | None = None,
+        fields: FieldsConfig = FieldsConfig(),
+        init_from: str | None = None,
+        freeze: list[str] | None = None,
+    ) -> None:
+        """
+        Args:
+            tokenizers: of each input field, by the name of its column.
+            targets: what is predicted, by the name of its column: Category, Labels, Numbers, Written, Done; and by
+                the name of an input Masked. One that a record lacks is not counted; a record without any is an error.
+            transformer: sizes of the shared transformer.
+            embedding: how content, type and position become a token.
+            optimizer: the optimiser and its learning rate over the run.
+            read: what targets of the whole sample read: a class token, the first token of the first field, the mean of
+                the fields' tokens, or one by learned attention.
+            place_class: whether class and register tokens have a position embedding of their own.
+            n_registers: register tokens (Darcet et al. 2024), which take part and are not read.
+            head_dropout: on the vector that targets of the whole sample read.
+            choose: the figure that chooses the best model: such as rmse where there is one target and price/rmse where
+                there are several; by default the usual one of a single target, and the loss of several.
+            fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
+            init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
+            freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
+        """
+        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, fields)
+        self.targets, self.read, self.choose = dict(targets), read, choose
+        self.place_class, self.n_registers, self.head_dropout = place_class, n_registers, head_dropout
+        self._check_targets()
+        if read not in ("class", "first", "mean", "attention"):
+            raise InputError(f"read must be class, first, mean or attention, got {read!r}")
+        needed = {} if self._first is None else {self._first: "read: first"}
+        self.fields.check(self.tokenizers, [*self.own_tokens, *self._texts], needed)
+        self.pool: Pool | None = None
+        self.heads = nn.ModuleDict()
+
+    def _check_targets(self) -> None:
+        """Raise InputError for names that mean two things or none."""
+        if not self.targets:
+            raise InputError("targets must name at least one, got none")
+        if OWN_FIELD in {*self.tokenizers, *self._texts}:
+            raise InputError(f"the name {OWN_FIELD!r} is taken by the task's own tokens; choose another")
+        inputs = expand(self.tokenizers)
+        for name, target in self.targets.items():
+            if isinstance(target, Masked):
+                if name not in inputs:
+                    raise InputError(f"targets.{name}: there is no input {name!r} to be masked{nearest(name, inputs)}")
+                continue
+            if "." in name:
+                raise InputError(f"targets.{name}: the name of a target has no dot; choose another")
+            for column in target.columns_of(name):
+                if column in self.tokenizers:
+                    raise InputError(
+                        f"targets.{name}: the column {column!r} is also an input, which a model would only copy; "
+                        "take it out of tokenizers"
+                    )
+        if self.choose is not None and self.choose not in (known := self._best):
+            raise InputError(f"choose must be one of {', '.join(known)}, got {self.choose!r}")
+
+    @property
+    def _texts(self) -> dict[str, Tokenizer]:
+        """The tokenizers of what is written, by target."""
+        return {name: target.cut for name, target in self.targets.items() if isinstance(target, Written)}
+
+    @property
+    def _masked(self) -> list[str]:
+        return [name for name, target in self.targets.items() if isinstance(target, Masked)]
+
+    @property
+    def _reads_samples(self) -> bool:
+        return any(target.of_samples for target in self.targets.values())
+
+    @property
+    def _first(self) -> str | None:
+        """The field whose first token is read."""
+        return next(iter(expand(self.tokenizers))) if self.read == "first" and self._reads_samples else None
+
+    @property
+    def own_tokens(self) -> dict[str, LearnedTokens]:
+        """The field of class and register tokens that every sample gets, if there are any."""
+        return own_tokens(int(self.read == "class" and self._reads_samples) + self.n_registers, self.place_class)
+
+    def _prefix(self, name: str) -> str:
+        """What goes before the figures of a target."""
+        return f"{name}/" if len(self.targets) > 1 else ""
+
+    @property
+    def _best(self) -> dict[str, str]:
+        """The figures that may choose the best model, and which is best; the usual one first."""
+        each = {
+            f"{self._prefix(name)}{figure}": best
+            for name, target in self.targets.items()
+            for figure, best in target.best.items()
+        }
+        return {"loss": "min"} | each if len(self.targets) > 1 else each
+
+    @property
+    def metric(self) -> tuple[str, str]:
+        name = self.choose or next(iter(self._best))
+        return f"val/{name}", self._best[name]
+
+    # Data
+
+    def learn(self, source: Source) -> None:
+        super().learn(source)
+        self.targets = {name: target.fit(name, source) for name, target in self.targets.items()}
+
+    @property
+    def learnt(self) -> dict[str, Tokenizer]:
+        written = {name: target.text for name, target in self.targets.items() if isinstance(target, Written)}
+        return {**self.tokenizers, **written}
+
+    def inherit(self, tokenizers: Mapping[str, Tokenizer]) -> None:
+        super().inherit(tokenizers)
+        for name, target in self.targets.items():
+            if isinstance(target, Written) and name in tokenizers:
+                self.targets[name] = replace(target, text=target.text.inherit(tokenizers[name]))
+
+    @property
+    def _packages(self) -> list[str]:
+        modules = {type(target).__module__ for target in self.targets.values()}
+        return sorted({*super()._packages, *(name.partition(".")[0] for name in modules)} - {"anyformer"})
+
+    def chopper(self, training: bool) -> PredictChopper:
+        return PredictChopper(
+            self.tokenizers, self.targets, self.own_tokens, self._first, training, **self.fields.chopping
+        )
+
+    # Model
+
+    def build(self) -> None:
+        fields = {**self.tokenizers, **self.own_tokens, **self._texts}
+        self.model = Anyformer(
+            fields,
+            self.transformer,
+            self.embedding,
+            sees=self._sees(fields),
+            shared=self.fields.owners(fields),
+            maskable=self._masked,
+        )
+        if self._reads_samples:
+            self.pool = Pool(self.read, list(expand(self.tokenizers)), self.transformer.d_model)
+        self.dropout = nn.Dropout(self.head_dropout)
+        self.heads = nn.ModuleDict(
+            {_key(name): target.head(name, self.model, self.transformer) for name, target in self.targets.items()}
+        )
+
+    def _sees(self, fields: Mapping[str, Tokenizer]) -> dict[str, list[str]] | None:
+        """Who sees whom: what `fields.sees` says, and of texts that are written none another."""
+        sees = self.fields.visibility(fields)
+        if len(self._texts) < 2:
+            return sees
+        every, sees = list(expand(fields)), sees or {}
+        own = {
+            name: [each for each in sees.get(name, every) if each == name or each not in self._texts]
+            for name in self._texts
+        }
+        return sees | own
+
+    def head(self, name: str) -> TargetHead:
+        return self.heads[_key(name)]
+
+    def _read(self, batch: Batch, names: Sequence[str], aims: Mapping[str, Aim]) -> dict[str, Tensor]:
+        """The vectors that some targets are predicted from, by target."""
+        of_samples = [name for name in names if self.targets[name].of_samples]
+        if len(of_samples) == len(names):
+            pooled, hidden = self.pool.read(self.model, batch), None
+        else:
+            hidden = self.model(batch)
+            pooled = self.pool(hidden, batch) if of_samples else None
+            hidden = hidden.flatten(0, 1)
+        if pooled is not None:
+            pooled = self.dropout(pooled)
+        return {name: (pooled if name in of_samples else hidden)[aims[name].read] for name in names}
+
+    def loss(self, batch: Aims) -> tuple[Tensor, Tensor]:
+        vectors = self._read(batch.tokens, list(self.targets), batch.aims)
+        return self._sum({name: self.head(name).loss(vectors[name], batch.aims[name].values) for name in self.targets})
+
+    def _sum(self, parts: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """The weighted sum of the losses of the targets, and of how many they are over."""
+        weights = {name: target.weight for name, target in self.targets.items()}
+        return (
+            sum(weights[name] * loss for name, (loss, _) in parts.items()),
+            sum(weights[name] * n for name, (_, n) in parts.items()),
+        )
+
+    # Figures
+
+    def begin_evaluation(self) -> None:
+        for head in self.heads.values():
+            head.reset()
+
+    def evaluate(self, batch: Aims) -> dict[str, Tensor]:
+        vectors = self._vectors(batch)
+        scores = {}
+        for name, aim in batch.aims.items():
+            head = self.head(name)
+            found = head.evaluate(vectors[name], aim.values)
+            if isinstance(head, WrittenHead):
+                texts = batch.references[name]
+                right = head.compare([batch.prompts[i] for i in texts], list(texts.values()))
+                scores |= self._spread(name, {"exact_match": torch.tensor(right)}, torch.tensor(list(texts)), batch)
+            elif isinstance(head, MaskedHead):
+                head.keep(vectors[name], batch.tokens.fields[name])
+            scores |= self._spread(name, found, aim.sample, batch)
+        return scores
+
+    def _spread(self, name: str, found: Mapping[str, Tensor], samples: Tensor, batch: Aims) -> dict[str, Tensor]:
+        """Scores of predictions as those of samples, (b,) each; NaN for a sample that has none."""
+        spread = {}
+        for figure, score in found.items():
+            of_samples = torch.full((batch.tokens.n_samples,), torch.nan)
+            of_samples[samples.cpu().long()] = score.detach().cpu().float()
+            spread[f"{self._prefix(name)}{figure}"] = of_samples
+        return spread
+
+    def _vectors(self, batch: Aims) -> dict[str, Tensor]:
+        """The vectors that all targets are predicted from: what is masked is so for its own target alone."""
+        if batch.whole is None:
+            return self._read(batch.tokens, list(self.targets), batch.aims)
+        masked = self._masked
+        others = [name for name in self.targets if name not in masked]
+        return self._read(batch.tokens, masked, batch.aims) | self._read(batch.whole, others, batch.aims)
+
+    def report(self, stage: str) -> dict[str, Tensor]:
+        """The mean loss, and the figures of every target, under its name where there are several."""
+        sums = {name: (self.head(name).sums["loss"], self.head(name).sums["targets"]) for name in self.targets}
+        loss, n = self._sum({name: (loss.compute(), n.compute()) for name, (loss, n) in sums.items()})
+        figures = {
+            f"{self._prefix(name)}{figure}": value
+            for name in self.targets
+            for figure, value in self.head(name).figures().items()
+        }
+        return {"loss": loss / n} | {name: value for name, value in figures.items() if name != "loss"}
+
+    # Use
+
+    @torch.inference_mode()
+    def predict(self, records: Sequence[Mapping[str, Any]], batch_size: int = 64) -> list[dict[str, Any]]:
+        """What the model says of records, by target, as plain values.
+
+        records: dicts of fields, a value being whatever its tokenizer takes (a path, an array, a string).
+        Returns for each a dict: of a Category `{"label", "probabilities"}`, likeliest first; of Labels `{"labels",
+        "probabilities"}`, the labels those above a half; of Numbers a number, or a list, or a dict where they have
+        columns; of Written the text; of Done the action; of Masked `{"loss"}`, how far what is filled in is off, and of
+        a text the `text` with it; None each where the record lacks the input.
+        Raises InputError for a record it cannot use.
+        """
+        chopper, results = self.chopper(training=False), []
+        self.eval()
+        for start in range(0, len(records), batch_size):
+            items = [chopper(record, labelled=False) for record in records[start : start + batch_size]]
+            results += self._predict(chopper.collate(items).to(self.device))
+        return results
+
+    def _predict(self, batch: Aims) -> list[dict[str, Any]]:
+        n = batch.tokens.n_samples
+        every = torch.arange(n, device=batch.tokens.layout.segment.device)
+        of_samples = [name for name, target in self.targets.items() if target.of_samples]
+        masked, found = self._masked, {}
+        if of_samples:
+            whole = batch.tokens if batch.whole is None else batch.whole
+            vectors = self._read(
+                whole, of_samples, {name: replace(batch.aims[name], read=every) for name in of_samples}
+            )
+            found |= {name: self.head(name).results(vectors[name]) for name in of_samples}
+        if masked:
+            vectors = self._read(batch.tokens, masked, batch.aims)
+            found |= {name: self.head(name).fill(vectors[name], batch.tokens.fields[name], n) for name in masked}
+        found |= {name: self.head(name).write(batch.prompts) for name in self._texts}
+        return [{name: found[name][i] for name in self.targets} for i in range(n)]
+
+    def render(self, result: Mapping[str, Any]) -> str:
+        shown = {name: self.targets[name].render(value) for name, value in result.items()}
+        if len(shown) == 1:
+            return next(iter(shown.values()))
+        width = max(map(len, shown))
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in shown.items())
+
+    def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """The results of all targets, side by side."""
+        columns = [self.targets[name].row(name, value) for name, value in result.items()]
+        return {key: value for part in columns for key, value in part.items()}
+
+    def look(self, item: Item) -> tuple[Sample, str]:
+        words = [target.words(item.values[name]) for name, target in self.targets.items() if name in item.values]
+        return item.sample, " | ".join(words)
+
+    def draw(self, folder: Path) -> None:
+        """Draw a confusion matrix of every Category, predicted over true Numbers, and what was filled in of Masked."""
+        for name in self.targets:
+            self.head(name).draw(folder, f"_{name}" if len(self.targets) > 1 else "")
+
+    # Kept
+
+    def weights_of(self, other: Task) -> dict[str, Tensor]:
+        """Without the heads of targets whose outputs mean something else here: other classes, another mean."""
+        theirs = getattr(other, "targets", {})
+        strange = [
+            f"heads.{_key(name)}."
+            for name, target in self.targets.items()
+            if name not in theirs or not target.agrees(theirs[name])
+        ]
+        given = super().weights_of(other)
+        return {name: value for name, value in given.items() if not name.startswith(tuple(strange))}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        before = checkpoint["config"]["init_args"].get("targets")
+        if found := difference(before, plain(self.targets), "targets"):
+            raise InputError(
+                f"the checkpoint is of other targets: {found}; resume with the config and the training records of its "
+                "run, or train with another --run_dir"
+            )
+
+
+def _key(name: str) -> str:
+    """Among the modules, whose names hold no dot and are not those of a module's own attributes: `type`, `values`."""
+    return f"{name.replace('.', '/')}_head"

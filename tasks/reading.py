@@ -1,0 +1,77 @@
+"""How one vector of a sample is read: its class token, its first, their mean, or a mean by learned attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from anyformer.model import Anyformer
+from anyformer.tokens import Batch, LearnedTokens
+
+OWN_FIELD = "class"
+"""The field that a task adds to every sample: the class token, if one is read, and the registers after it."""
+Read = Literal["class", "first", "mean", "attention"]
+
+
+def own_tokens(n: int, placed: bool) -> dict[str, LearnedTokens]:
+    """The field of n class and register tokens that every sample gets, if there are any."""
+    return {OWN_FIELD: LearnedTokens(n, placed)} if n else {}
+
+
+def first_places(batch: Batch, name: str) -> Tensor:
+    """Where the first token of a field stands in the flattened (rows * length) layout, (samples,) int64.
+
+    Every sample must have one.
+    """
+    tokens = batch.fields[name]
+    samples = torch.arange(batch.n_samples, device=tokens.sample.device)
+    return tokens.index[torch.searchsorted(tokens.sample, samples)]
+
+
+class Pool(nn.Module):
+    """One vector a sample out of its tokens: that of one token, their mean, or a mean by learned attention.
+
+    Attention is a softmax over one score a token (SeqPool, Hassani et al. 2021, 3.2).
+    """
+
+    def __init__(self, read: str, names: Sequence[str], d_model: int) -> None:
+        super().__init__()
+        self.names = list(names)
+        self.one = {"class": OWN_FIELD, "first": self.names[0]}.get(read)
+        """The field whose first token is read alone, if there is one."""
+        self.score = nn.Linear(d_model, 1) if read == "attention" else None
+
+    def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """hidden: (rows, length, d). Returns (samples, d)."""
+        hidden = hidden.flatten(0, 1)
+        if self.one is not None:
+            return hidden[first_places(batch, self.one)]
+        parts = [batch.fields[name] for name in self.names]
+        sample = torch.cat([tokens.sample for tokens in parts])
+        vectors = hidden[torch.cat([tokens.index for tokens in parts])]
+        weight = vectors.new_ones(len(vectors), 1)
+        if self.score is not None:
+            # Scores are bounded by their greatest in the batch's sample, as any softmax is.
+            score = self.score(vectors)
+            greatest = score.new_full((batch.n_samples,), -torch.inf)
+            greatest = greatest.scatter_reduce(0, sample, score.detach().squeeze(1), "amax")
+            weight = (score - greatest[sample, None]).exp()
+        total = weight.new_zeros(batch.n_samples, 1).index_add(0, sample, weight)
+        pooled = vectors.new_zeros(batch.n_samples, vectors.shape[1]).index_add(0, sample, vectors * weight)
+        return pooled / total
+
+    def read(self, model: Anyformer, batch: Batch) -> Tensor:
+        """As `forward`, of a batch that nothing else is wanted of; hidden vectors that are not read are left out."""
+        if self.one is None:
+            return self(model(batch), batch)
+        # One place of each sample is read, so the last block works out those alone; in a row of fewer samples than
+        # another its first place as often as it takes.
+        places = first_places(batch, self.one)
+        row, place = places // batch.shape[1], places % batch.shape[1]
+        number = batch.layout.segment.flatten()[places] - 1
+        n_read = 1 if batch.one_per_row else int(number.max()) + 1
+        read = place.new_zeros(batch.shape[0], n_read).index_put((row, number), place)
+        return model(batch, read=read)[row, number]

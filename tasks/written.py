@@ -1,0 +1,176 @@
+"""A text as a target: written token after token behind the inputs, in the same set (a prefix-LM)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anyformer.data import Source
+from anyformer.error_rates import N_SUMS, count_errors, error_rates
+from anyformer.errors import InputError
+from anyformer.heads import Head, HeadConfig
+from anyformer.model import Anyformer
+from anyformer.tasks.decoding import DecodeConfig, Decoder, written
+from anyformer.tasks.pairs import read_target
+from anyformer.tasks.tallies import Sums
+from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, known_values
+from anyformer.tokenizers.text import NORMALIZERS, Text
+from anyformer.tokens import Batch, Sample, Tokenizer, TokenSet
+from anyformer.transformer import TransformerConfig
+
+
+class Writing(NamedTuple):
+    """What is to be written of a record."""
+
+    ids: np.ndarray
+    reference: str
+    """The text as it stands there."""
+
+
+@dataclass(frozen=True)
+class Written(Target):
+    """A text. Its tokens see all inputs and what is written of it, and no other target's text."""
+
+    text: Tokenizer
+    """The Text that cuts it."""
+    output: HeadConfig | None = None
+    """The layer over its vocabulary; tied and without a bias when left out."""
+    smoothing: float = 0.0
+    """Mass taken from the right token and spread over all."""
+    decoding: DecodeConfig | None = None
+    """How texts are found, in validation and in use; greedily when left out."""
+    weight: float = 1.0
+    """Of its losses among those of other targets."""
+
+    of_samples = False
+    means = ("text", "output")
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+        if not isinstance(self.text, Text):
+            raise InputError(f"text must be a Text, got {type(self.text).__name__}")
+        if self.text.wrap:
+            raise InputError("text.wrap: the task itself puts tokens around what is written; leave it out")
+        if not 0 <= self.smoothing < 1:
+            raise InputError(f"smoothing must be at least 0 and below 1, got {self.smoothing}")
+        if self.decoding is not None and self.decoding.method not in (None, "attention"):
+            raise InputError(f"decoding.method must be attention, got {self.decoding.method}: there is no ctc here")
+
+    @property
+    def best(self) -> dict[str, Literal["min", "max"]]:
+        return {"cer": "min", "wer": "min", "exact_match": "max", "loss": "min"}
+
+    @property
+    def cut(self) -> Text:
+        """The tokenizer as the model has it: with places for a text of the greatest length that is written."""
+        if self.text.max_len is not None or self.decoding is None or self.decoding.max_new_tokens is None:
+            return self.text
+        return replace(self.text, max_len=len(self.start) + self.decoding.max_new_tokens)
+
+    @property
+    def start(self) -> tuple[int, ...]:
+        """What stands before the text."""
+        return (self.text.eos_id,)
+
+    def fit(self, name: str, source: Source) -> Self:
+        texts = [text for text in known_values(source, name) if isinstance(text, str)]
+        text, decoding = self.text.fit(texts), self.decoding or DecodeConfig()
+        if decoding.max_new_tokens is None:
+            longest = max((len(text.encode_batch([each])[0]) for each in texts), default=0)
+            decoding = replace(decoding, max_new_tokens=2 * longest + 2)
+        return replace(self, text=text, decoding=decoding)
+
+    def value(self, name: str, record: Mapping[str, Any]) -> Writing | None:
+        if record.get(name) is None:
+            return None
+        return Writing(read_target(record, name, self.text, len(self.start)), record[name])
+
+    def count(self, name: str, record: Mapping[str, Any]) -> int:
+        value = self.value(name, record)
+        return 0 if value is None else len(self.start) + len(value.ids)
+
+    def tokens(self, value: Writing) -> TokenSet:
+        """The tokens that are fed: the start and the text, from order 1 on, behind all that is at 0."""
+        return written(value.ids, self.start)
+
+    def aim(self, name: str, values: Sequence[Writing | None], batch: Batch) -> Aim:
+        """Each token that is fed is read for the one that follows it; the last for the end."""
+        known = [(i, value) for i, value in enumerate(values) if value is not None]
+        ids = [np.append(value.ids, self.text.eos_id) for _, value in known]
+        owners = np.repeat([i for i, _ in known], [len(own) for own in ids]).astype(np.int64)
+        places = batch.fields[name].index
+        flat = np.concatenate(ids).astype(np.int64) if ids else np.zeros(0, dtype=np.int64)
+        return Aim(places, torch.from_numpy(flat), torch.from_numpy(owners))
+
+    def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> WrittenHead:
+        return WrittenHead(name, self, model, transformer)
+
+    def render(self, result: str) -> str:
+        return result
+
+    def row(self, name: str, result: str) -> dict[str, Any]:
+        return {name: result}
+
+    def words(self, value: Writing) -> str:
+        return value.reference
+
+
+class WrittenHead(TargetHead):
+    """The layer over the vocabulary, and what writes with it."""
+
+    def __init__(self, name: str, target: Written, model: Anyformer, transformer: TransformerConfig) -> None:
+        super().__init__()
+        self.name, self.target = name, target
+        self.output = Head(model.embeddings.lifts[name], transformer, target.output or HeadConfig())
+        self.sums["errors"] = Sums(N_SUMS)
+        # In a tuple, so that the model is no part of its head.
+        self._model = (model,)
+        self._decoder: Decoder | None = None
+
+    @property
+    def decoder(self) -> Decoder:
+        if self._decoder is None:
+            target = self.target
+            self._decoder = Decoder(self._model[0], self.output, None, self.name, target.text, target.start)
+        return self._decoder
+
+    def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """In nats; of a text its tokens and its end count."""
+        loss = self.output.loss(vectors, values, self.target.smoothing if self.training else 0.0)
+        return loss, loss.new_tensor(len(values))
+
+    def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
+        self.add_loss(vectors, values)
+        return {}
+
+    def compare(self, prompts: Sequence[Sample], references: Sequence[str]) -> list[float]:
+        """Write texts and take what is wrong with them into the figures. Returns of each whether it is right."""
+        normalize = NORMALIZERS[self.target.text.normalize]
+        # What the tokenizer makes the same for the model is the same for the figures.
+        references = [normalize(reference).strip() for reference in references]
+        texts = self.write(prompts)
+        self.sums["errors"].update(count_errors(references, texts).to(self.sums["errors"].total.device))
+        return [float(text == reference) for text, reference in zip(texts, references, strict=True)]
+
+    def write(self, prompts: Sequence[Sample]) -> list[str]:
+        """The text of each sample of inputs."""
+        if not prompts:
+            return []
+        decoder = self.decoder
+        config = self.target.decoding or DecodeConfig()
+        found = decoder.decode(config, [{**prompt, self.name: decoder.prompt} for prompt in prompts])
+        return [self.target.text.decode(ids).strip() for ids in found]
+
+    def figures(self) -> dict[str, Tensor]:
+        rates = error_rates(self.sums["errors"].compute().long())
+        loss = self.mean_loss()
+        return {"loss": loss} | {each: loss.new_tensor(rates[each]) for each in ("exact_match", "cer", "wer")}
+
+    def draw(self, folder: Path, suffix: str) -> None:
+        """What goes wrong is shown by `worst.html`."""

@@ -1,0 +1,140 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_targets import column
+
+from anyformer.errors import InputError
+from anyformer.tasks.categories import Category, Labels
+from anyformer.transformer import TransformerConfig
+
+SMALL = TransformerConfig(d_model=6, depth=1, n_heads=2, init_std=0.5)
+
+
+def evaluated(target, values, vectors=None, name="kind"):
+    """The head of a target after an evaluation of two batches, and the vectors it was of."""
+    torch.manual_seed(0)
+    head = target.head(name, None, SMALL).eval()
+    aim = target.aim(name, [target.value(name, {name: value}) for value in values], None)
+    vectors = torch.randn(len(aim.read), 6) if vectors is None else vectors
+    for part in (slice(0, 2), slice(2, None), slice(0, 0)):
+        head.evaluate(vectors[part], aim.values[part])
+    return head, vectors, aim.values
+
+
+def test_a_category_learns_its_classes_and_weights():
+    fitted = Category(class_weights="balanced").fit("kind", column("kind", ["10", "9", None, "10", "10"]))
+    assert fitted.classes == ("9", "10") and fitted.class_weights == pytest.approx((4 / 2, 4 / 6))
+    assert Category(classes=["b", 3]).fit("kind", column("kind", ["b"])).classes == ("b", "3")
+    with pytest.raises(InputError, match=r"column 'kind' must hold at least two classes, got \['a'\]"):
+        Category().fit("kind", column("kind", ["a", "a"]))
+
+
+def test_a_category_that_training_did_not_see_is_named():
+    target = Category(classes=("a", "b"))
+    assert target.value("kind", {}) is None and target.value("kind", {"kind": math.nan}) is None
+    assert target.value("kind", {"kind": "b"}) == 1
+    with pytest.raises(InputError, match="field 'kind': the label 'c' was not seen in training; the classes are a, b"):
+        target.value("kind", {"kind": "c"})
+
+
+def test_the_loss_of_a_category_has_weights_always_and_smoothing_in_training():
+    target = Category(classes=("a", "b", "c"), class_weights=(1.0, 2.0, 4.0), smoothing=0.1)
+    head, vectors, values = evaluated(target, ["a", None, "c", "b"])
+    logits = head.output(vectors)
+    for is_training, smoothing in ((False, 0.0), (True, 0.1)):
+        loss, n = head.train(is_training).loss(vectors, values)
+        mean = F.cross_entropy(logits, values, head.loss_weights, label_smoothing=smoothing)
+        torch.testing.assert_close(loss / n, mean)
+        assert n == 7
+
+
+def test_the_figures_of_a_category_are_those_of_all_batches():
+    target = Category(classes=tuple("abcdef"))
+    head, vectors, values = evaluated(target, list("abcdefabc"))
+    logits = head.output(vectors)
+    figures = head.figures()
+    assert figures["loss"].item() == pytest.approx(F.cross_entropy(logits, values).item(), rel=1e-6)
+    assert figures["accuracy"].item() == pytest.approx((logits.argmax(1) == values).double().mean().item())
+    top5 = (logits.topk(5).indices == values[:, None]).any(1)
+    assert figures["top5"].item() == pytest.approx(top5.double().mean().item())
+    assert head.confusion.sum() == 9
+    head.reset()
+    assert head.figures()["accuracy"].isnan()
+
+
+def test_a_category_of_two_has_an_area_under_the_curve(tmp_path):
+    head, _, values = evaluated(Category(classes=("no", "yes")), ["no", "yes", "yes", "no"])
+    with torch.no_grad():
+        head.output.weight.zero_()
+        head.output.weight[1, 0] = 1
+    head.reset()
+    head.evaluate(torch.tensor([[0.1], [0.9], [0.4], [0.6]]) * torch.eye(6)[0], values)
+    assert head.figures()["auroc"] == 0.75
+    head.draw(tmp_path, "_kind")
+    assert (tmp_path / "confusion_kind.png").exists()
+    (first, *_) = head.results(torch.eye(6)[:1])
+    assert first["label"] == "yes" and list(first["probabilities"]) == ["yes", "no"]
+
+
+def test_labels_are_a_list_or_a_text():
+    target = Labels().fit("tags", column("tags", ["b, a", None, ["c"], "", []]))
+    assert target.classes == ("a", "b", "c")
+    assert target.value("tags", {"tags": "c,a"}).tolist() == [1, 0, 1]
+    assert target.value("tags", {"tags": []}).tolist() == target.value("tags", {"tags": ""}).tolist() == [0, 0, 0]
+    assert target.value("tags", {}) is None
+    assert Labels(separator=" ", classes=("a b", "a")).value("tags", {"tags": "a"}).tolist() == [0, 1]
+    with pytest.raises(InputError, match="field 'tags': the label 'd' was not seen in training"):
+        target.value("tags", {"tags": "a,d"})
+    with pytest.raises(InputError, match="field 'tags' must hold a list of labels, or a text, got int"):
+        target.value("tags", {"tags": 3})
+    with pytest.raises(InputError, match="column 'tags' must hold labels, and no training record has one"):
+        Labels().fit("tags", column("tags", [[], ""]))
+
+
+def test_the_figures_of_labels():
+    target = Labels(classes=("a", "b", "never"))
+    given = [["a"], ["b"], [], ["a", "b"]]
+    head, vectors, values = evaluated(target, given, name="tags")
+    logits = head.output(vectors)
+    figures = head.figures()
+    mean = F.binary_cross_entropy_with_logits(logits, values)
+    assert figures["loss"].item() == pytest.approx(mean.item(), rel=1e-6)
+    said = logits > 0
+    assert figures["exact_match"].item() == pytest.approx((said == values.bool()).all(1).double().mean().item())
+    assert 0 < figures["map"] <= 1
+    with torch.no_grad():
+        # What is true is said, and what is not is not: a vector of ones and minus ones for each label.
+        head.output.weight.copy_(torch.eye(3, 6))
+    head.reset()
+    head.evaluate(F.pad(2 * values - 1, (0, 3)), values)
+    perfect = head.figures()
+    assert [round(perfect[name].item(), 6) for name in ("map", "f1", "exact_match")] == [1, 1, 1]
+    (result, *_) = head.results(torch.tensor([[3.0, 1.0, -1.0, 0, 0, 0]]))
+    assert result["labels"] == ["a", "b"] and target.row("tags", result)["tags"] == "a,b"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Category(smoothing=1.0), "smoothing must be at least 0 and below 1"),
+        (lambda: Category(weight=0.0), "weight must be above 0, got 0.0"),
+        (lambda: Labels(separator=""), "separator must be at least one character"),
+        (lambda: Category().head("kind", None, SMALL), "targets.kind: the classes are not known yet"),
+        (lambda: Labels().head("tags", None, SMALL), "targets.tags: the labels are not known yet"),
+        (
+            lambda: Category(classes=("a", "b"), class_weights=(1.0,)).head("kind", None, SMALL),
+            "targets.kind.class_weights must have a number for each of the 2 classes, got 1",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_heads_agree_where_their_outputs_mean_the_same():
+    assert Category(("a", "b")).agrees(Category(("a", "b"), smoothing=0.1, weight=2.0))
+    assert not Category(("a", "b")).agrees(Category(("b", "a")))
+    assert not Category(("a", "b")).agrees(Labels(("a", "b")))

@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anyformer.tasks.drawings import draw_confusion, draw_rows, draw_scatter
+
+
+def is_drawn(path) -> bool:
+    picture = np.asarray(Image.open(path).convert("L"))
+    return picture.std() > 1
+
+
+@pytest.mark.parametrize("n", [2, 31])
+def test_a_confusion_matrix_is_drawn(tmp_path, n):
+    draw_confusion(torch.randint(5, (n, n)), [f"class {i}" for i in range(n)], tmp_path / "a.png")
+    assert is_drawn(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("n", [1, 5, 13])
+def test_numbers_are_drawn_in_panels_and_what_is_missing_is_not(tmp_path, n):
+    true = torch.randn(20, n)
+    true[::3] = torch.nan
+    draw_scatter(true, torch.randn(20, n), [f"number {i}" for i in range(n)], tmp_path / "a.png")
+    draw_scatter(true[:1], true[:1], [""] * n, tmp_path / "none.png")
+    assert is_drawn(tmp_path / "a.png") and (tmp_path / "none.png").exists()
+
+
+def test_pictures_are_drawn_side_by_side(tmp_path):
+    rows = [[np.full((4, 6, 3), shade, np.uint8) for shade in (0, 99, 255)] for _ in range(2)]
+    draw_rows(rows, ("whole", "shown", "filled in"), tmp_path / "a.png")
+    assert is_drawn(tmp_path / "a.png")

@@ -1,0 +1,183 @@
+"""Passes of an evaluation: each is what `predict` says of the records without those inputs, by group and as a whole."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from lightning import seed_everything
+from mixed_fields import SMALL, Shown, two_inputs
+from small_run import in_a_fork
+from test_resume import Signal, assert_same_run
+from turned import Turned, translator
+from witnesses import redraw
+
+from anyformer.errors import InputError
+from anyformer.runs import Saving, evaluate, fit
+from anyformer.runs import quiet as quietly
+from anyformer.tasks.classify import Classify
+from anyformer.tasks.records import Records
+
+WITHOUT = [["left"], ["right"]]
+
+
+def ready(**options: Any) -> Classify:
+    """A task that answers differently to different records, though it has learnt nothing."""
+    task = two_inputs(classes=["even", "odd"], without=WITHOUT, by="size", **options)
+    task.build()
+    redraw(task)
+    return task
+
+
+def data(**options: Any) -> Records:
+    return Records(Shown(), Shown(), Shown(), **{"batch_size": 5} | options)
+
+
+def expected(task: Classify) -> dict[str, float]:
+    """The accuracies, by hand."""
+    figures, source = {}, Shown()
+    for prefix, gone in (("without_left/", "left"), ("without_right/", "right"), ("", None)):
+        records = [source[i] for i in range(len(source))]
+        records = [{**record, gone: None} if gone else record for record in records]
+        records = [record for record in records if record["left"] or record["right"]]
+        is_right = [r["label"] == record["label"] for r, record in zip(task.predict(records), records, strict=True)]
+        for size in ("few", "many", None):
+            found = [ok for ok, record in zip(is_right, records, strict=True) if size in (None, record["size"])]
+            name = "accuracy" if size is None else f"size_{size}/accuracy"
+            figures[prefix + name] = sum(found) / len(found)
+    return figures
+
+
+def accuracies(figures: dict[str, float]) -> dict[str, float]:
+    stage = next(iter(figures)).partition("/")[0]
+    return {name.removeprefix(f"{stage}/"): value for name, value in figures.items() if name.endswith("accuracy")}
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 1}, {"max_tokens": 40, "batch_size": None}], ids=str)
+def test_each_pass_is_what_predict_says_without_those_inputs(options: dict[str, Any]) -> None:
+    task = ready()
+    found = evaluate(task, data(**options), "test")
+    assert accuracies(found) == pytest.approx(expected(task))
+    assert len({round(found[f"test/{name}loss"], 4) for name in ("", "without_left/", "without_right/")}) == 3
+    # What is kept for the pictures is of the whole.
+    assert task.confusion.sum() == len(Shown())
+    assert evaluate(task, data(n_workers=1), "validate") == {
+        name.replace("test/", "val/"): value for name, value in evaluate(task, data(), "test").items()
+    }
+
+
+class Kept(Classify):
+    """Writes down what its process found."""
+
+    folder: Path
+
+    def on_test_end(self) -> None:
+        torch.save(dict(self.trainer.callback_metrics), self.folder / f"{self.global_rank}.pt")
+
+
+# Of a process that saw nothing of a pass.
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+def test_two_processes_find_the_same_though_a_pass_leaves_one_of_them_nothing(tmp_path: Path) -> None:
+    task = ready()
+    task.__class__, task.folder = Kept, tmp_path
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    # Batches of one, every other to the second process, whose records have nothing but what is on the right.
+    records = Records(Shown(), test=Shown().take([2, 0, 3, 4, 6, 8]), batch_size=1)
+    with quietly():
+        trainer = lightning.Trainer(
+            accelerator="cpu", devices=2, strategy="ddp_fork", default_root_dir=tmp_path, **quiet
+        )
+        trainer.test(task, records, verbose=False)
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert one == other
+    alone = evaluate(task, records, "test")
+    assert {name: value.item() for name, value in one.items()} == pytest.approx(alone)
+
+
+def test_a_pass_of_which_nothing_is_left_has_no_figures() -> None:
+    task = ready()
+    lefts = Shown().take([1, 5, 9])
+    figures = evaluate(task, Records(Shown(), test=lefts), "test")
+    assert {name.split("/")[1] for name in figures if "without" in name} == {"without_right"}
+
+
+def test_without_passes_and_groups_the_figures_are_as_ever() -> None:
+    task = two_inputs(classes=["even", "odd"])
+    task.build()
+    figures = evaluate(task, Records(Shown(), test=Shown()), "test")
+    assert figures.keys() == {f"test/{name}" for name in ("loss", "accuracy", "f1", "auroc")}
+
+
+def test_exact_matches_are_given_by_group() -> None:
+    task = translator()
+    task.learn(Turned())
+    task.build()
+    batch = task.chopper(training=False)
+    batch = batch.collate([batch(Turned()[i]) for i in range(4)])
+    said = task.eval().write(batch, task.decoding)
+    batch.references = (task.text.decode(said[0]).strip(), "x", task.text.decode(said[2]).strip(), "y")
+    assert task.evaluate(batch)["exact_match"].tolist() == [1, 0, 1, 0]
+
+
+def test_what_cannot_be_evaluated_is_said_in_a_line() -> None:
+    task = two_inputs(classes=["even", "odd"], by="sise")
+    task.build()
+    with pytest.raises(InputError, match=r"^fields\.by: shown row 0: no column 'sise'; .*did you mean 'size'\?$"):
+        evaluate(task, data(), "test")
+    task = ready()
+    with pytest.raises(InputError, match=r"fields\.without needs a loader for each of its 3 passes, .* got 1"):
+        evaluate(task, OneLoader(Shown(), Shown(), Shown()), "test")
+
+    class Numbered(Shown):
+        def __getitem__(self, i: int) -> dict[str, Any]:
+            return super().__getitem__(i) | {"size": i}
+
+    with pytest.raises(
+        InputError, match=r"fields\.by: the column 'size' has more than 100 values; choose one of fewer"
+    ):
+        evaluate(ready(), Records(Shown(), test=Numbered(120)), "test")
+
+
+class OneLoader(Records):
+    """Somebody's own data."""
+
+    def test_dataloader(self) -> Any:
+        return super().test_dataloader()[-1]
+
+
+# In a run
+
+
+def small_fit(run: Path, **options: Any) -> dict[str, float]:
+    seed_everything(0, verbose=False)
+    task = two_inputs(dropout={"left": 0.5, "right": 0.3}, without=WITHOUT, by="size")
+    options = {"max_epochs": 2, "log_every_n_steps": 1, "saving": Saving(every_n_steps=2)} | options
+    return fit(task, data(), run, accelerator="cpu", enable_progress_bar=False, **options)
+
+
+def test_a_run_stopped_in_the_second_pass_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anyformer.resume.draw_curves", lambda run: None)
+    monkeypatch.setattr("anyformer.tasks.classify.Classify.draw", lambda self, folder: None)
+    monkeypatch.setattr("anyformer.resume.SAFE_VALIDATION", 0.0)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    small_fit(whole)
+    # The best model is chosen by the whole, and who sees whom is drawn.
+    figures = (whole / "metrics.json").read_text()
+    assert '"best/val/accuracy"' in figures and '"val/without_left/size_few/accuracy"' in figures
+    assert '"test/without_right/accuracy"' in figures
+    assert (whole / "sees.png").read_bytes()[:4] == b"\x89PNG"
+
+    stop = Signal(signal.SIGTERM, 7, "on_validation_batch_end")
+    assert in_a_fork(lambda: small_fit(run, callbacks=[stop])) == 128 + signal.SIGTERM
+    assert in_a_fork(lambda: small_fit(run, resume=True)) == 0
+    assert_same_run(run, whole)
+
+
+def test_the_small_world_has_what_the_tests_need() -> None:
+    records = [Shown()[i] for i in range(24)]
+    assert {(r["left"] is None, r["right"] is None) for r in records} == {(True, False), (False, True), (False, False)}
+    assert {r["size"] for r in records} == {"few", "many", None} and SMALL.dropout

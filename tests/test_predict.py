@@ -1,0 +1,337 @@
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning import seed_everything
+
+import anyformer
+from anyformer.data import Source
+from anyformer.errors import InputError
+from anyformer.runs import fit, load, save
+from anyformer.tasks.categories import Category, Labels
+from anyformer.tasks.done import Done
+from anyformer.tasks.fields import FieldsConfig
+from anyformer.tasks.masked import Masked
+from anyformer.tasks.measures import Numbers
+from anyformer.tasks.optimization import OptimizerConfig
+from anyformer.tasks.predict import Predict
+from anyformer.tasks.records import Records
+from anyformer.tasks.written import Written
+from anyformer.tokenizers.elements import Categories
+from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.text import Text
+from anyformer.transformer import TransformerConfig
+
+SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)
+WORDS = ("zero", "one", "two", "three", "four")
+
+
+@dataclass(frozen=True)
+class Rows(Source):
+    """Records given as they are."""
+
+    records: tuple[dict[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.records[i]
+
+    def name(self, i: int) -> str:
+        return f"row {i}"
+
+
+def records(n: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Pictures with a bright part whose size every target tells; a third of each target is missing."""
+    random, made = np.random.default_rng(seed), []
+    for i in range(n):
+        size = int(random.integers(5))
+        image = random.integers(0, 60, (4, 6), dtype=np.uint8)
+        image[:, :size] += 190
+        targets = {
+            "kind": "even" if size % 2 == 0 else "odd",
+            "tags": [word for word, has in (("wide", size > 2), ("some", size > 0)) if has],
+            "width": size * 10.0,
+            "name": WORDS[size],
+            "action": size,
+        }
+        missing = [name for k, name in enumerate(targets) if (i + k) % 3 == 0]
+        made.append(
+            {"image": image, "note": "x" * size, "side": "ab"[i % 2]}
+            | {n: v for n, v in targets.items() if n not in missing}
+        )
+    return made
+
+
+def targets() -> dict[str, Any]:
+    return {
+        "kind": Category(),
+        "tags": Labels(),
+        "width": Numbers(weight=0.5),
+        "name": Written(Text("characters")),
+        "action": Done(Categories()),
+        "image": Masked(0.5),
+    }
+
+
+def inputs() -> dict[str, Any]:
+    return {"image": ImagePatches(size=(4, 6), patch=2, channels=1), "note": Text("bytes", max_len=8)}
+
+
+def task(given=None, tokenizers=None, n=30, **options):
+    seed_everything(0, verbose=False)
+    made = Predict(tokenizers or inputs(), given or targets(), SMALL, **options)
+    made.learn(Rows(tuple(records(n))))
+    made.build()
+    return made.eval()
+
+
+def batch(made, given, training=False, rows=None):
+    chopper = made.chopper(training)
+    return chopper.collate([chopper(record) for record in given], rows)
+
+
+def test_all_targets_are_predicted_at_once():
+    made = task()
+    given = records(7, 1)
+    results = made.predict([{name: record[name] for name in ("image", "note")} for record in given])
+    assert [list(result) for result in results] == [list(targets())] * 7
+    first = results[0]
+    assert sum(first["kind"]["probabilities"].values()) == pytest.approx(1)
+    assert isinstance(first["width"], float) and isinstance(first["name"], str) and first["action"] in range(5)
+    assert first["image"]["loss"] > 0
+    assert json.loads(json.dumps(first)) == first
+    assert len(made.render(first).splitlines()) == 6
+    rows = [made.row(result) for result in results]
+    assert all(list(row) == list(rows[0]) for row in rows)
+    assert rows[0]["kind"] in ("even", "odd") and {"kind(even)", "tags(wide)", "image_loss"} <= rows[0].keys()
+
+
+def test_a_missing_target_is_not_counted():
+    made = task()
+    given = records(9, 2)
+    total, n = made.loss(batch(made, given))
+    parts = [made.loss(batch(made, [record])) for record in given]
+    assert total.item() == pytest.approx(sum(loss.item() for loss, _ in parts), rel=1e-5)
+    assert n.item() == pytest.approx(sum(count.item() for _, count in parts))
+    # Of a text its letters and its end, of a picture half of its 6 patches, of numbers half of what they count.
+    letters = sum(len(record["name"]) + 1 for record in given if "name" in record)
+    counts = {name: sum(name in record for record in given) for name in ("kind", "tags", "width", "action")}
+    assert n == counts["kind"] + counts["tags"] + counts["width"] / 2 + counts["action"] + letters + 3 * len(given)
+
+
+def test_packed_rows_have_the_loss_of_rows_apart():
+    made = task(n_registers=1)
+    given = records(6, 3)
+    apart, packed = (made.loss(batch(made, given, rows=rows)) for rows in (None, [0, 1, 0, 2, 1, 0]))
+    torch.testing.assert_close(apart[0], packed[0])
+    assert apart[1] == packed[1]
+
+
+def test_every_parameter_has_a_gradient_where_one_target_alone_is_there():
+    made = task().train()
+    loss, n = made.loss(batch(made, [{"note": "xx", "kind": "odd"}], training=True))
+    loss.backward()
+    assert n == 1
+    assert [name for name, p in made.named_parameters() if p.grad is None] == []
+    assert made.head("width").output.weight.grad.abs().max() == 0 < made.head("kind").output.weight.grad.abs().max()
+
+
+def test_no_target_sees_a_text_that_is_written():
+    two = {"kind": Category(), "name": Written(Text("characters")), "tags": Written(Text("characters"))}
+    words = [{"image": record["image"], "kind": "odd", "name": "one", "tags": "two"} for record in records(2)]
+    seed_everything(0, verbose=False)
+    made = Predict(inputs(), two, SMALL)
+    made.learn(Rows((*words, {**words[0], "kind": "even", "name": "eno", "tags": "tow"})))
+    made.build()
+    made.eval()
+    vectors = made._vectors(batch(made, words))
+    others = made._vectors(batch(made, [{**word, "name": "eno"} for word in words]))
+    for name in ("kind", "tags"):
+        torch.testing.assert_close(others[name], vectors[name], atol=1e-6, rtol=0)
+    assert (others["name"] - vectors["name"]).abs().max() > 1e-3
+
+
+def test_what_is_masked_is_so_for_its_own_target_alone():
+    """In an evaluation: the others are asked about the whole."""
+    given = records(5, 5)
+    made, plain = task(), task({name: target for name, target in targets().items() if name != "image"})
+    own = plain.state_dict()
+    plain.load_state_dict({name: value for name, value in made.state_dict().items() if name in own})
+    for one in (made, plain):
+        one.begin_evaluation()
+        one.evaluate(batch(one, given))
+    ours, theirs = made.report("val"), plain.report("val")
+    for name, value in theirs.items():
+        if name != "loss":
+            assert ours[name].item() == pytest.approx(value.item(), rel=1e-5, abs=1e-6, nan_ok=True), name
+    assert batch(made, given).whole.fields["image"].masked is None
+    assert batch(made, given, training=True).whole is None
+
+
+def test_figures_are_those_of_the_whole_set_and_not_means_of_batches():
+    made = task({"width": Numbers(), "kind": Category()})
+    given = records(20, 4)
+    made.begin_evaluation()
+    for part in (given[:13], given[13:]):
+        made.evaluate(batch(made, part))
+    figures = made.report("val")
+    results = made.predict([{name: record[name] for name in ("image", "note")} for record in given])
+    pairs = [(record["width"], result["width"]) for record, result in zip(given, results, strict=True)
+             if "width" in record]  # fmt: skip
+    true, said = np.array(pairs).T
+    assert figures["width/rmse"].item() == pytest.approx(np.sqrt(((true - said) ** 2).mean()), rel=1e-4)
+    assert figures["width/mae"].item() == pytest.approx(np.abs(true - said).mean(), rel=1e-4)
+    r2 = 1 - ((true - said) ** 2).sum() / ((true - true.mean()) ** 2).sum()
+    assert figures["width/r2"].item() == pytest.approx(r2, rel=1e-4)
+    right = [record["kind"] == result["kind"]["label"] for record, result in zip(given, results, strict=True)
+             if "kind" in record]  # fmt: skip
+    assert figures["kind/accuracy"].item() == pytest.approx(np.mean(right))
+
+
+def test_a_run_trains_is_drawn_and_is_used_from_its_folder(tmp_path, capsys):
+    seed_everything(0, verbose=False)
+    made = Predict(
+        inputs(),
+        targets(),
+        SMALL,
+        optimizer=OptimizerConfig("adamw", lr=0.01),
+        head_dropout=0.1,
+        choose="kind/accuracy",
+        fields=FieldsConfig(dropout={"note": 0.5}, without=[["image"]], by="side"),
+    )
+    data = Records(Rows(tuple(records(40))), Rows(tuple(records(10, 1))), max_tokens=300, pack=True)
+    figures = fit(made, data, tmp_path / "run", max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    for name in (
+        "val/loss",
+        "val/kind/auroc",
+        "val/tags/map",
+        "val/width/r2",
+        "val/name/cer",
+        "val/action/accuracy",
+        "val/image/loss",
+        "val/without_image/width/rmse",
+        "val/side_b/width/mae",
+        "best/val/kind/accuracy",
+    ):
+        assert figures[name] is not None, name
+    drawn = {path.name for path in (tmp_path / "run").glob("*.png")}
+    assert drawn >= {"confusion_kind.png", "scatter_width.png", "reconstructions_image.png", "samples.png", "sees.png"}
+    again = anyformer.load(tmp_path / "run")
+    given = [{"image": record["image"]} for record in records(3, 2)]
+    results = again.predict(given)
+    assert results == load(tmp_path / "run" / "model").predict(given)
+    assert results[0]["kind"]["label"] in ("even", "odd")
+    from anyformer.cli import main
+
+    main(["run", str(tmp_path / "run"), "note=xxx", "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["image"] == {"loss": None} and shown["kind"]["label"] in ("even", "odd")
+
+
+def test_what_was_saved_predicts_the_same(tmp_path):
+    made = task(read="attention", n_registers=1)
+    save(made, tmp_path / "model")
+    given = [{name: record[name] for name in ("image", "note")} for record in records(4, 6)]
+    assert load(tmp_path).predict(given) == made.predict(given)
+
+
+def test_heads_of_other_meaning_are_not_taken_from_another_run(tmp_path):
+    made = task({"kind": Category(), "width": Numbers()})
+    save(made, tmp_path / "model")
+    other = task({"kind": Category(classes=("odd", "even")), "width": Numbers()})
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    other.start_from(tmp_path)
+    theirs, ours = made.state_dict(), other.state_dict()
+    taken = {name: torch.equal(value, ours[name]) for name, value in theirs.items()}
+    assert taken["heads.width_head.output.weight"] and not taken["heads.kind_head.output.weight"]
+    assert all(same for name, same in taken.items() if name.startswith("model."))
+
+
+def test_a_text_goes_on_with_the_vocabulary_of_the_weights_that_it_starts_from(tmp_path):
+    made = task({"name": Written(Text("characters", max_len=20))})
+    save(made, tmp_path / "model")
+    other = Predict(inputs(), {"name": Written(Text("characters", max_len=20))}, SMALL, init_from=str(tmp_path))
+    other._inherit()
+    other.learn(Rows(({"image": records(1)[0]["image"], "note": "x", "name": "one"},)))
+    assert other.targets["name"].text == made.targets["name"].text
+    other.build()
+    other.start_from(tmp_path)
+    strange = task({"name": Written(Text("characters", vocabulary="abc"))})
+    with pytest.raises(InputError, match=r"tokenizers.name and init_from .*: not the vocabulary that the model was"):
+        strange.start_from(tmp_path)
+
+
+def test_a_run_is_not_resumed_with_other_targets():
+    made = task({"kind": Category()})
+    checkpoint = {"config": json.loads(json.dumps(made.config()))}
+    made.on_load_checkpoint(checkpoint)
+    with pytest.raises(InputError, match=r"the checkpoint is of other targets: targets.kind.init_args.classes.0 was"):
+        task({"kind": Category(classes=("odd", "even"))}).on_load_checkpoint(checkpoint)
+
+
+IMAGE = {"image": ImagePatches(size=(4, 6), patch=2, channels=1)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"targets": {}}, "targets must name at least one"),
+        ({"targets": {"image": Category()}}, "targets.image: the column 'image' is also an input"),
+        (
+            {"targets": {"size": Numbers(columns=("image", "wide"))}},
+            "targets.size: the column 'image' is also an input",
+        ),
+        (
+            {"targets": {"imag": Masked()}},
+            r"targets.imag: there is no input 'imag' to be masked; did you mean 'image'\?",
+        ),
+        ({"targets": {"a.b": Numbers()}}, "targets.a.b: the name of a target has no dot"),
+        ({"targets": {"kind": Category()}, "choose": "rmse"}, r"choose must be one of accuracy, .*, got 'rmse'"),
+        ({"targets": {"class": Written(Text("bytes"))}}, "the name 'class' is taken by the task's own tokens"),
+        ({"targets": {"kind": Category()}, "read": "last"}, "read must be class, first, mean or attention, got 'last'"),
+        (
+            {"targets": {"kind": Category()}, "fields": FieldsConfig(sees={"imago": ["image"]})},
+            "fields.sees: there is no field 'imago'",
+        ),
+    ],
+)
+def test_arguments_that_contradict_each_other_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Predict(**({"tokenizers": IMAGE} | arguments))
+
+
+def test_the_figure_that_chooses_is_the_usual_one_of_a_target_and_the_loss_of_several():
+    assert task({"width": Numbers()}).metric == ("val/rmse", "min")
+    assert task({"kind": Category()}).metric == ("val/accuracy", "max")
+    assert task().metric == ("val/loss", "min")
+    assert task(choose="width/r2").metric == ("val/width/r2", "max")
+
+
+def test_all_targets_are_learnt_together():
+    seed_everything(0, verbose=False)
+    made = Predict(inputs(), targets(), TransformerConfig(d_model=24, depth=2, n_heads=4))
+    given = records(200)
+    made.learn(Rows(tuple(given)))
+    made.build()
+    optimizer, chopper = torch.optim.Adam(made.parameters(), lr=0.01), made.chopper(training=True)
+    for step in range(80):
+        random = np.random.default_rng(step)
+        loss, n = made.loss(chopper.collate([chopper(given[i], random) for i in random.integers(200, size=32)]))
+        optimizer.zero_grad()
+        (loss / n).backward()
+        optimizer.step()
+    made.eval()
+    made.begin_evaluation()
+    made.evaluate(batch(made, records(60, 7)))
+    figures = made.report("val")
+    for name in ("kind/accuracy", "tags/map", "width/r2", "name/exact_match", "action/accuracy"):
+        assert figures[name] > 0.9, name
+    # Of pictures that are normed within each patch the mean is off by 1.
+    assert figures["image/loss"] < 0.95

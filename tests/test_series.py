@@ -1,0 +1,220 @@
+"""Series come back from their tokens, with time stamps, gaps and any channels; what cannot be used is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from anyformer.errors import InputError
+from anyformer.tokenizers.series import Series, SeriesAugmentation
+
+WALK = np.cumsum(np.random.default_rng(0).normal(size=(3, 11)), 1)
+
+
+@given(
+    hnp.arrays(
+        np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.floats(-9, 9) | st.just(np.nan)
+    ),
+    st.integers(1, 4),
+)
+def test_a_series_comes_back_from_its_tokens(values: np.ndarray, width: int) -> None:
+    tokenizer = Series(width=width).fit([values])
+    tokens = tokenizer.encode(values)
+    assert len(tokens) == tokenizer.count(values) == -(-values.shape[1] // width)
+    assert tokens.content.isfinite().all()
+    back = tokenizer.decode(tokens)
+    # Steps at the end where nothing is there are as good as none.
+    assert np.isnan(values[:, back.shape[1] :]).all()
+    np.testing.assert_allclose(back, values[:, : back.shape[1]], atol=1e-4)
+
+
+def test_a_token_holds_its_steps_and_whether_they_are_there() -> None:
+    tokenizer = Series(width=2, normalize=False, channels=2)
+    tokens = tokenizer.encode([[1, None, 3], [4, 5, 6]])
+    assert tokens.content.tolist() == [[1, 0, 4, 5, 1, 0, 1, 1], [3, 0, 6, 0, 1, 0, 1, 0]]
+    assert tokens.position.tolist() == [[0], [1]]
+    assert not tokens.order.any()
+
+
+def test_each_channel_is_standardised_as_all_training_records_have_it() -> None:
+    records = [WALK * [[1], [100], [0]] + 5, WALK[:, :4] * [[1], [100], [0]] - 2]
+    tokenizer = Series(width=1).fit(records)
+    together = np.concatenate(records, 1)
+    np.testing.assert_allclose(tokenizer.mean, together.mean(1))
+    np.testing.assert_allclose(tokenizer.std, together.std(1))
+    values = torch.cat([tokenizer.encode(record).content[:, :3] for record in records])
+    np.testing.assert_allclose(values.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(values.std(0, correction=0), 1, atol=1e-6)
+    assert tokenizer.sizes == {"time": 11}
+    assert tokenizer.fit([]) is tokenizer
+
+
+def test_missing_values_are_left_out_of_the_mean_and_a_channel_that_never_changes_is_not_blown_up() -> None:
+    tokenizer = Series().fit([[[1, None, 3], [7, 7, 7], [None] * 3]])
+    assert tokenizer.mean == (2, 7, 0)
+    assert tokenizer.std == (1, 1, 1)
+
+
+def test_times_are_continuous_positions_and_come_back() -> None:
+    record = {"t": [10.0, 10.5, 12.0, 12.1, 15.0], "x": [1, 2, 3, 4, 5], "y": [5, 4, None, 2, 1]}
+    tokenizer = Series(width=2, times="t").fit([record])
+    assert (tokenizer.channels, tokenizer.unit, tokenizer.sizes) == (2, 2.5, {})
+    tokens = tokenizer.encode(record)
+    np.testing.assert_allclose(tokens.position[:, 0], [4, 4.8, 6])
+    assert tokens.position.dtype == tokenizer.empty().position.dtype == torch.float32
+    np.testing.assert_allclose(tokens.content[:, -2:], [[0, 0.2], [0, 0.04], [0, 0]], atol=1e-6)
+    back = tokenizer.decode(tokens)
+    np.testing.assert_allclose(back["t"], record["t"], rtol=1e-6)
+    np.testing.assert_allclose(back["values"], [record["x"], [5, 4, np.nan, 2, 1]], atol=1e-5)
+    again = tokenizer.encode(back)
+    np.testing.assert_allclose(again.content, tokens.content, atol=1e-5)
+
+
+def test_columns_of_a_csv_may_spell_their_lists() -> None:
+    tokenizer = Series(times="t").fit([{"t": [0, 1, 3], "x": [1, None, 2]}])
+    spelt = tokenizer.encode({"t": "[0, 1, 3]", "x": "[1, null, 2]"})
+    assert torch.equal(spelt.content, tokenizer.encode({"t": [0, 1, 3], "x": [1, None, 2]}).content)
+
+
+def test_a_rate_puts_series_of_unlike_rates_beside_each_other() -> None:
+    slow, fast = Series(rate=2, unit=0.5, normalize=False, channels=1), Series(rate=8, width=4, unit=0.5, channels=1)
+    fast = replace(fast, normalize=False)
+    assert slow.encode([0, 1, 2]).position.tolist() == fast.encode(np.arange(12)).position.tolist() == [[0], [1], [2]]
+    assert Series(rate=50, width=5, channels=1, normalize=False).encode(range(15)).position.tolist() == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("kind", ["npy", "csv", "json", "named columns", "steps first"])
+def test_a_series_is_read_from_whatever_holds_it(kind: str, tmp_path: Path) -> None:
+    tokenizer, record = Series(width=2).fit([WALK]), WALK
+    if kind == "npy":
+        np.save(tmp_path / "walk.npy", WALK)
+        record = str(tmp_path / "walk.npy")
+    elif kind == "csv":
+        lines = ["x,y,z", *(",".join(map(repr, row)) for row in WALK.T.tolist())]
+        (tmp_path / "walk.csv").write_text("\n".join(lines))
+        record = str(tmp_path / "walk.csv")
+    elif kind == "json":
+        record = str(WALK.tolist())
+    elif kind == "named columns":
+        record = {"x": WALK[0].tolist(), "yz": WALK[1:].tolist()}
+    else:
+        tokenizer, record = replace(tokenizer, time_first=True), WALK.T
+        assert tokenizer.decode(tokenizer.encode(record)).shape == WALK.T.shape
+    assert torch.equal(tokenizer.encode(record).content, Series(width=2).fit([WALK]).encode(WALK).content)
+    assert tokenizer.count(record) == 6
+
+
+def test_augmentation_is_drawn_in_training_alone_and_from_its_generator() -> None:
+    augment = SeriesAugmentation(jitter=0.1, scale=0.1, shift=0.1, crop=0.5)
+    tokenizer = Series(augment=augment).fit([WALK])
+    assert torch.equal(tokenizer.encode(WALK).content, Series().fit([WALK]).encode(WALK).content)
+    first, second, third = (tokenizer.encode(WALK, np.random.default_rng(seed)).content for seed in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert first.shape != third.shape or not torch.equal(first, third)
+    lengths = {len(tokenizer.encode(WALK, np.random.default_rng(seed))) for seed in range(50)}
+    assert lengths == {6, 7, 8, 9, 10, 11}
+
+
+def test_augmentation_is_of_the_strength_asked_for() -> None:
+    flat = np.zeros((2, 4000))
+    tokenizer = Series(channels=2, normalize=False, augment=SeriesAugmentation(jitter=0.5))
+    values = tokenizer.encode(flat, np.random.default_rng(0)).content[:, :2]
+    assert values.std().item() == pytest.approx(0.5, rel=0.05)
+    tokenizer = replace(tokenizer, augment=SeriesAugmentation(shift=0.5))
+    values = tokenizer.encode(flat, np.random.default_rng(0)).content[:, :2]
+    assert (values == values[0]).all() and values[0, 0] != values[0, 1]
+    tokenizer = replace(tokenizer, augment=SeriesAugmentation(scale=0.5))
+    assert not tokenizer.encode(flat, np.random.default_rng(0)).content[:, :2].any()
+
+
+def test_what_was_cropped_keeps_its_times_and_a_missing_value_stays_missing() -> None:
+    record = {"t": np.arange(20.0), "x": np.where(np.arange(20) % 3, 1.0, np.nan)}
+    tokenizer = Series(times="t", augment=SeriesAugmentation(crop=0.3, jitter=1.0, scale=1, shift=1)).fit([record])
+    tokens = tokenizer.encode(record, np.random.default_rng(3))
+    there = tokens.content[:, 1].bool().tolist()
+    assert there == [bool(time % 3) for time in tokens.position[:, 0].round().long().tolist()]
+
+
+def test_the_picture_has_a_curve_for_each_channel() -> None:
+    tokenizer = Series(width=2).fit([WALK])
+    picture = tokenizer.show(tokenizer.encode(WALK))
+    assert picture.shape == (3 * 32, 12 * 3, 3) and picture.dtype == np.uint8
+    blue = (picture == (31, 119, 180)).all(-1).reshape(3, 32, 12, 3).any((1, 3))
+    assert blue[:, :11].all() and not blue[:, 11].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "record", "message"),
+    [
+        ({}, [[]], r"a series must be \(channels, steps\) with at least one of each, got \(1, 0\)"),
+        ({}, [["low"]], "a series must be numbers in lists of equal length"),
+        ({}, [[1, 2], [1]], "a series must be numbers in lists of equal length"),
+        ({}, [[1.0, float("inf")]], "a series must be finite, or NaN where a number is missing"),
+        ({}, "gone.npy", "gone.npy: no such file"),
+        ({}, {"x": [1, 2], "y": [1]}, "channels must have equally many steps, got 2, 1"),
+        ({}, {"x": 3}, "channel 'x' must be a list of numbers, got 3"),
+        ({"channels": 3}, [[1, 2, 3]] * 2, "a series of 2 channels, and there must be 3; its steps come first: give"),
+        ({"channels": 2}, [[1, 2, 3]], "a series of 1 channels, and there must be 2$"),
+        ({"times": "t"}, [[1, 2]], "times: 't' needs records of named columns, and this one is an array"),
+        ({"times": "time"}, {"times": [1], "x": [1]}, "no times 'time'; there are times, x.*did you mean 'times'"),
+        ({"times": "t"}, {"t": [1, 1], "x": [1, 2]}, "times must rise, and step 1 is at 1 after 1; sort them"),
+        ({"times": "t"}, {"t": [1, None], "x": [1, 2]}, "step 1 has no time; leave such steps out"),
+        ({"times": "t"}, {"t": [1], "x": [1, 2]}, r"a time for each of the 2 steps, got \(1,\)"),
+        ({"times": "t", "unit": 0.1}, {"t": [1e9, 1e9 + 0.1], "x": [1, 2]}, "too large to tell steps of 0.1 apart"),
+    ],
+)
+def test_a_record_that_cannot_be_used_is_refused(options: dict[str, Any], record: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Series(**{"channels": None, "normalize": False, **options}).encode(record)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"rate": -1.0}, "rate must be above 0, got -1"),
+        ({"rate": 1.0, "times": "t"}, "times and rate both say when the steps are"),
+        ({"unit": 1.0}, "unit is of time, which times or rate tell"),
+        ({"channels": 2, "mean": [1.0]}, "mean must have 2 numbers, one for each channel, got 1"),
+        ({"std": [0.0]}, "std must be above 0, got 0"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Series(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"jitter": -1.0}, "augment.jitter must be at least 0"), ({"crop": 0.0}, "augment.crop must be above 0")],
+)
+def test_an_augmentation_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SeriesAugmentation(**options)
+
+
+def test_what_is_not_known_before_fitting_is_said() -> None:
+    with pytest.raises(InputError, match="the number of channels is not known yet; give channels, or fit"):
+        Series().lift(8)
+    with pytest.raises(InputError, match="the means of the channels are not known yet"):
+        Series().encode([1, 2])
+    with pytest.raises(InputError, match="the unit of time is not known yet"):
+        Series(times="t", normalize=False).encode({"t": [1], "x": [1]})
+    with pytest.raises(InputError, match="there is no series to learn the channels from"):
+        Series().fit([])
+
+
+def test_what_was_learnt_is_inherited_and_must_agree() -> None:
+    fitted = Series(width=2).fit([WALK])
+    assert Series(width=2).inherit(fitted) == fitted
+    fitted.agree(Series(width=2).inherit(fitted), "sensor")
+    with pytest.raises(InputError, match=r"sensor: mean is .* set it alike"):
+        fitted.agree(Series(width=2).fit([WALK + 1]), "sensor")

@@ -1,0 +1,232 @@
+"""The row of a table as tokens: a column each, numbers and categories, of which any may be missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anyformer.errors import InputError
+from anyformer.files import nearest
+from anyformer.tokenizers.arrays import is_json, read_json
+from anyformer.tokens import Tokenizer, TokenSet
+
+OTHER = 0
+"""The value of a category that was not seen in training."""
+
+
+@dataclass(frozen=True)
+class Row(Tokenizer):
+    """Cuts a row into a token for each column that has a value (Gorishniy et al. 2021, "Revisiting Deep Learning Models
+    for Tabular Data", 3.3): of a number the value times a learned vector, of a category its own learned vector, both
+    plus a learned vector of the column. What is missing (None, an empty text, NaN) has no token.
+
+    A record is a dict of columns, as `columns: {patient: [age, sex]}` of a Table gives it, or JSON of one. The tokens
+    are a set without positions: the column says what each is. The content is (n, 3) float32: the number of the column;
+    the value, of a number standardised, of a category 1; and the number of the vector that it multiplies, of which a
+    column of numbers has one, and a column of categories one each and one for those not seen in training.
+    """
+
+    columns: dict[str, Literal["number", "category"]] | None = None
+    """What each column is, `{age: number, city: category}`; when left out what the training records show: a column in
+    which all are numbers is one of numbers. Columns that are not named here are left out."""
+    normalize: bool = True
+    """Whether each number has its mean taken off and is divided by its standard deviation, as the data has them."""
+    means: dict[str, float] | None = None
+    """What `fit` has learnt: the mean of each column of numbers."""
+    stds: dict[str, float] | None = None
+    """The standard deviations; 1 for what never changes."""
+    values: dict[str, tuple[str, ...]] | None = None
+    """The values of each column of categories."""
+
+    def __post_init__(self) -> None:
+        if self.columns is not None:
+            if not self.columns:
+                raise InputError("columns must name at least one column, as in {age: number}; or leave it out")
+            for name, kind in self.columns.items():
+                if kind not in ("number", "category"):
+                    raise InputError(f"columns: {name!r} must be number or category, got {kind!r}")
+        if self.values is not None:
+            object.__setattr__(self, "values", {name: tuple(known) for name, known in self.values.items()})
+
+    def encode(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> TokenSet:
+        """record: the values of the columns. Raises InputError for text in a column of numbers."""
+        rows = []
+        record = _read(record)
+        for column, (name, (first, known)) in enumerate(self._places.items()):
+            value = record.get(name)
+            if _is_missing(value):
+                continue
+            if known is None:
+                number = to_number(value, name)
+                number = (number - self.means[name]) / self.stds[name] if self.normalize else number
+                rows.append((column, number, first))
+            else:
+                rows.append((column, 1, first + known.get(_spell(value), OTHER)))
+        return TokenSet(torch.tensor(rows, dtype=torch.float32).view(-1, 3))
+
+    def decode(self, tokens: TokenSet) -> dict[str, float | str | None]:
+        """The columns that have a value: numbers as float, categories as text, None for one not seen in training."""
+        places, row = list(self._places.items()), {}
+        for column, value, number in tokens.content.double().tolist():
+            name, (first, known) = places[int(column)]
+            if known is None:
+                row[name] = value * self.stds[name] + self.means[name] if self.normalize else value
+            else:
+                row[name] = None if number - first == OTHER else self.values[name][int(number) - first - 1]
+        return row
+
+    def pieces(self, tokens: TokenSet) -> list[str]:
+        row = self.decode(tokens).items()
+        return [f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}" for name, value in row]
+
+    def empty(self) -> TokenSet:
+        return TokenSet(torch.zeros(0, 3))
+
+    def lift(self, d_model: int) -> nn.Module:
+        n_ids = sum(1 if known is None else 1 + len(known) for _, known in self._places.values())
+        return RowLift(len(self._places), n_ids, d_model)
+
+    def count(self, record: Mapping[str, Any]) -> int:
+        record = _read(record)
+        return sum(not _is_missing(record.get(name)) for name in self._places)
+
+    def fit(self, records: Iterable[Mapping[str, Any]]) -> Self:
+        """A copy that knows what each column is, the means and deviations of numbers, and the categories."""
+        if self.columns is not None and self.values is not None and (not self.normalize or self.means is not None):
+            return self
+        found: dict[str, list[Any]] = {name: [] for name in self.columns or ()}
+        there: set[str] = set()
+        for record in records:
+            record = _read(record)
+            there |= record.keys()
+            for name, value in record.items():
+                if (self.columns is None or name in self.columns) and not _is_missing(value):
+                    found.setdefault(name, []).append(value)
+        if lost := next((name for name in self.columns or () if name not in there), None):
+            raise InputError(f"columns: no record has {lost!r}; there are {', '.join(there)}{nearest(lost, there)}")
+        columns = self.columns or {name: _kind(name, values) for name, values in found.items()}
+        if not columns:
+            raise InputError("there is no value to learn the columns from: in the training records all are missing")
+        numbers = {
+            name: np.array([to_number(value, name) for value in found[name]] or [0.0])
+            for name, kind in columns.items()
+            if kind == "number"
+        }
+        means = {name: float(values.mean()) for name, values in numbers.items()}
+        deviations = {name: float(values.std()) for name, values in numbers.items()}
+        # What differs by less than float32 can tell is taken for what never changes; small numbers are no such thing.
+        least = {name: float(np.finfo(np.float32).eps) * abs(mean) for name, mean in means.items()}
+        known = {
+            name: tuple(sorted(set(map(_spell, found[name])))) for name, kind in columns.items() if kind == "category"
+        }
+        return replace(
+            self,
+            columns=columns,
+            means=means if self.normalize else None,
+            stds={name: std if std > least[name] else 1.0 for name, std in deviations.items()}
+            if self.normalize
+            else None,
+            values=known,
+        )
+
+    def inherit(self, other: Tokenizer) -> Self:
+        if not isinstance(other, Row) or self.columns not in (None, other.columns):
+            return self
+        learnt = ("columns", "means", "stds", "values")
+        return replace(self, **{name: getattr(other, name) for name in learnt if getattr(self, name) is None})
+
+    def agree(self, other: Tokenizer, name: str) -> None:
+        if isinstance(other, Row):
+            for fact in ("columns", "values", "means", "stds"):
+                if getattr(self, fact) != getattr(other, fact):
+                    raise InputError(f"{name}: {fact} are not the same as the model was trained with; set them alike")
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[int, dict[str, int] | None]]:
+        """Of each column its first number among those of all columns, and the values behind it: OTHER stands first."""
+        if self.columns is None or self.values is None or (self.normalize and self.means is None):
+            raise InputError("the columns of the row are not known yet; fit to data first")
+        places, first = {}, 0
+        for name, kind in self.columns.items():
+            known = None if kind == "number" else {value: i for i, value in enumerate(self.values[name], start=1)}
+            places[name] = first, known
+            first += 1 if known is None else 1 + len(known)
+        return places
+
+
+class RowLift(nn.Module):
+    """The vector of a column plus its value times the vector of a number or, where the value is 1, of a category."""
+
+    def __init__(self, n_columns: int, n_ids: int, d_model: int) -> None:
+        super().__init__()
+        # As in their code: of the same size for every width.
+        bound = d_model**-0.5
+        self.bias = nn.Parameter(torch.empty(n_columns, d_model).uniform_(-bound, bound))
+        self.table = nn.Parameter(torch.empty(n_ids, d_model).uniform_(-bound, bound))
+
+    def forward(self, content: Tensor, extents: Sequence[tuple[int, ...]] = ()) -> Tensor:
+        """content: (total, 3) float. Returns (total, d)."""
+        column, number = content[:, 0].long(), content[:, 2].long()
+        return F.embedding(column, self.bias) + content[:, 1:2] * F.embedding(number, self.table)
+
+
+def to_number(value: Any, name: str) -> float:
+    """A number, or the text of one. Raises InputError for anything else, infinity and the text "nan"."""
+    number = _number(value)
+    if number is None:
+        raise InputError(
+            f"column {name!r} must hold numbers, got {str(value)!r:.60}; correct it, leave the cell empty where "
+            f"there is none, or say that it is a category"
+        )
+    if not math.isfinite(number):
+        raise InputError(f"column {name!r} must hold finite numbers, got {value}; leave the cell empty instead")
+    return number
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _kind(name: str, values: Sequence[Any]) -> Literal["number", "category"]:
+    """What a column is whose values are all numbers, or none."""
+    are_numbers = [_number(value) is not None and not isinstance(value, bool) for value in values]
+    if all(are_numbers):
+        return "number"
+    if any(are_numbers):
+        raise InputError(
+            f"column {name!r} holds numbers and text, as {str(values[are_numbers.index(False)])!r:.60}; correct it, or "
+            "say in columns whether it is a number or a category"
+        )
+    return "category"
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
+
+
+def _spell(value: Any) -> str:
+    """A category's name: whole numbers alike, whether a file keeps them as text, integers or floats."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _read(record: Any) -> Mapping[str, Any]:
+    record = read_json(record) if is_json(record) else record
+    if not isinstance(record, Mapping):
+        raise InputError(
+            f"a row must be a dict of columns, got {record!r:.60}; give the field a list of them, as in "
+            "columns: {patient: [age, sex]}"
+        )
+    return record
