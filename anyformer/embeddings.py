@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from anyformer.attention import make_norm
+from anyformer.attention import dropout, make_norm
 from anyformer.errors import InputError
 from anyformer.positions import Rotary
 from anyformer.tokens import Batch, FieldTokens, Tokenizer
@@ -286,7 +286,8 @@ class Embeddings(nn.Module):
         vectors = self.norm(torch.cat(vectors))
         if self.offset is not None:
             vectors = vectors + self.offset
-        vectors = F.dropout(vectors, self.config.dropout, self.training)
+        if self.training and self.config.dropout:
+            vectors = dropout(vectors, self.config.dropout)
         rows = vectors.new_zeros(batch.shape.numel(), vectors.shape[1])
         return rows.index_copy(0, index, vectors).unflatten(0, batch.shape)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from anyformer.tokens import Sample, Tokenizer, expand
 from anyformer.tokens import pack as pack_rows
 
 log = logging.getLogger(__name__)
+
+OR_SKIP = "mend it, or leave such records out by data.on_bad_sample: skip"
+"""What to do about a record that cannot be used."""
 
 # Batches
 
@@ -225,14 +229,37 @@ class Chopper(ABC):
     def collate(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> Any:
         """A batch of items; `rows` as in `tokens.collate`."""
 
-    def encode(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> Sample:
+    def encode(
+        self, record: Mapping[str, Any], random: np.random.Generator | None = None, empty_too: bool = False
+    ) -> Sample:
         """The token sets of the fields that the record has, without those that are left out.
 
-        Raises InputError for a record without any, or one that cannot be used; Unasked for one whose inputs are all
-        left out.
+        empty_too: whether a record may come to no token at all, as an empty text does.
+        Raises InputError for a record without any token, or one that cannot be used; Unasked for one whose inputs are
+        all left out.
         """
+        fields = {name: list(expand({name: tokenizer})) for name, tokenizer in self.tokenizers.items()}
+        never = {each for name in self.without for each in _meant(name, fields)}
+        dropped, last = self._dropped(fields, random)
+        sample = self._cut(record, random, never | dropped)
+        if dropped and not _has_tokens(sample):
+            # One input always stays, of those that hold anything.
+            whole = self._cut(record, random, never)
+            present = [name for name, tokens in whole.items() if len(tokens)]
+            sample = {name: whole[name] for name in present[int(last * len(present)) :][:1]}
+        if _has_tokens(sample) or (sample and empty_too):
+            return sample
+        given = [name for name in self.tokenizers if record.get(name) is not None]
+        if self.without and given:
+            raise Unasked(f"the record has nothing but {', '.join(self.without)}")
+        empty = f", and nothing is in {', '.join(given)}" if given else ""
+        raise InputError(
+            f"a record needs one of the fields {', '.join(self.tokenizers)}; it has {', '.join(record)}{empty}"
+        )
+
+    def _cut(self, record: Mapping[str, Any], random: np.random.Generator | None, gone: set[str]) -> Sample:
+        """The token sets of the fields that the record has and that are not gone."""
         sample: Sample = {}
-        gone = self._left_out(record, random)
         for name, tokenizer in self.tokenizers.items():
             if record.get(name) is None or (gone and gone.issuperset(expand({name: tokenizer}))):
                 continue
@@ -242,32 +269,18 @@ class Chopper(ABC):
                 raise InputError(f"field {name!r}: {error}") from error
             parts = {f"{name}.{part}": t for part, t in tokens.items()} if isinstance(tokens, dict) else {name: tokens}
             sample |= {each: part for each, part in parts.items() if each not in gone}
-        if not sample and self.without and any(record.get(name) is not None for name in self.tokenizers):
-            raise Unasked(f"the record has nothing but {', '.join(self.without)}")
-        if not sample:
-            raise InputError(
-                f"a record needs one of the fields {', '.join(self.tokenizers)}; it has {', '.join(record)}"
-            )
         return sample
 
-    def _left_out(self, record: Mapping[str, Any], random: np.random.Generator | None) -> set[str]:
-        """The fields that a sample goes without: those that nothing has, and in training those that chance takes."""
-        is_drawn = random is not None and self.dropout
-        if not self.without and not is_drawn:
-            return set()
-        fields = {name: list(expand({name: tokenizer})) for name, tokenizer in self.tokenizers.items()}
-        gone = {each for name in self.without for each in _meant(name, fields)}
-        if not is_drawn:
-            return gone
+    def _dropped(
+        self, fields: Mapping[str, Sequence[str]], random: np.random.Generator | None
+    ) -> tuple[set[str], float]:
+        """The fields that chance takes from a training sample, and which one stays where all would go, in 0 ... 1."""
+        if random is None or not self.dropout:
+            return set(), 0.0
         # Before all other draws, and as many whatever the record has.
         *draws, last = random.random(len(self.dropout) + 1).tolist()
-        for (name, share), drawn in zip(self.dropout.items(), draws, strict=True):
-            if drawn < share:
-                gone.update(_meant(name, fields))
-        present = [each for name, parts in fields.items() if record.get(name) is not None for each in parts]
-        if gone.issuperset(present):
-            gone -= set(present[int(last * len(present)) :][:1])
-        return gone
+        taken = [name for (name, share), drawn in zip(self.dropout.items(), draws, strict=True) if drawn < share]
+        return {each for name in taken for each in _meant(name, fields)}, last
 
     def partner(self, n: int, random: np.random.Generator) -> int | None:
         """Which of the n samples of the training part an item is blended with; None: with none."""
@@ -289,6 +302,10 @@ class Chopper(ABC):
 def _meant(name: str, fields: Mapping[str, Sequence[str]]) -> Sequence[str]:
     """The fields that a name means: those of an input, or one of them."""
     return fields.get(name, [name])
+
+
+def _has_tokens(sample: Sample) -> bool:
+    return any(len(tokens) for tokens in sample.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -355,7 +372,7 @@ class Samples(Dataset):
             except InputError as error:
                 bad.append(str(error))
                 if self.on_bad_sample == "fail" and not isinstance(error, LeftOut):
-                    return _Fetched(None, bad, fatal=True)
+                    return _Fetched(None, [f"{error}; {OR_SKIP}"], fatal=True)
         if not items and self.training:
             for step in range(1, len(self)):
                 draw = draws[-1]._replace(index=(draws[-1].index + step) % len(self))
@@ -385,7 +402,7 @@ class Samples(Dataset):
                 lengths.append(self.chopper.count(self.record(i)))
             except InputError as error:
                 if self.on_bad_sample == "fail":
-                    raise InputError(f"{self.source.name(i)}: {error}") from None
+                    raise InputError(f"{self.source.name(i)}: {error}; {OR_SKIP}") from None
                 lengths.append(None)
         two = any(isinstance(length, tuple) for length in lengths)
         return [((1, 1) if two else 1) if length is None else length for length in lengths]
@@ -455,6 +472,7 @@ class Loader:
                 num_workers=self.n_workers,
                 persistent_workers=self.n_workers > 0,
                 pin_memory=self.pin_memory,
+                worker_init_fn=_outlive,
                 # Its own, or each epoch would draw the workers' seed from the generator that dropout draws from.
                 generator=torch.Generator(),
             )
@@ -531,6 +549,14 @@ class _Upcoming:
 
     def __iter__(self) -> Iterator[list[Draw]]:
         return self.plan.epoch(*self.place)
+
+
+def _outlive(worker: int) -> None:
+    """Let a worker live on for a minute after SIGTERM.
+
+    Who ends a job sends it to all of its processes, and the one that trains needs batches till the end of its step.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
 
 
 def _whole(fetched: _Fetched) -> _Fetched:

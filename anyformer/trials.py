@@ -1,12 +1,13 @@
 """Several runs of one experiment, over the folds of its data and over seeds: which they are, and what they come to.
 
-Knows no trainer; the command line trains them one after another.
+Knows no trainer; `repeats.py` trains them one after another.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +50,12 @@ def list_trials(n_folds: int | None, n_seeds: int, first_seed: int = 0) -> list[
         raise InputError(f"--seeds must be at least 1, got {n_seeds}")
     folds = [None] if n_folds is None else range(n_folds)
     return [Trial(fold, seed) for seed in range(first_seed, first_seed + n_seeds) for fold in folds]
+
+
+def read_trial(name: str) -> Trial:
+    """The run of a folder's name."""
+    *fold, seed = (int(part) for part in re.findall(r"\d+", name))
+    return Trial(fold[0] if fold else None, seed)
 
 
 def holds_trials(run: Path) -> bool:

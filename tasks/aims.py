@@ -26,6 +26,8 @@ class Item(NamedTuple):
     """With the class token and registers, and with what is masked marked."""
     values: Mapping[str, Any] = {}
     """By target, what is to be predicted; those that the record does not have are not there."""
+    source: Mapping[str, Any] = {}
+    """In evaluation, where texts are written, the inputs as they stand in the record."""
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Aims(Examples):
     """In evaluation and use, where texts are written: the inputs of each sample, with nothing masked."""
     references: Mapping[str, Mapping[int, str]] = None  # type: ignore[assignment]
     """In evaluation, by target that is written, the texts of the samples that have one."""
+    sources: tuple[Mapping[str, Any], ...] = ()
+    """In evaluation, where texts are written: the inputs of each sample as they stand in the records."""
 
     def _each(self, function: Any) -> Aims:
         made = super()._each(function)
@@ -84,7 +88,9 @@ class PredictChopper(Chopper):
                 columns = [each for name, target in self.targets.items() for each in target.columns_of(name)]
                 which = f"field {columns[0]!r}" if len(columns) == 1 else f"one of the fields {', '.join(columns)}"
                 raise InputError(f"{which} must hold what is to be predicted, but the record has none; leave it out")
-        return Item(sample | self._own_tokens, values)
+        is_shown = labelled and not self.training and self._written
+        source = {n: record[n] for n in self.tokenizers if record.get(n) is not None} if is_shown else {}
+        return Item(sample | self._own_tokens, values, source)
 
     def _has_masked(self, record: Mapping[str, Any]) -> bool:
         return any(record.get(name.partition(".")[0], record.get(name)) is not None for name in self._masked)
@@ -127,17 +133,26 @@ class PredictChopper(Chopper):
             name: target.aim(name, [item.values.get(name) for item in items], tokens)
             for name, target in self.targets.items()
         }
-        whole, prompts, references = None, (), {}
+        whole, prompts, references, sources = None, (), {}, ()
         if not self.training:
             if self._masked and len(self._masked) < len(self.targets):
                 whole = collate([_unmasked(sample) for sample in samples], self.fields, rows)
             if self._written:
                 prompts = tuple(_unmasked(item.sample) for item in items)
+                sources = tuple(item.source for item in items)
                 references = {
                     name: {i: item.values[name].reference for i, item in enumerate(items) if name in item.values}
                     for name in self._written
                 }
-        return Aims(tokens, torch.zeros(0), aims=aims, whole=whole, prompts=prompts, references=references)
+        return Aims(
+            tokens,
+            torch.zeros(0),
+            aims=aims,
+            whole=whole,
+            prompts=prompts,
+            references=references,
+            sources=sources,
+        )
 
 
 def _unmasked(sample: Sample) -> Sample:

@@ -48,12 +48,12 @@ class Cases:
         # They may be recordings.
         self.all[N_WORST:] = [replace(case, source={}) for case in self.all[N_WORST:]]
 
-    def draw(self, folder: Path) -> None:
-        """Write `worst.html`, if there has been a case."""
+    def draw(self, folder: Path, suffix: str = "") -> None:
+        """Write `worst.html`, if there has been a case. suffix: of the file's name."""
         if self.all:
             worst = [replace(case, source=self._shown(case.source)) for case in self.all[:N_WORST]]
             title = f"Worst cases{STAGES[self.stage]}"
-            write_worst(folder / "worst.html", worst + self.all[N_WORST:], N_WORST, title)
+            write_worst(folder / f"worst{suffix}.html", worst + self.all[N_WORST:], N_WORST, title)
 
     def _shown(self, source: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs of a case as a page can show them."""

@@ -131,6 +131,9 @@ class CategoryHead(TargetHead):
             self.sums["scores"].update(torch.stack([logits[:, 1] - logits[:, 0], values.float()], 1))
         return {"accuracy": (found == values).float()}
 
+    def has(self, figure: str) -> bool:
+        return {"top5": "top5" in self.sums, "auroc": "scores" in self.sums}.get(figure, True)
+
     def figures(self) -> dict[str, Tensor]:
         confusion = self.sums["confusion"].compute()
         self.confusion = confusion.cpu()
@@ -158,7 +161,10 @@ class CategoryHead(TargetHead):
 
 @dataclass(frozen=True)
 class Labels(Target):
-    """Any number of labels at once: a list of them, or a text that holds them with `separator` between."""
+    """Any number of labels at once: a list of them, or a text that holds them with `separator` between.
+
+    An empty list says that there are none; an empty text says nothing.
+    """
 
     classes: tuple[str | int, ...] | None = None
     """The labels that there are; what the training records hold, sorted, when left out."""
@@ -196,7 +202,7 @@ class Labels(Target):
 
     def value(self, name: str, record: Mapping[str, Any]) -> Tensor | None:
         given = record.get(name)
-        if given is None or (isinstance(given, float) and given != given):
+        if is_missing(given):
             return None
         value = torch.zeros(len(self.classes))
         for label in self._split(name, given):

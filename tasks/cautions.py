@@ -13,6 +13,7 @@ from anyformer.errors import InputError
 from anyformer.loading import Samples
 from anyformer.tasks.categories import Category
 from anyformer.tasks.language import LanguageModel, Pieces
+from anyformer.tasks.targets import is_missing
 from anyformer.tasks.task import Task
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import LearnedTokens, Tokenizer
@@ -71,8 +72,10 @@ def _balance(task: Task, source: Source) -> Iterator[str]:
         if weights is not None:
             continue
         try:
-            counts = Counter(str(label) for label in source.column(name) if label is not None).most_common()
+            counts = Counter(str(label) for label in source.column(name) if not is_missing(label)).most_common()
         except InputError:
+            continue
+        if not counts:
             continue
         (often, most), (rare, fewest) = counts[0], counts[-1]
         if most >= IMBALANCE * fewest:

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
-    BinaryAUROC,
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
@@ -30,6 +29,8 @@ from anyformer.tasks.drawings import draw_confusion
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.reading import OWN_FIELD, Pool, Read, own_tokens
+from anyformer.tasks.tallies import Kept, auroc
+from anyformer.tasks.targets import is_missing
 from anyformer.tasks.task import Examples, Task
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, collate, expand
@@ -86,7 +87,7 @@ class ClassifyChopper(Chopper):
 
     def _index(self, record: Mapping[str, Any]) -> int:
         label = record.get(self.target)
-        if label is None:
+        if is_missing(label):
             raise InputError(f"field {self.target!r} must hold the label, but it is missing or empty")
         return class_index(self.target, label, self.classes)
 
@@ -178,7 +179,7 @@ class Classify(Task):
 
     def learn(self, source: Source) -> None:
         super().learn(source)
-        labels = [str(label) for label in source.column(self.target) if label is not None]
+        labels = [str(label) for label in source.column(self.target) if not is_missing(label)]
         if self.classes is None:
             self.classes = sort_classes(labels)
         if len(self.classes) < 2:
@@ -216,7 +217,7 @@ class Classify(Task):
         self.head = nn.Sequential(pooled, nn.Dropout(self.head_dropout), head)
         weights = None if self.class_weights is None else torch.tensor(self.class_weights, dtype=torch.float32)
         self.register_buffer("loss_weights", weights, persistent=False)
-        self.metrics = self._metrics()
+        self.metrics, self.scores = self._metrics(), Kept(2)
         self.confusion: Tensor | None = None
 
     def _metrics(self) -> MetricCollection:
@@ -229,8 +230,6 @@ class Classify(Task):
         }
         if n > 5:
             metrics["top5"] = MulticlassAccuracy(n, top_k=5, average="micro")
-        if n == 2:
-            metrics["auroc"] = BinaryAUROC()
         return MetricCollection(metrics, compute_groups=False)
 
     def chopper(self, training: bool) -> ClassifyChopper:
@@ -260,25 +259,23 @@ class Classify(Task):
 
     def begin_evaluation(self) -> None:
         self.metrics.reset()
-        if "auroc" in self.metrics:
-            # A process that sees no sample would send what it kept of the targets, nothing, as another type.
-            nothing = torch.zeros(0, device=self.device)
-            self.metrics["auroc"].update(nothing, nothing.long())
+        self.scores.reset()
 
     def evaluate(self, batch: Examples) -> dict[str, Tensor]:
         logits = self(batch.tokens)
         loss, n_targets = self._loss(logits, batch.target)
-        given = {
-            "loss": (loss / n_targets.clamp(min=1e-9), n_targets),
-            "auroc": (logits.softmax(-1)[:, 1], batch.target),
-        }
         for name, metric in self.metrics.items():
-            metric.update(*given.get(name, (logits, batch.target)))
+            given = (loss / n_targets.clamp(min=1e-9), n_targets) if name == "loss" else (logits, batch.target)
+            metric.update(*given)
+        if len(self.classes) == 2:
+            self.scores.update(torch.stack([logits.softmax(-1)[:, 1], batch.target], dim=1))
         return {"accuracy": (logits.argmax(1) == batch.target).float()}
 
     def report(self, stage: str) -> dict[str, Tensor]:
         values = self.metrics.compute()
         self.confusion = values.pop("confusion").cpu()
+        if len(self.classes) == 2:
+            values["auroc"] = auroc(*self.scores.compute().unbind(1))
         return values
 
     @torch.inference_mode()

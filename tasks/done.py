@@ -14,7 +14,7 @@ from anyformer.data import Source
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.tasks.tallies import Sums
-from anyformer.tasks.targets import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values
+from anyformer.tasks.targets import Aim, Target, TargetHead, aim_at_samples, check_weight, is_missing, known_values
 from anyformer.tokenizers.elements import Bins, Categories, Choice
 from anyformer.tokenizers.steps import Stretch, ValueHead
 from anyformer.tokenizers.trajectory import Vector
@@ -74,7 +74,7 @@ class Done(Target):
 
     def value(self, name: str, record: Mapping[str, Any]) -> Tensor | None:
         """The content of its tokens, (elements, *feature)."""
-        if record.get(name) is None:
+        if is_missing(record.get(name)):
             return None
         value = _array(name, record[name])
         self._check_shape(name, value, self.tokenizer.shape)
@@ -117,6 +117,8 @@ def _array(name: str, value: Any) -> np.ndarray:
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(f"field {name!r} must hold an action as numbers, got {str(value)[:40]!r}; mend it") from None
+    except OverflowError:
+        raise InputError(f"field {name!r} must hold numbers below 1e308, and one is larger; mend it") from None
 
 
 class DoneHead(TargetHead):

@@ -38,12 +38,14 @@ class FieldsConfig:
         inputs: Mapping[str, Tokenizer],
         others: Sequence[str] = (),
         needed: Mapping[str, str] | None = None,
+        lifted: Sequence[str] = (),
     ) -> None:
         """Raise InputError for a name that is no field, or values that contradict each other.
 
         inputs: the tokenizers of the inputs. others: the further fields of the model: a text that is written, a class
             token.
         needed: inputs that no sample may lack, with the option that needs them.
+        lifted: the further fields that may share a lift, having a tokenizer of the task's beside the inputs'.
         """
         needed = needed or {}
         fields = {*inputs, *expand(inputs)}
@@ -69,7 +71,7 @@ class FieldsConfig:
                 _known("sees", each, {*fields, *others})
         for name, owner in self.share.items():
             for each in (name, owner):
-                _known("share", each, {*inputs, *others})
+                _known("share", each, {*inputs, *lifted})
             if owner in self.share:
                 raise InputError(f"fields.share: {owner!r} is lifted by another's weights itself; name that one")
 

@@ -39,6 +39,8 @@ class Masked(Target):
 
     In place of a hidden token's content the model sees a learned vector; its position it sees. Of a record that the
     model is evaluated on, or used for, the same tokens are hidden every time.
+
+    In training the other targets are read of the same batch, with inputs hidden; in evaluation and use of the whole.
     """
 
     share: float = 0.75
@@ -69,6 +71,14 @@ class Masked(Target):
         if self.normalize is not None:
             return self.normalize
         return {"row", "column"} <= set(tokenizer.axes)
+
+    def check(self, name: str, tokenizer: Tokenizer) -> None:
+        """Raise InputError for an input of which nothing can be predicted: tokens of a set, without relations."""
+        if not tokenizer.axes and not tokenizer.n_relations:
+            raise InputError(
+                f"targets.{name}: the tokens of {type(tokenizer).__name__} have no positions, so nothing tells one "
+                "that is hidden from another; mask an input whose tokens have some"
+            )
 
     def value(self, name: str, record: Mapping[str, Any]) -> None:
         """Nothing: what is predicted is in the inputs."""
@@ -164,6 +174,9 @@ class MaskedHead(TargetHead):
         if self.is_ids:
             self.sums["found"].update((self.output(vectors).argmax(-1) == values).sum())
         return {}
+
+    def has(self, figure: str) -> bool:
+        return figure != "accuracy" or self.is_ids
 
     def figures(self) -> dict[str, Tensor]:
         values = {"loss": self.mean_loss()}

@@ -17,7 +17,17 @@ from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.tasks.drawings import draw_scatter
 from anyformer.tasks.tallies import Sums
-from anyformer.tasks.targets import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
+from anyformer.tasks.targets import (
+    Aim,
+    Target,
+    TargetHead,
+    aim_at_samples,
+    check_weight,
+    is_missing,
+    known_values,
+    linear,
+)
+from anyformer.tokenizers.arrays import Moments, to_number
 from anyformer.tokens import Batch
 from anyformer.transformer import TransformerConfig
 
@@ -88,10 +98,10 @@ class Numbers(Target):
             known = fitted._logarithm(column, known[~np.isnan(known)])
             if not len(known):
                 raise InputError(f"column {column!r} must hold numbers, and no training record has one")
-            mean.append(float(known.mean()))
-            # What differs by less than float32 can tell is taken for what never changes.
-            spread = float(known.std())
-            std.append(spread if spread > np.finfo(np.float32).eps * abs(mean[-1]) else 1.0)
+            moments = Moments()
+            moments.add(known)
+            mean.append(float(moments.mean))
+            std.append(float(moments.std))
         return replace(fitted, mean=tuple(mean), std=tuple(std))
 
     def _whole(self, name: str, numbers: Sequence[float]) -> Sequence[float]:
@@ -111,7 +121,7 @@ class Numbers(Target):
         """(n,) float32, scaled; NaN for what is missing."""
         if self.columns is not None:
             row = np.array([_number(column, record.get(column)) for column in self.columns])
-        elif record.get(name) is None:
+        elif is_missing(record.get(name)):
             return None
         else:
             row = np.array(self._whole(name, _numbers(name, record[name])))
@@ -168,15 +178,7 @@ def _numbers(name: str, value: Any) -> list[float]:
 
 def _number(name: str, value: Any) -> float:
     """NaN for what is missing."""
-    if value is None or value == "":
-        return math.nan
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"field {name!r} must hold a number, got {value!r}; mend it, or leave it empty") from None
-    if math.isinf(number):
-        raise InputError(f"field {name!r} must hold a finite number, got {number}; mend it, or leave it empty")
-    return number
+    return math.nan if is_missing(value) else to_number(value, f"field {name!r}")
 
 
 class NumbersHead(TargetHead):
@@ -218,7 +220,10 @@ class NumbersHead(TargetHead):
     def figures(self) -> dict[str, Tensor]:
         """Where the numbers are several the mean of theirs, and `rmse_<column>` of each that has a column."""
         n, total, squares, squared, absolute = self.sums["numbers"].compute()
-        each = {"rmse": (squared / n).sqrt(), "mae": absolute / n, "r2": 1 - squared / (squares - total**2 / n)}
+        variance = squares - total**2 / n
+        # What the sums' own rounding comes to is no variance: of numbers that are all the same there is no R2.
+        variance = variance.masked_fill(variance <= torch.finfo(variance.dtype).eps * n * squares, torch.nan)
+        each = {"rmse": (squared / n).sqrt(), "mae": absolute / n, "r2": 1 - squared / variance}
         values = {"loss": self.mean_loss()} | {name: value.nanmean() for name, value in each.items()}
         columns = self.numbers.columns or ()
         return values | {f"rmse_{name}": each["rmse"][i] for i, name in enumerate(columns) if len(columns) > 1}

@@ -29,9 +29,9 @@ from anyformer.tasks.sharing import (
     learn_shared,
     named_fields,
     read_fields,
-    tie,
 )
 from anyformer.tasks.task import OF_TRAINING, Examples, Task, plain
+from anyformer.tasks.tying import check_heads, tie
 from anyformer.tokens import expand
 from anyformer.transformer import TransformerConfig
 from anyformer.weights import Report, take
@@ -76,7 +76,7 @@ class Mixture(Task):
             sampling: shares of the steps, by task; tasks that are not named divide the rest by their sizes.
             temperature: how sizes, in batches of a task's own epoch, become shares: in proportion to
                 size^(1 / temperature). 1 goes through all data at the same rate; the higher, the more even.
-            share_heads: by task the one whose head it uses, as in {spoken_digits: digits}.
+            share_heads: by task the one whose head it uses, as in {spoken_digits: digits}; both predict the same.
             choose: the task whose metric chooses the best model; when left out the mean of all tasks' metrics, each
                 turned so that more is better and 1 is perfect.
             init_from: the weights that training starts from: a run folder of a mixture, or of one of the tasks.
@@ -228,10 +228,7 @@ class Mixture(Task):
             if task.model is None:
                 with named(f"tasks.{name}"):
                     task.build()
-        for name, owner in (self.share_heads or {}).items():
-            for what in ("classes", "text"):
-                if getattr(self.tasks[name], what, None) != getattr(self.tasks[owner], what, None):
-                    raise InputError(f"share_heads: {name} and {owner} have other {what}, and cannot have one head")
+        check_heads(self.tasks, self.share_heads or {})
         tasks = self.tasks
         del self.tasks
         self.model = tie(tasks, self.share_heads or {})
@@ -242,8 +239,11 @@ class Mixture(Task):
         every = (other.members or {"": other}).values()
         fields = {name: tokenizer for task in every for name, tokenizer in named_fields(task).items()}
         for name, task in self.tasks.items():
-            own = other.members[name].tokenizers if name in other.members else {}
-            task.inherit(own if task.finds_fields else fields)
+            if not task.finds_fields:
+                task.inherit(fields)
+            # As with weights: from the task of its name, or from a single task of its kind.
+            elif type(before := other.members.get(name) if other.members else other) is type(task):
+                task.inherit(before.learnt)
 
     def start_from(self, source: str | Path) -> Report:
         """Take the weights of another run: of each task of a mixture's into that of its name; of a single task's into

@@ -18,6 +18,7 @@ from anyformer.files import nearest
 from anyformer.model import Anyformer
 from anyformer.parsing import difference
 from anyformer.tasks.aims import Aims, Item, PredictChopper
+from anyformer.tasks.cases import Cases
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.masked import Masked, MaskedHead
 from anyformer.tasks.optimization import OptimizerConfig
@@ -69,6 +70,8 @@ class Predict(Task):
         """
         super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, fields)
         self.targets, self.read, self.choose = dict(targets), read, choose
+        self.heads = nn.ModuleDict()
+        self.cases: dict[str, Cases] = {}
         self.place_class, self.n_registers, self.head_dropout = place_class, n_registers, head_dropout
         self._check_targets()
         if read not in ("class", "first", "mean", "attention"):
@@ -76,7 +79,6 @@ class Predict(Task):
         needed = {} if self._first is None else {self._first: "read: first"}
         self.fields.check(self.tokenizers, [*self.own_tokens, *self._texts], needed)
         self.pool: Pool | None = None
-        self.heads = nn.ModuleDict()
 
     def _check_targets(self) -> None:
         """Raise InputError for names that mean two things or none."""
@@ -89,6 +91,7 @@ class Predict(Task):
             if isinstance(target, Masked):
                 if name not in inputs:
                     raise InputError(f"targets.{name}: there is no input {name!r} to be masked{nearest(name, inputs)}")
+                target.check(name, inputs[name])
                 continue
             if "." in name:
                 raise InputError(f"targets.{name}: the name of a target has no dot; choose another")
@@ -98,6 +101,9 @@ class Predict(Task):
                         f"targets.{name}: the column {column!r} is also an input, which a model would only copy; "
                         "take it out of tokenizers"
                     )
+        self._check_choice()
+
+    def _check_choice(self) -> None:
         if self.choose is not None and self.choose not in (known := self._best):
             raise InputError(f"choose must be one of {', '.join(known)}, got {self.choose!r}")
 
@@ -135,6 +141,8 @@ class Predict(Task):
             f"{self._prefix(name)}{figure}": best
             for name, target in self.targets.items()
             for figure, best in target.best.items()
+            # What a head gives is known once the data is.
+            if _key(name) not in self.heads or self.head(name).has(figure)
         }
         return {"loss": "min"} | each if len(self.targets) > 1 else each
 
@@ -188,6 +196,7 @@ class Predict(Task):
         self.heads = nn.ModuleDict(
             {_key(name): target.head(name, self.model, self.transformer) for name, target in self.targets.items()}
         )
+        self._check_choice()
 
     def _sees(self, fields: Mapping[str, Tokenizer]) -> dict[str, list[str]] | None:
         """Who sees whom: what `fields.sees` says, and of texts that are written none another."""
@@ -234,6 +243,7 @@ class Predict(Task):
     def begin_evaluation(self) -> None:
         for head in self.heads.values():
             head.reset()
+        self.cases = {name: Cases(self.tokenizers) for name in self._texts}
 
     def evaluate(self, batch: Aims) -> dict[str, Tensor]:
         vectors = self._vectors(batch)
@@ -243,8 +253,12 @@ class Predict(Task):
             found = head.evaluate(vectors[name], aim.values)
             if isinstance(head, WrittenHead):
                 texts = batch.references[name]
-                right = head.compare([batch.prompts[i] for i in texts], list(texts.values()))
-                scores |= self._spread(name, {"exact_match": torch.tensor(right)}, torch.tensor(list(texts)), batch)
+                right, said = head.compare([batch.prompts[i] for i in texts], list(texts.values()))
+                self.cases[name].add(
+                    [batch.sources[i] for i in texts], right, said, [batch.samples[i] for i in texts if batch.samples]
+                )
+                is_exact = torch.tensor([float(a == b) for a, b in zip(right, said, strict=True)])
+                scores |= self._spread(name, {"exact_match": is_exact}, torch.tensor(list(texts)), batch)
             elif isinstance(head, MaskedHead):
                 head.keep(vectors[name], batch.tokens.fields[name])
             scores |= self._spread(name, found, aim.sample, batch)
@@ -268,15 +282,28 @@ class Predict(Task):
         return self._read(batch.tokens, masked, batch.aims) | self._read(batch.whole, others, batch.aims)
 
     def report(self, stage: str) -> dict[str, Tensor]:
-        """The mean loss, and the figures of every target, under its name where there are several."""
+        """The mean loss, and the figures of every target, under its name where there are several.
+
+        Those of which the evaluation saw nothing are left out, but for the one that chooses the best model.
+        """
+        for cases in self.cases.values():
+            cases.stage = stage
         sums = {name: (self.head(name).sums["loss"], self.head(name).sums["targets"]) for name in self.targets}
-        loss, n = self._sum({name: (loss.compute(), n.compute()) for name, (loss, n) in sums.items()})
+        sums = {name: (loss.compute(), n.compute()) for name, (loss, n) in sums.items()}
+        loss, n = self._sum(sums)
         figures = {
             f"{self._prefix(name)}{figure}": value
             for name in self.targets
             for figure, value in self.head(name).figures().items()
         }
-        return {"loss": loss / n} | {name: value for name, value in figures.items() if name != "loss"}
+        figures = {"loss": loss / n} | {name: value for name, value in figures.items() if name != "loss"}
+        unseen = [self._prefix(name) for name, (_, n) in sums.items() if not n]
+        chosen = self.metric[0].removeprefix("val/")
+        return {
+            name: value
+            for name, value in figures.items()
+            if name == chosen or not any(name.startswith(prefix) for prefix in unseen)
+        }
 
     # Use
 
@@ -332,9 +359,13 @@ class Predict(Task):
         return item.sample, " | ".join(words)
 
     def draw(self, folder: Path) -> None:
-        """Draw a confusion matrix of every Category, predicted over true Numbers, and what was filled in of Masked."""
+        """Draw a confusion matrix of every Category, predicted over true Numbers, and what was filled in of Masked;
+        the worst of what was Written are in `worst.html`."""
         for name in self.targets:
-            self.head(name).draw(folder, f"_{name}" if len(self.targets) > 1 else "")
+            suffix = f"_{name}" if len(self.targets) > 1 else ""
+            self.head(name).draw(folder, suffix)
+            if name in self.cases:
+                self.cases[name].draw(folder, suffix)
 
     # Kept
 

@@ -61,7 +61,8 @@ class Pool(nn.Module):
             weight = (score - greatest[sample, None]).exp()
         total = weight.new_zeros(batch.n_samples, 1).index_add(0, sample, weight)
         pooled = vectors.new_zeros(batch.n_samples, vectors.shape[1]).index_add(0, sample, vectors * weight)
-        return pooled / total
+        # At least 1 where there is a token at all.
+        return pooled / total.clamp(min=1)
 
     def read(self, model: Anyformer, batch: Batch) -> Tensor:
         """As `forward`, of a batch that nothing else is wanted of; hidden vectors that are not read are left out."""

@@ -154,7 +154,7 @@ class SequenceToSequence(Task):
         self._check_ctc()
         needed = {self.ctc_field: "architecture: encoder"} if architecture == "encoder" else {}
         own = [] if architecture == "encoder" else [target]
-        self.fields.check({name: self.tokenizers[name] for name in self.inputs}, own, needed)
+        self.fields.check({name: self.tokenizers[name] for name in self.inputs}, own, needed, own)
         self.head: Head | None = None
         self.ctc_head: CTCHead | None = None
         self.cases = Cases(self.tokenizers)

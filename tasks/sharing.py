@@ -1,39 +1,32 @@
-"""What the tasks of a mixture have in common: fields by their names, and parameters that are one and the same.
+"""What the tasks of a mixture have in common: which they may be, and fields, by their names.
 
-A field of one name in several tasks is one field: it has one tokenizer, one lift, one type vector and one place in a
-table of positions. The transformer is everybody's. All else (class tokens, heads) is a task's own.
+A field of one name in several tasks is one field, be it read or written: it has one tokenizer, which learns from the
+records of all. What of the weights is one and the same is in `tying.py`.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from anyformer.corpus import Documents
 from anyformer.data import Source
-from anyformer.embeddings import SharedLift
 from anyformer.errors import InputError
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import OF_TRAINING, Task, plain
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import LearnedTokens, Tokenizer
-
-STACKS = ("transformer", "encoder", "relative", "encoder_relative")
-"""Modules of `Anyformer` that belong to no field."""
-RELATIONS = ("relation_bias", "encoder_relation_bias")
-"""And those that belong to the fields that have relations."""
+from anyformer.tokens import Tokenizer
 
 OF_ALL = ("transformer", "encoder", "embedding", "optimizer")
 """Arguments that a mixture has for all of its tasks."""
 FOLDERS = ("model", "checkpoints")
 """Names in a run's folder that no task may have, as its pictures stand in a folder of its name."""
-
-Key = tuple[Any, ...]
 
 
 def check_tasks(tasks: Mapping[str, Task]) -> None:
@@ -59,13 +52,15 @@ def has_encoder(task: Task) -> bool:
 
 def read_fields(task: Task) -> dict[str, Tokenizer]:
     """The tokenizers of the fields that a task's model reads: an encoder alone writes text that it never reads."""
-    names = task.inputs if getattr(task, "architecture", None) == "encoder" else task.tokenizers
-    return {name: task.tokenizers[name] for name in names}
+    fields = task.learnt
+    names = task.inputs if getattr(task, "architecture", None) == "encoder" else fields
+    return {name: fields[name] for name in names}
 
 
 def named_fields(task: Task) -> dict[str, Tokenizer]:
-    """The fields of a task that others may share: those that its config names, and not those that it finds itself."""
-    return {} if task.finds_fields else task.tokenizers
+    """The fields of a task that others may share: those that its config names, those of targets that are written among
+    them, and not those that it finds itself."""
+    return {} if task.finds_fields else task.learnt
 
 
 def check_tokenizers(tasks: Mapping[str, Task]) -> None:
@@ -102,18 +97,18 @@ def learn_shared(tasks: Mapping[str, Task], sources: Mapping[str, Source]) -> No
         for field in named_fields(task):
             owners.setdefault(field, []).append(name)
     together = [alike for task in tasks.values() for alike in _alike(task)]
-    for fields in _components([[field] for field in owners] + together):
+    for fields in join_groups([[field] for field in owners] + together):
         held = [(name, field) for field in fields for name in owners.get(field, ())]
         if len({name for name, _ in held}) < 2:
             continue
-        first = tasks[held[0][0]].tokenizers[held[0][1]]
+        first = named_fields(tasks[held[0][0]])[held[0][1]]
         if type(first).fit is Tokenizer.fit:
             continue
         fitted = first.fit(value for name, field in held for value in _values(tasks[name], sources[name], field))
         for name, field in held:
-            own = tasks[name].tokenizers[field]
+            own = named_fields(tasks[name])[field]
             # Of another length or with other marks around it, it has the same words.
-            tasks[name].tokenizers[field] = fitted if own == first else own.inherit(fitted)
+            _put(tasks[name], field, fitted if own == first else own.inherit(fitted))
 
 
 def _alike(task: Task) -> list[list[str]]:
@@ -124,11 +119,20 @@ def _alike(task: Task) -> list[list[str]]:
     return alike
 
 
-def _values(task: Task, source: Source, field: str) -> Iterator[Any]:
+def _put(task: Task, field: str, tokenizer: Tokenizer) -> None:
+    if field in task.tokenizers:
+        task.tokenizers[field] = tokenizer
+    else:
+        task.targets[field] = replace(task.targets[field], text=tokenizer)
+
+
+def _values(task: Task, source: Source, field: str) -> Iterable[Any]:
+    if field not in task.tokenizers:
+        return task.targets[field].texts(field, source)
     return source.texts() if isinstance(source, Documents) else task.values(source, field)
 
 
-def _components(groups: Sequence[Sequence[Any]]) -> list[list[Any]]:
+def join_groups(groups: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """Joins groups that have a member in common, in the sequence of their first members."""
     component: dict[Any, list[Any]] = {}
     for group in groups:
@@ -136,132 +140,3 @@ def _components(groups: Sequence[Sequence[Any]]) -> list[list[Any]]:
         for each in joined:
             component[each] = joined
     return list({id(each): each for each in component.values()}.values())
-
-
-# Parameters
-
-
-class Held(NamedTuple):
-    """A parameter where a task has it."""
-
-    task: str
-    path: str
-    parameter: nn.Parameter
-
-
-class Common(nn.Module):
-    """What the tasks share, by the names that it has in a task alone: `transformer.blocks.0.attention.q.weight`."""
-
-    def put(self, path: str, parameter: nn.Parameter) -> None:
-        *names, last = path.split(".")
-        module: nn.Module = self
-        for name in names:
-            if name not in module._modules:
-                module.add_module(name, nn.Module())
-            module = module._modules[name]
-        module.register_parameter(last, parameter)
-
-
-def tie(tasks: Mapping[str, Task], share_heads: Mapping[str, str]) -> Common:
-    """Make one parameter of those that tasks have in common, that of the first task that has it, in place.
-
-    share_heads: task -> the one whose head, and whose class token, it uses.
-    Raises InputError where what is to be one has different shapes.
-    """
-    by_key: dict[Key, list[Held]] = {}
-    groups = []
-    for name, task in tasks.items():
-        for path, parameter in task.named_parameters():
-            if keys := list(_keys(name, task, path, share_heads)):
-                for key in keys:
-                    by_key.setdefault(key, []).append(Held(name, path, parameter))
-                groups.append(keys)
-    common, used = Common(), set()
-    for keys in _components(groups):
-        held = list(dict.fromkeys(each for key in keys for each in by_key[key]))
-        first = held[0]
-        _check(held)
-        for each in held[1:]:
-            module, _, last = each.path.rpartition(".")
-            setattr(tasks[each.task].get_submodule(module), last, first.parameter)
-        path = _common_path(tasks[first.task], first.path)
-        if path is not None and path not in used:
-            used.add(path)
-            common.put(path, first.parameter)
-    return common
-
-
-def _check(held: Sequence[Held]) -> None:
-    first, paths = held[0], dict[str, str]()
-    for each in held:
-        if each.task in paths:
-            raise InputError(
-                f"tasks.{each.task} keeps {paths[each.task]} and {each.path} apart, which another task has as one; "
-                "share these fields in all tasks or in none"
-            )
-        paths[each.task] = each.path
-        if each.parameter.shape != first.parameter.shape:
-            raise InputError(
-                f"{each.path} is {tuple(each.parameter.shape)} in tasks.{each.task} and "
-                f"{tuple(first.parameter.shape)} in tasks.{first.task}, and cannot be one"
-            )
-
-
-def _keys(name: str, task: Task, path: str, share_heads: Mapping[str, str]) -> Iterator[Key]:
-    """What a parameter is, of which all that are the same are one; nothing where it is a task's own."""
-    embeddings = task.model.embeddings
-    match path.split("."):
-        case ["model", stack, *_] if stack in STACKS:
-            yield (path,)
-        case ["model", "embeddings", "norm" | "offset", *_]:
-            yield (path,)
-        case ["model", "embeddings", "lifts", key, *rest]:
-            lift = embeddings.lifts[key]
-            for field, each in embeddings.lifts.items():
-                if (each.owner if isinstance(each, SharedLift) else each) is lift:
-                    yield from _of_field(name, task, "lifts", field, rest, share_heads)
-        case ["model", "embeddings", "types" | "masks" as kind, field, *rest]:
-            yield from _of_field(name, task, kind, field, rest, share_heads)
-        case ["model", "embeddings", "positions", number, *rest]:
-            config = embeddings.placed[int(number)]
-            for field, axes in embeddings.axes.items():
-                if set(config.axes) <= set(axes) and _is_named(task, field):
-                    yield ("positions", config.axes, config.scheme, field, *rest)
-        case ["model", bias, *rest] if bias in RELATIONS:
-            related = [field for field, tokenizer in task.model.tokenizers.items() if tokenizer.n_relations]
-            if all(_is_named(task, field) for field in related):
-                yield (bias, *related, *rest)
-        case [first, *_] if first != "model" and name in {*share_heads, *share_heads.values()}:
-            yield ("head", share_heads.get(name, name), path)
-
-
-def _of_field(
-    name: str, task: Task, kind: str, field: str, rest: Sequence[str], share_heads: Mapping[str, str]
-) -> Iterator[Key]:
-    """The key of a parameter that belongs to a field; a class token goes with the head that reads it."""
-    is_own = isinstance(task.model.tokenizers[field.replace("/", ".")], LearnedTokens)
-    if _is_named(task, field):
-        yield (kind, field, *rest)
-    elif is_own and name in {*share_heads, *share_heads.values()}:
-        yield ("head", share_heads.get(name, name), kind, field, *rest)
-
-
-def _is_named(task: Task, field: str) -> bool:
-    """Whether a field of the model is of a tokenizer of the task's that others may have too."""
-    field = field.replace("/", ".")
-    return any(field == name or field.startswith(f"{name}.") for name in named_fields(task))
-
-
-def _common_path(task: Task, path: str) -> str | None:
-    """The name in `Common`; None for what stays where it is, because several tasks have their own of that name."""
-    match path.split("."):
-        case ["model", "embeddings", "positions", number, *rest]:
-            # Each task numbers its own.
-            return ".".join(
-                ["embeddings", "positions", "_".join(task.model.embeddings.placed[int(number)].axes), *rest]
-            )
-        case ["model", "embeddings", "lifts" | "types" | "masks", field, *_] if not _is_named(task, field):
-            return None
-        case ["model", *rest]:
-            return ".".join(rest)
-    return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -120,6 +121,10 @@ class TargetHead(nn.Module):
         """Take predictions into the figures. Returns those that are means over predictions, of each, (t,)."""
         raise NotImplementedError
 
+    def has(self, figure: str) -> bool:
+        """Whether a figure that may choose the best model is among those given."""
+        return True
+
     def add_loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, taken into the figures."""
         loss, n = self.loss(vectors, values)
@@ -187,8 +192,13 @@ def known_values(source: Source, name: str, read: Callable[[str, Any], Any] | No
 
 
 def is_missing(value: Any) -> bool:
+    """Whether a value says nothing: what `is_absent` tells, and a text that is empty or blank."""
+    return is_absent(value) or (isinstance(value, str) and not value.strip())
+
+
+def is_absent(value: Any) -> bool:
     """An empty cell of a table is None, or where its column is of numbers not a number."""
-    return value is None or (isinstance(value, float) and value != value)
+    return value is None or (isinstance(value, float | np.floating) and bool(value != value))
 
 
 def check_weight(weight: float) -> None:

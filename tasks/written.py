@@ -19,7 +19,7 @@ from anyformer.model import Anyformer
 from anyformer.tasks.decoding import DecodeConfig, Decoder, written
 from anyformer.tasks.pairs import read_target
 from anyformer.tasks.tallies import Sums
-from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, known_values
+from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, is_absent, known_values
 from anyformer.tokenizers.text import NORMALIZERS, Text
 from anyformer.tokens import Batch, Sample, Tokenizer, TokenSet
 from anyformer.transformer import TransformerConfig
@@ -79,15 +79,19 @@ class Written(Target):
         return (self.text.eos_id,)
 
     def fit(self, name: str, source: Source) -> Self:
-        texts = [text for text in known_values(source, name) if isinstance(text, str)]
+        texts = self.texts(name, source)
         text, decoding = self.text.fit(texts), self.decoding or DecodeConfig()
         if decoding.max_new_tokens is None:
             longest = max((len(text.encode_batch([each])[0]) for each in texts), default=0)
             decoding = replace(decoding, max_new_tokens=2 * longest + 2)
         return replace(self, text=text, decoding=decoding)
 
+    def texts(self, name: str, source: Source) -> list[str]:
+        """What the records hold of it; those without it are left out."""
+        return [text for text in known_values(source, name) if isinstance(text, str)]
+
     def value(self, name: str, record: Mapping[str, Any]) -> Writing | None:
-        if record.get(name) is None:
+        if is_absent(record.get(name)):
             return None
         return Writing(read_target(record, name, self.text, len(self.start)), record[name])
 
@@ -149,14 +153,14 @@ class WrittenHead(TargetHead):
         self.add_loss(vectors, values)
         return {}
 
-    def compare(self, prompts: Sequence[Sample], references: Sequence[str]) -> list[float]:
-        """Write texts and take what is wrong with them into the figures. Returns of each whether it is right."""
+    def compare(self, prompts: Sequence[Sample], references: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Write texts and take what is wrong with them into the figures. Returns what was right, and the texts."""
         normalize = NORMALIZERS[self.target.text.normalize]
         # What the tokenizer makes the same for the model is the same for the figures.
         references = [normalize(reference).strip() for reference in references]
         texts = self.write(prompts)
         self.sums["errors"].update(count_errors(references, texts).to(self.sums["errors"].total.device))
-        return [float(text == reference) for text, reference in zip(texts, references, strict=True)]
+        return references, texts
 
     def write(self, prompts: Sequence[Sample]) -> list[str]:
         """The text of each sample of inputs."""
@@ -168,9 +172,13 @@ class WrittenHead(TargetHead):
         return [self.target.text.decode(ids).strip() for ids in found]
 
     def figures(self) -> dict[str, Tensor]:
-        rates = error_rates(self.sums["errors"].compute().long())
-        loss = self.mean_loss()
-        return {"loss": loss} | {each: loss.new_tensor(rates[each]) for each in ("exact_match", "cer", "wer")}
+        """Of texts that were written; NaN where the evaluation held none."""
+        sums, loss = self.sums["errors"].compute().long(), self.mean_loss()
+        # Of no text at all the rates are 0, which would be the best model's.
+        rates = error_rates(sums) if sums.any() else {}
+        return {"loss": loss} | {
+            each: loss.new_tensor(rates.get(each, torch.nan)) for each in ("exact_match", "cer", "wer")
+        }
 
     def draw(self, folder: Path, suffix: str) -> None:
-        """What goes wrong is shown by `worst.html`."""
+        """What goes wrong the task shows, which has the inputs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,17 @@ import numpy as np
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.arrays import array_shape, is_json, read_array, read_columns, read_json, to_numbers
+from anyformer.tokenizers import arrays
+from anyformer.tokenizers.arrays import (
+    Moments,
+    array_shape,
+    is_json,
+    read_array,
+    read_columns,
+    read_json,
+    to_number,
+    to_numbers,
+)
 
 
 def test_an_array_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -42,6 +53,50 @@ def test_nothing_pickled_is_run_and_damage_is_named(tmp_path: Path) -> None:
         read_array(str(tmp_path / "no.npz"))
 
 
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -3), }", r"its header says the shape \(-2, -3\)"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3", "no array that numpy can read"),
+        ("(" * 5000, "no array that numpy can read"),
+        ("(" * 20_000, "no array that numpy can read"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 2**3), }", "no array that numpy can read"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (99, 99999999), }", "the file is cut off"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_a_header_that_cannot_be_is_refused(tmp_path: Path, header: str, message: str, ending: str) -> None:
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(96)
+    path = tmp_path / f"bad.{ending}"
+    if ending == "npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.npy", content)
+    else:
+        path.write_bytes(content)
+    for read in (read_array, array_shape):
+        with pytest.raises(InputError, match=rf"bad.{ending}.*{message}") as refused:
+            read(str(path))
+        assert "\n" not in str(refused.value)
+
+
+def test_a_packed_array_is_not_unpacked_before_its_header_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, n = tmp_path / "zeros.npz", 2**25
+    words = b"{'descr': '|u1', 'fortran_order': False, 'shape': (3,)}"
+    header = b"\x93NUMPY\x01\x00" + len(words).to_bytes(2, "little") + words
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", header + bytes(n))
+    tracemalloc.start()
+    assert array_shape(str(path)) == (3,) and read_array(str(path)).tolist() == [0, 0, 0]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < n / 8
+    monkeypatch.setattr(arrays, "MAX_BYTES", 2)
+    with pytest.raises(InputError, match=r"zeros.npz: a.npy: its header says 3 bytes .* more than 2; not unpacked"):
+        read_array(str(path))
+
+
 def test_columns_have_the_names_of_the_first_line_or_numbers(tmp_path: Path) -> None:
     (tmp_path / "named.csv").write_text("\ufefft, x\n0,1.5\n1,\n", encoding="utf-8")
     named = read_columns(str(tmp_path / "named.csv"))
@@ -60,6 +115,8 @@ def test_columns_have_the_names_of_the_first_line_or_numbers(tmp_path: Path) -> 
         ("", "bad.csv: the file is empty"),
         ("x,y\n1,2\n3\n", r"bad.csv line 3: 1 cells, and the first line has 2"),
         ("x,y\n1,2\n3,low\n", r"bad.csv line 3: must be numbers, got 'low'; leave a cell empty"),
+        ("x,y, x\n1,2,3\n", r"bad.csv: several columns are called 'x'; give each a name of its own"),
+        (",,t\n1,2,3\n", r"bad.csv: several columns are called ''"),
         ("1,2\n3,low\n", r"bad.csv line 2: must be numbers, got 'low'"),
     ],
 )
@@ -74,6 +131,8 @@ def test_a_text_may_spell_a_list_or_a_dict() -> None:
     assert read_json("[[1, null], [2, 3]]") == [[1, None], [2, 3]]
     with pytest.raises(InputError, match=r"'\[1, x\]' stands in brackets as JSON does, and is none: "):
         read_json("[1, x]")
+    with pytest.raises(InputError, match=r"stands in brackets as JSON does, and is none"):
+        read_json("[" * 100_000 + "]" * 100_000)
 
 
 def test_lists_become_numbers_and_none_is_missing() -> None:
@@ -86,3 +145,33 @@ def test_lists_become_numbers_and_none_is_missing() -> None:
         to_numbers(["high"], "a series")
     with pytest.raises(InputError, match=r"must be finite, or NaN where a number is missing, got -inf"):
         to_numbers([1, -np.inf], "a series")
+    with pytest.raises(InputError, match=r"a series must be numbers below 1e308, got a whole number that is larger"):
+        to_numbers([10**400], "a series")
+
+
+def test_a_text_may_be_a_number_and_infinity_is_none() -> None:
+    assert to_number(" 4.5", "the age") == 4.5 and np.isnan(to_number("nan", "the age"))
+    for value, message in (
+        ("four", "the age must hold a number, got 'four'; mend it, or leave it empty"),
+        ([4], r"the age must hold a number, got '\[4\]'"),
+        ("-inf", "the age must hold a finite number, got -inf"),
+        (10**5000, "the age must hold a number below 1e308, got a whole number that is larger"),
+    ):
+        with pytest.raises(InputError, match=message):
+            to_number(value, "the age")
+
+
+def test_moments_of_parts_are_those_of_the_whole() -> None:
+    rows = np.random.default_rng(0).normal([1e6, 0, 1e-9], [1, 5, 1e-9], (50, 3))
+    rows[::7, 1], whole = np.nan, Moments()
+    for part in np.split(rows, [1, 1, 20]):
+        whole.add(part)
+    np.testing.assert_allclose(whole.mean, np.nanmean(rows, 0), rtol=1e-12)
+    np.testing.assert_allclose(whole.std, np.nanstd(rows, 0), rtol=1e-9)
+    same = Moments()
+    for _ in range(3):
+        same.add(np.full(1001, 0.1))
+    assert (same.mean, same.std) == (pytest.approx(0.1), 1)
+    empty = Moments()
+    empty.add(np.zeros(0))
+    assert (empty.mean, empty.std) == (0, 1)

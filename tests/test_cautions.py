@@ -15,7 +15,7 @@ from anyformer.data import Source
 from anyformer.errors import InputError
 from anyformer.loading import Samples, plan_batches
 from anyformer.tasks.categories import Category
-from anyformer.tasks.cautions import cautions
+from anyformer.tasks.cautions import _balance, cautions
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.language import LanguageModel
@@ -119,6 +119,8 @@ def test_classes_out_of_balance() -> None:
     assert said(Classify(**task, class_weights="balanced"), rows(4)) == []
     (line,) = said(Predict(**task, targets={"label": Category()}), rows(4))
     assert line.startswith("column 'label': 'often' comes 40 times")
+    unlabelled = Rows([{"image": PICTURE, "label": label} for label in (None, float("nan"), " ")])
+    assert list(_balance(Classify(**task, classes=["a", "b"]), unlabelled)) == []
 
 
 def test_a_field_that_is_nearly_always_absent() -> None:

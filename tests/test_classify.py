@@ -65,6 +65,9 @@ def test_classes_are_the_labels_in_the_sequence_of_numbers_or_of_the_alphabet():
     names = Classify({"image": ImagePatches()}, SMALL, target="kind")
     names.learn(Rows(tuple({"kind": label} for label in ["wolf", "10", "cat"])))
     assert names.classes == ["10", "cat", "wolf"]
+    names = Classify({"image": ImagePatches()}, SMALL, class_weights="balanced")
+    names.learn(Rows(tuple({"label": label} for label in ["cat", None, float("nan"), "dog", "", " "])))
+    assert names.classes == ["cat", "dog"] and names.class_weights == [1, 1]
 
 
 def test_balanced_weights_give_every_class_the_same_sum():
@@ -118,7 +121,7 @@ def test_the_first_token_of_the_first_field_is_read(rows):
     hidden = made.model(tokens)
     vectors = tokens.by_field(hidden)["text"][[0, 3, 6]]
     torch.testing.assert_close(made(tokens), made.head(vectors))
-    for wrong in ({"more": "x"}, {"text": ""}):
+    for wrong in ({"more": "x"}, {"more": "x", "text": ""}):
         with pytest.raises(InputError, match=r"field 'text' must hold the token that is read \(read: first\)"):
             chopper(wrong, labelled=False)
 
@@ -204,6 +207,8 @@ def test_a_label_that_training_did_not_see_is_named():
 def test_a_record_without_a_label_is_named():
     with pytest.raises(InputError, match="field 'label' must hold the label"):
         batch(task(), [{"image": pictures(1)[0]}])
+    with pytest.raises(InputError, match="field 'label' must hold the label"):
+        batch(task(classes=("a", "nan")), [{"image": pictures(1)[0], "label": float("nan")}])
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ def test_an_action_that_cannot_be_is_named():
         target.value("action", {"action": [1, 2]})
     with pytest.raises(InputError, match="field 'action' must hold an action as numbers, got 'left'"):
         target.value("action", {"action": "left"})
+    with pytest.raises(InputError, match="field 'action' must hold numbers below 1e308, and one is larger"):
+        target.value("action", {"action": 10**400})
     with pytest.raises(InputError, match="tokenizer must be a Vector, Bins or Categories, got Frames"):
         Done(Frames())
     with pytest.raises(InputError, match=r"targets.action.tokenizer has no shape yet"):

@@ -56,6 +56,8 @@ INPUTS = {"left": Eye(), "right": Eye(), "text": Ids()}
         ({"sees": {"texts": ["left"]}}, r"fields\.sees: there is no field 'texts'; .* did you mean 'text'\?"),
         ({"share": {"right": "lift"}}, r"fields\.share: there is no field 'lift'; .* did you mean 'left'\?"),
         ({"share": {"right": "left", "left": "text"}}, r"fields\.share: 'left' is lifted by another's weights itself"),
+        ({"share": {"class": "left"}}, r"fields\.share: there is no field 'class'; there are left, right, text$"),
+        ({"share": {"text": "answer"}}, r"fields\.share: there is no field 'answer'; there are left, right, text$"),
         ({"share": {"left": "left"}}, r"fields\.share: 'left' is lifted by another's weights itself"),
         ({"without": [["left"], ["lft"]]}, r"fields\.without: there is no field 'lft'"),
         ({"without": [[]]}, r"fields\.without: each must name some inputs, once each, got \[\]"),
@@ -81,7 +83,7 @@ def test_what_is_right_passes() -> None:
         {"right": "left", "answer": "text"},
         [["left"], ["left", "text"], ["right.vector"]],
         "kind",
-    ).check(INPUTS, ["class", "answer"])
+    ).check(INPUTS, ["class", "answer"], lifted=["answer"])
 
 
 def test_an_input_of_several_fields_means_all_of_them_and_one_alone_goes_before() -> None:

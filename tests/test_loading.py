@@ -20,7 +20,7 @@ from witnesses import Ids, Numbers
 
 from anyformer.errors import InputError
 from anyformer.files import read_file
-from anyformer.loading import Chopper, Draw, LeftOut, Loader, Samples, plan_batches
+from anyformer.loading import OR_SKIP, Chopper, Draw, LeftOut, Loader, Samples, Unasked, plan_batches
 from anyformer.tables import Table
 
 
@@ -233,7 +233,7 @@ def test_a_place_in_other_data_is_refused():
 
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_a_bad_sample_fails_with_its_name(n_workers):
-    with pytest.raises(InputError, match=r"^numbers row 4: field 'x': 4 is bad$"):
+    with pytest.raises(InputError, match=rf"^numbers row 4: field 'x': 4 is bad; {OR_SKIP}$"):
         drain(loader(bad=(4,), n_workers=n_workers))
 
 
@@ -417,6 +417,22 @@ def test_a_record_of_which_nothing_is_left_is_not_asked_and_not_reported(caplog:
     assert list(Loader(lefts, plan)) == [None, None]
     with pytest.raises(InputError, match="shown row 0: a record needs one of the fields left, right; it has "):
         Samples(Nothing(), Fields(BOTH, without=("left",)))[Draw(0, 0)]
+
+
+def test_a_record_of_no_token_is_refused_where_an_empty_text_is_not_asked_for() -> None:
+    chopper, words = Fields(BOTH), "a record needs one of the fields left, right; it has left, right, and nothing is in"
+    for record in ({"left": [], "right": None}, {"left": [], "right": []}):
+        with pytest.raises(InputError, match=words):
+            chopper.encode(record)
+    assert len(chopper.encode({"left": [], "right": None}, empty_too=True)["left"]) == 0
+    with pytest.raises(InputError, match=r"a record needs one of the fields left, right; it has right$"):
+        chopper.encode({"right": None}, empty_too=True)
+    assert len(chopper.encode({"left": [], "right": [1]})["right"]) == 1
+    with pytest.raises(Unasked):
+        Fields(BOTH, without=("right",)).encode({"left": [], "right": [1]})
+    # What holds nothing is not the input that stays.
+    dropping, random = Fields(BOTH, dropout={"left": 0.5, "right": 0.9}), np.random.default_rng(0)
+    assert all(dropping({"left": [], "right": [1]}, random)["right"] == [1] for _ in range(20))
 
 
 class Nothing(Shown):

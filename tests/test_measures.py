@@ -79,6 +79,19 @@ def test_the_figures_of_numbers_are_in_the_units_of_the_data(tmp_path):
     assert math.isnan(head.figures()["rmse"].item()) and not head.seen
 
 
+@pytest.mark.parametrize("given", [[3.1] * 7, [3.1], [0.0] * 7])
+def test_numbers_that_are_all_the_same_have_no_r2(given):
+    target = Numbers(mean=(0.3,), std=(0.7,), n=1)
+    head, vectors, values = head_and_values(target, "price", given)
+    head.evaluate(vectors, values)
+    figures = head.figures()
+    assert figures["r2"].isnan() and figures["rmse"].isfinite()
+    # Beside others that differ it does not count.
+    both = Numbers(columns=("same", "other"), scaling="none").head("size", None, SMALL)
+    both.evaluate(torch.zeros(3, 6), torch.tensor([[3.1, 1.0], [3.1, 2.0], [3.1, 3.0]]))
+    assert both.figures()["r2"] == pytest.approx(1 - 14 / 2)
+
+
 def test_numbers_with_columns_have_an_error_each():
     target = Numbers(columns=("wide", "high"), scaling="none")
     head = target.head("size", None, SMALL)
@@ -96,6 +109,11 @@ def test_numbers_with_columns_have_an_error_each():
     [
         (Numbers(n=1, scaling="none"), "n/a", "field 'price' must hold a number, got 'n/a'; mend it"),
         (Numbers(n=1, scaling="none"), math.inf, "field 'price' must hold a finite number, got inf"),
+        (
+            Numbers(n=1, scaling="none"),
+            10**400,
+            "field 'price' must hold a number below 1e308, got a whole number that",
+        ),
         (Numbers(n=2, scaling="none"), [1.0], "field 'price' must hold 2 numbers, got 1"),
         (Numbers(n=1, scaling="log", mean=(0.0,), std=(1.0,)), -2, r"must hold numbers above 0, .* got -2"),
     ],

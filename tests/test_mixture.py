@@ -33,14 +33,18 @@ from anyformer.params import measure, token_counts
 from anyformer.parsing import instantiate
 from anyformer.runs import Saving, evaluate, find_run, fit, load, make, split_run
 from anyformer.tasks.classify import Classify
+from anyformer.tasks.decide import Decide
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.mixed import Turn
 from anyformer.tasks.mixture import Mixture
 from anyformer.tasks.optimization import OptimizerConfig
+from anyformer.tasks.predict import Predict
 from anyformer.tasks.records import Records
+from anyformer.tasks.written import Written
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.trajectory import Vector
 from anyformer.transformer import RotaryConfig, TransformerConfig
 
 
@@ -254,6 +258,17 @@ def test_a_mixture_starts_from_a_mixture_a_task_or_a_trunk(whole: Path, tmp_path
     assert "tasks.poet.model.embeddings.lifts.text.table" in alone.start_from(f"{whole}:mood").fresh
     with pytest.raises(InputError, match="init_from of a mixture is a run folder"):
         alone.start_from(whole / "metrics.csv")
+
+
+def test_a_mixture_inherits_what_is_written_and_the_fields_of_a_policy() -> None:
+    letters, fields = Text("characters"), {"image": ImagePatches(size=(8, 8), patch=4, channels=1)}
+    before = Predict(fields, {"caption": Written(letters.fit(["xyz"]))})
+    mixture = Mixture({"write": Predict(fields, {"caption": Written(letters)}), "act": Decide()}, TRANSFORMER)
+    mixture.inherit_from(before)
+    assert mixture.tasks["write"].targets["caption"].text.vocabulary == "xyz"
+    assert not mixture.tasks["act"]._before
+    mixture.inherit_from(Decide({"state": Vector(normalize=False)}))
+    assert mixture.tasks["act"]._before == {"state": Vector(normalize=False)}
 
 
 # Steps

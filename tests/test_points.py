@@ -51,6 +51,19 @@ def test_the_data_is_scaled_alike_on_all_three_axes_and_each_feature_by_itself()
     assert tokenizer.fit([]) is tokenizer
 
 
+def test_a_cloud_far_away_keeps_its_size_the_same_on_all_three_axes() -> None:
+    cloud = np.random.default_rng(0).normal([5e6, 300, 0], 0.28, (200, 3))
+    tokenizer = Points(normalize="data").fit([cloud[:90], cloud[90:]])
+    assert tokenizer.std == (pytest.approx(0.28, rel=0.1),) * 3 and len(set(tokenizer.std)) == 1
+    assert Points().fit([np.full((1001, 3), [5e6 + 0.1, 0.1, 7])] * 3).std == (1, 1, 1)
+
+
+def test_a_file_of_another_shape_is_refused_before_it_is_counted(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.float32(1))
+    with pytest.raises(InputError, match=r"points must be \(n, 3 \+ features\) with at least one, got \(\)"):
+        Points().count(str(tmp_path / "one.npy"))
+
+
 def test_of_a_large_cloud_the_same_points_are_taken_whatever_their_sequence() -> None:
     tokenizer = Points(max_points=7, normalize="none").fit([CLOUD])
     first, second = (tokenizer.encode(cloud).content for cloud in (CLOUD, CLOUD[::-1].copy()))

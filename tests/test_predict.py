@@ -22,6 +22,7 @@ from anyformer.tasks.records import Records
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.elements import Categories
 from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.points import Points
 from anyformer.tokenizers.text import Text
 from anyformer.transformer import TransformerConfig
 
@@ -215,12 +216,15 @@ def test_a_run_trains_is_drawn_and_is_used_from_its_folder(tmp_path, capsys):
         "val/action/accuracy",
         "val/image/loss",
         "val/without_image/width/rmse",
+        "val/without_image/name/cer",
         "val/side_b/width/mae",
         "best/val/kind/accuracy",
     ):
         assert figures[name] is not None, name
+    assert not any(name.startswith("val/without_image/image/") for name in figures), "nothing of it was seen"
     drawn = {path.name for path in (tmp_path / "run").glob("*.png")}
     assert drawn >= {"confusion_kind.png", "scatter_width.png", "reconstructions_image.png", "samples.png", "sees.png"}
+    assert "Worst cases of validation" in (tmp_path / "run" / "worst_name.html").read_text()
     again = anyformer.load(tmp_path / "run")
     given = [{"image": record["image"]} for record in records(3, 2)]
     results = again.predict(given)
@@ -292,6 +296,10 @@ IMAGE = {"image": ImagePatches(size=(4, 6), patch=2, channels=1)}
             {"targets": {"imag": Masked()}},
             r"targets.imag: there is no input 'imag' to be masked; did you mean 'image'\?",
         ),
+        (
+            {"targets": {"image": Masked()}, "tokenizers": {"image": Points()}},
+            "targets.image: the tokens of Points have no positions, so nothing tells one that is hidden from another",
+        ),
         ({"targets": {"a.b": Numbers()}}, "targets.a.b: the name of a target has no dot"),
         ({"targets": {"kind": Category()}, "choose": "rmse"}, r"choose must be one of accuracy, .*, got 'rmse'"),
         ({"targets": {"class": Written(Text("bytes"))}}, "the name 'class' is taken by the task's own tokens"),
@@ -305,6 +313,29 @@ IMAGE = {"image": ImagePatches(size=(4, 6), patch=2, channels=1)}
 def test_arguments_that_contradict_each_other_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         Predict(**({"tokenizers": IMAGE} | arguments))
+
+
+@pytest.mark.parametrize(
+    ("targets", "choose"),
+    [
+        ({"kind": Category()}, "top5"),
+        ({"kind": Category(classes=("odd", "even", "both"))}, "auroc"),
+        ({"image": Masked(0.5)}, "accuracy"),
+    ],
+)
+def test_a_figure_that_there_will_not_be_chooses_nothing(targets, choose):
+    with pytest.raises(InputError, match=f"choose must be one of .*, got '{choose}'"):
+        task(targets, choose=choose)
+
+
+def test_what_was_not_seen_is_not_reported_unless_it_chooses():
+    for choose in (None, "kind/f1"):
+        made = task({"width": Numbers(), "kind": Category()}, choose=choose)
+        made.begin_evaluation()
+        made.evaluate(batch(made, [{"image": records(1)[0]["image"], "width": 3.0}]))
+        figures = made.report("val")
+        assert {name for name in figures if name.startswith("kind/")} == ({choose} if choose else set())
+        assert figures["loss"].isfinite() and figures["width/rmse"].isfinite()
 
 
 def test_the_figure_that_chooses_is_the_usual_one_of_a_target_and_the_loss_of_several():

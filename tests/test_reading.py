@@ -47,5 +47,16 @@ def test_a_mean_is_over_the_tokens_that_a_sample_has():
     torch.testing.assert_close(pooled[1], vectors["left"][3])
 
 
+@pytest.mark.parametrize("read", ["mean", "attention"])
+def test_a_sample_without_a_token_spoils_nothing(read):
+    sample = {"left": INPUTS["left"].encode([1]), "right": INPUTS["right"].encode([2])}
+    tokens = collate([sample, {"left": INPUTS["left"].encode([])}], INPUTS)
+    hidden = torch.randn(*tokens.shape, 12, requires_grad=True)
+    pool = Pool(read, list(INPUTS), 12)
+    pooled = pool(hidden, tokens)
+    pooled.sum().backward()
+    assert pooled[1].tolist() == [0] * 12 and pooled.isfinite().all() and hidden.grad.isfinite().all()
+
+
 def test_there_is_no_field_of_own_tokens_without_a_token():
     assert own_tokens(0, placed=True) == {} and own_tokens(3, placed=True)["class"].sizes == {"slot": 3}

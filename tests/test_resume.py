@@ -24,14 +24,14 @@ class Signal(Callback):
     """Sends a signal to its own process when a hook is called for the nth time."""
 
     def __init__(self, number: int, n: int, hook: str = "on_train_batch_end") -> None:
-        self.number, self.left, self.hook = number, n, hook
+        self.number, self.left, self.hook, self.send = number, n, hook, os.kill
         setattr(self, hook, self._count)
 
     def _count(self, trainer: Any, *args: Any) -> None:
         if not trainer.sanity_checking or self.hook == "on_sanity_check_start":
             self.left -= 1
             if self.left == 0:
-                os.kill(os.getpid(), self.number)
+                self.send(os.getpid(), self.number)
 
 
 def last_state(run: Path) -> dict[str, Any]:
@@ -182,6 +182,23 @@ def test_a_run_stopped_in_the_middle_of_a_step_goes_on_exactly(
     assert names and all(int(name.split("-")[1]) % 6 in (4, 0) for name in names)
     assert in_a_fork(lambda: small_fit(tmp_path, resume=True, **BY_4)) == 0
     assert_same_run(tmp_path, whole_by_4)
+
+
+def test_a_signal_to_the_workers_too_lets_the_batch_end_and_saves(
+    tmp_path: Path, whole: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As the scheduler of a cluster sends it: to all processes of a job."""
+
+    def work() -> None:
+        os.setpgid(0, 0)
+        stop = Signal(signal.SIGTERM, 2)
+        stop.send = os.killpg
+        small_fit(tmp_path, n_workers=2, saving=Saving(None), callbacks=[stop])
+
+    assert in_a_fork(work) == 128 + signal.SIGTERM
+    assert "Traceback" not in capfd.readouterr().err
+    assert in_a_fork(lambda: small_fit(tmp_path, resume=True)) == 0
+    assert_same_run(tmp_path, whole)
 
 
 def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:

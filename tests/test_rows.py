@@ -68,9 +68,7 @@ def same_batch(found: Batch, expected: Batch) -> None:
     own, other = asdict(found.fields["text"]), asdict(expected.fields["text"])
     assert own.keys() == other.keys()
     for name, value in own.items():
-        assert torch.equal(value, other[name]) if isinstance(value, Tensor) else tuple(value) == tuple(other[name]), (
-            name
-        )
+        assert torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name], name
     for name in ("n_samples", "one_per_row", "padded", "orders", "relation"):
         assert getattr(found, name) == getattr(expected, name), name
 

@@ -73,7 +73,8 @@ def test_times_are_continuous_positions_and_come_back() -> None:
     np.testing.assert_allclose(tokens.content[:, -2:], [[0, 0.2], [0, 0.04], [0, 0]], atol=1e-6)
     back = tokenizer.decode(tokens)
     np.testing.assert_allclose(back["t"], record["t"], rtol=1e-6)
-    np.testing.assert_allclose(back["values"], [record["x"], [5, 4, np.nan, 2, 1]], atol=1e-5)
+    np.testing.assert_allclose(back["x"], record["x"], atol=1e-5)
+    np.testing.assert_allclose(back["y"], [5, 4, np.nan, 2, 1], atol=1e-5)
     again = tokenizer.encode(back)
     np.testing.assert_allclose(again.content, tokens.content, atol=1e-5)
 
@@ -82,6 +83,52 @@ def test_columns_of_a_csv_may_spell_their_lists() -> None:
     tokenizer = Series(times="t").fit([{"t": [0, 1, 3], "x": [1, None, 2]}])
     spelt = tokenizer.encode({"t": "[0, 1, 3]", "x": "[1, null, 2]"})
     assert torch.equal(spelt.content, tokenizer.encode({"t": [0, 1, 3], "x": [1, None, 2]}).content)
+
+
+X, Y = [1.0, 2.0, 4.0], [9.0, 5.0, 5.0]
+
+
+def test_channels_go_by_their_names_whatever_their_sequence(tmp_path: Path) -> None:
+    tokenizer = Series(width=2).fit([{"x": X, "y": None}, {"y": Y, "x": X}])
+    assert (tokenizer.names, tokenizer.channels) == (("x", "y"), 2)
+    (tmp_path / "turned.csv").write_text("y,x\n9,1\n5,2\n5,4\n")
+    expected = tokenizer.encode([X, Y])
+    for record in ({"x": X, "y": Y}, {"y": Y, "x": X}, f'{{"y": {Y}, "x": {X}}}', str(tmp_path / "turned.csv")):
+        assert torch.equal(tokenizer.encode(record).content, expected.content)
+    assert np.array_equal(tokenizer.mean, [np.mean(X), np.mean(Y)])
+    with pytest.raises(InputError, match=r"no channel 'yy' is known; there are x, y; did you mean 'y'\?$"):
+        tokenizer.encode({"x": X, "yy": Y})
+
+
+@pytest.mark.parametrize("record", [{"x": X, "y": None}, {"y": None, "x": X}, {"x": X}, {"x": X, "y": ""}])
+def test_a_channel_that_is_missing_is_as_one_of_missing_values(record: dict[str, Any]) -> None:
+    tokenizer = Series().fit([{"x": X, "y": Y}])
+    assert torch.equal(tokenizer.encode(record).content, tokenizer.encode({"x": X, "y": [None] * 3}).content)
+    assert tokenizer.count(record) == 3
+
+
+def test_names_are_learnt_where_all_else_is_given_and_several_records_have_to_show_them() -> None:
+    tokenizer = Series(channels=3, normalize=False, max_steps=3).fit([{"xy": [X, Y]}, {"z": Y, "xy": [X, Y]}])
+    assert tokenizer.names == ("xy", "xy", "z")
+    assert tokenizer.fit([]) is tokenizer
+    assert tokenizer.encode({"z": Y}).content.tolist() == [[0, 0, y, 0, 0, 1] for y in Y]
+    flat = Series().fit([[X, Y]])
+    assert flat.names is None and flat.fit([[X, Y]]) is flat
+
+
+def test_a_csv_without_names_is_an_array(tmp_path: Path) -> None:
+    (tmp_path / "plain.csv").write_text("1,9\n2,5\n4,5\n")
+    tokenizer = Series().fit([[X, Y], str(tmp_path / "plain.csv")])
+    assert tokenizer.names is None
+    assert torch.equal(tokenizer.encode(str(tmp_path / "plain.csv")).content, tokenizer.encode([X, Y]).content)
+    turned = replace(tokenizer, time_first=True)
+    assert torch.equal(turned.encode(str(tmp_path / "plain.csv")).content, tokenizer.encode([X, Y]).content)
+
+
+def test_a_file_of_another_shape_is_refused_before_it_is_counted(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.float32(1))
+    with pytest.raises(InputError, match=r"a series must be \(channels, steps\) with at least one of each, got \(\)"):
+        Series().count(str(tmp_path / "one.npy"))
 
 
 def test_a_rate_puts_series_of_unlike_rates_beside_each_other() -> None:
@@ -101,10 +148,13 @@ def test_a_series_is_read_from_whatever_holds_it(kind: str, tmp_path: Path) -> N
         lines = ["x,y,z", *(",".join(map(repr, row)) for row in WALK.T.tolist())]
         (tmp_path / "walk.csv").write_text("\n".join(lines))
         record = str(tmp_path / "walk.csv")
+        tokenizer = Series(width=2).fit([record])
+        assert tokenizer.names == ("x", "y", "z")
     elif kind == "json":
         record = str(WALK.tolist())
     elif kind == "named columns":
-        record = {"x": WALK[0].tolist(), "yz": WALK[1:].tolist()}
+        tokenizer = replace(tokenizer, names=["x", "yz", "yz"])
+        record = {"yz": WALK[1:].tolist(), "x": WALK[0].tolist()}
     else:
         tokenizer, record = replace(tokenizer, time_first=True), WALK.T
         assert tokenizer.decode(tokenizer.encode(record)).shape == WALK.T.shape
@@ -160,6 +210,10 @@ def test_the_picture_has_a_curve_for_each_channel() -> None:
         ({}, [[1.0, float("inf")]], "a series must be finite, or NaN where a number is missing"),
         ({}, "gone.npy", "gone.npy: no such file"),
         ({}, {"x": [1, 2], "y": [1]}, "channels must have equally many steps, got 2, 1"),
+        ({}, {"x": [1, 2], "y": [1, 2]}, "the sequence of the channels x, y is not known yet; fit to data"),
+        ({"names": ["x", "y", "y"]}, {"y": [1]}, "'y' of 1 channels, and there must be 2"),
+        ({}, {"x": None}, "a series must have a channel with a step, and all of them are missing"),
+        ({}, [10**400], "a series must be numbers below 1e308, got a whole number that is larger"),
         ({}, {"x": 3}, "channel 'x' must be a list of numbers, got 3"),
         ({"channels": 3}, [[1, 2, 3]] * 2, "a series of 2 channels, and there must be 3; its steps come first: give"),
         ({"channels": 2}, [[1, 2, 3]], "a series of 1 channels, and there must be 2$"),
@@ -184,6 +238,8 @@ def test_a_record_that_cannot_be_used_is_refused(options: dict[str, Any], record
         ({"rate": 1.0, "times": "t"}, "times and rate both say when the steps are"),
         ({"unit": 1.0}, "unit is of time, which times or rate tell"),
         ({"channels": 2, "mean": [1.0]}, "mean must have 2 numbers, one for each channel, got 1"),
+        ({"channels": 2, "names": ["x"]}, "names must have 2 names, one for each channel, got 1"),
+        ({"times": "t", "names": ["t", "x"]}, "names: 't' are the times, and no channel; leave it out"),
         ({"std": [0.0]}, "std must be above 0, got 0"),
     ],
 )
@@ -216,5 +272,16 @@ def test_what_was_learnt_is_inherited_and_must_agree() -> None:
     fitted = Series(width=2).fit([WALK])
     assert Series(width=2).inherit(fitted) == fitted
     fitted.agree(Series(width=2).inherit(fitted), "sensor")
+    named = Series(width=2).fit([{"x": WALK[0], "yz": WALK[1:]}])
+    assert Series(width=2).inherit(named) == named
+    named.agree(fitted, "sensor")
+    with pytest.raises(InputError, match=r"sensor: names is .* set it alike"):
+        named.agree(replace(named, names=("a", "b", "c")), "sensor")
+    with pytest.raises(InputError, match=r"the records have 2 channels \(x, y\), and there must be 1$"):
+        Series(channels=1).fit([{"x": X}, {"y": X}])
+    with pytest.raises(InputError, match=r"a series of 3 channels, and there must be 2; its steps come first"):
+        Series(channels=2).fit([np.transpose([X, Y])])
+    with pytest.raises(InputError, match=r"some records have channels by name \(x\), some are arrays"):
+        Series().fit([{"x": X}, [X]])
     with pytest.raises(InputError, match=r"sensor: mean is .* set it alike"):
         fitted.agree(Series(width=2).fit([WALK + 1]), "sensor")

@@ -104,9 +104,11 @@ def test_what_never_changes_is_not_blown_up() -> None:
         (
             {"age": "number"},
             [{"age": "four"}],
-            "column 'age' must hold numbers, got 'four'; correct it, leave the cell",
+            "column 'age' must hold a number, got 'four'; correct it, leave the cell",
         ),
-        ({"age": "number"}, [{"age": "inf"}], "column 'age' must hold finite numbers, got inf"),
+        ({"age": "number"}, [{"age": "inf"}], "column 'age' must hold a finite number, got inf"),
+        ({"age": "number"}, [{"age": "nan"}], "column 'age' must hold a number, got nan; leave the cell empty"),
+        (None, [{"age": 10**400}], "column 'age' must hold a number below 1e308, got a whole number that is larger"),
         ({"aged": "number"}, [{"age": 1}], "columns: no record has 'aged'; there are age; did you mean 'age'"),
         (None, [{"age": None}], "there is no value to learn the columns from"),
         (None, ["4"], "a row must be a dict of columns, got '4'; give the field a list of them"),
@@ -120,7 +122,7 @@ def test_records_that_cannot_be_learnt_from_are_refused(
 
 
 def test_text_in_a_column_of_numbers_is_refused_later_too() -> None:
-    with pytest.raises(InputError, match="column 'age' must hold numbers, got 'unknown'"):
+    with pytest.raises(InputError, match="column 'age' must hold a number, got 'unknown'"):
         Row().fit(PETS).encode({"age": "unknown"})
 
 
@@ -129,6 +131,12 @@ def test_options_that_cannot_be_are_refused() -> None:
         Row({})
     with pytest.raises(InputError, match="columns: 'age' must be number or category, got 'int'"):
         Row({"age": "int"})
+    with pytest.raises(InputError, match="means and stds belong together; give both, or leave both out"):
+        Row({"age": "number"}, means={"age": 4.0}, values={})
+    with pytest.raises(InputError, match="values must have each column that is a category, and has no 'kind'"):
+        Row({"kind": "category"}, values={})
+    with pytest.raises(InputError, match=r"stds must be above 0, got 0.0 of 'age'"):
+        Row(means={"age": 4.0}, stds={"age": 0.0})
     with pytest.raises(InputError, match="the columns of the row are not known yet; fit to data first"):
         Row({"age": "number"}).lift(8)
 

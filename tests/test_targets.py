@@ -2,12 +2,19 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from anyformer.data import Source
 from anyformer.errors import InputError
-from anyformer.tasks.targets import TargetHead, aim_at_samples, known_values
+from anyformer.tasks.categories import Category, Labels
+from anyformer.tasks.done import Done
+from anyformer.tasks.measures import Numbers
+from anyformer.tasks.targets import TargetHead, aim_at_samples, is_missing, known_values
+from anyformer.tasks.written import Written
+from anyformer.tokenizers.elements import Categories
+from anyformer.tokenizers.text import Text
 from anyformer.transformer import TransformerConfig
 
 SMALL = TransformerConfig(d_model=6, depth=1, n_heads=2, init_std=0.5)
@@ -35,9 +42,29 @@ def column(name: str, values: list[Any]) -> Rows:
 
 
 def test_the_records_that_lack_a_column_are_left_out_and_all_without_it_are_an_error():
-    assert known_values(column("kind", ["a", None, math.nan, "b"]), "kind") == ["a", "b"]
+    assert known_values(column("kind", ["a", None, math.nan, "b", "", " "]), "kind") == ["a", "b"]
     with pytest.raises(InputError, match="no column 'kind'"):
         known_values(column("other", ["a"]), "kind")
+
+
+NOTHING = (None, math.nan, np.float32("nan"), "", " ")
+
+
+@pytest.mark.parametrize("value", NOTHING, ids=repr)
+def test_what_is_missing_is_so_for_every_target(value):
+    of_all = {
+        "category": Category(classes=("a", "b", "nan", "")),
+        "labels": Labels(classes=("a", "b", "nan")),
+        "numbers": Numbers(n=1, scaling="none"),
+        "columns": Numbers(columns=("column",), scaling="none"),
+        "done": Done(Categories(counts=(3,), shape=())),
+    }
+    assert is_missing(value)
+    for name, target in of_all.items():
+        assert target.value("column", {"column": value}) is None, name
+    if not isinstance(value, str):
+        assert Written(Text("bytes")).value("column", {"column": value}) is None
+    assert not any(map(is_missing, (0, 0.0, False, "a", "nan", [], np.array([math.nan]))))
 
 
 def test_samples_without_a_target_are_not_aimed_at():

@@ -143,7 +143,7 @@ CASES = {
         Case(
             Series(width=2, times="t"),
             TIMED,
-            {"decoded": lambda r: {"t": np.array(r["t"]), "values": np.array([r["x"]], dtype=np.float64)}},
+            {"decoded": lambda r: {name: np.array(part, dtype=np.float64) for name, part in r.items()}},
         ),
         Case(Series(width=2, rate=50.0), [WALK, WALK[:, :4]]),
     ],

@@ -17,6 +17,7 @@ from witnesses import error, redraw
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.tasks.classify import Classify
+from anyformer.tasks.fields import FieldsConfig
 from anyformer.tokenizers.image import ConvStem, ImagePatches
 from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
 from anyformer.weights import load_timm, to_timm
@@ -324,7 +325,7 @@ def test_weights_of_another_family_are_refused(tmp_path: Path) -> None:
         ({"read": "attention"}, "read: attention"),
         ({"read": "first"}, "read: first"),
         ({"pool_dense": True}, "pool_dense"),
-        ({"sees": {"image": ["image"]}}, "sees"),
+        ({"fields": FieldsConfig(sees={"image": ["image"]})}, "sees"),
         ({"embedding": EmbeddingConfig(scale=True)}, r"embedding\.scale"),
         ({"embedding": EmbeddingConfig(norm=True)}, r"embedding\.norm"),
         ({"embedding": EmbeddingConfig(positions=[])}, "positions other than one joint table"),

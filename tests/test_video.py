@@ -142,6 +142,9 @@ def test_what_is_no_clip_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             replace(WHOLE, frames=None).encode(record)
+    np.save(tmp_path / "one.npy", np.float32(1))
+    with pytest.raises(InputError, match=r"a clip must be .* got an array \(\)"):
+        replace(WHOLE, frames=None).count(str(tmp_path / "one.npy"))
 
 
 @pytest.mark.parametrize(

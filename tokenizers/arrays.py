@@ -7,7 +7,10 @@ import io
 import json
 import math
 import os
+import tokenize
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
@@ -19,6 +22,8 @@ ARRAYS = (".npy", ".npz")
 """What the names of files with one array end in."""
 COLUMNS = (".csv",)
 """And of those with columns of numbers."""
+MAX_BYTES = 2**31
+"""Of the numbers of a .npz at most: a few of its bytes may stand for gigabytes of zeros."""
 
 
 def read_array(path: str) -> np.ndarray:
@@ -26,50 +31,72 @@ def read_array(path: str) -> np.ndarray:
 
     Raises InputError for a file that is not there or is no array, that is cut off, or a .npz of several arrays.
     """
-    content, name = _member(path)
-    shape, dtype, file = _header(io.BytesIO(content), name)
-    held, needed = len(content) - file.tell(), math.prod(shape) * dtype.itemsize
-    # Before memory is asked for, since a few bytes of a header can ask for gigabytes.
-    if held < needed:
-        raise InputError(f"{name}: the file is cut off: its header says {needed:,} bytes of numbers, it has {held:,}")
-    return np.load(io.BytesIO(content), allow_pickle=False)
+    with _opened(path) as (file, size, name):
+        _header(file, size, name)
+        file.seek(0)
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise InputError(f"{name}: no array that numpy can read: {_one_line(error)}") from None
 
 
 def array_shape(path: str) -> tuple[int, ...]:
-    """The shape of the array of a file, of a .npy on the disk from its header alone."""
+    """The shape of the array of a file, of one on the disk from its header alone."""
     if path.lower().endswith(".npy") and os.path.isfile(path):
         with open(path, "rb") as file:
-            return _header(file, path)[0]
-    content, name = _member(path)
-    return _header(io.BytesIO(content), name)[0]
+            return _header(file, os.path.getsize(path), path)
+    with _opened(path) as (file, size, name):
+        return _header(file, size, name)
 
 
-def _member(path: str) -> tuple[bytes, str]:
-    """The bytes of an array as .npy holds them, and what to call it."""
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[IO[bytes], int, str]]:
+    """An array as .npy holds it, how many bytes it is, and what to call it. Of a .npz nothing is unpacked yet."""
     content = read_file(path)
     if not path.lower().endswith(".npz"):
-        return content, path
+        yield io.BytesIO(content), len(content), path
+        return
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = archive.namelist()
-            if len(names) != 1:
-                held = ", ".join(name.removesuffix(".npy") for name in names) or "none"
+            members = archive.infolist()
+            if len(members) != 1:
+                held = ", ".join(member.filename.removesuffix(".npy") for member in members) or "none"
                 raise InputError(f"{path}: must hold one array, and holds {held}; save each in a file of its own")
-            return archive.read(names[0]), f"{path}: {names[0]}"
+            with archive.open(members[0]) as file:
+                yield file, members[0].file_size, f"{path}: {members[0].filename}"
     except DAMAGE as error:
         raise InputError(f"{path}: damaged or truncated: {error}") from None
 
 
-def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype, IO[bytes]]:
+def _header(file: IO[bytes], size: int, name: str) -> tuple[int, ...]:
+    """The shape that the header says, in a file of so many bytes.
+
+    Raises InputError where it is none or is of more than there is, before memory is asked for.
+    """
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{name}: no array that numpy can read: {error}") from None
+    # What is in its brackets goes through Python's own parser, which fails in all these ways.
+    except (ValueError, EOFError, OSError, TypeError, SyntaxError, tokenize.TokenError, RecursionError) as error:
+        raise InputError(f"{name}: no array that numpy can read: {_one_line(error)}") from None
     if dtype.kind not in "biuf":
         raise InputError(f"{name}: must hold numbers, and holds {dtype}; save it with dtype float32")
-    return shape, dtype, file
+    if min(shape, default=0) < 0:
+        raise InputError(f"{name}: no array that numpy can read: its header says the shape {shape}")
+    held, needed = size - file.tell(), math.prod(shape) * dtype.itemsize
+    if held < needed:
+        raise InputError(f"{name}: the file is cut off: its header says {needed:,} bytes of numbers, it has {held:,}")
+    if isinstance(file, zipfile.ZipExtFile) and needed > MAX_BYTES:
+        raise InputError(
+            f"{name}: its header says {needed:,} bytes of numbers, more than {MAX_BYTES:,}; not unpacked: save it as "
+            ".npy, or in parts"
+        )
+    return shape
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def read_columns(path: str) -> dict[str, np.ndarray]:
@@ -87,6 +114,8 @@ def read_columns(path: str) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: the file is empty")
     is_named = not all(map(_is_number, lines[0]))
     names = [name.strip() for name in lines[0]] if is_named else [str(i) for i in range(len(lines[0]))]
+    if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
+        raise InputError(f"{path}: several columns are called {twice!r}; give each a name of its own")
     rows = lines[is_named:]
     for number, row in enumerate(rows, start=1 + is_named):
         if len(row) != len(names):
@@ -114,7 +143,7 @@ def read_json(text: str) -> Any:
     """The list or dict that a text spells. Raises InputError where it is none."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{text[:40]!r} stands in brackets as JSON does, and is none: {error}") from None
 
 
@@ -124,6 +153,50 @@ def to_numbers(value: Any, what: str) -> np.ndarray:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{what} must be numbers in lists of equal length, got {str(value)[:60]!r}") from None
+    except OverflowError:
+        raise InputError(f"{what} must be numbers below 1e308, got a whole number that is larger") from None
     if np.isinf(array).any():
         raise InputError(f"{what} must be finite, or NaN where a number is missing, got {array[np.isinf(array)][0]}")
     return array
+
+
+def to_number(value: Any, what: str, mend: str = "mend it, or leave it empty") -> float:
+    """A number, or the text of one; NaN as it is. Raises InputError for anything else, and for infinity.
+
+    mend: what the message says to do.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{what} must hold a number, got {str(value)!r:.60}; {mend}") from None
+    except OverflowError:
+        raise InputError(f"{what} must hold a number below 1e308, got a whole number that is larger; {mend}") from None
+    if math.isinf(number):
+        raise InputError(f"{what} must hold a finite number, got {number}; {mend}")
+    return number
+
+
+class Moments:
+    """The mean and deviation of rows of numbers that come in parts: of each column, or of one. NaN is not counted."""
+
+    def __init__(self) -> None:
+        self.n = self.mean = self.squares = np.zeros(())
+
+    def add(self, rows: np.ndarray) -> None:
+        """rows: (rows, columns) or (rows,) float64."""
+        part = (~np.isnan(rows)).sum(0)
+        own = np.nansum(rows, 0) / np.maximum(part, 1)
+        # Chan et al. 1983: sums of squares about each part's own mean, which do not cancel; once more for its rounding.
+        own = own + np.nansum(rows - own, 0) / np.maximum(part, 1)
+        total, apart = np.maximum(self.n + part, 1), own - self.mean
+        self.squares = self.squares + np.nansum((rows - own) ** 2, 0) + apart**2 * part * self.n / total
+        self.mean, self.n = self.mean + apart * part / total, self.n + part
+
+    @property
+    def std(self) -> np.ndarray:
+        """The standard deviations; 1 for what never changes.
+
+        What differs by less than float32 can tell is taken for what never changes; small numbers are no such thing.
+        """
+        std = np.sqrt(self.squares / np.maximum(self.n, 1))
+        return np.where(std <= np.finfo(np.float32).eps * np.abs(self.mean), 1, std)

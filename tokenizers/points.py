@@ -16,6 +16,7 @@ from anyformer.errors import InputError
 from anyformer.tokenizers.arrays import (
     ARRAYS,
     COLUMNS,
+    Moments,
     array_shape,
     is_json,
     read_array,
@@ -144,7 +145,7 @@ class Points(Tokenizer):
 
     def count(self, record: Any) -> int:
         is_array = isinstance(record, str) and record.lower().endswith(ARRAYS)
-        return min(array_shape(record)[0] if is_array else len(self._read(record)), self.max_points)
+        return min(_check_shape(array_shape(record))[0] if is_array else len(self._read(record)), self.max_points)
 
     def empty(self) -> TokenSet:
         return TokenSet(torch.zeros(0, 3 + self._n_features))
@@ -156,20 +157,18 @@ class Points(Tokenizer):
         """A copy with the number of features, and the means and deviations of all points of the data."""
         if self.n_features is not None and self.mean is not None and self.std is not None:
             return self
-        known, n, mean, squares = self, 0, np.zeros(1), np.zeros(1)
+        known, moments = self, Moments()
         for record in records:
             cloud = known._read(record)
             known = replace(known, n_features=cloud.shape[1] - 3)
-            # Chan et al. 1983: sums of squares about each part's own mean, which do not cancel.
-            apart, total = cloud.mean(0) - mean, n + len(cloud)
-            squares = squares + ((cloud - cloud.mean(0)) ** 2).sum(0) + apart**2 * len(cloud) * n / total
-            mean, n = mean + apart * len(cloud) / total, total
-        if not n:
+            moments.add(cloud)
+        if not moments.n.any():
             raise InputError("there is no point to learn from: the training records hold none")
-        # The coordinates are measured alike, and stay so.
-        squares[:3] = squares[:3].mean()
-        std = np.sqrt(squares / n)
-        std[std <= np.finfo(np.float32).eps * np.abs(mean)] = 1
+        mean, std = moments.mean, moments.std
+        # The coordinates are measured alike, and stay so. Those of a map are far from 0: a few metres at 5,000,000 are
+        # no noise, so that only what float64 cannot tell is taken for what never changes.
+        size = math.sqrt((moments.squares[:3] / moments.n[:3]).mean())
+        std[:3] = size if size > 16 * np.finfo(np.float64).eps * np.abs(mean[:3]).max() else 1
         return replace(known, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
     def inherit(self, other: Tokenizer) -> Self:
@@ -209,13 +208,18 @@ class Points(Tokenizer):
             is_columns = record.lower().endswith(COLUMNS)
             record = np.stack(list(read_columns(record).values()), 1) if is_columns else read_array(record)
         cloud = to_numbers(record, "points")
-        if cloud.ndim != 2 or not len(cloud) or cloud.shape[1] < 3:
-            raise InputError(f"points must be (n, 3 + features) with at least one, got {cloud.shape}")
+        _check_shape(cloud.shape)
         if self.n_features is not None and cloud.shape[1] != 3 + self.n_features:
             raise InputError(f"points must have {self.n_features} features beside x, y and z, got {cloud.shape[1] - 3}")
         if np.isnan(cloud).any():
             raise InputError(f"point {int(np.isnan(cloud).any(1).argmax())} has a number missing; leave it out")
         return cloud
+
+
+def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) != 2 or not shape[0] or shape[1] < 3:
+        raise InputError(f"points must be (n, 3 + features) with at least one, got {shape}")
+    return shape
 
 
 class PointsLift(nn.Module):

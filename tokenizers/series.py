@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +19,7 @@ from anyformer.files import nearest
 from anyformer.tokenizers.arrays import (
     ARRAYS,
     COLUMNS,
+    Moments,
     array_shape,
     is_json,
     read_array,
@@ -25,6 +28,9 @@ from anyformer.tokenizers.arrays import (
     to_numbers,
 )
 from anyformer.tokens import Tokenizer, TokenSet
+
+UNNAMED = None
+"""What the channels of an array are called."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ class Series(Tokenizer):
 
     A record is an array or lists, (channels, steps) or (steps,); a dict of channels by name, as several columns of a
     table give it; JSON of these; or the name of a .npy, .npz or .csv file (a column a channel). A missing value is NaN
-    or None. The content is (n, features) float32: of each channel the standardised values, 0 where missing, and of each
+    or None, and so may a channel with a name be, which may also be left out; in which sequence names stand changes
+    nothing. The content is (n, features) float32: of each channel the standardised values, 0 where missing, and of each
     value whether it is there; where the last token is not filled, nothing is there. With time stamps and more than one
     step a token, the time since the token's first step as well.
 
@@ -103,14 +110,19 @@ class Series(Tokenizer):
     """What `fit` has learnt: the mean of each channel."""
     std: tuple[float, ...] | None = None
     """The standard deviations; 1 for what never changes."""
+    names: tuple[str, ...] | None = None
+    """Of each channel its name, where records have names: as the training records have them, when left out. Several
+    channels that come as one array by one name have the same. An array has its channels in this sequence."""
 
     axes: ClassVar[tuple[str, ...]] = ("time",)
     endings: ClassVar[tuple[str, ...]] = ARRAYS + COLUMNS
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
+        for name in ("mean", "std", "names"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.names is not None and self.channels is None:
+            object.__setattr__(self, "channels", len(self.names))
         for name in ("width", "channels", "max_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -121,10 +133,12 @@ class Series(Tokenizer):
             raise InputError("times and rate both say when the steps are; leave one of them out")
         if self.unit is not None and not self.is_timed:
             raise InputError("unit is of time, which times or rate tell; give one of them, or leave unit out")
-        for name in ("mean", "std"):
-            given = getattr(self, name)
+        for name in ("mean", "std", "names"):
+            given, what = getattr(self, name), "names" if name == "names" else "numbers"
             if given is not None and self.channels is not None and len(given) != self.channels:
-                raise InputError(f"{name} must have {self.channels} numbers, one for each channel, got {len(given)}")
+                raise InputError(f"{name} must have {self.channels} {what}, one for each channel, got {len(given)}")
+        if self.names is not None and self.times in self.names:
+            raise InputError(f"names: {self.times!r} are the times, and no channel; leave it out")
         if self.std is not None and min(self.std) <= 0:
             raise InputError(f"std must be above 0, got {min(self.std)}")
 
@@ -190,7 +204,7 @@ class Series(Tokenizer):
 
     def decode(self, tokens: TokenSet) -> np.ndarray | dict[str, np.ndarray]:
         """What `encode` takes, float64 and NaN where missing: an array, (channels, steps), or (steps, channels) with
-        `time_first`; with `times` a dict of the time stamps and the `values`.
+        `time_first`; with `times` a dict of the time stamps and the channels by name, `values` where they have none.
 
         Steps at the end of the last token in which no channel is there are left out.
         """
@@ -203,12 +217,16 @@ class Series(Tokenizer):
             end -= 1
         mean, std = self._scaling
         values = np.where(there, steps[:c] * std + mean, np.nan)[:, :end]
-        values = values.T if self.time_first else values
         if self.times is None:
-            return values
+            return values.T if self.time_first else values
         times = tokens.position[:, 0].double().numpy().repeat(self.width)
         times = (times + steps[2 * c] if self.has_offsets else times)[:end] * self._unit
-        return {self.times: times, "values": values}
+        record, first = {self.times: times}, 0
+        for name, n in Counter(self.names or ["values"] * c).items():
+            part = values[first : first + n]
+            record[name] = part[0] if n == 1 else part.T if self.time_first else part
+            first += n
+        return record
 
     def show(self, tokens: TokenSet) -> np.ndarray:
         """The channels one above the other as curves, from -3 to 3 deviations; a grey line where a token begins."""
@@ -226,7 +244,7 @@ class Series(Tokenizer):
 
     def count(self, record: Any) -> int:
         if isinstance(record, str) and record.lower().endswith(ARRAYS):
-            shape = array_shape(record)
+            shape = _check_shape(array_shape(record))
             n = shape[0] if self.time_first or len(shape) == 1 else shape[-1]
         else:
             n = self._read(record)[0].shape[1]
@@ -240,39 +258,56 @@ class Series(Tokenizer):
         return Projection(self.d_content, d_model)
 
     def fit(self, records: Iterable[Any]) -> Self:
-        """A copy with the number of channels, their means and deviations, the longest record, and the unit of time."""
+        """A copy with the channels and their names, means and deviations, the longest record, and the unit of time."""
         is_scaled = not self.normalize or (self.mean is not None and self.std is not None)
         is_sized = self.is_timed or self.max_steps is not None
         if self.channels is not None and is_scaled and is_sized and (self.times is None or self.unit is not None):
-            return self
-        known, longest, spans = self, 0, []
-        n = mean = squares = np.zeros((0, 1))
+            # All is known, but for names, if there are any: one record says whether.
+            records = iter(records)
+            begin = [] if self.names is not None else list(islice(records, 1))
+            if all(UNNAMED in self._parts(record)[0] for record in begin):
+                return self
+            records = chain(begin, records)
+        longest, spans = 0, []
+        found: dict[str | None, Moments | None] = {}
         for record in records:
-            values, times = known._read(record)
-            if known.channels is None:
-                known = replace(known, channels=len(values))
-            if not len(n):
-                n = mean = squares = np.zeros((len(values), 1))
-            longest = max(longest, values.shape[1])
+            parts, times = self._parts(record)
+            if self.names is not None:
+                parts = {UNNAMED: self._arrange(parts, times)}
+            for name, part in parts.items():
+                if part is None:
+                    found.setdefault(name, None)
+                    continue
+                before = found.get(name)
+                needed = len(before.mean) if before is not None else self.channels if name is UNNAMED else None
+                if needed not in (None, len(part)):
+                    raise self._wrong(name, part, needed)
+                found[name] = before or Moments()
+                found[name].add(part.T)
+                longest = max(longest, part.shape[1])
             if times is not None and (first := times[:: self.width]).size > 1:
                 spans.append((first[-1] - first[0], len(first) - 1))
-            # Chan et al. 1983: sums of squares about each part's own mean, which do not cancel.
-            part = (~np.isnan(values)).sum(1, keepdims=True)
-            total = np.maximum(n + part, 1)
-            own = np.nansum(values, 1, keepdims=True) / np.maximum(part, 1)
-            apart = own - mean
-            squares = squares + np.nansum((values - own) ** 2, 1, keepdims=True) + apart**2 * part * n / total
-            mean, n = mean + apart * part / total, n + part
         if not longest:
             raise InputError("there is no series to learn the channels from: the training records hold none")
-        std = np.sqrt(squares / np.maximum(n, 1))
-        # What differs by less than float32 can tell is taken for what never changes; small numbers are no such thing.
-        std[std <= np.finfo(np.float32).eps * np.abs(mean)] = 1
+        if UNNAMED in found and len(found) > 1:
+            others = ", ".join(name for name in found if name != UNNAMED)
+            raise InputError(f"some records have channels by name ({others}), some are arrays; give their names: [...]")
+        for name, moments in found.items():
+            if moments is None:
+                found[name] = Moments()
+                found[name].add(np.full((1, 1), np.nan))
+        mean = np.concatenate([moments.mean for moments in found.values()])
+        if self.channels not in (None, len(mean)):
+            held = ", ".join(map(str, found))
+            raise InputError(f"the records have {len(mean)} channels ({held}), and there must be {self.channels}")
+        names = tuple(name for name, moments in found.items() for _ in moments.mean)
         unit = sum(span for span, _ in spans) / max(sum(gaps for _, gaps in spans), 1)
         return replace(
-            known,
-            mean=tuple(mean[:, 0].tolist()) if not is_scaled else self.mean,
-            std=tuple(std[:, 0].tolist()) if not is_scaled else self.std,
+            self,
+            channels=len(mean),
+            mean=self.mean if is_scaled else tuple(mean.tolist()),
+            std=self.std if is_scaled else tuple(value for part in found.values() for value in part.std.tolist()),
+            names=self.names if UNNAMED in found else names,
             max_steps=self.max_steps if is_sized else longest,
             unit=self.unit if self.times is None or self.unit is not None else unit or 1.0,
         )
@@ -280,13 +315,15 @@ class Series(Tokenizer):
     def inherit(self, other: Tokenizer) -> Self:
         if not isinstance(other, Series):
             return self
-        learnt = ("channels", "mean", "std", "unit", "max_steps")
+        learnt = ("channels", "mean", "std", "names", "unit", "max_steps")
         return replace(self, **{name: getattr(other, name) for name in learnt if getattr(self, name) is None})
 
     def agree(self, other: Tokenizer, name: str) -> None:
         if not isinstance(other, Series):
             return
-        for fact in ("width", "channels", "mean", "std", "unit"):
+        # Arrays have no names, and go with any.
+        facts = ("width", "channels", "mean", "std", "unit", *["names"] * (None not in (self.names, other.names)))
+        for fact in facts:
             if getattr(self, fact) != getattr(other, fact):
                 raise InputError(f"{name}: {fact} is {getattr(self, fact)} and {getattr(other, fact)}; set it alike")
 
@@ -309,47 +346,94 @@ class Series(Tokenizer):
 
     def _read(self, record: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """The values, (channels, steps) float64, and the times, (steps,) float64, where there are any."""
+        parts, times = self._parts(record)
+        return self._arrange(parts, times), times
+
+    def _parts(self, record: Any) -> tuple[dict[str | None, np.ndarray | None], np.ndarray | None]:
+        """The channels of a record by name, (channels, steps) float64 each, None where missing; and the times."""
         if is_json(record):
             record = read_json(record)
+        elif isinstance(record, str) and record.lower().endswith(COLUMNS):
+            columns = read_columns(record)
+            is_named = self.times is not None or list(columns) != [str(i) for i in range(len(columns))]
+            stacked = np.stack(list(columns.values()))
+            record = columns if is_named else stacked.T if self.time_first else stacked
         elif isinstance(record, str):
-            record = read_columns(record) if record.lower().endswith(COLUMNS) else read_array(record)
+            record = read_array(record)
         times = None
         if isinstance(record, Mapping):
-            record, times = self._join(record)
+            parts, times = self._join(record)
         elif self.times is not None:
             raise InputError(f"times: {self.times!r} needs records of named columns, and this one is an array")
-        values = to_numbers(record, "a series")
-        values = values[None] if values.ndim == 1 else values.T if self.time_first else values
-        if values.ndim != 2 or not values.size:
-            raise InputError(f"a series must be (channels, steps) with at least one of each, got {values.shape}")
-        if self.channels is not None and len(values) != self.channels:
-            turned = "; its steps come first: give time_first: true" if values.shape[1] == self.channels else ""
-            turned = turned.replace("true", "false") if self.time_first else turned
-            raise InputError(f"a series of {len(values)} channels, and there must be {self.channels}{turned}")
+        else:
+            values = to_numbers(record, "a series")
+            values = values[None] if values.ndim == 1 else values.T if self.time_first else values
+            _check_shape(values.shape)
+            parts = {UNNAMED: values}
+        steps = next((part.shape[1] for part in parts.values() if part is not None), 0 if times is None else times.size)
+        if not steps:
+            raise InputError("a series must have a channel with a step, and all of them are missing")
         if self.rate is not None:
-            times = np.arange(values.shape[1]) / self.rate
+            times = np.arange(steps) / self.rate
         if times is not None:
-            self._check(times, values.shape[1])
-        return values, times
+            self._check(times, steps)
+        return parts, times
 
-    def _join(self, record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
-        """The channels of a record of names, in its sequence, laid as an array is, and its times."""
+    def _join(self, record: Mapping[str, Any]) -> tuple[dict[str | None, np.ndarray | None], np.ndarray | None]:
+        """The channels of a record of names, and its times."""
         record = {name: read_json(part) if is_json(part) else part for name, part in record.items()}
         if self.times is not None and self.times not in record:
             raise InputError(f"no times {self.times!r}; there are {', '.join(record)}{nearest(self.times, record)}")
-        parts = []
+        parts: dict[str | None, np.ndarray | None] = {}
         for name, part in record.items():
-            if name != self.times:
-                part = to_numbers([] if part is None else part, f"channel {name!r}")
-                if part.ndim not in (1, 2):
-                    raise InputError(f"channel {name!r} must be a list of numbers, got {record[name]!r:.60}")
-                parts.append(part[None] if part.ndim == 1 else part.T if self.time_first else part)
-        if len({part.shape[-1] for part in parts}) > 1:
-            steps = ", ".join(f"{part.shape[-1]}" for part in parts)
-            raise InputError(f"channels must have equally many steps, got {steps}")
-        values = np.concatenate(parts) if parts else np.zeros((0, 0))
-        times = None if self.times is None else to_numbers(record[self.times], f"times {self.times!r}")
-        return values.T if self.time_first else values, times
+            if name == self.times:
+                continue
+            # An empty cell of a table that keeps its lists as text is a missing channel too.
+            if part is None or (isinstance(part, str) and not part.strip()):
+                parts[name] = None
+                continue
+            part = to_numbers(part, f"channel {name!r}")
+            if part.ndim not in (1, 2):
+                raise InputError(f"channel {name!r} must be a list of numbers, got {record[name]!r:.60}")
+            parts[name] = part[None] if part.ndim == 1 else part.T if self.time_first else part
+            _check_shape(parts[name].shape)
+        there = [part.shape[1] for part in parts.values() if part is not None]
+        if len(set(there)) > 1:
+            raise InputError(f"channels must have equally many steps, got {', '.join(map(str, there))}")
+        return parts, None if self.times is None else to_numbers(record[self.times], f"times {self.times!r}")
+
+    def _arrange(self, parts: Mapping[str | None, np.ndarray | None], times: np.ndarray | None) -> np.ndarray:
+        """The channels in the sequence of `names`, (channels, steps), NaN for those that are missing."""
+        steps = next((part.shape[1] for part in parts.values() if part is not None), 0 if times is None else len(times))
+        if self.names is None or UNNAMED in parts:
+            if len(parts) != 1:
+                raise InputError(
+                    f"the sequence of the channels {', '.join(parts)} is not known yet; fit to data that has them by "
+                    "name, or give names: [...]"
+                )
+            values = next(iter(parts.values()))
+            values = np.full((self.n_channels, steps), np.nan) if values is None else values
+            if self.channels not in (None, len(values)):
+                raise self._wrong(UNNAMED, values, self.channels)
+            return values
+        if (lost := next((name for name in parts if name not in self.names), None)) is not None:
+            known = list(dict.fromkeys(self.names))
+            raise InputError(f"no channel {lost!r} is known; there are {', '.join(known)}{nearest(lost, known)}")
+        arranged = []
+        for name, n in Counter(self.names).items():
+            part = parts.get(name)
+            part = np.full((n, steps), np.nan) if part is None else part
+            if len(part) != n:
+                raise self._wrong(name, part, n)
+            arranged.append(part)
+        return np.concatenate(arranged)
+
+    def _wrong(self, name: str | None, values: np.ndarray, needed: int) -> InputError:
+        """What to raise for (channels, steps) of another number of channels than needed."""
+        turned = "; its steps come first: give time_first: true" if values.shape[1] == needed else ""
+        turned = turned.replace("true", "false") if self.time_first else turned
+        what = "a series" if name == UNNAMED else f"{name!r}"
+        return InputError(f"{what} of {len(values)} channels, and there must be {needed}{turned}")
 
     def _check(self, times: np.ndarray, n: int) -> None:
         if times.shape != (n,):
@@ -361,3 +445,9 @@ class Series(Tokenizer):
             raise InputError(
                 f"times must rise, and step {step} is at {times[step]:g} after {times[step - 1]:g}; sort them"
             )
+
+
+def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) not in (1, 2) or 0 in shape:
+        raise InputError(f"a series must be (channels, steps) with at least one of each, got {shape}")
+    return shape

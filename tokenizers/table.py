@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from anyformer.errors import InputError
 from anyformer.files import nearest
-from anyformer.tokenizers.arrays import is_json, read_json
+from anyformer.tokenizers.arrays import Moments, is_json, read_json, to_number
 from anyformer.tokens import Tokenizer, TokenSet
 
 OTHER = 0
@@ -55,6 +55,16 @@ class Row(Tokenizer):
                     raise InputError(f"columns: {name!r} must be number or category, got {kind!r}")
         if self.values is not None:
             object.__setattr__(self, "values", {name: tuple(known) for name, known in self.values.items()})
+        if (self.means is None) != (self.stds is None):
+            raise InputError("means and stds belong together; give both, or leave both out to learn them from the data")
+        for fact, kind in (("means", "number"), ("stds", "number"), ("values", "category")):
+            known = getattr(self, fact)
+            for name, own in (self.columns or {}).items():
+                if known is not None and own == kind and name not in known:
+                    raise InputError(f"{fact} must have each column that is a {kind}, and has no {name!r}")
+        for name, std in (self.stds or {}).items():
+            if not std > 0:
+                raise InputError(f"stds must be above 0, got {std} of {name!r}")
 
     def encode(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> TokenSet:
         """record: the values of the columns. Raises InputError for text in a column of numbers."""
@@ -65,7 +75,7 @@ class Row(Tokenizer):
             if _is_missing(value):
                 continue
             if known is None:
-                number = to_number(value, name)
+                number = _to_number(value, name)
                 number = (number - self.means[name]) / self.stds[name] if self.normalize else number
                 rows.append((column, number, first))
             else:
@@ -115,25 +125,17 @@ class Row(Tokenizer):
         columns = self.columns or {name: _kind(name, values) for name, values in found.items()}
         if not columns:
             raise InputError("there is no value to learn the columns from: in the training records all are missing")
-        numbers = {
-            name: np.array([to_number(value, name) for value in found[name]] or [0.0])
-            for name, kind in columns.items()
-            if kind == "number"
-        }
-        means = {name: float(values.mean()) for name, values in numbers.items()}
-        deviations = {name: float(values.std()) for name, values in numbers.items()}
-        # What differs by less than float32 can tell is taken for what never changes; small numbers are no such thing.
-        least = {name: float(np.finfo(np.float32).eps) * abs(mean) for name, mean in means.items()}
+        numbers = {name: Moments() for name, kind in columns.items() if kind == "number"}
+        for name, moments in numbers.items():
+            moments.add(np.array([_to_number(value, name) for value in found[name]], dtype=np.float64))
         known = {
             name: tuple(sorted(set(map(_spell, found[name])))) for name, kind in columns.items() if kind == "category"
         }
         return replace(
             self,
             columns=columns,
-            means=means if self.normalize else None,
-            stds={name: std if std > least[name] else 1.0 for name, std in deviations.items()}
-            if self.normalize
-            else None,
+            means={name: float(part.mean) for name, part in numbers.items()} if self.normalize else None,
+            stds={name: float(part.std) for name, part in numbers.items()} if self.normalize else None,
             values=known,
         )
 
@@ -178,29 +180,28 @@ class RowLift(nn.Module):
         return F.embedding(column, self.bias) + content[:, 1:2] * F.embedding(number, self.table)
 
 
-def to_number(value: Any, name: str) -> float:
-    """A number, or the text of one. Raises InputError for anything else, infinity and the text "nan"."""
-    number = _number(value)
-    if number is None:
-        raise InputError(
-            f"column {name!r} must hold numbers, got {str(value)!r:.60}; correct it, leave the cell empty where "
-            f"there is none, or say that it is a category"
-        )
-    if not math.isfinite(number):
-        raise InputError(f"column {name!r} must hold finite numbers, got {value}; leave the cell empty instead")
+def _to_number(value: Any, name: str) -> float:
+    """Raises InputError for what is no number, infinity and the text "nan"."""
+    mend = "correct it, leave the cell empty where there is none, or say that it is a category"
+    number = to_number(value, f"column {name!r}", mend)
+    if math.isnan(number):
+        raise InputError(f"column {name!r} must hold a number, got {value}; leave the cell empty instead")
     return number
 
 
-def _number(value: Any) -> float | None:
+def _is_number(value: Any) -> bool:
     try:
-        return float(value)
+        float(value)
     except (TypeError, ValueError):
-        return None
+        return False
+    except OverflowError:
+        return True
+    return not isinstance(value, bool)
 
 
 def _kind(name: str, values: Sequence[Any]) -> Literal["number", "category"]:
     """What a column is whose values are all numbers, or none."""
-    are_numbers = [_number(value) is not None and not isinstance(value, bool) for value in values]
+    are_numbers = [_is_number(value) for value in values]
     if all(are_numbers):
         return "number"
     if any(are_numbers):

@@ -33,6 +33,7 @@ FORMATS = {
     ".webm": "webm",
 }
 """What reads a file, by the ending of its name: never by its content, which could be a list of other files."""
+A_CLIP = "a clip must be (frames, rows, columns, channels), a list of pictures or a file"
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Video(Tokenizer):
         frames = self.frames
         if frames is None:
             is_array = isinstance(record, str) and record.lower().endswith(ARRAYS)
-            frames = array_shape(record)[0] if is_array else len(_open(record))
+            frames = _check_shape(array_shape(record))[0] if is_array else len(_open(record))
         return -(-frames // self.tubelet) * self.grid[0] * self.grid[1]
 
     def empty(self) -> TokenSet:
@@ -268,9 +269,15 @@ def _open(record: Any) -> _Clip:
         return clip
     if isinstance(record, Tensor):
         record = record.numpy()
-    if not isinstance(record, list | tuple | np.ndarray) or (isinstance(record, np.ndarray) and record.ndim < 3):
-        what = f"an array {record.shape}" if isinstance(record, np.ndarray) else type(record).__name__
-        raise InputError(f"a clip must be (frames, rows, columns, channels), a list of pictures or a file, got {what}")
-    if not len(record):
-        raise InputError("a clip needs at least one frame")
+    if not isinstance(record, list | tuple | np.ndarray):
+        raise InputError(f"{A_CLIP}, got {type(record).__name__}")
+    _check_shape(record.shape if isinstance(record, np.ndarray) else (len(record), 1, 1))
     return _Clip(record)
+
+
+def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) not in (3, 4):
+        raise InputError(f"{A_CLIP}, got an array {shape}")
+    if not shape[0]:
+        raise InputError("a clip needs at least one frame")
+    return shape

@@ -1,0 +1,220 @@
+"""An experiment of the command line: config files and options, parsed into a task, its data and a trainer's options."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning import Trainer, seed_everything
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+
+from anyformer.errors import InputError
+from anyformer.parsing import (
+    allowed_imports,
+    check,
+    dotted,
+    find_class,
+    one_line,
+    read_yaml,
+    subclasses,
+    suggest,
+)
+from anyformer.runs import Saving, quiet, run_folder
+from anyformer.trials import first_trial, holds_trials
+
+OWN_OPTIONS = """\
+  --config FILE             the experiment, in YAML; `--print_config` shows it with all defaults
+  --run_dir FOLDER          where the run is written: runs/<name of the config file> by default
+  --resume FOLDER           go on with a run exactly where it stopped; other options override its config
+  --folds N                 cross-validation: a run for each of N folds of the records of train and validation, each
+                            the validation of its run; their mean and standard error. Given again, it goes on
+  --seeds N                 a run for each of N seeds, of every fold where there are folds
+  --unsafe_imports PACKAGE  let the config name classes of this package, which runs its code
+"""
+
+
+def _classes() -> tuple[type, type, type]:
+    """The base of the tasks, and the data modules of one and of several; by name, because this file is of the core."""
+    return (
+        importlib.import_module("anyformer.tasks.task").Task,
+        importlib.import_module("anyformer.tasks.records").Records,
+        importlib.import_module("anyformer.tasks.mixed").Mixed,
+    )
+
+
+class Experiment(LightningCLI):
+    """A config parsed, with its task and data made; the Trainer is made by `runs.fit`."""
+
+    def __init__(self, args: Sequence[str], command: str, is_mixed: bool = False) -> None:
+        """is_mixed: whether the config names the class of its data, as that of a mixture does."""
+        task, records, mixed = _classes()
+        self.is_mixed = is_mixed
+        super().__init__(
+            task,
+            mixed if is_mixed else records,
+            subclass_mode_model=True,
+            subclass_mode_data=is_mixed,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={
+                "allow_abbrev": False,
+                "description": OWN_OPTIONS,
+                "exit_on_error": False,
+                "prog": f"anyformer {command}",
+            },
+            args=list(args),
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--seed_everything", type=int, default=0, help="Decides everything that is random.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(Saving, "checkpoints")
+        parser.link_arguments("seed_everything", "data.init_args.seed" if self.is_mixed else "data.seed")
+        for action in parser._actions:
+            if action.dest in ("data.train", "data.validation", "data.test"):
+                # These may name a file of data, which would be read as the value itself.
+                action._enable_path = False
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
+        try:
+            with one_line():
+                self.config = parser.parse_args(args)
+        except InputError as error:
+            if unknown := re.search(r"unrecognized arguments: -*([\w.]+)", str(error)):
+                name = unknown[1] if str(error).startswith("unrecognized") else f"model.{unknown[1]}"
+                raise InputError(f"there is no option --{name}{suggest(name, self._options())}") from None
+            raise
+
+    def _options(self) -> list[str]:
+        """The names of all options, those of the tasks included."""
+        task, *_ = _classes()
+        inner = [f"model.{name}" for sub in subclasses(task) for name in dotted(sub)]
+        return [option.lstrip("-") for option in self.parser._option_string_actions] + inner
+
+    def _set_seed(self) -> None:
+        seed_everything(self.config["seed_everything"], workers=True, verbose=False)
+
+    def instantiate_classes(self) -> None:
+        """Make the task and the data; the Trainer's options are handed to `runs.fit`."""
+        with one_line():
+            self.config_init = self.parser.instantiate(self.config)
+        self.model, self.datamodule = self.config_init["model"], self.config_init["data"]
+        self.options = dict(self.config_init["trainer"])
+
+    @property
+    def resolved(self) -> str:
+        """The text of config.yaml."""
+        text = self.parser.dump(self.config, skip_unset=False)
+        if not self.is_mixed:
+            return text
+        # What a mixture has for all of its tasks stands there alone, and not as defaults of each.
+        content, of_all = yaml.safe_load(text), importlib.import_module("anyformer.tasks.sharing").OF_ALL
+        for task in content["model"]["init_args"].get("tasks", {}).values():
+            for name in of_all:
+                task.get("init_args", {}).pop(name, None)
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+class Unmade(Experiment):
+    """A config parsed, of which nothing is made."""
+
+    def instantiate_classes(self) -> None:
+        pass
+
+
+def parse(
+    command: str,
+    configs: Sequence[str],
+    overrides: Sequence[str],
+    unsafe: Sequence[str],
+    run: Path | None = None,
+    kind: type[Experiment] = Experiment,
+) -> Experiment:
+    """The experiment of config files and options that override them. Raises InputError of one line.
+
+    run: the folder that loggers write into which are given none.
+    kind: Unmade where nothing of it is to be made.
+    """
+    with quiet(), allowed_imports(unsafe):
+        # Sub-configs are local files: nothing is fetched.
+        set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
+        task, records, mixed = _classes()
+        is_mixed, hints = False, {"trainer": Trainer, "model": task, "seed_everything": int, "checkpoints": Saving}
+        given, args = {}, []
+        for config in configs:
+            content, lines = read_yaml(config)
+            data = content["data"] if isinstance(content.get("data"), dict) else {}
+            names_data = "class_path" in data
+            if "parts" in data and not names_data:
+                raise InputError(
+                    f"{config} line {lines['data.parts']}: data that has parts is a mixture's; give class_path: Mixed "
+                    "and put them under init_args"
+                )
+            check(content, {**hints, "data": mixed if names_data else records}, config, lines)
+            is_mixed |= names_data
+            for path in lines.keys() & {"data.seed", "data.init_args.seed"}:
+                raise InputError(f"{config} line {lines[path]}: {path} is what seed_everything says; give that")
+            given |= {path: f"{config} line {line}" for path, line in lines.items()}
+            args += ["--config", config]
+            if run and (loggers := _placed((content.get("trainer") or {}).get("logger"), run)):
+                args.append(f"--trainer.logger={json.dumps(loggers)}")
+        try:
+            return kind([*args, *overrides], command, is_mixed)
+        except InputError as error:
+            raise InputError(locate(str(error), given, overrides)) from error
+
+
+def _placed(loggers: Any, run: Path) -> Any:
+    """The loggers of a config, those that need a folder and have none with the run's; None where there is none such."""
+    if isinstance(loggers, list):
+        placed = [_placed(logger, run) for logger in loggers]
+        return [new or old for new, old in zip(placed, loggers, strict=True)] if any(placed) else None
+    if not isinstance(loggers, dict) or "class_path" not in loggers:
+        return None
+    cls = find_class(loggers["class_path"], [Logger])
+    folder = inspect.signature(cls).parameters.get("save_dir") if inspect.isclass(cls) else None
+    init_args = loggers.get("init_args") or {}
+    if folder is None or folder.default is not folder.empty or "save_dir" in init_args:
+        return None
+    return {**loggers, "init_args": {**init_args, "save_dir": str(run)}}
+
+
+def locate(message: str, given: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """The message with the file and line of the key that it begins with, where a file gave it."""
+    key = re.match(r"\w+(\.\w+)*", message)
+    wanted = key[0].replace("init_args.", "").split(".") if key else [""]
+    if any(re.fullmatch(rf"--{wanted[0]}\b.*\b{wanted[-1]}(=.*)?", name) for name in overrides):
+        return message
+    for path, place in given.items():
+        parts = path.split(".")
+        left = iter(parts)
+        # jsonargparse leaves out the keys of dicts and the numbers of lists.
+        if parts[0] == wanted[0] and parts[-1] == wanted[-1] and all(part in left for part in wanted):
+            return f"{place}: {message}"
+    return message
+
+
+def config_of(run_dir: str | Path) -> str:
+    path = run_folder(run_dir) / "config.yaml"
+    if not path.exists():
+        if holds_trials(path.parent):
+            raise InputError(
+                f"{run_dir} holds the runs of several folds or seeds; name one of them, {first_trial(path.parent)}"
+            )
+        raise InputError(
+            f"{path} does not exist: {run_dir} holds no run of the command line; "
+            "one that was trained from Python is resumed and tested from there"
+        )
+    return str(path)

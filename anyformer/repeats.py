@@ -1,0 +1,72 @@
+"""Trains the runs of one experiment, one after another: over the folds of its data, and over seeds."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from anyformer.errors import InputError
+from anyformer.experiment import Experiment, Unmade, parse
+from anyformer.parsing import difference
+from anyformer.runs import fit, say
+from anyformer.trials import Trial, list_trials, read_trial, read_trials, show_trials, write_trials
+
+
+def fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> None:
+    """Train a run for each fold and seed into a folder of its own, and write what all in the folder come to.
+
+    A run that has come to its end is not trained again, and one that has not goes on.
+    own: the options of `fit`. Raises InputError, before anything is written, where the folder holds runs of another
+    config.
+    """
+    if (run / "metrics.csv").exists():
+        raise InputError(f"{run} already holds a run; choose another --run_dir for folds and seeds")
+    # In one process each, which its tests and the loop over the runs need.
+    overrides = [*overrides, "--trainer.devices=1"]
+
+    def experiment(trial: Trial, kind: type[Experiment]) -> Experiment:
+        options = [*overrides, f"--seed_everything={trial.seed}"]
+        if own.folds is not None:
+            options += [f"--data.folds={own.folds}", f"--data.fold={trial.fold}"]
+        return parse("fit", own.config, options, own.unsafe_imports, run / trial.name, kind)
+
+    first = parse("fit", own.config, overrides, own.unsafe_imports, kind=Unmade).config["seed_everything"]
+    asked = list_trials(own.folds, 1 if own.seeds is None else own.seeds, first)
+    done = read_trials(run)
+    # Those of an earlier command that are not asked for now stay, and count.
+    every = list(dict.fromkeys([*map(read_trial, done), *asked]))
+    for trial in every:
+        folder = run / trial.name
+        if (trial.fold is None) != (own.folds is None):
+            raise InputError(f"{folder} is {'no' if trial.fold is None else 'a'} fold; choose another --run_dir")
+        # What broke off before anything was learned is no run.
+        if trial.name in done or (folder / "checkpoints").exists():
+            before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            if changed := difference(before, yaml.safe_load(experiment(trial, Unmade).resolved)):
+                raise InputError(f"{folder} was trained with another config: {changed}; choose another --run_dir")
+    every.sort(key=lambda trial: (trial.seed, trial.fold or 0))
+    write_trials(run, every, done)
+    for number, trial in enumerate(asked, 1):
+        if trial.name in done:
+            continue
+        folder, made = run / trial.name, experiment(trial, Experiment)
+        say(f"{folder}: run {number} of {len(asked)}")
+        done[trial.name] = fit(
+            made.model,
+            made.datamodule,
+            folder,
+            resume=(folder / "metrics.csv").exists(),
+            config=made.resolved,
+            saving=made.config_init["checkpoints"],
+            **made.options,
+        )
+        write_trials(run, every, done)
+    print(show_trials(every, done))
+    print(
+        "\nval/ is at the end of training, best/val/ at its best, which the same records chose; the standard error is "
+        f"over the {'seeds' if own.folds is None else 'folds'}.\n"
+        f"The runs are in {run}, their figures in its metrics.json"
+    )
