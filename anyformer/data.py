@@ -56,6 +56,16 @@ def no_column(place: str, name: str, names: Collection[str]) -> InputError:
     return InputError(f"{place}: no column {name!r}; there are {', '.join(names)}{nearest(name, names)}")
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value says nothing: what `is_absent` tells, and a text that is empty or blank."""
+    return is_absent(value) or (isinstance(value, str) and not value.strip())
+
+
+def is_absent(value: Any) -> bool:
+    """An empty cell of a table is None, or where its column is of numbers not a number."""
+    return value is None or (isinstance(value, float | np.floating) and bool(value != value))
+
+
 class Source(ABC):
     """Records by number. A subclass is a frozen dataclass of plain values, which a YAML file can name."""
 
@@ -88,6 +98,17 @@ class Source(ABC):
                 raise InputError(f"{self.name(i)}: no column {name!r}; there are {', '.join(record)}")
             values.append(record[name])
         return values
+
+    def known(self, name: str) -> list[Any]:
+        """One column of all records, None where a record lacks it. Raises InputError if all do."""
+        try:
+            # A table reads the one column alone, and not the pictures or sounds beside it.
+            return self.column(name)
+        except InputError:
+            values = [self[i].get(name) for i in range(len(self))]
+            if all(value is None for value in values):
+                raise
+            return values
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Subset:
         """The records of these numbers, in this order."""

@@ -13,6 +13,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -238,9 +239,8 @@ class Chopper(ABC):
         Raises InputError for a record without any token, or one that cannot be used; Unasked for one whose inputs are
         all left out.
         """
-        fields = {name: list(expand({name: tokenizer})) for name, tokenizer in self.tokenizers.items()}
-        never = {each for name in self.without for each in _meant(name, fields)}
-        dropped, last = self._dropped(fields, random)
+        never = self._meant(self.without)
+        dropped, last = self._dropped(random)
         sample = self._cut(record, random, never | dropped)
         if dropped and not _has_tokens(sample):
             # One input always stays, of those that hold anything.
@@ -261,7 +261,7 @@ class Chopper(ABC):
         """The token sets of the fields that the record has and that are not gone."""
         sample: Sample = {}
         for name, tokenizer in self.tokenizers.items():
-            if record.get(name) is None or (gone and gone.issuperset(expand({name: tokenizer}))):
+            if record.get(name) is None or (gone and gone.issuperset(self._parts[name])):
                 continue
             try:
                 tokens = tokenizer.encode(record[name], random)
@@ -271,16 +271,23 @@ class Chopper(ABC):
             sample |= {each: part for each, part in parts.items() if each not in gone}
         return sample
 
-    def _dropped(
-        self, fields: Mapping[str, Sequence[str]], random: np.random.Generator | None
-    ) -> tuple[set[str], float]:
+    def _dropped(self, random: np.random.Generator | None) -> tuple[set[str], float]:
         """The fields that chance takes from a training sample, and which one stays where all would go, in 0 ... 1."""
         if random is None or not self.dropout:
             return set(), 0.0
         # Before all other draws, and as many whatever the record has.
         *draws, last = random.random(len(self.dropout) + 1).tolist()
         taken = [name for (name, share), drawn in zip(self.dropout.items(), draws, strict=True) if drawn < share]
-        return {each for name in taken for each in _meant(name, fields)}, last
+        return self._meant(taken), last
+
+    def _meant(self, names: Sequence[str]) -> set[str]:
+        """The fields that names mean: all of an input, or one of them."""
+        return {each for name in names for each in self._parts.get(name, (name,))}
+
+    @cached_property
+    def _parts(self) -> dict[str, tuple[str, ...]]:
+        """The fields of each input."""
+        return {name: tuple(expand({name: tokenizer})) for name, tokenizer in self.tokenizers.items()}
 
     def partner(self, n: int, random: np.random.Generator) -> int | None:
         """Which of the n samples of the training part an item is blended with; None: with none."""
@@ -297,11 +304,6 @@ class Chopper(ABC):
         """The number of tokens that the record's fields come to, from headers where formats have them; two numbers
         where two stacks read it."""
         return sum(t.count(record[name]) for name, t in self.tokenizers.items() if record.get(name) is not None)
-
-
-def _meant(name: str, fields: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """The fields that a name means: those of an input, or one of them."""
-    return fields.get(name, [name])
 
 
 def _has_tokens(sample: Sample) -> bool:

@@ -279,7 +279,7 @@ class Rows:
             layout=Layout(self._ones, self._order.clone(), self._field),
             n_samples=len(new),
             kind="everything",
-            one_per_row=True,
+            n_per_row=1,
             padded=False,
             orders=(min(self.orders), max(self.orders)),
         )

@@ -277,8 +277,8 @@ class Batch:
     everything: every place is real, and each sees its whole row. causal: one sample a row in ascending order without
     ties (padding may trail). dense: a mask is needed.
     """
-    one_per_row: bool
-    """Whether no row holds more than one sample."""
+    n_per_row: int
+    """Samples of the row that holds the most, on the host."""
     padded: bool
     """Whether some places hold no token."""
     orders: tuple[int, int]
@@ -289,6 +289,11 @@ class Batch:
 
     Relations of several fields are numbered one after another, in the order of the fields.
     """
+
+    @property
+    def one_per_row(self) -> bool:
+        """Whether no row holds more than one sample."""
+        return self.n_per_row <= 1
 
     @property
     def shape(self) -> torch.Size:
@@ -302,23 +307,23 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with its tensors on a device."""
-        return _map(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, from where a GPU copies while it computes."""
-        return _map(self, Tensor.pin_memory)
+        return map_tensors(self, Tensor.pin_memory)
 
 
-def _map(value: Any, function: Any) -> Any:
+def map_tensors(value: Any, function: Any) -> Any:
     """Apply a function to every tensor within dataclasses, dicts and named tuples."""
     if isinstance(value, Tensor):
         return function(value)
     if is_dataclass(value):
-        return replace(value, **{f.name: _map(getattr(value, f.name), function) for f in fields(value)})
+        return replace(value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)})
     if isinstance(value, dict):
-        return {name: _map(part, function) for name, part in value.items()}
+        return {name: map_tensors(part, function) for name, part in value.items()}
     if isinstance(value, Layout):
-        return Layout(*(_map(part, function) for part in value))
+        return Layout(*(map_tensors(part, function) for part in value))
     return value
 
 
@@ -443,11 +448,11 @@ def lay(
 
     relation = _relations(parts, fields, tokenizers, (n_rows, length))
     padded = len(sample) < n_rows * length
-    one_per_row = bool((segment <= 1).all())
+    n_per_row = int(segment.max(initial=0))
     same = sample[sequence][1:] == sample[sequence][:-1]
     step = np.diff(order[sequence])[same]
     kind = "dense"
-    if one_per_row and relation is None:
+    if n_per_row <= 1 and relation is None:
         if (step > 0).all() and len(step):
             kind = "causal"
         elif (step == 0).all() and not padded:
@@ -457,7 +462,7 @@ def lay(
         layout=Layout(*(torch.from_numpy(part.reshape(n_rows, length)) for part in layout)),
         n_samples=n_samples,
         kind=kind,
-        one_per_row=one_per_row,
+        n_per_row=n_per_row,
         padded=padded,
         orders=(int(order.min()), int(order.max())) if len(order) else (0, 0),
         relation=relation,

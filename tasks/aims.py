@@ -46,13 +46,6 @@ class Aims(Examples):
     sources: tuple[Mapping[str, Any], ...] = ()
     """In evaluation, where texts are written: the inputs of each sample as they stand in the records."""
 
-    def _each(self, function: Any) -> Aims:
-        made = super()._each(function)
-        moved = {
-            name: Aim(function(aim.read), function(aim.values), function(aim.sample)) for name, aim in self.aims.items()
-        }
-        return replace(made, aims=moved)
-
 
 @dataclass(frozen=True)
 class PredictChopper(Chopper):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anyformer.data import Source
+from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.tasks.drawings import draw_confusion
@@ -24,7 +24,6 @@ from anyformer.tasks.targets import (
     TargetHead,
     aim_at_samples,
     check_weight,
-    is_missing,
     known_values,
     linear,
 )
@@ -40,7 +39,7 @@ class Category(Target):
     """Their names; what the training records hold, sorted, when left out."""
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
     """Of each class in the loss; balanced: so that all classes weigh the same in sum."""
-    smoothing: float = 0.0
+    label_smoothing: float = 0.0
     """Mass taken from the right class and spread over all."""
     weight: float = 1.0
     """Of its losses among those of other targets."""
@@ -52,8 +51,8 @@ class Category(Target):
         if isinstance(self.class_weights, list):
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
         check_weight(self.weight)
-        if not 0 <= self.smoothing < 1:
-            raise InputError(f"smoothing must be at least 0 and below 1, got {self.smoothing}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing}")
 
     @property
     def best(self) -> dict[str, Literal["min", "max"]]:
@@ -101,7 +100,7 @@ class CategoryHead(TargetHead):
 
     def __init__(self, category: Category, transformer: TransformerConfig) -> None:
         super().__init__()
-        self.classes, self.smoothing = category.classes, category.smoothing
+        self.classes, self.label_smoothing = category.classes, category.label_smoothing
         n = len(self.classes)
         self.output = linear(transformer.d_model, n, transformer)
         weights = None if category.class_weights is None else torch.tensor(category.class_weights, dtype=torch.float32)
@@ -112,7 +111,7 @@ class CategoryHead(TargetHead):
         self.confusion: Tensor | None = None
 
     def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        return self._loss(self.output(vectors).float(), values, self.smoothing if self.training else 0.0)
+        return self._loss(self.output(vectors).float(), values, self.label_smoothing if self.training else 0.0)
 
     def _loss(self, logits: Tensor, values: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         loss = F.cross_entropy(logits, values, self.loss_weights, reduction="sum", label_smoothing=smoothing)

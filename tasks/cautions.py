@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from anyformer.budget import Budget, FieldBudget
-from anyformer.data import Source
+from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
 from anyformer.loading import Samples
 from anyformer.tasks.categories import Category
 from anyformer.tasks.language import LanguageModel, Pieces
-from anyformer.tasks.targets import is_missing
 from anyformer.tasks.task import Task
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import LearnedTokens, Tokenizer

@@ -19,7 +19,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-from anyformer.data import Source
+from anyformer.data import Source, is_missing
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
 from anyformer.loading import Chopper
@@ -30,7 +30,6 @@ from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.reading import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.tallies import Kept, auroc
-from anyformer.tasks.targets import is_missing
 from anyformer.tasks.task import Examples, Task
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, collate, expand

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.data import Source
+from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.tasks.tallies import Sums
-from anyformer.tasks.targets import Aim, Target, TargetHead, aim_at_samples, check_weight, is_missing, known_values
+from anyformer.tasks.targets import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values
 from anyformer.tokenizers.elements import Bins, Categories, Choice
 from anyformer.tokenizers.steps import Stretch, ValueHead
 from anyformer.tokenizers.trajectory import Vector

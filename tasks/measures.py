@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.data import Source
+from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.tasks.drawings import draw_scatter
@@ -23,7 +23,6 @@ from anyformer.tasks.targets import (
     TargetHead,
     aim_at_samples,
     check_weight,
-    is_missing,
     known_values,
     linear,
 )

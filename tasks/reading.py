@@ -73,6 +73,5 @@ class Pool(nn.Module):
         places = first_places(batch, self.one)
         row, place = places // batch.shape[1], places % batch.shape[1]
         number = batch.layout.segment.flatten()[places] - 1
-        n_read = 1 if batch.one_per_row else int(number.max()) + 1
-        read = place.new_zeros(batch.shape[0], n_read).index_put((row, number), place)
+        read = place.new_zeros(batch.shape[0], batch.n_per_row).index_put((row, number), place)
         return model(batch, read=read)[row, number]

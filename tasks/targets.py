@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anyformer.data import Source
+from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.tasks.tallies import Sums
@@ -174,31 +173,14 @@ def known_values(source: Source, name: str, read: Callable[[str, Any], Any] | No
     read: makes of the column's name and a value what is returned. Raises InputError where no record has the column, and
     with the name of the record for a value that cannot be read.
     """
-    try:
-        values = source.column(name)
-    except InputError:
-        # It may be missing in some records, and not in all.
-        values = [source[i].get(name) for i in range(len(source))]
-        if all(value is None for value in values):
-            raise
     known = []
-    for i, value in enumerate(values):
+    for i, value in enumerate(source.known(name)):
         if not is_missing(value):
             try:
                 known.append(value if read is None else read(name, value))
             except InputError as error:
                 raise InputError(f"{source.name(i)}: {error}") from None
     return known
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value says nothing: what `is_absent` tells, and a text that is empty or blank."""
-    return is_absent(value) or (isinstance(value, str) and not value.strip())
-
-
-def is_absent(value: Any) -> bool:
-    """An empty cell of a table is None, or where its column is of numbers not a number."""
-    return value is None or (isinstance(value, float | np.floating) and bool(value != value))
 
 
 def check_weight(weight: float) -> None:

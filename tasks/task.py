@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -33,7 +33,7 @@ from anyformer.tasks.evaluation import Evaluation
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.tasks.targets import Target
-from anyformer.tokens import Batch, Sample, Tokenizer
+from anyformer.tokens import Batch, Sample, Tokenizer, map_tensors
 from anyformer.transformer import TransformerConfig
 from anyformer.weights import Report, joint_grids, load_timm, take
 
@@ -54,15 +54,10 @@ class Examples:
     """In evaluation the group of each sample, "" for none, where figures are given by group; else ()."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        return self._each(lambda part: part.to(device, non_blocking=non_blocking))
+        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        return self._each(lambda part: part.pin_memory())
-
-    def _each(self, function: Callable[[Any], Any]) -> Self:
-        """The same with a function applied to the tokens and every tensor."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{n: function(part) for n, part in parts.items() if isinstance(part, Batch | Tensor)})
+        return map_tensors(self, Tensor.pin_memory)
 
 
 class Task(lightning.LightningModule, ABC):
@@ -142,15 +137,7 @@ class Task(lightning.LightningModule, ABC):
 
     def values(self, source: Source, name: str) -> Iterator[Any]:
         """What the records hold in one field, as its tokenizer takes it; those without it are left out."""
-        try:
-            # A table reads the one column alone, and not the pictures or sounds beside it.
-            values = source.column(name)
-        except InputError:
-            # It may be missing in some records, and not in all.
-            values = [source[i].get(name) for i in range(len(source))]
-            if all(value is None for value in values):
-                raise
-        for i, value in enumerate(values):
+        for i, value in enumerate(source.known(name)):
             if value is not None:
                 yield join_files({name: value}, source.folder_of(i), self.tokenizers)[name]
 

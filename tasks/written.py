@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.data import Source
+from anyformer.data import Source, is_absent
 from anyformer.error_rates import N_SUMS, count_errors, error_rates
 from anyformer.errors import InputError
 from anyformer.heads import Head, HeadConfig
@@ -19,7 +19,7 @@ from anyformer.model import Anyformer
 from anyformer.tasks.decoding import DecodeConfig, Decoder, written
 from anyformer.tasks.pairs import read_target
 from anyformer.tasks.tallies import Sums
-from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, is_absent, known_values
+from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, known_values
 from anyformer.tokenizers.text import NORMALIZERS, Text
 from anyformer.tokens import Batch, Sample, Tokenizer, TokenSet
 from anyformer.transformer import TransformerConfig
@@ -41,7 +41,7 @@ class Written(Target):
     """The Text that cuts it."""
     output: HeadConfig | None = None
     """The layer over its vocabulary; tied and without a bias when left out."""
-    smoothing: float = 0.0
+    label_smoothing: float = 0.0
     """Mass taken from the right token and spread over all."""
     decoding: DecodeConfig | None = None
     """How texts are found, in validation and in use; greedily when left out."""
@@ -57,8 +57,8 @@ class Written(Target):
             raise InputError(f"text must be a Text, got {type(self.text).__name__}")
         if self.text.wrap:
             raise InputError("text.wrap: the task itself puts tokens around what is written; leave it out")
-        if not 0 <= self.smoothing < 1:
-            raise InputError(f"smoothing must be at least 0 and below 1, got {self.smoothing}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing}")
         if self.decoding is not None and self.decoding.method not in (None, "attention"):
             raise InputError(f"decoding.method must be attention, got {self.decoding.method}: there is no ctc here")
 
@@ -146,7 +146,7 @@ class WrittenHead(TargetHead):
 
     def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """In nats; of a text its tokens and its end count."""
-        loss = self.output.loss(vectors, values, self.target.smoothing if self.training else 0.0)
+        loss = self.output.loss(vectors, values, self.target.label_smoothing if self.training else 0.0)
         return loss, loss.new_tensor(len(values))
 
     def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:

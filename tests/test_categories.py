@@ -40,7 +40,7 @@ def test_a_category_that_training_did_not_see_is_named():
 
 
 def test_the_loss_of_a_category_has_weights_always_and_smoothing_in_training():
-    target = Category(classes=("a", "b", "c"), class_weights=(1.0, 2.0, 4.0), smoothing=0.1)
+    target = Category(classes=("a", "b", "c"), class_weights=(1.0, 2.0, 4.0), label_smoothing=0.1)
     head, vectors, values = evaluated(target, ["a", None, "c", "b"])
     logits = head.output(vectors)
     for is_training, smoothing in ((False, 0.0), (True, 0.1)):
@@ -118,7 +118,7 @@ def test_the_figures_of_labels():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Category(smoothing=1.0), "smoothing must be at least 0 and below 1"),
+        (lambda: Category(label_smoothing=1.0), "label_smoothing must be at least 0 and below 1"),
         (lambda: Category(weight=0.0), "weight must be above 0, got 0.0"),
         (lambda: Labels(separator=""), "separator must be at least one character"),
         (lambda: Category().head("kind", None, SMALL), "targets.kind: the classes are not known yet"),
@@ -135,6 +135,6 @@ def test_what_cannot_be_is_refused(make, message):
 
 
 def test_heads_agree_where_their_outputs_mean_the_same():
-    assert Category(("a", "b")).agrees(Category(("a", "b"), smoothing=0.1, weight=2.0))
+    assert Category(("a", "b")).agrees(Category(("a", "b"), label_smoothing=0.1, weight=2.0))
     assert not Category(("a", "b")).agrees(Category(("b", "a")))
     assert not Category(("a", "b")).agrees(Labels(("a", "b")))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from anyformer.data import Source
+from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
 from anyformer.tasks.categories import Category, Labels
 from anyformer.tasks.done import Done
 from anyformer.tasks.measures import Numbers
-from anyformer.tasks.targets import TargetHead, aim_at_samples, is_missing, known_values
+from anyformer.tasks.targets import TargetHead, aim_at_samples, known_values
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.elements import Categories
 from anyformer.tokenizers.text import Text

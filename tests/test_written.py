@@ -84,7 +84,7 @@ def test_what_was_learnt_by_heart_is_written(tmp_path):
 
 def test_smoothing_is_for_learning_alone():
     target, model, head, samples = made()
-    smooth = Written(target.text, smoothing=0.2).head("word", model, SMALL)
+    smooth = Written(target.text, label_smoothing=0.2).head("word", model, SMALL)
     vectors, aim = read(target, model, samples, [Writing(np.array([0, 1]), "ef")] * 4)
     assert smooth.train().loss(vectors, aim.values)[0] != head.loss(vectors, aim.values)[0]
     assert smooth.eval().loss(vectors, aim.values)[0] == head.loss(vectors, aim.values)[0]
@@ -94,7 +94,7 @@ def test_smoothing_is_for_learning_alone():
     ("arguments", "message"),
     [
         ({"text": Ids(9)}, "text must be a Text, got Ids"),
-        ({"text": Text("bytes"), "smoothing": 1.0}, "smoothing must be at least 0 and below 1"),
+        ({"text": Text("bytes"), "label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
         ({"text": Text("bytes"), "decoding": DecodeConfig("ctc")}, "decoding.method must be attention, got ctc"),
         ({"text": Text("bytes"), "weight": -1.0}, "weight must be above 0"),
     ],

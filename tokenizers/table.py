@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anyformer.data import is_missing
 from anyformer.errors import InputError
 from anyformer.files import nearest
 from anyformer.tokenizers.arrays import Moments, is_json, read_json, to_number
@@ -72,7 +73,7 @@ class Row(Tokenizer):
         record = _read(record)
         for column, (name, (first, known)) in enumerate(self._places.items()):
             value = record.get(name)
-            if _is_missing(value):
+            if is_missing(value):
                 continue
             if known is None:
                 number = _to_number(value, name)
@@ -106,7 +107,7 @@ class Row(Tokenizer):
 
     def count(self, record: Mapping[str, Any]) -> int:
         record = _read(record)
-        return sum(not _is_missing(record.get(name)) for name in self._places)
+        return sum(not is_missing(record.get(name)) for name in self._places)
 
     def fit(self, records: Iterable[Mapping[str, Any]]) -> Self:
         """A copy that knows what each column is, the means and deviations of numbers, and the categories."""
@@ -118,7 +119,7 @@ class Row(Tokenizer):
             record = _read(record)
             there |= record.keys()
             for name, value in record.items():
-                if (self.columns is None or name in self.columns) and not _is_missing(value):
+                if (self.columns is None or name in self.columns) and not is_missing(value):
                     found.setdefault(name, []).append(value)
         if lost := next((name for name in self.columns or () if name not in there), None):
             raise InputError(f"columns: no record has {lost!r}; there are {', '.join(there)}{nearest(lost, there)}")
@@ -210,12 +211,6 @@ def _kind(name: str, values: Sequence[Any]) -> Literal["number", "category"]:
             "say in columns whether it is a number or a category"
         )
     return "category"
-
-
-def _is_missing(value: Any) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
 
 
 def _spell(value: Any) -> str:
