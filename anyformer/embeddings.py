@@ -236,8 +236,13 @@ class Embeddings(nn.Module):
                 raise InputError(f"fields {owner!r} and {name!r} cannot share a lift: that of {owner!r} is another's")
             self.lifts[_key(name)] = _shared_lift(name, self.lifts[_key(name)], owner, self.lifts[_key(owner)])
         self.masks = nn.ParameterDict({_key(name): torch.empty(d_model).normal_(std=0.02) for name in maskable})
+        # Fields of one lift differ by their type alone, which then begins about as strong as what lifts put out: far
+        # weaker, and a model takes thousands of steps to tell a left picture from a right one. Ids begin weak too.
+        alike = {name for pair in shared.items() for name in pair if not isinstance(self.lifts[_key(name)], Lookup)}
         self.types = nn.ParameterDict(
-            {_key(name): torch.empty(d_model).normal_(std=0.02) for name in tokenizers} if config.types else {}
+            {_key(name): torch.empty(d_model).normal_(std=0.5 if name in alike else 0.02) for name in tokenizers}
+            if config.types
+            else {}
         )
         told = [_told_by_attention(stack) for stack in (transformer, encoder) if stack]
         self.placed = config.positions

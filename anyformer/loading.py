@@ -257,6 +257,13 @@ class Chopper(ABC):
             f"a record needs one of the fields {', '.join(self.tokenizers)}; it has {', '.join(record)}{empty}"
         )
 
+    def conditions(
+        self, record: Mapping[str, Any], random: np.random.Generator | None = None, empty_too: bool = False
+    ) -> Sample:
+        """As `encode`, with all tokens at order 0: everything sees everything, and nothing a text that is written."""
+        sample = self.encode(record, random, empty_too)
+        return {name: tokens.at(0) if tokens.order.any() else tokens for name, tokens in sample.items()}
+
     def _cut(self, record: Mapping[str, Any], random: np.random.Generator | None, gone: set[str]) -> Sample:
         """The token sets of the fields that the record has and that are not gone."""
         sample: Sample = {}

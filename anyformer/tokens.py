@@ -52,15 +52,16 @@ class TokenSet:
     masked: Tensor | None = None
 
     def __post_init__(self) -> None:
-        m = len(self.content)
-        n = next((len(part) for part in (self.position, self.order, self.relation) if part is not None), m)
+        # Shapes in place of len(), for which torch takes many times as long: small samples are made by the thousand.
+        m = self.content.shape[0]
+        n = next((part.shape[0] for part in (self.position, self.order, self.relation) if part is not None), m)
         if self.position is None:
             object.__setattr__(self, "position", torch.zeros(n, 0, dtype=torch.int64))
         if self.order is None:
             object.__setattr__(self, "order", torch.zeros(n, dtype=torch.int64))
         if self.extent is None:
             object.__setattr__(self, "extent", (m,))
-        if self.position.ndim != 2 or len(self.position) != n:
+        if self.position.ndim != 2 or self.position.shape[0] != n:
             raise ValueError(f"position must be ({n}, axes) for {n} tokens, got {tuple(self.position.shape)}")
         if self.order.shape != (n,):
             raise ValueError(f"order must be ({n},) for {n} tokens, got {tuple(self.order.shape)}")
@@ -76,7 +77,7 @@ class TokenSet:
             )
 
     def __len__(self) -> int:
-        return len(self.order)
+        return self.order.shape[0]
 
     def at(self, order: int | Tensor) -> TokenSet:
         """The same tokens at another order: one number for all of them, or (n,) int64.

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from anyformer.errors import InputError
-from anyformer.loading import Chopper
 from anyformer.tasks.masked import Masked
+from anyformer.tasks.reading import ReadChopper
 from anyformer.tasks.targets import Aim, Target
 from anyformer.tasks.task import Examples
 from anyformer.tasks.written import Written
-from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, collate, expand
+from anyformer.tokens import Batch, Sample, Tokenizer, collate, expand
 
 
 class Item(NamedTuple):
@@ -48,25 +48,16 @@ class Aims(Examples):
 
 
 @dataclass(frozen=True)
-class PredictChopper(Chopper):
+class PredictChopper(ReadChopper):
     """Records to items and batches of them."""
 
     targets: Mapping[str, Target]
-    own: Mapping[str, LearnedTokens]
-    """The field of class and register tokens, added to every sample."""
-    first: str | None = None
-    """The field whose first token is read, which every record must have."""
     training: bool = False
 
     def __call__(
         self, record: Mapping[str, Any], random: np.random.Generator | None = None, labelled: bool = True
     ) -> Item:
-        # All inputs stand at order 0: everything sees everything, and nothing a text that is written.
-        sample = {name: t.at(0) if t.order.any() else t for name, t in self.encode(record, random).items()}
-        if self.first is not None and not len(sample.get(self.first, ())):
-            raise InputError(
-                f"field {self.first!r} must hold the token that is read (read: first), and the record has none"
-            )
+        sample = self.conditions(record, random)
         masked = self._masked
         if masked:
             n_present = sum(len(tokens) > 0 for tokens in sample.values())
@@ -83,7 +74,7 @@ class PredictChopper(Chopper):
                 raise InputError(f"{which} must hold what is to be predicted, but the record has none; leave it out")
         is_shown = labelled and not self.training and self._written
         source = {n: record[n] for n in self.tokenizers if record.get(n) is not None} if is_shown else {}
-        return Item(sample | self._own_tokens, values, source)
+        return Item(sample | self.own_tokens, values, source)
 
     def _has_masked(self, record: Mapping[str, Any]) -> bool:
         return any(record.get(name.partition(".")[0], record.get(name)) is not None for name in self._masked)
@@ -102,18 +93,13 @@ class PredictChopper(Chopper):
         return {name: target for name, target in self.targets.items() if isinstance(target, Written)}
 
     @cached_property
-    def _own_tokens(self) -> Sample:
-        return {name: tokenizer.encode() for name, tokenizer in self.own.items()}
-
-    @cached_property
     def fields(self) -> dict[str, Tokenizer]:
         """Of all fields, in the model's sequence."""
         texts = {name: target.cut for name, target in self._written.items()}
         return expand({**self.tokenizers, **self.own, **texts})
 
     def count(self, record: Mapping[str, Any]) -> int:
-        n = super().count(record) + sum(tokenizer.n for tokenizer in self.own.values())
-        return n + sum(target.count(name, record) for name, target in self.targets.items())
+        return super().count(record) + sum(target.count(name, record) for name, target in self.targets.items())
 
     def collate(self, items: Sequence[Item], rows: Sequence[int] | None = None) -> Aims:
         samples = [

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
@@ -81,7 +81,7 @@ class Category(Target):
                 f"targets.{name}.class_weights must have a number for each of the {len(self.classes)} classes, "
                 f"got {len(self.class_weights)}"
             )
-        return CategoryHead(self, transformer)
+        return CategoryHead(self, linear(transformer.d_model, len(self.classes), transformer))
 
     def render(self, result: Mapping[str, Any]) -> str:
         top = list(result["probabilities"].items())[:5]
@@ -96,13 +96,17 @@ class Category(Target):
 
 
 class CategoryHead(TargetHead):
-    """A softmax over the classes."""
+    """A softmax over the classes.
 
-    def __init__(self, category: Category, transformer: TransformerConfig) -> None:
+    Values are (t,) int64 classes, or, of samples that are blended in training, (t, classes) shares of each.
+    """
+
+    def __init__(self, category: Category, output: nn.Module) -> None:
+        """output: what makes logits of what is read."""
         super().__init__()
         self.classes, self.label_smoothing = category.classes, category.label_smoothing
         n = len(self.classes)
-        self.output = linear(transformer.d_model, n, transformer)
+        self.output = output
         weights = None if category.class_weights is None else torch.tensor(category.class_weights, dtype=torch.float32)
         self.register_buffer("loss_weights", weights, persistent=False)
         self.sums.update({"confusion": Sums(n, n)} | ({"top5": Sums()} if n > 5 else {}))
@@ -111,12 +115,11 @@ class CategoryHead(TargetHead):
         self.confusion: Tensor | None = None
 
     def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        return self._loss(self.output(vectors).float(), values, self.label_smoothing if self.training else 0.0)
-
-    def _loss(self, logits: Tensor, values: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        logits, smoothing = self.output(vectors).float(), self.label_smoothing if self.training else 0.0
         loss = F.cross_entropy(logits, values, self.loss_weights, reduction="sum", label_smoothing=smoothing)
-        n = loss.new_tensor(len(values)) if self.loss_weights is None else self.loss_weights[values].sum()
-        return loss, n
+        if self.loss_weights is None:
+            return loss, loss.new_tensor(len(values))
+        return loss, (values @ self.loss_weights if values.ndim == 2 else self.loss_weights[values]).sum()
 
     def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
         logits = self.output(vectors).float()
@@ -145,13 +148,8 @@ class CategoryHead(TargetHead):
         return values
 
     def results(self, vectors: Tensor) -> list[dict[str, Any]]:
-        made = []
-        for row in self.output(vectors).float().softmax(-1).cpu():
-            order = row.argsort(descending=True).tolist()
-            made.append(
-                {"label": self.classes[order[0]], "probabilities": {self.classes[i]: row[i].item() for i in order}}
-            )
-        return made
+        every = _likeliest(self.output(vectors).float().softmax(-1), self.classes)
+        return [{"label": next(iter(by_class)), "probabilities": by_class} for by_class in every]
 
     def draw(self, folder: Path, suffix: str) -> None:
         if self.confusion is not None:
@@ -264,12 +262,18 @@ class LabelsHead(TargetHead):
         return {"loss": self.mean_loss(), "map": mean, "f1": 2 * both / (said + true), "exact_match": exact}
 
     def results(self, vectors: Tensor) -> list[dict[str, Any]]:
-        made = []
-        for row in self.output(vectors).float().sigmoid().cpu():
-            order = row.argsort(descending=True).tolist()
-            by_class = {self.classes[i]: row[i].item() for i in order}
-            made.append({"labels": [name for name, p in by_class.items() if p > 0.5], "probabilities": by_class})
-        return made
+        every = _likeliest(self.output(vectors).float().sigmoid(), self.classes)
+        return [
+            {"labels": [name for name, p in by_class.items() if p > 0.5], "probabilities": by_class}
+            for by_class in every
+        ]
+
+
+def _likeliest(probabilities: Tensor, classes: Sequence[str]) -> list[dict[str, float]]:
+    """The probability of each class by its name, the likeliest first. probabilities: (t, classes)."""
+    values, indices = probabilities.sort(descending=True)
+    pairs = zip(values.tolist(), indices.tolist(), strict=True)
+    return [{classes[i]: value for value, i in zip(*row, strict=True)} for row in pairs]
 
 
 def sort_classes(labels: Collection[str]) -> list[str]:

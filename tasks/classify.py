@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,24 +11,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassConfusionMatrix,
-    MulticlassF1Score,
-)
 
 from anyformer.data import Source, is_missing
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
-from anyformer.loading import Chopper
 from anyformer.model import Anyformer
-from anyformer.tasks.categories import balance, class_index, sort_classes
-from anyformer.tasks.drawings import draw_confusion
+from anyformer.tasks.categories import Category, CategoryHead, balance, class_index, sort_classes
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig
-from anyformer.tasks.reading import OWN_FIELD, Pool, Read, own_tokens
-from anyformer.tasks.tallies import Kept, auroc
+from anyformer.tasks.reading import OWN_FIELD, Pool, Read, ReadChopper, own_tokens
+from anyformer.tasks.targets import linear
 from anyformer.tasks.task import Examples, Task
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, collate, expand
@@ -37,29 +28,20 @@ from anyformer.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)
-class ClassifyChopper(Chopper):
+class ClassifyChopper(ReadChopper):
     """Records to (sample, class index) and batches of them."""
 
     target: str
     """The column with the label."""
     classes: tuple[str, ...]
-    own: Mapping[str, LearnedTokens]
-    """The field of class and register tokens, added to every sample."""
     mixing: Mixing | None = None
     """How samples are blended in training."""
-    first: str | None = None
-    """The field whose first token is read, which every record must have."""
 
     def __call__(
         self, record: Mapping[str, Any], random: np.random.Generator | None = None, labelled: bool = True
     ) -> tuple[Sample, int]:
-        # All tokens stand at order 0: everything sees everything.
-        sample = {name: t.at(0) if t.order.any() else t for name, t in self.encode(record, random).items()}
-        if self.first is not None and not len(sample.get(self.first, ())):
-            raise InputError(
-                f"field {self.first!r} must hold the token that is read (read: first), and the record has none"
-            )
-        return sample | self._own_tokens, self._index(record) if labelled else 0
+        sample = self.conditions(record, random)
+        return sample | self.own_tokens, self._index(record) if labelled else 0
 
     def partner(self, n: int, random: np.random.Generator) -> int | None:
         return None if self.mixing is None else self.mixing.partner(n, random)
@@ -80,18 +62,11 @@ class ClassifyChopper(Chopper):
             target[other[1]] += 1 - share
         return sample, target
 
-    @cached_property
-    def _own_tokens(self) -> Sample:
-        return {name: tokenizer.encode() for name, tokenizer in self.own.items()}
-
     def _index(self, record: Mapping[str, Any]) -> int:
         label = record.get(self.target)
         if is_missing(label):
             raise InputError(f"field {self.target!r} must hold the label, but it is missing or empty")
         return class_index(self.target, label, self.classes)
-
-    def count(self, record: Mapping[str, Any]) -> int:
-        return super().count(record) + sum(tokenizer.n for tokenizer in self.own.values())
 
     def collate(self, items: Sequence[tuple[Sample, int | Tensor]], rows: Sequence[int] | None = None) -> Examples:
         """The target is (b,) class indices, or (b, classes) distributions."""
@@ -204,42 +179,23 @@ class Classify(Task):
         )
         d_model = self.transformer.d_model
         self.pool = Pool(self.read, list(expand(self.tokenizers)), d_model)
-        head = nn.Linear(d_model, len(self.classes))
-        nn.init.trunc_normal_(head.weight, std=self.transformer.init_std)
-        nn.init.zeros_(head.bias)
         pooled = nn.LayerNorm(d_model, eps=self.transformer.norm_eps) if self.pool_norm else nn.Identity()
         if self.pool_dense:
-            dense = nn.Linear(d_model, d_model)
-            nn.init.trunc_normal_(dense.weight, std=self.transformer.init_std)
-            nn.init.zeros_(dense.bias)
-            pooled = nn.Sequential(pooled, dense, nn.Tanh())
+            pooled = nn.Sequential(pooled, linear(d_model, d_model, self.transformer), nn.Tanh())
+        head = linear(d_model, len(self.classes), self.transformer)
         self.head = nn.Sequential(pooled, nn.Dropout(self.head_dropout), head)
-        weights = None if self.class_weights is None else torch.tensor(self.class_weights, dtype=torch.float32)
-        self.register_buffer("loss_weights", weights, persistent=False)
-        self.metrics, self.scores = self._metrics(), Kept(2)
-        self.confusion: Tensor | None = None
-
-    def _metrics(self) -> MetricCollection:
-        n = len(self.classes)
-        metrics = {
-            "loss": MeanMetric(),
-            "accuracy": MulticlassAccuracy(n, average="micro"),
-            "f1": MulticlassF1Score(n, average="macro"),
-            "confusion": MulticlassConfusionMatrix(n),
-        }
-        if n > 5:
-            metrics["top5"] = MulticlassAccuracy(n, top_k=5, average="micro")
-        return MetricCollection(metrics, compute_groups=False)
+        category = Category(tuple(self.classes), self.class_weights, self.label_smoothing)
+        self.scores = CategoryHead(category, nn.Identity())
 
     def chopper(self, training: bool) -> ClassifyChopper:
         first = next(iter(expand(self.tokenizers))) if self.read == "first" else None
         return ClassifyChopper(
             self.tokenizers,
+            self.own_tokens,
+            first,
             self.target,
             tuple(self.classes),
-            self.own_tokens,
             self.mix,
-            first,
             **self.fields.chopping,
         )
 
@@ -248,34 +204,16 @@ class Classify(Task):
         return self.head(self.pool.read(self.model, tokens))
 
     def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:
-        return self._loss(self(batch.tokens), batch.target, self.label_smoothing)
-
-    def _loss(self, logits: Tensor, target: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-        loss = F.cross_entropy(logits.float(), target, self.loss_weights, reduction="sum", label_smoothing=smoothing)
-        if self.loss_weights is None:
-            return loss, loss.new_tensor(len(target))
-        return loss, (target @ self.loss_weights if target.ndim == 2 else self.loss_weights[target]).sum()
+        return self.scores.loss(self(batch.tokens), batch.target)
 
     def begin_evaluation(self) -> None:
-        self.metrics.reset()
         self.scores.reset()
 
     def evaluate(self, batch: Examples) -> dict[str, Tensor]:
-        logits = self(batch.tokens)
-        loss, n_targets = self._loss(logits, batch.target)
-        for name, metric in self.metrics.items():
-            given = (loss / n_targets.clamp(min=1e-9), n_targets) if name == "loss" else (logits, batch.target)
-            metric.update(*given)
-        if len(self.classes) == 2:
-            self.scores.update(torch.stack([logits.softmax(-1)[:, 1], batch.target], dim=1))
-        return {"accuracy": (logits.argmax(1) == batch.target).float()}
+        return self.scores.evaluate(self(batch.tokens), batch.target)
 
     def report(self, stage: str) -> dict[str, Tensor]:
-        values = self.metrics.compute()
-        self.confusion = values.pop("confusion").cpu()
-        if len(self.classes) == 2:
-            values["auroc"] = auroc(*self.scores.compute().unbind(1))
-        return values
+        return self.scores.figures()
 
     @torch.inference_mode()
     def predict(self, records: Sequence[Mapping[str, Any]], batch_size: int = 64) -> list[dict[str, Any]]:
@@ -289,11 +227,8 @@ class Classify(Task):
         self.eval()
         for start in range(0, len(records), batch_size):
             items = [chopper(record, labelled=False) for record in records[start : start + batch_size]]
-            probabilities = self(chopper.collate(items).tokens.to(self.device)).float().softmax(-1).cpu()
-            for row in probabilities:
-                order = row.argsort(descending=True).tolist()
-                by_class = {self.classes[i]: row[i].item() for i in order}
-                results.append({"label": self.classes[order[0]], "probabilities": by_class})
+            logits = self(chopper.collate(items).tokens.to(self.device))
+            results += self.scores.results(logits)
         return results
 
     def render(self, result: Mapping[str, Any]) -> str:
@@ -318,5 +253,4 @@ class Classify(Task):
 
     def draw(self, folder: Path) -> None:
         """Draw the confusion matrix of the last evaluation as `confusion.png`."""
-        if self.confusion is not None:
-            draw_confusion(self.confusion, self.classes, folder / "confusion.png")
+        self.scores.draw(folder, "")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,8 +69,8 @@ class Found(NamedTuple):
 
 def written(ids: Sequence[int] | Tensor, start: Sequence[int]) -> TokenSet:
     """What a decoder is fed: the start tokens and the ids, one after another from order 1, behind all conditions."""
-    content = torch.cat([torch.tensor(start, dtype=torch.int64), torch.as_tensor(ids, dtype=torch.int64)])
-    place = torch.arange(len(content))
+    content = torch.from_numpy(np.concatenate([start, ids]).astype(np.int64))
+    place = torch.arange(content.shape[0])
     return TokenSet(content, place[:, None], place + 1)
 
 

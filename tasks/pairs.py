@@ -113,9 +113,7 @@ class PairChopper(Chopper):
     def __call__(
         self, record: Mapping[str, Any], random: np.random.Generator | None = None, labelled: bool = True
     ) -> Pair:
-        # A condition stands at order 0: everything in it sees everything.
-        sample = self.encode(record, random, empty_too=not labelled)
-        sample = {name: t.at(0) if t.order.any() else t for name, t in sample.items()}
+        sample = self.conditions(record, random, empty_too=not labelled)
         if self.architecture == "encoder" and self.ctc_field not in sample:
             raise InputError(f"field {self.ctc_field!r} must hold what is read, but it is missing or empty")
         if not labelled:

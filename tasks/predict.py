@@ -175,7 +175,7 @@ class Predict(Task):
 
     def chopper(self, training: bool) -> PredictChopper:
         return PredictChopper(
-            self.tokenizers, self.targets, self.own_tokens, self._first, training, **self.fields.chopping
+            self.tokenizers, self.own_tokens, self._first, self.targets, training, **self.fields.chopping
         )
 
     # Model

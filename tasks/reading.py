@@ -1,15 +1,20 @@
-"""How one vector of a sample is read: its class token, its first, their mean, or a mean by learned attention."""
+"""How one vector of a sample is read: of its class token, its first, their mean, or a mean by learned attention."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anyformer.errors import InputError
+from anyformer.loading import Chopper
 from anyformer.model import Anyformer
-from anyformer.tokens import Batch, LearnedTokens
+from anyformer.tokens import Batch, LearnedTokens, Sample
 
 OWN_FIELD = "class"
 """The field that a task adds to every sample: the class token, if one is read, and the registers after it."""
@@ -19,6 +24,33 @@ Read = Literal["class", "first", "mean", "attention"]
 def own_tokens(n: int, placed: bool) -> dict[str, LearnedTokens]:
     """The field of n class and register tokens that every sample gets, if there are any."""
     return {OWN_FIELD: LearnedTokens(n, placed)} if n else {}
+
+
+@dataclass(frozen=True)
+class ReadChopper(Chopper):
+    """Records to samples of which one vector is read."""
+
+    own: Mapping[str, LearnedTokens]
+    """The field of class and register tokens, added to every sample."""
+    first: str | None
+    """The field whose first token is read, which every record must have."""
+
+    def conditions(
+        self, record: Mapping[str, Any], random: np.random.Generator | None = None, empty_too: bool = False
+    ) -> Sample:
+        sample = super().conditions(record, random, empty_too)
+        if self.first is not None and not len(sample.get(self.first, ())):
+            raise InputError(
+                f"field {self.first!r} must hold the token that is read (read: first), and the record has none"
+            )
+        return sample
+
+    @cached_property
+    def own_tokens(self) -> Sample:
+        return {name: tokenizer.encode() for name, tokenizer in self.own.items()}
+
+    def count(self, record: Mapping[str, Any]) -> int:
+        return super().count(record) + sum(tokenizer.n for tokenizer in self.own.values())
 
 
 def first_places(batch: Batch, name: str) -> Tensor:

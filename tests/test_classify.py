@@ -136,9 +136,10 @@ def test_what_is_read_goes_through_a_norm_a_matrix_and_a_tanh_when_asked():
 
 def test_the_loss_is_a_sum_with_weights_and_smoothing():
     made = task(class_weights=[1.0, 2.0, 4.0], label_smoothing=0.1)
+    made.scores.train()
     examples = batch(made, [{"image": image, "label": label} for image, label in zip(pictures(3), "abc", strict=True)])
     loss, n_targets = made.loss(examples)
-    mean = F.cross_entropy(made(examples.tokens), examples.target, made.loss_weights, label_smoothing=0.1)
+    mean = F.cross_entropy(made(examples.tokens), examples.target, made.scores.loss_weights, label_smoothing=0.1)
     assert n_targets == 7
     torch.testing.assert_close(loss / n_targets, mean)
 
@@ -152,7 +153,7 @@ def test_figures_are_those_of_the_whole_set_and_not_means_of_batches():
     with torch.no_grad():
         examples = batch(made, records)
         logits = made(examples.tokens)
-    loss = F.cross_entropy(logits, examples.target, made.loss_weights)
+    loss = F.cross_entropy(logits, examples.target, made.scores.loss_weights)
     assert logged["val/loss"] == pytest.approx(loss.item(), rel=1e-5)
     right = logits.argmax(1) == examples.target
     assert logged["val/accuracy"] == pytest.approx(right.float().mean().item())
@@ -162,7 +163,7 @@ def test_figures_are_those_of_the_whole_set_and_not_means_of_batches():
     auroc = binary_auroc(logits.softmax(1)[:, 1], examples.target)
     assert logged["val/auroc"] == pytest.approx(auroc.item())
     assert "val/top5" not in logged
-    assert made.confusion.sum() == 11
+    assert made.scores.confusion.sum() == 11
 
 
 def test_what_was_saved_predicts_the_same_from_anywhere(tmp_path):
@@ -182,7 +183,7 @@ def test_a_result_is_shown_likeliest_first():
 
 def test_a_confusion_matrix_is_drawn(tmp_path):
     made = task()
-    made.confusion = torch.tensor([[3, 1, 0], [0, 0, 0], [2, 0, 5]])
+    made.scores.confusion = torch.tensor([[3, 1, 0], [0, 0, 0], [2, 0, 5]])
     made.draw(tmp_path)
     assert (tmp_path / "confusion.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -312,8 +313,9 @@ def test_nothing_is_blended_in_validation():
 def test_the_loss_of_a_distribution_is_the_mean_of_those_of_its_classes():
     made = task(mix=Mixing(cutmix=1.0), class_weights=[1.0, 2.0, 4.0], label_smoothing=0.1)
     logits, target = torch.randn(2, 3), torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 1.0]])
-    loss, weight = made._loss(logits, target, 0.1)
-    parts = [made._loss(logits[i : i + 1], torch.tensor([c]), 0.1)[0] * target[i, c] for i in (0, 1) for c in range(3)]
+    scores = made.scores.train()
+    loss, weight = scores.loss(logits, target)
+    parts = [scores.loss(logits[i : i + 1], torch.tensor([c]))[0] * target[i, c] for i in (0, 1) for c in range(3)]
     torch.testing.assert_close(loss, sum(parts))
     assert weight.item() == pytest.approx(0.25 + 2 * 0.75 + 4)
 

@@ -326,6 +326,9 @@ def test_fields_of_the_same_ids_may_share_one_table() -> None:
 def test_any_lift_may_be_shared_and_the_fields_stay_apart_by_their_types() -> None:
     fields = {"left": PICTURE, "right": PICTURE, "text": TEXT}
     embeddings = Embeddings(fields, SIZES, EmbeddingConfig(), shared={"right": "left"})
+    # By nothing else: so they begin far from one another, where that of a field with a lift of its own begins small.
+    sizes = {name: vector.abs().mean() for name, vector in embeddings.types.items()}
+    assert min(sizes["left"], sizes["right"]) > 5 * sizes["text"]
     redraw(embeddings)
     assert not [name for name, _ in embeddings.named_parameters() if "lifts.right" in name]
     picture = PICTURE.encode(torch.randn(2, 5, 3))
