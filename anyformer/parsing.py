@@ -17,9 +17,10 @@ import reprlib
 import sys
 import types
 import typing
+from abc import ABCMeta
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,23 @@ def condense(message: str) -> str:
         return f"{where}: {causes[0]}" if where else causes[0]
     needed = [name for name in dict.fromkeys(needed) if name != "NoneType"]
     return f"{where} must be {' or '.join(needed)}, got {value}"
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as plain values that a YAML or JSON file holds.
+
+    One of several classes that a config chooses from (a tokenizer, a target: what has an abstract base) keeps its name.
+    """
+    if is_dataclass(value):
+        init_args = {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.init}
+        is_named = isinstance(type(value), ABCMeta)
+        return {"class_path": import_path(type(value)), "init_args": init_args} if is_named else init_args
+    if isinstance(value, Mapping):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def import_path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from anyformer.batches import Plan
 from anyformer.errors import InputError
-from anyformer.loading import LeftOut, Plan, Samples
+from anyformer.loading import LeftOut, Samples
 from anyformer.tokens import Sample, Tokenizer, expand
 
 SIDE = 112

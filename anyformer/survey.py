@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anyformer.batches import Draw
 from anyformer.budget import Budget, stacks
 from anyformer.errors import InputError
-from anyformer.loading import Draw, Loader
+from anyformer.loading import Loader
 from anyformer.model import Anyformer
 from anyformer.strips import samples_of
 from anyformer.tokens import Batch, Sample, expand

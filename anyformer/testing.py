@@ -10,10 +10,9 @@ import copy
 import json
 import pickle
 import random as python_random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from jsonargparse import ArgumentParser
 
 from anyformer.errors import InputError
 from anyformer.laws import OWN, check_lift, check_model, kind, require, same
+from anyformer.parsing import plain
 from anyformer.tokens import UNSEEN, Sample, Tokenizer, TokenSet, expand
 
 
@@ -92,7 +92,7 @@ def _check_kept(tokenizer: Tokenizer) -> None:
         raise AssertionError(f"{name}: cannot be sent to a data worker ({error}); hold plain values alone") from error
     require(again == tokenizer, f"{name}: is another after pickling; hold plain values alone, and compare by them")
     try:
-        config = json.loads(json.dumps(_plain(tokenizer)))
+        config = json.loads(json.dumps(plain(tokenizer)))
     except TypeError as error:
         raise AssertionError(
             f"{name}: a config cannot hold it ({error}); let its fields be numbers, strings, None, tuples, dicts and "
@@ -117,20 +117,6 @@ def _check_kept(tokenizer: Tokenizer) -> None:
         "turn lists into tuples in __post_init__, and annotate the field with what it holds",
     )
     require(again == tokenizer, f"{name}: is another when made again from its config; compare by the fields alone")
-
-
-def _plain(value: Any) -> Any:
-    """As configs are written: dataclasses and tuples as plain values."""
-    if isinstance(value, Tokenizer):
-        inner = {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.init}
-        return {"class_path": f"{type(value).__module__}.{type(value).__qualname__}", "init_args": inner}
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.init}
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 # Records to token sets.

@@ -29,7 +29,7 @@ from transformers import GenerationConfig as TheirGeneration
 from transformers import MarianConfig, MarianMTModel
 from transformers.utils import logging
 
-from anyformer.loading import plan_batches
+from anyformer.batches import plan_batches
 from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.pairs import Pair

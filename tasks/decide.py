@@ -19,11 +19,11 @@ from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.files import nearest
 from anyformer.model import Anyformer
-from anyformer.parsing import difference
+from anyformer.parsing import difference, plain
 from anyformer.tasks.acting import LearnedActor, PlayConfig, Policy
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.performing import PerformConfig, conclude, perform, summarize
-from anyformer.tasks.task import Task, plain
+from anyformer.tasks.task import Task
 from anyformer.tasks.windows import (
     ACTION,
     RETURN,

@@ -17,6 +17,7 @@ from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
 from anyformer.files import nearest
 from anyformer.loading import Chopper
+from anyformer.parsing import plain
 from anyformer.runs import find_run, load
 from anyformer.tasks.evaluation import Evaluations, of_task
 from anyformer.tasks.mixed import Mixed, Turn, named
@@ -30,7 +31,7 @@ from anyformer.tasks.sharing import (
     named_fields,
     read_fields,
 )
-from anyformer.tasks.task import OF_TRAINING, Examples, Task, plain
+from anyformer.tasks.task import OF_TRAINING, Examples, Task
 from anyformer.tasks.tying import check_heads, tie
 from anyformer.tokens import expand
 from anyformer.transformer import TransformerConfig

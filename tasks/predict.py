@@ -16,7 +16,7 @@ from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
 from anyformer.files import nearest
 from anyformer.model import Anyformer
-from anyformer.parsing import difference
+from anyformer.parsing import difference, plain
 from anyformer.tasks.aims import Aims, Item, PredictChopper
 from anyformer.tasks.cases import Cases
 from anyformer.tasks.fields import FieldsConfig
@@ -24,7 +24,7 @@ from anyformer.tasks.masked import Masked, MaskedHead
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.reading import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.targets import Aim, Target, TargetHead
-from anyformer.tasks.task import Task, plain
+from anyformer.tasks.task import Task
 from anyformer.tasks.written import Written, WrittenHead
 from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, expand
 from anyformer.transformer import TransformerConfig

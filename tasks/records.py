@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from lightning import LightningDataModule
 
+from anyformer.batches import plan_batches
 from anyformer.corpus import Corpus, Documents
 from anyformer.data import Joined, Source, deal, no_column, split
 from anyformer.errors import InputError
 from anyformer.folders import Folders, open_source
-from anyformer.loading import Loader, Samples, plan_batches
+from anyformer.loading import Loader, Samples
 from anyformer.tables import Table
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -27,12 +27,11 @@ from anyformer.files import nearest
 from anyformer.folders import open_source
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
-from anyformer.parsing import difference, instantiate
+from anyformer.parsing import difference, import_path, instantiate, plain
 from anyformer.runs import find_run, load, make, say
 from anyformer.tasks.evaluation import Evaluation
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer
-from anyformer.tasks.targets import Target
 from anyformer.tokens import Batch, Sample, Tokenizer, map_tensors
 from anyformer.transformer import TransformerConfig
 from anyformer.weights import Report, joint_grids, load_timm, take
@@ -258,7 +257,7 @@ class Task(lightning.LightningModule, ABC):
         """
         names = [name for name in inspect.signature(type(self)).parameters if name not in OF_TRAINING]
         arguments = {name: getattr(self, name) for name in names}
-        return {"class_path": _path(type(self)), "init_args": plain(arguments)}
+        return {"class_path": import_path(type(self)), "init_args": plain(arguments)}
 
     # Lightning's side.
 
@@ -537,20 +536,3 @@ def divide_gradients(optimizer: torch.optim.Optimizer, n_targets: Tensor) -> Ten
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     torch._foreach_mul_(gradients, 1 / n_targets.clamp(min=torch.finfo(torch.float32).tiny))
     return torch.stack(torch._foreach_norm(gradients)).sum()
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, tokenizers, targets, tuples and paths as plain values that a YAML or JSON file holds."""
-    if is_dataclass(value):
-        init_args = {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.init}
-        is_named = isinstance(value, Tokenizer | Target)
-        return {"class_path": _path(type(value)), "init_args": init_args} if is_named else init_args
-    if isinstance(value, Mapping):
-        return {name: plain(part) for name, part in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"

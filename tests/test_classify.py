@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torchmetrics.functional.classification import binary_auroc, multiclass_f1_score
 
+from anyformer.batches import Draw
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
-from anyformer.loading import Draw, Samples
+from anyformer.loading import Samples
 from anyformer.model import Anyformer
 from anyformer.runs import load, save
 from anyformer.tasks.classify import Classify, Pool

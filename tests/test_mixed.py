@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from small_mixture import small_mixed, small_mixture, small_parts
 
+from anyformer.batches import plan_batches
 from anyformer.errors import InputError
-from anyformer.loading import Chopper, Loader, Samples, plan_batches
+from anyformer.loading import Chopper, Loader, Samples
 from anyformer.tasks.mixed import Mixed, MixedLoader, Part, Turn, named, plan_turns
 from anyformer.tasks.task import Examples
 from anyformer.tokenizers.pictures import Digits

@@ -19,12 +19,15 @@ from anyformer.parsing import (
     find_class,
     instantiate,
     parameters,
+    plain,
     read_yaml,
     suggest,
 )
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records
 from anyformer.tasks.task import Task
+from anyformer.tokenizers.text import Text
+from anyformer.transformer import TransformerConfig
 
 HINTS = {"trainer": Trainer, "model": Task, "data": Records}
 TASK = """
@@ -244,3 +247,12 @@ def test_arguments_are_known_unless_any_is_taken() -> None:
 )
 def test_the_first_difference_of_two_configs_is_named(before: dict, now: dict, found: str | None) -> None:
     assert difference(before, now) == found
+
+
+def test_what_a_config_holds_is_plain_and_what_it_chooses_has_a_name() -> None:
+    field = Text(kind="characters")
+    made = plain({"sizes": TransformerConfig(d_model=8), "text": field, "files": (Path("a"), 1.5, None)})
+    assert made["files"] == ["a", 1.5, None]
+    assert made["sizes"]["d_model"] == 8 and "class_path" not in made["sizes"]
+    assert made["text"]["class_path"] == "anyformer.tokenizers.text.Text"
+    assert made["text"]["init_args"]["kind"] == "characters"

@@ -21,8 +21,9 @@ import torch
 from drawn import encoded, noise, smooth
 from PIL import Image
 
+from anyformer.batches import Draw
 from anyformer.errors import InputError
-from anyformer.loading import Chopper, Draw, Samples
+from anyformer.loading import Chopper, Samples
 from anyformer.tables import Table
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits, Idx, image_size, open_image

@@ -15,9 +15,10 @@ from lightning import seed_everything
 from PIL import Image
 from witnesses import Ids, Numbers
 
+from anyformer.batches import Plan, plan_batches
 from anyformer.data import Source
 from anyformer.errors import InputError
-from anyformer.loading import Plan, Samples, plan_batches
+from anyformer.loading import Samples
 from anyformer.metrics import read_rows
 from anyformer.runs import fit
 from anyformer.sheet import GAP, IN_A_ROW, LINE, SIDE, draw_samples, draw_sheet

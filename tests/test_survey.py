@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from anyformer.batches import plan_batches
 from anyformer.budget import count_budget
 from anyformer.data import Source
-from anyformer.loading import Loader, Samples, plan_batches
+from anyformer.loading import Loader, Samples
 from anyformer.survey import N_LOOKED, drawable, look, sizes, tokens_of, trunk
 from anyformer.tasks.categories import Category
 from anyformer.tasks.classify import Classify

@@ -10,9 +10,10 @@ import pytest
 import torch
 from worlds import decider, walks
 
+from anyformer.batches import Draw
 from anyformer.data import Source
 from anyformer.errors import InputError
-from anyformer.loading import Draw, Samples
+from anyformer.loading import Samples
 from anyformer.tasks.windows import RETURN, REWARD, CutEpisodes, StepFields, WindowChopper, Windows, cut
 from anyformer.tokenizers.elements import Bins, Letters
 from anyformer.tokenizers.episodes import lengths
