@@ -216,7 +216,7 @@ class Generator:
             logits = rows.restrict(logits, [beam for prompt in live for beam in ids[prompt]], allow)
             # The best of the logits are those of the log-probabilities, which are worked out for these alone.
             found = logits.topk(min(n_kept, logits.shape[1]))
-            log_p = found.values if second is not None else found.values - logits.logsumexp(1, keepdim=True)
+            log_p = found.values if second is not None else found.values - _log_sum_exp_(logits)
             so_far = torch.tensor([score for prompt in live for score in scores[prompt]], device=logits.device)
             values = log_p + so_far[:, None]
             values, places = values.view(len(live), -1).topk(min(n_kept, values.shape[1] * n))
@@ -281,6 +281,12 @@ def _advance(line: _Line, new: int, is_last: bool, config: GenerationConfig) -> 
             rest, found = line.text.flush()
             text, stopped = text + rest, by_id or found
     return Step(line.prompt, line.sample, new, text, "stop" if stopped else "length" if is_last else "")
+
+
+def _log_sum_exp_(logits: Tensor) -> Tensor:
+    """As `logsumexp` over the ids, (b, 1), in the place of the logits (b, v), which are lost."""
+    greatest = logits.amax(1, keepdim=True)
+    return logits.sub_(greatest).exp_().sum(1, keepdim=True).log() + greatest
 
 
 def _settle(beams: list[tuple[float, int, int]]) -> tuple[list[tuple[float, int, int]], list[tuple[int, int]]]:

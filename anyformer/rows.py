@@ -139,16 +139,16 @@ class Rows:
     def restrict(self, logits: Tensor, ids: Sequence[list[int]], allow: Allow | None) -> Tensor:
         """Logits (b, v) under the repetition penalty, -inf for what is not allowed after the ids of each row.
 
-        With a second scorer what is returned are the scores of both, each of log-probabilities.
+        With a second scorer what is returned are the scores of both, each of log-probabilities. What is given is
+        changed: on a CPU another array of this size costs more than what is done with it.
         """
         if self.history is not None:
             logits = penalize(logits, self.history, self.config.repetition_penalty)
         if self.closed is not None:
-            logits = logits.masked_fill(self.closed, -torch.inf)
+            logits.masked_fill_(self.closed, -torch.inf)
         if self.closed_first is not None and not ids[0]:
-            logits = logits.masked_fill(self.closed_first, -torch.inf)
+            logits.masked_fill_(self.closed_first, -torch.inf)
         if allow is not None:
-            logits = logits.clone()
             for i, own in enumerate(ids):
                 follow = allow(own)
                 if follow is not None:
