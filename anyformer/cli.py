@@ -108,6 +108,13 @@ def _fit(args: list[str]) -> None:
         return
     _show({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))} or figures)
     again = "test" if any(name.startswith("test/") for name in figures) else "validate"
+    if not any(name.startswith("val/") for name in figures) and "validation" in getattr(
+        experiment.datamodule, "sources", {}
+    ):
+        print(
+            "\nThe run ended before its first validation, so the model that is kept is the last: train for longer, or "
+            "lower trainer.check_val_every_n_epoch or val_check_interval"
+        )
     if closing := experiment.model.closing():
         print(f"\n{closing}")
     print(f"\nThe run is in {run}. Next:")

@@ -267,7 +267,8 @@ class Embeddings(nn.Module):
         for axis in named:
             if axis not in known:
                 raise InputError(
-                    f"no field has the axis {axis!r} that positions name; there are {', '.join(known) or 'none'}"
+                    f"no field has the axis {axis!r} that positions name, in transformer.rotary or relative or in "
+                    f"embedding.positions; there are {', '.join(known) or 'none'}"
                 )
         for position in self.placed:
             if not any(set(position.axes) <= set(axes) for axes in self.axes.values()):
@@ -374,7 +375,8 @@ def _positions(config: PositionConfig, tokenizers: Mapping[str, Tokenizer], d_mo
             if not found:
                 raise InputError(
                     f"learned positions on the axis {axis!r} need its size, which no tokenizer tells; "
-                    f"give positions.sizes, or use sinusoidal or rotary positions"
+                    f"give transformer.rotary: {{axes: [{', '.join(config.axes)}]}}, or embedding.positions with sizes "
+                    "or scheme: sinusoidal"
                 )
         sizes = tuple(max(found) for found in known)
     return (LearnedPositions if config.scheme == "learned" else JointPositions)(sizes, d_model)

@@ -210,7 +210,7 @@ class Samples(Dataset):
             except InputError as error:
                 bad.append(str(error))
                 if self.on_bad_sample == "fail" and not isinstance(error, LeftOut):
-                    return _Fetched(None, [f"{error}; {OR_SKIP}"], fatal=True)
+                    return _Fetched(None, [_or_skip(error)], fatal=True)
         if not items and self.training:
             for step in range(1, len(self)):
                 draw = draws[-1]._replace(index=(draws[-1].index + step) % len(self))
@@ -240,10 +240,16 @@ class Samples(Dataset):
                 lengths.append(self.chopper.count(self.record(i)))
             except InputError as error:
                 if self.on_bad_sample == "fail":
-                    raise InputError(f"{self.source.name(i)}: {error}; {OR_SKIP}") from None
+                    raise InputError(f"{self.source.name(i)}: {_or_skip(error)}") from None
                 lengths.append(None)
         two = any(isinstance(length, tuple) for length in lengths)
         return [((1, 1) if two else 1) if length is None else length for length in lengths]
+
+
+def _or_skip(error: InputError) -> str:
+    """What is wrong with a record, and what to do about it."""
+    said = str(error)
+    return f"{said}; {OR_SKIP.removeprefix('mend it, ') if 'mend it' in said else OR_SKIP}"
 
 
 @dataclass

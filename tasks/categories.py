@@ -296,7 +296,8 @@ def class_index(name: str, label: Any, classes: Sequence[str]) -> int:
     except ValueError:
         known = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
         raise InputError(
-            f"field {name!r}: the label {str(label)!r} was not seen in training; the classes are {known}"
+            f"field {name!r}: the label {str(label)!r} was not seen in training; the classes are {known}; name all of "
+            "them in classes, or have every part get its share of each by data.stratify"
         ) from None
 
 

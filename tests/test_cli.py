@@ -143,6 +143,13 @@ def test_fit_prints_the_figures_and_what_to_type_next(capsys: pytest.CaptureFixt
     assert (config["trainer"]["limit_train_batches"], config["seed_everything"]) == (1, 3)
 
 
+def test_a_run_that_ends_before_it_is_validated_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--run_dir=runs/unseen", "--trainer.limit_train_batches=1", "--trainer.check_val_every_n_epoch=99"]
+    assert main(["fit", "--config", "small.yaml", *options]) == 0
+    assert "The run ended before its first validation, so the model that is kept is the last" in capsys.readouterr().out
+    assert not [name for name in read_figures(Path("runs/unseen")) if name.startswith("val/")]
+
+
 def test_the_same_seed_gives_the_same_run_and_another_another() -> None:
     for name, seed in (("same", 0), ("other", 1)):
         assert main(["fit", "--config", "small.yaml", "--run_dir", name, "--seed_everything", str(seed)]) == 0

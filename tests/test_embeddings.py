@@ -233,7 +233,10 @@ def test_a_position_beyond_its_table(scheme: str) -> None:
 @pytest.mark.parametrize(
     ("positions", "message"),
     [
-        (PositionConfig(("frame",)), "no field has the axis 'frame' that positions name; there are word, row, column"),
+        (
+            PositionConfig(("frame",)),
+            "no field has the axis 'frame' that positions name, .*; there are word, row, column",
+        ),
         (PositionConfig(("word", "row")), "no single field has all the axes word, row of a position embedding"),
     ],
     ids=["unknown", "of two fields"],
@@ -249,7 +252,7 @@ def test_rotary_names_axes_that_a_field_has() -> None:
 
 
 def test_a_learned_table_needs_a_size() -> None:
-    message = "learned positions on the axis 'row' need its size, which no tokenizer tells; give positions.sizes"
+    message = "learned positions on the axis 'row' need its size, which no tokenizer tells; give transformer\\.rotary"
     fields = {"picture": Vectors(3, ("row", "column"))}
     with pytest.raises(InputError, match=message):
         build(tokenizers=fields)

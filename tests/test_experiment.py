@@ -56,3 +56,27 @@ def test_the_config_of_a_run_is_looked_for(config: str, tmp_path: Path) -> None:
     assert config_of(tmp_path) == config
     with pytest.raises(InputError, match="holds no run of the command line"):
         config_of(tmp_path / "else")
+
+
+def test_a_file_of_data_in_the_current_folder_is_a_name_and_not_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("words.csv").write_text("image,label\na.png,x\n")
+    Path("mixture.yaml").write_text(MIXTURE)
+    parts = parse("fit", ["mixture.yaml"], [], [], kind=Unmade).config["data"]["init_args"]["parts"]
+    assert parts["some"]["train"] == "words.csv"
+
+
+MIXTURE = """
+model:
+  class_path: Mixture
+  init_args:
+    tasks:
+      some: {class_path: Classify, init_args: {tokenizers: {image: {class_path: ImagePatches}}}}
+data:
+  class_path: Mixed
+  init_args:
+    parts:
+      some: {train: words.csv, validation: 0.1, batch_size: 2}
+"""

@@ -136,6 +136,17 @@ def test_a_bad_sample_fails_with_its_name(n_workers):
         drain(loader(bad=(4,), n_workers=n_workers))
 
 
+def test_what_is_to_be_mended_is_said_once():
+    @dataclass(frozen=True)
+    class Bad(Pairs):
+        def __call__(self, record, random):
+            raise InputError("field 'x' is bad; mend it, or leave it empty")
+
+    once = "field 'x' is bad; mend it, or leave it empty; or leave such records out by data.on_bad_sample: skip"
+    with pytest.raises(InputError, match=f"^numbers row 0: {once}$"):
+        drain(Loader(Samples(Numbers(3), Bad()), plan_batches(3, batch_size=1, shuffle=False)))
+
+
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_skipped_samples_are_counted_and_reported_at_the_end_of_the_epoch(n_workers, caplog):
     skipping = loader(bad=(1, 3, 4, 8, 9), skip=True, n_workers=n_workers)

@@ -99,7 +99,7 @@ def test_what_never_changes_is_not_blown_up() -> None:
         (
             None,
             [{"age": "4"}, {"age": "four"}],
-            "column 'age' holds numbers and text, as 'four'; correct it, or say in",
+            "column 'age' holds numbers and text, as 'four'; correct it, or say in the tokenizer which it is, columns",
         ),
         (
             {"age": "number"},
@@ -148,3 +148,11 @@ def test_what_was_learnt_is_inherited_and_must_agree() -> None:
     with pytest.raises(InputError, match="pet: values are not the same as the model was trained with"):
         fitted.agree(Row().fit([*PETS, {"kind": "cow"}]), "pet")
     assert Row({"age": "number"}).inherit(fitted) == Row({"age": "number"})
+
+
+def test_a_column_that_is_misspelt_in_use_is_named_and_others_are_no_concern() -> None:
+    row = Row().fit([{"age": 1, "height": 2}, {"age": 3, "height": 5}])
+    with pytest.raises(InputError, match="no column 'hight'; there are age, height; did you mean 'height'"):
+        row.encode({"age": 1, "hight": 2})
+    assert len(row.encode({"age": 1, "height": 2, "hight": 3, "name": "x"})) == 2
+    assert len(row.encode({"age": 1, "name": "x"})) == 1

@@ -68,9 +68,14 @@ class Row(Tokenizer):
                 raise InputError(f"stds must be above 0, got {std} of {name!r}")
 
     def encode(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> TokenSet:
-        """record: the values of the columns. Raises InputError for text in a column of numbers."""
+        """record: the values of the columns. Raises InputError for text in a column of numbers, and
+        for a column that is misspelt."""
         rows = []
         record = _read(record)
+        for name in record.keys() - self._places.keys():
+            # Others are no concern of the row, but one that is all but a column it lacks is that, misspelt.
+            if meant := nearest(name, self._places.keys() - record.keys()):
+                raise InputError(f"no column {name!r}; there are {', '.join(self._places)}{meant}")
         for column, (name, (first, known)) in enumerate(self._places.items()):
             value = record.get(name)
             if is_missing(value):
@@ -208,7 +213,7 @@ def _kind(name: str, values: Sequence[Any]) -> Literal["number", "category"]:
     if any(are_numbers):
         raise InputError(
             f"column {name!r} holds numbers and text, as {str(values[are_numbers.index(False)])!r:.60}; correct it, or "
-            "say in columns whether it is a number or a category"
+            f"say in the tokenizer which it is, columns: {{{name}: category, ...}}"
         )
     return "category"
 
@@ -222,7 +227,7 @@ def _read(record: Any) -> Mapping[str, Any]:
     record = read_json(record) if is_json(record) else record
     if not isinstance(record, Mapping):
         raise InputError(
-            f"a row must be a dict of columns, got {record!r:.60}; give the field a list of them, as in "
-            "columns: {patient: [age, sex]}"
+            f"a row must be a dict of columns, got {record!r:.60}; give the field a list of them in a config, as in "
+            "columns: {patient: [age, sex]}, and on the command line JSON, as in patient='{\"age\": 60}'"
         )
     return record
