@@ -94,9 +94,11 @@ def show_trials(trials: Sequence[Trial], figures: Mapping[str, Figures]) -> str:
 
     The figures of a fold are the means over its seeds, and the standard error is that over the folds.
     """
+    if not (names := _names(figures)):
+        return "There is no figure: all runs ended before their first validation; train for longer."
     units = _by_unit(trials, figures)
     rows = [["", "mean", "std. error", *units]]
-    for name in _names(figures):
+    for name in names:
         values = [unit[name] for unit in units.values()]
         rows.append([name, *(_spelt(value) for value in (mean(values), standard_error(values), *values))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
