@@ -193,6 +193,8 @@ def _run(args: list[str]) -> None:
     if task.members:
         names = " or ".join(f"{args[0]}:{name}" for name in task.members)
         raise InputError(f"{args[0]} is a mixture; name one of its tasks: {names}")
+    if task.inputs:
+        fields["help"] = f"{', '.join(task.inputs)}: {fields['help']}"
     parser.add_argument("fields", nargs="+" if task.inputs else "*", **fields)
     add_options(parser, task.options)
     own = parser.parse_args(args)

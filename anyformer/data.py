@@ -110,6 +110,13 @@ class Source(ABC):
                 raise
             return values
 
+    def require(self, name: str) -> None:
+        """Raise InputError if no record has anything in a column."""
+        if not any(self[i].get(name) is not None for i in range(len(self))):
+            first = self[0]
+            there = f"; there are {', '.join(first)}{nearest(name, first)}" if first else ""
+            raise InputError(f"no record has anything in {name!r}{there}")
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Subset:
         """The records of these numbers, in this order."""
         return Subset(self, np.asarray(indices, dtype=np.int64))

@@ -96,7 +96,9 @@ class Experiment(LightningCLI):
         except InputError as error:
             if unknown := re.search(r"unrecognized arguments: -*([\w.]+)", str(error)):
                 name = unknown[1] if str(error).startswith("unrecognized") else f"model.{unknown[1]}"
-                raise InputError(f"there is no option --{name}{suggest(name, self._options())}") from None
+                # There are hundreds.
+                advice = suggest(name, self._options(), f"see {parser.prog} --help")
+                raise InputError(f"there is no option --{name}{advice}") from None
             raise
 
     def _options(self) -> list[str]:

@@ -194,12 +194,14 @@ def refusal(name: str) -> str:
     )
 
 
-def suggest(key: str, known: Iterable[str]) -> str:
-    """The nearest of the names that exist; all of them where none is near."""
+def suggest(key: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """The nearest of the names that exist; where none is near all of them, or what is said otherwise."""
     known = [str(name) for name in known]
     near = difflib.get_close_matches(key.lower(), [name.lower() for name in known], 1, 0.6)
     if near:
         return f"; did you mean {next(name for name in known if name.lower() == near[0])!r}?"
+    if otherwise is not None:
+        return f"; {otherwise}"
     return f"; there are {', '.join(sorted(known))}" if known else ""
 
 

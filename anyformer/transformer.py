@@ -36,6 +36,8 @@ class RotaryConfig:
     """The slowest pair turns by about 1 / base a place."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.axes, list):
+            object.__setattr__(self, "axes", tuple(self.axes))
         if not self.axes:
             raise InputError("rotary.axes must name at least one axis, got none")
 

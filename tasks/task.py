@@ -123,10 +123,12 @@ class Task(lightning.LightningModule, ABC):
     def learn(self, source: Source) -> None:
         """Take what the data decides from the training records: a vocabulary, a mean; a task adds its own.
 
-        Fields that share a lift learn as one.
+        Fields that share a lift learn as one. Raises InputError for a field that no record has.
         """
         for name, tokenizer in self.tokenizers.items():
             if type(tokenizer).fit is Tokenizer.fit or name in self.fields.share:
+                # An absent field is no error, and a misspelt one would be absent in every record.
+                source.require(name)
                 continue
             alike = [name, *(other for other, owner in self.fields.share.items() if owner == name)]
             fitted = tokenizer.fit(value for each in alike for value in self.values(source, each))

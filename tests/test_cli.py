@@ -354,7 +354,8 @@ def test_a_language_model_is_trained_goes_on_with_a_text_and_is_told_how(
     assert "there is no option --temprature; did you mean" in message
     assert refused(capsys, "run", "text=a").startswith("there is no run folder text=a")
     assert main(["run", "runs/play", "--help"]) == 0
-    assert "--top_p TOP_P" in capsys.readouterr().out
+    help = capsys.readouterr().out
+    assert "--top_p TOP_P" in help and "text: the record" in help
 
 
 def test_run_streams_a_table_of_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
@@ -580,6 +581,7 @@ def edit(old: str, new: str) -> None:
         ),
         ("validation: 0.1", "seed: 3", "wrong.yaml line 16: data.seed .*seed_everything"),
         ("stratify: label", "stratify: lable", "lable"),
+        (" image:", " imgae:", r"^no record has anything in 'imgae'; there are image, label; did you mean 'image'\?$"),
     ],
 )
 def test_a_wrong_config_is_told_so_in_one_line(

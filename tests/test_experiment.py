@@ -47,6 +47,8 @@ def test_an_error_says_which_line_gave_it_unless_an_option_did(config: str) -> N
     wrong.write_text(CONFIG.replace("depth: 1", "dpeth: 1"))
     with pytest.raises(InputError, match=r"wrong\.yaml line 6: .*dpeth.*did you mean"):
         parse("fit", [str(wrong)], [], [])
+    with pytest.raises(InputError, match=r"^there is no option --xyz; see anyformer fit --help$"):
+        parse("fit", [config], ["--xyz=1"], [])
     given = {"model.init_args.transformer.depth": "a.yaml line 6"}
     assert locate("model.transformer.depth is odd", given, []) == "a.yaml line 6: model.transformer.depth is odd"
     assert locate("model.transformer.depth is odd", given, ["--model.transformer.depth=3"]).startswith("model")

@@ -216,6 +216,7 @@ def test_the_nearest_name_is_suggested() -> None:
     assert suggest("D_Modle", ["d_model", "depth"]) == "; did you mean 'd_model'?"
     assert suggest("xyz", ["b", "a"]) == "; there are a, b"
     assert suggest("xyz", []) == ""
+    assert suggest("xyz", ["b", "a"], "see --help") == "; see --help"
 
 
 def test_arguments_are_known_unless_any_is_taken() -> None:

@@ -206,3 +206,4 @@ def test_d_head_may_be_free_of_d_model() -> None:
     assert TransformerConfig(d_model=10, n_heads=4, d_head=3).head_width == 3
     with pytest.raises(InputError, match=r"rotary\.axes must name at least one axis, got none"):
         RotaryConfig(())
+    assert RotaryConfig(["row", "column"]) == RotaryConfig(("row", "column"))  # type: ignore[arg-type]

@@ -280,5 +280,6 @@ class ConvLift(nn.Module):
         # A view of the (b, rows, columns, c) content; its memory stays channels-last through the convolutions.
         pixels = content.view(-1, rows, columns, self.channels).permute(0, 3, 1, 2)
         for convolution in self.convolutions:
-            pixels = F.max_pool2d(F.relu(convolution(pixels)), 3, stride=2, padding=1)
+            # The largest of what ReLU leaves, with a quarter of the work: the two commute.
+            pixels = F.relu(F.max_pool2d(convolution(pixels), 3, stride=2, padding=1))
         return rearrange(pixels, "b d row column -> (b row column) d")
