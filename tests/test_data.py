@@ -26,7 +26,8 @@ DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 def test_a_field_that_no_record_has_is_told_from_one_that_some_lack():
     few = Numbers(9).take([2, 3])
     few.require("x")
-    with pytest.raises(InputError, match=r"^no record has anything in 'kinds'; there are x, kind; did you mean 'kind'\?$"):
+    message = r"^no record has anything in 'kinds'; there are x, kind; did you mean 'kind'\?$"
+    with pytest.raises(InputError, match=message):
         few.require("kinds")
 
 
