@@ -95,7 +95,7 @@ class Source(ABC):
         for i in range(len(self)):
             record = self[i]
             if name not in record:
-                raise InputError(f"{self.name(i)}: no column {name!r}; there are {', '.join(record)}")
+                raise no_column(self.name(i), name, record)
             values.append(record[name])
         return values
 

@@ -28,7 +28,7 @@ from anyformer.loading import Loader
 from anyformer.params import measure
 from anyformer.planned import TIMES, Memory, Part, Planned, Step
 from anyformer.resume import stopping_at_once
-from anyformer.runs import quiet
+from anyformer.runs import NEVER_VALIDATED, quiet
 from anyformer.strips import draw_strips
 from anyformer.survey import count, drawable, look, sizes, tokens_of, trunk
 
@@ -130,6 +130,11 @@ class _Watch(Callback):
     # Before the first step.
 
     def on_train_start(self, trainer: Trainer, module: Task) -> None:
+        every, is_within_epoch = trainer.val_check_interval, trainer.check_val_every_n_epoch is not None
+        has_validation = "validation" in trainer.datamodule.sources
+        # Lightning asks this only where there are batches of validation, of which there are none here.
+        if has_validation and is_within_epoch and isinstance(every, int) and every > trainer.num_training_batches:
+            raise InputError(NEVER_VALIDATED)
         setup_seconds = time.perf_counter() - self.began
         loader = trainer.train_dataloader
         self.shares = {"": 1.0} if not module.members else dict(loader.turns.steps)
@@ -251,6 +256,8 @@ class _Watch(Callback):
         return {"step": step, "memory": memory}
 
     def planned(self) -> Planned:
+        if "step" not in self.found:
+            raise InputError("no step would be taken: raise trainer.max_epochs, max_steps or limit_train_batches")
         return Planned(**self.found)
 
 

@@ -35,6 +35,11 @@ from anyformer.trials import first_trial, holds_trials
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task
 
+NEVER_VALIDATED = (
+    "trainer.val_check_interval is more than the batches of an epoch; lower it, or give "
+    "trainer.check_val_every_n_epoch: null to count across epochs"
+)
+
 __all__ = ["Saving", "evaluate", "fit", "load", "model_folder", "quiet", "run_folder", "save", "say"]
 
 
@@ -105,6 +110,8 @@ def fit(
                     f"trainer.callbacks: {str(error).rstrip('.').split('. Pass')[0]}; name one of those, and let a run "
                     "be as long as comes before the next validation"
                 ) from None
+            if "`val_check_interval`" in str(error):
+                raise InputError(NEVER_VALIDATED) from None
             if checkpoint is not None and (wrong := _misfit(error)):
                 raise InputError(
                     f"{checkpoint} is of another model: {wrong}; resume with the model of {run / 'config.yaml'}, "

@@ -87,7 +87,7 @@ def sizes(task: Any) -> dict[str, str]:
     for name, target in getattr(task, "targets", {}).items():
         classes = getattr(target, "classes", None)
         found[name] = type(target).__name__ + (f", {len(classes)} classes" if classes is not None else "")
-    for name, tokenizer in expand(task.tokenizers).items():
+    for name, tokenizer in expand(task.learnt).items():
         words = [type(tokenizer).__name__]
         if n_ids := getattr(tokenizer, "n_ids", None):
             words.append(f"{n_ids:,} ids")
@@ -95,7 +95,8 @@ def sizes(task: Any) -> dict[str, str]:
         axes = [f"{axis} {known[axis]}" if axis in known else axis for axis in tokenizer.axes]
         if axes:
             words.append(f"on {' x '.join(axes)}")
-        found[name] = ", ".join(words)
+        # Of an input that is a target too, and of a text that is written, both.
+        found[name] = ", ".join([*words, *([found[name]] if name in found else [])])
     return found
 
 

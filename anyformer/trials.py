@@ -65,7 +65,8 @@ def holds_trials(run: Path) -> bool:
 
 def first_trial(run: Path) -> Path:
     """The folder of one of the runs in a folder of several."""
-    return run / next(iter(read_trials(run)), "fold_0_seed_0")
+    begun = sorted(path.name for path in run.iterdir() if re.fullmatch(r"(fold_\d+_)?seed_\d+", path.name))
+    return run / next(iter([*read_trials(run), *begun]), "seed_0")
 
 
 def read_trials(run: Path) -> dict[str, Figures]:

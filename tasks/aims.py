@@ -61,9 +61,10 @@ class PredictChopper(ReadChopper):
         masked = self._masked
         if masked:
             n_present = sum(len(tokens) > 0 for tokens in sample.values())
-            for name in masked.keys() & sample.keys():
-                tokenizer = self.inputs[name]
-                sample[name] = masked[name].hide(name, sample[name], tokenizer, random, alone=n_present == 1)
+            # In the sequence of the config, as one stream of chance serves all.
+            for name, target in masked.items():
+                if name in sample:
+                    sample[name] = target.hide(name, sample[name], self.inputs[name], random, alone=n_present == 1)
         values = {}
         if labelled:
             found = {name: target.value(name, record) for name, target in self.targets.items() if name not in masked}

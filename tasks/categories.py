@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -27,6 +27,7 @@ from anyformer.tasks.targets import (
     known_values,
     linear,
 )
+from anyformer.tokenizers.arrays import is_json, read_json
 from anyformer.tokens import Batch
 from anyformer.transformer import TransformerConfig
 
@@ -158,7 +159,7 @@ class CategoryHead(TargetHead):
 
 @dataclass(frozen=True)
 class Labels(Target):
-    """Any number of labels at once: a list of them, or a text that holds them with `separator` between.
+    """Any number of labels at once: a list of them, as JSON too, or a text that holds them with `separator` between.
 
     An empty list says that there are none; an empty text says nothing.
     """
@@ -183,19 +184,22 @@ class Labels(Target):
         return {"map": "max", "f1": "max", "exact_match": "max", "loss": "min"}
 
     def fit(self, name: str, source: Source) -> Self:
+        known = known_values(source, name, self._split)
         if self.classes is not None:
             return self
-        found = {label for labels in known_values(source, name, self._split) for label in labels}
+        found = {label for labels in known for label in labels}
         if not found:
             raise InputError(f"column {name!r} must hold labels, and no training record has one")
         return replace(self, classes=tuple(sort_classes(found)))
 
     def _split(self, name: str, value: Any) -> list[str]:
+        if is_json(value):
+            value = read_json(value)
         if isinstance(value, str):
-            return [part.strip() for part in value.split(self.separator) if part.strip()]
-        if not hasattr(value, "__iter__"):
+            value = value.split(self.separator)
+        elif not isinstance(value, Iterable) or isinstance(value, Mapping):
             raise InputError(f"field {name!r} must hold a list of labels, or a text, got {type(value).__name__}")
-        return [str(part) for part in value]
+        return [str(part).strip() for part in value if not is_missing(part)]
 
     def value(self, name: str, record: Mapping[str, Any]) -> Tensor | None:
         given = record.get(name)

@@ -15,9 +15,6 @@ from anyformer.errors import InputError
 if TYPE_CHECKING:
     from anyformer.tasks.task import Examples, Task
 
-MOST_GROUPS = 100
-"""Values of a column that figures are given by."""
-
 Groups = dict[tuple[str, str], tuple[float, int]]
 """By group and name of the score its sum, and of how many samples."""
 
@@ -74,10 +71,6 @@ class Evaluation:
             is_last = self.number == len(self.passes) - 1
             if n_batches or is_last:
                 found = dict(self.task.report(self.stage))
-                if len({group for group, _ in groups}) > MOST_GROUPS:
-                    raise InputError(
-                        f"fields.by: the column {chopper.by!r} has more than {MOST_GROUPS} values; choose one of fewer"
-                    )
                 found |= {f"{chopper.by}_{g}/{name}": total / n for (g, name), (total, n) in sorted(groups.items())}
                 self.figures |= {f"{self.stage}/{prefix}{name}": value for name, value in found.items()}
             if is_last:

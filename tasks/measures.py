@@ -69,6 +69,12 @@ class Numbers(Target):
                 raise InputError(f"{part} must be {', '.join(known)}, got {getattr(self, part)!r}")
         if self.n is not None and self.n < 1:
             raise InputError(f"n must be at least 1, got {self.n}")
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise InputError(
+                "mean and std belong together, a number each for every number; give both or leave both out"
+            )
+        if self.std is not None and not min(self.std, default=1) > 0:
+            raise InputError(f"std must be above 0, got {self.std}")
         if self.columns is not None:
             if self.n not in (None, len(self.columns)):
                 raise InputError(f"columns must be {self.n}, as n says, got {len(self.columns)}")
@@ -89,6 +95,8 @@ class Numbers(Target):
             each = list(zip(*(fitted._whole(name, row) for row in rows), strict=True)) or [[]] * fitted.n
         else:
             each = [known_values(source, column, _number) for column in self.columns]
+        if fitted.mean is not None and len(fitted.mean) != fitted.n:
+            raise InputError(f"targets.{name}: mean and std are {len(fitted.mean)}, and the numbers are {fitted.n}")
         if fitted.mean is not None or self.scaling == "none":
             return fitted
         mean, std = [], []

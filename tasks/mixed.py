@@ -86,7 +86,10 @@ def plan_turns(
     Every task has at least one step. Raises InputError where an epoch is too short for that.
     """
     sampling = sampling or {}
-    rest = {name: size ** (1 / temperature) for name, size in sizes.items() if name not in sampling}
+    rest = {name: size for name, size in sizes.items() if name not in sampling}
+    # Of the largest, as powers of the sizes themselves may be too great for a number.
+    largest = max(rest.values(), default=1)
+    rest = {name: (size / largest) ** (1 / temperature) for name, size in rest.items()}
     left = 1 - sum(sampling.values()) if rest else 0.0
     share = np.array([sampling.get(name, left * rest.get(name, 0) / sum(rest.values() or [1])) for name in sizes])
     n_steps = -(-(sum(sizes.values()) if n_batches is None else n_batches) // accumulate)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from anyformer.tasks.task import Task
 
 
+MOST_GROUPS = 100
+"""Values of a column that figures are given by."""
+
+
 class Records(LightningDataModule):
     """Training, validation and test records, and batches of them.
 
@@ -190,8 +194,14 @@ class Records(LightningDataModule):
         source, passes = task.view(self.sources[name], training), task.passes(training)
         each = [Samples(source, chopper, training, self.seed, self.on_bad_sample) for _, chopper in passes]
         chopper = passes[-1][1]
-        if chopper.by is not None and not training and chopper.by not in (first := source[0]):
-            raise no_column(f"fields.by: {source.name(0)}", chopper.by, first)
+        if chopper.by is not None and not training:
+            if chopper.by not in (first := source[0]):
+                raise no_column(f"fields.by: {source.name(0)}", chopper.by, first)
+            groups = {str(value) for value in source.known(chopper.by) if value is not None}
+            if len(groups) > MOST_GROUPS:
+                raise InputError(
+                    f"fields.by: the column {chopper.by!r} has more than {MOST_GROUPS} values; choose one of fewer"
+                )
         if self.max_tokens is not None and name not in self._lengths:
             # Of the whole, which no pass exceeds.
             self._lengths[name] = each[-1].lengths()

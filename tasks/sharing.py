@@ -68,7 +68,7 @@ def check_tokenizers(tasks: Mapping[str, Task]) -> None:
     """Raise InputError, with the first difference, where two tasks give a field of one name other tokenizers."""
     for (one, first), (other, second) in combinations(tasks.items(), 2):
         ours, theirs = named_fields(first), named_fields(second)
-        for name in ours.keys() & theirs.keys():
+        for name in [name for name in ours if name in theirs]:
             if ours[name] != theirs[name]:
                 raise InputError(
                     f"tasks {one!r} and {other!r} disagree about the tokenizer of {name!r}, which is one field: "

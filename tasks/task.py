@@ -126,9 +126,9 @@ class Task(lightning.LightningModule, ABC):
         Fields that share a lift learn as one. Raises InputError for a field that no record has.
         """
         for name, tokenizer in self.tokenizers.items():
+            # An absent field is no error, and a misspelt one would be absent in every record.
+            source.require(name)
             if type(tokenizer).fit is Tokenizer.fit or name in self.fields.share:
-                # An absent field is no error, and a misspelt one would be absent in every record.
-                source.require(name)
                 continue
             alike = [name, *(other for other, owner in self.fields.share.items() if owner == name)]
             fitted = tokenizer.fit(value for each in alike for value in self.values(source, each))

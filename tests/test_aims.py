@@ -3,12 +3,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from test_predict import IMAGE, batch, inputs, records, targets, task
+from test_predict import IMAGE, SMALL, batch, inputs, records, targets, task
 
 from anyformer.errors import InputError
 from anyformer.tasks.categories import Category
 from anyformer.tasks.masked import Masked
 from anyformer.tasks.measures import Numbers
+from anyformer.tasks.predict import Predict
 
 
 def test_a_record_has_as_many_tokens_as_were_counted():
@@ -34,6 +35,17 @@ def test_a_worker_chops_as_the_trainer_does():
         one, other = (each(record, np.random.default_rng(1)) for each in (chopper, there))
         assert torch.equal(one.sample["image"].masked, other.sample["image"].masked)
         assert one.values.keys() == other.values.keys() == {name for name in targets() if name in record} - {"image"}
+
+
+def test_what_is_masked_is_drawn_in_the_sequence_of_the_targets():
+    image = IMAGE["image"]
+    names = ["d", "a", "c", "e", "b"]
+    made = Predict(dict.fromkeys(names, image), {name: Masked(0.5) for name in names}, SMALL)
+    record = dict.fromkeys(names, records(1)[0]["image"])
+    found, random = made.chopper(training=True)(record, np.random.default_rng(1)).sample, np.random.default_rng(1)
+    for name in names:
+        alone = Masked(0.5).hide(name, image.encode(record[name]), image, random, alone=False)
+        assert torch.equal(found[name].masked, alone.masked)
 
 
 def test_inputs_stand_at_one_order_and_what_is_written_behind_them():

@@ -84,6 +84,9 @@ def test_labels_are_a_list_or_a_text():
     assert target.value("tags", {"tags": "c,a"}).tolist() == [1, 0, 1]
     assert target.value("tags", {"tags": []}).tolist() == [0, 0, 0]
     assert target.value("tags", {}) is target.value("tags", {"tags": " "}) is None
+    assert target.value("tags", {"tags": '["c", "a"]'}).tolist() == [1, 0, 1]
+    assert target.value("tags", {"tags": "[]"}).tolist() == [0, 0, 0]
+    assert target.value("tags", {"tags": [" c", None]}).tolist() == [0, 0, 1]
     assert Labels(separator=" ", classes=("a b", "a")).value("tags", {"tags": "a"}).tolist() == [0, 1]
     with pytest.raises(InputError, match="field 'tags': the label 'd' was not seen in training"):
         target.value("tags", {"tags": "a,d"})
@@ -91,6 +94,8 @@ def test_labels_are_a_list_or_a_text():
         target.value("tags", {"tags": 3})
     with pytest.raises(InputError, match="column 'tags' must hold labels, and no training record has one"):
         Labels().fit("tags", column("tags", [[], ""]))
+    with pytest.raises(InputError, match=r"no column 'tgas'.*did you mean 'tags'"):
+        Labels(classes=("a",)).fit("tgas", column("tags", ["a"]))
 
 
 def test_the_figures_of_labels():

@@ -596,6 +596,10 @@ def test_a_wrong_config_is_told_so_in_one_line(
     [
         ("fit", r"fit needs a config: anyformer fit --config FILE, or --resume FOLDER"),
         ("fit --config absent.yaml", "there is no config absent.yaml"),
+        (
+            "fit --config small.yaml --run_dir never --trainer.val_check_interval 1000",
+            "trainer.val_check_interval is more than the batches of an epoch; lower it, or give",
+        ),
         ("fit --config http://host/x.yaml", "there is no config http://host/x.yaml"),
         (
             "fit --config small.yaml",

@@ -128,6 +128,8 @@ def test_a_column_of_text_is_no_column_of_numbers():
         InputError, match=r"^row 1: field 'price' must hold a number, got 'cheap'; mend it, or leave it empty$"
     ):
         Numbers().fit("price", column("price", ["1.5", "cheap"]))
+    with pytest.raises(InputError, match=r"^targets\.price: mean and std are 2, and the numbers are 1$"):
+        Numbers(mean=(1.0, 2.0), std=(1.0, 1.0)).fit("price", column("price", ["1.5"]))
 
 
 @pytest.mark.parametrize(
@@ -137,6 +139,9 @@ def test_a_column_of_text_is_no_column_of_numbers():
         ({"loss": "cubic"}, "loss must be squared, absolute, huber, got 'cubic'"),
         ({"n": 0}, "n must be at least 1"),
         ({"n": 3, "columns": ["a"]}, "columns must be 3, as n says, got 1"),
+        ({"mean": [1.0]}, "mean and std belong together"),
+        ({"mean": [1.0], "std": [1.0, 2.0]}, "mean and std belong together"),
+        ({"mean": [1.0], "std": [0.0]}, r"std must be above 0, got \(0.0,\)"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments, message):

@@ -36,6 +36,7 @@ def test_every_epoch_has_the_same_steps_of_each_task_in_another_sequence() -> No
         ({}, {"a": 90, "b": 9, "c": 1}),
         ({"temperature": 2.0}, {"a": 70, "b": 22, "c": 8}),
         ({"temperature": 1e9}, {"a": 34, "b": 33, "c": 33}),
+        ({"temperature": 1e-3}, {"a": 98, "b": 1, "c": 1}),
         ({"sampling": {"b": 0.5}}, {"a": 49, "b": 50, "c": 1}),
         ({"sampling": {"a": 1.0, "b": 2.0, "c": 1.0}}, {"a": 25, "b": 50, "c": 25}),
         ({"sampling": {"a": 0.9999}}, {"a": 98, "b": 1, "c": 1}),

@@ -181,6 +181,10 @@ def test_what_fit_refuses_is_refused() -> None:
         plan(task, few_digits(), **OPTIONS)
     with pytest.raises(InputError, match="the trainer's options cannot be used"):
         plan(small_task(), few_digits(), max_epoch=1)
+    with pytest.raises(InputError, match=r"^trainer\.val_check_interval is more than the batches of an epoch"):
+        plan(small_task(), few_digits(), **OPTIONS, val_check_interval=1000)
+    with pytest.raises(InputError, match=r"^no step would be taken"):
+        plan(small_task(), few_digits(), **{**OPTIONS, "max_epochs": 0})
 
 
 def test_the_options_that_write_or_talk_are_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,10 @@ from anyformer.loading import Loader, Samples
 from anyformer.survey import N_LOOKED, drawable, look, sizes, tokens_of, trunk
 from anyformer.tasks.categories import Category
 from anyformer.tasks.classify import Classify
+from anyformer.tasks.masked import Masked
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.written import Written
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.transformer import RotaryConfig, TransformerConfig
@@ -87,6 +89,11 @@ def test_sizes_are_said_in_words() -> None:
     assert tokens_of(task, None) == {"text": 0, "class": 0}
     many = Predict({"image": ImagePatches((8, 8), 4, 1)}, {"kind": Category(classes=tuple("abc"))}, SMALL)
     assert sizes(many) == {"kind": "Category, 3 classes", "image": "ImagePatches, on row 2 x column 2"}
+    both = Predict({"image": ImagePatches((8, 8), 4, 1)}, {"image": Masked(0.5), "word": Written(Text("bytes"))}, SMALL)
+    assert sizes(both) == {
+        "image": "ImagePatches, on row 2 x column 2, Masked",
+        "word": "Text, 258 ids, on word, Written",
+    }
 
 
 @pytest.mark.parametrize("n", [1, 20])

@@ -150,6 +150,13 @@ def test_what_was_learnt_is_inherited_and_must_agree() -> None:
     assert Row({"age": "number"}).inherit(fitted) == Row({"age": "number"})
 
 
+def test_what_was_given_is_kept_where_the_rest_is_learnt() -> None:
+    learnt = Row().fit(PETS)
+    part = Row(learnt.columns, values={"kind": ("cow",)}).fit(PETS)
+    assert part.values == {"kind": ("cow",)}
+    assert (part.columns, part.means, part.stds) == (learnt.columns, learnt.means, learnt.stds)
+
+
 def test_a_column_that_is_misspelt_in_use_is_named_and_others_are_no_concern() -> None:
     row = Row().fit([{"age": 1, "height": 2}, {"age": 3, "height": 5}])
     with pytest.raises(InputError, match="no column 'hight'; there are age, height; did you mean 'height'"):

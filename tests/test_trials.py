@@ -11,6 +11,7 @@ import pytest
 from anyformer.errors import InputError
 from anyformer.trials import (
     Trial,
+    first_trial,
     holds_trials,
     list_trials,
     mean,
@@ -41,6 +42,12 @@ def test_the_standard_error_is_that_of_a_sample():
     assert mean(values) == pytest.approx(statistics.mean(values))
     assert standard_error(values) == pytest.approx(statistics.stdev(values) / 5**0.5)
     assert standard_error([0.9]) is None and mean([0.9, None]) is None and standard_error([None, 1.0]) is None
+
+
+def test_the_first_run_is_one_that_is_there(tmp_path: Path):
+    assert first_trial(tmp_path).name == "seed_0"
+    (tmp_path / "seed_4").mkdir()
+    assert first_trial(tmp_path).name == "seed_4"
 
 
 def test_seeds_are_averaged_within_a_fold_and_the_error_is_over_the_folds(tmp_path: Path):

@@ -131,6 +131,7 @@ def test_what_is_no_clip_is_refused(tmp_path: Path) -> None:
         (str(tmp_path / "list.mp4"), r"list.mp4: damaged, truncated or no .mp4 file"),
         (str(tmp_path / "gone.mp4"), r"gone.mp4: no such file"),
         ("clip.txt", r"clip.txt: a clip must end in .npy, .npz, .mp4"),
+        ({"bytes": b"1", "path": "clip.npy"}, "clip.npy: an array is read from its file, and not from bytes"),
         ({"bytes": b"1", "path": None}, "bytes without a name: a clip must end in"),
         (np.zeros((0, 8, 8, 3), dtype=np.uint8), "a clip needs at least one frame"),
         (

@@ -115,14 +115,15 @@ class Row(Tokenizer):
         return sum(not is_missing(record.get(name)) for name in self._places)
 
     def fit(self, records: Iterable[Mapping[str, Any]]) -> Self:
-        """A copy that knows what each column is, the means and deviations of numbers, and the categories."""
+        """A copy that knows what each column is, the means and deviations of numbers, and the categories; what was
+        given stays."""
         if self.columns is not None and self.values is not None and (not self.normalize or self.means is not None):
             return self
         found: dict[str, list[Any]] = {name: [] for name in self.columns or ()}
-        there: set[str] = set()
+        there: dict[str, None] = {}
         for record in records:
             record = _read(record)
-            there |= record.keys()
+            there |= dict.fromkeys(record)
             for name, value in record.items():
                 if (self.columns is None or name in self.columns) and not is_missing(value):
                     found.setdefault(name, []).append(value)
@@ -140,9 +141,13 @@ class Row(Tokenizer):
         return replace(
             self,
             columns=columns,
-            means={name: float(part.mean) for name, part in numbers.items()} if self.normalize else None,
-            stds={name: float(part.std) for name, part in numbers.items()} if self.normalize else None,
-            values=known,
+            means={name: float(part.mean) for name, part in numbers.items()} | (self.means or {})
+            if self.normalize
+            else None,
+            stds={name: float(part.std) for name, part in numbers.items()} | (self.stds or {})
+            if self.normalize
+            else None,
+            values=known | (self.values or {}),
         )
 
     def inherit(self, other: Tokenizer) -> Self:

@@ -42,8 +42,8 @@ class Video(Tokenizer):
     one token each, at (time, row, column).
 
     A record is an array, (frames, rows, columns) or (frames, rows, columns, channels), or a list of pictures; the name
-    of a .npy, .npz, .gif or video file; or {"bytes": ..., "path": ...} of one as tables hold them. The content is
-    (n, channels * tubelet * patch * patch), a tubelet's values ordered channel, frame, row, column.
+    of a .npy, .npz, .gif or video file; or {"bytes": ..., "path": ...} of a .gif or video file as tables hold them. The
+    content is (n, channels * tubelet * patch * patch), a tubelet's values ordered channel, frame, row, column.
     """
 
     size: tuple[int, int] = (64, 64)
@@ -259,6 +259,8 @@ def _open(record: Any) -> _Clip:
     if isinstance(record, Mapping) and "bytes" in record:
         content, record = record["bytes"], record.get("path") or ""
     if isinstance(record, str) and record.lower().endswith(ARRAYS):
+        if content is not None:
+            raise InputError(f"{record}: an array is read from its file, and not from bytes; give the path alone")
         record = read_array(record)
     elif isinstance(record, str):
         if not record.lower().endswith(tuple(FORMATS)):
