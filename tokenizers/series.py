@@ -95,7 +95,8 @@ class Series(Tokenizer):
     times: str | None = None
     """The name of the time stamps among the channels of a record, where it has them: numbers that rise."""
     rate: float | None = None
-    """Steps a second, where steps are even and several fields stand beside each other in time."""
+    """Steps a second, where steps are even and several fields stand beside each other in time: with the same `unit`,
+    as each would count its own tokens."""
     unit: float | None = None
     """The time that is 1 on the axis; that from one token to the next, on the average, when left out."""
     time_first: bool = False
