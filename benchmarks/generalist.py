@@ -1,6 +1,6 @@
 """One model for five tasks beside a model for each: equal width and depth, equal data, equal steps of each task.
 
-    uv run python benchmarks/generalist.py [--only mixture digits ...] [--run_dir runs/generalist] [--steps 16000]
+    uv run python benchmarks/generalist.py [--only mixture digits ...] [--run_dir runs/generalist] [--steps 6500]
 
 Trains configs/generalist.yaml into RUN_DIR, and each of its tasks alone into RUN_DIR_alone/TASK: the same transformer,
 embedding, optimiser and records, and as many steps of the optimiser as the mixture has turns of the task, with

@@ -147,7 +147,7 @@ def test_no_target_sees_a_text_that_is_written():
     words = [{"image": record["image"], "kind": "odd", "name": "one", "tags": "two"} for record in records(2)]
     seed_everything(0, verbose=False)
     made = Predict(inputs(), two, SMALL)
-    made.learn(Rows((*words, {**words[0], "kind": "even", "name": "eno", "tags": "tow"})))
+    made.learn(Rows((*words, {**words[0], "kind": "even", "name": "eno", "tags": "tow", "note": "a"})))
     made.build()
     made.eval()
     vectors = made._vectors(batch(made, words))
