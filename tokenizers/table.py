@@ -138,17 +138,10 @@ class Row(Tokenizer):
         known = {
             name: tuple(sorted(set(map(_spell, found[name])))) for name, kind in columns.items() if kind == "category"
         }
-        return replace(
-            self,
-            columns=columns,
-            means={name: float(part.mean) for name, part in numbers.items()} | (self.means or {})
-            if self.normalize
-            else None,
-            stds={name: float(part.std) for name, part in numbers.items()} | (self.stds or {})
-            if self.normalize
-            else None,
-            values=known | (self.values or {}),
-        )
+        means = {name: float(part.mean) for name, part in numbers.items()} | (self.means or {})
+        stds = {name: float(part.std) for name, part in numbers.items()} | (self.stds or {})
+        scaling = {"means": means, "stds": stds} if self.normalize else {}
+        return replace(self, columns=columns, values=known | (self.values or {}), **scaling)
 
     def inherit(self, other: Tokenizer) -> Self:
         if not isinstance(other, Row) or self.columns not in (None, other.columns):
