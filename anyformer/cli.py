@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
 from anyformer.checkpoints import save
-from anyformer.errors import InputError
+from anyformer.errors import InputError, program, say
 from anyformer.experiment import Unmade, config_of, parse
 from anyformer.files import write_whole
 from anyformer.metrics import write_figures
@@ -44,7 +44,7 @@ from anyformer.predictions import (
     write_outcomes,
 )
 from anyformer.repeats import fit_trials
-from anyformer.runs import evaluate, fit, load, make, run_folder, say, split_run
+from anyformer.runs import evaluate, fit, load, make, run_folder, split_run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -89,7 +89,7 @@ def _fit(args: list[str]) -> None:
     configs = [config_of(own.resume)] if own.resume else own.config
     asks = {"-h", "--help", "--print_config"} & {name.partition("=")[0] for name in overrides}
     if not configs and not asks and not any(name.startswith("--model.help") for name in overrides):
-        raise InputError("fit needs a config: anyformer fit --config FILE, or --resume FOLDER to go on with a run")
+        raise InputError(f"fit needs a config: {program()} fit --config FILE, or --resume FOLDER to go on with a run")
     run = run_folder(own.resume or own.run_dir or Path("runs") / Path(configs[0] if configs else "").stem)
     if several and not asks:
         fit_trials(own, overrides, run)
@@ -120,8 +120,8 @@ def _fit(args: list[str]) -> None:
     print(f"\nThe run is in {run}. Next:")
     for name, task in (experiment.model.members or {"": experiment.model}).items():
         fields = " ".join(f"{field}=..." for field in task.inputs) or "--episodes 100"
-        print(f"  anyformer run {run}{name and f':{name}'} {fields}")
-    print(f"  anyformer {again} {run}")
+        print(f"  {program()} run {run}{name and f':{name}'} {fields}")
+    print(f"  {program()} {again} {run}")
 
 
 def _validate(args: list[str]) -> None:
@@ -331,7 +331,7 @@ def _import(args: list[str]) -> None:
     )
     save(task, run / "model")
     fields = " ".join(f"{name}=..." for name in task.inputs) or "--episodes 10"
-    print(f"{report}\nThe model is in {run}. Next:\n  anyformer run {run} {fields}")
+    print(f"{report}\nThe model is in {run}. Next:\n  {program()} run {run} {fields}")
 
 
 def _export(args: list[str]) -> None:

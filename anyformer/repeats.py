@@ -8,10 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, say
 from anyformer.experiment import Experiment, Unmade, parse
 from anyformer.parsing import difference
-from anyformer.runs import fit, say
+from anyformer.runs import fit
 from anyformer.trials import Trial, list_trials, read_trial, read_trials, show_trials, write_trials
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.checkpoints import generators, keep_newest, save, set_generators
-from anyformer.errors import InputError
+from anyformer.errors import InputError, program, say
 from anyformer.files import write_whole
 from anyformer.loading import LeftOut, Loader
 from anyformer.metrics import MetricsFile, draw_curves, write_figures
@@ -57,11 +56,6 @@ class Saving:
 
 class Stopped(SystemExit):
     """A run that a signal stopped, its checkpoint saved. Its code is 128 + the signal's number, as a shell has it."""
-
-
-def say(text: str) -> None:
-    """A line for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
 
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -333,7 +327,7 @@ class Keeper(Callback):
 
     def stopped(self) -> Stopped:
         number = self.signals.received or signal.SIGTERM
-        say(f"stopped; go on with: anyformer fit --resume {self.run}")
+        say(f"stopped; go on with: {program()} fit --resume {self.run}")
         return Stopped(128 + number)
 
     def _save(self, point: str, trainer: Trainer) -> None:

@@ -25,11 +25,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from safetensors.torch import load_file
 
 from anyformer.checkpoints import MANIFEST, Checkpoints, damage, find_folder, newest, read_manifest, save
-from anyformer.errors import InputError
+from anyformer.errors import InputError, program, say
 from anyformer.files import find_file, nearest, write_whole
 from anyformer.metrics import MetricsFile, read_figures, read_rows, write_figures
 from anyformer.parsing import instantiate
-from anyformer.resume import Keeper, Saving, Stopped, handlers_kept, say, stopping_at_once
+from anyformer.resume import Keeper, Saving, Stopped, handlers_kept, stopping_at_once
 from anyformer.trials import first_trial, holds_trials
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ NEVER_VALIDATED = (
     "trainer.check_val_every_n_epoch: null to count across epochs"
 )
 
-__all__ = ["Saving", "evaluate", "fit", "load", "model_folder", "quiet", "run_folder", "save", "say"]
+__all__ = ["Saving", "evaluate", "fit", "load", "model_folder", "quiet", "run_folder", "save"]
 
 
 def fit(
@@ -124,7 +124,7 @@ def fit(
         _load_weights(task, model_folder(run))
         if trainer.world_size > 1:
             if trainer.is_global_zero:
-                say(f"not tested, because {trainer.world_size} processes trained; test with: anyformer test {run}")
+                say(f"not tested, because {trainer.world_size} processes trained; test with: {program()} test {run}")
         elif _has_test(data):
             write_figures(run, evaluate(task, data, "test", run, **options))
     return read_figures(run)

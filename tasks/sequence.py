@@ -18,10 +18,9 @@ from anyformer.ctc import CTCHead
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.error_rates import N_SUMS, count_errors, error_rates
-from anyformer.errors import InputError
+from anyformer.errors import InputError, say
 from anyformer.heads import Head, HeadConfig
 from anyformer.model import Anyformer
-from anyformer.runs import say
 from anyformer.subtitles import Word
 from anyformer.tasks.cases import Cases
 from anyformer.tasks.decoding import DecodeConfig, Decoder, Found

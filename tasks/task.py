@@ -22,13 +22,13 @@ from torch import Tensor
 
 from anyformer.data import Source, join_files
 from anyformer.embeddings import EmbeddingConfig
-from anyformer.errors import InputError
+from anyformer.errors import InputError, say
 from anyformer.files import nearest
 from anyformer.folders import open_source
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
 from anyformer.parsing import difference, import_path, instantiate, plain
-from anyformer.runs import find_run, load, make, say
+from anyformer.runs import find_run, load, make
 from anyformer.tasks.evaluation import Evaluation
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer

@@ -23,11 +23,35 @@ settings.register_profile("quick", max_examples=30, deadline=None, derandomize=T
 settings.load_profile("quick")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--skipped", action="store_true", help="run only what the run before has skipped")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    skipped = sorted({report.nodeid for report in terminalreporter.stats.get("skipped", [])})
+    config.cache.set("anyformer/skipped", skipped)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--skipped"):
+        skipped = tuple(config.cache.get("anyformer/skipped", []))
+        # A file that was skipped whole is named alone.
+        kept = [item for item in items if item.nodeid in skipped or item.nodeid.partition("::")[0] in skipped]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands that are shown are the same whether the tests were started by `uv run` or not."""
+    monkeypatch.delenv("UV", raising=False)
 
 
 @pytest.fixture(autouse=True)

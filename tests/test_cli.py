@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -786,11 +787,20 @@ def test_a_mixture_is_trained_and_each_of_its_tasks_used_by_itself(
 # The configs that come with it
 
 
+def data_paths(value: Any) -> list[str]:
+    """The files that a config reads of $ANYFORMER_DATA, whatever they end in."""
+    if isinstance(value, str):
+        return [value] if re.fullmatch(r"\w+/[\w./-]+", value) else []
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return sorted({path for inner in values for path in data_paths(inner)})
+
+
 @pytest.mark.parametrize("config", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda c: c.stem)
 def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path) -> None:
-    needed = set(re.findall(r"[ (](\w+)/[\w.-]+\.(?:csv|gz|txt|npz|hdf5)", config.read_text()))
-    if missing := [name for name in sorted(needed) if not (DATA / name).exists()]:
-        pytest.skip(f"needs the {' and '.join(missing)} set")
+    if missing := [
+        path for path in data_paths(yaml.safe_load(config.read_text())["data"]) if not (DATA / path).exists()
+    ]:
+        pytest.skip(f"needs {' and '.join(missing)} in ANYFORMER_DATA")
     limits = [f"--trainer.limit_{part}_batches=1" for part in ("val", "test")]
     limits += [
         "--trainer.limit_train_batches=2",
@@ -843,7 +853,8 @@ def test_real_processes_train_together_test_nothing_and_say_so(at_home: Path) ->
     argv = [sys.executable, "-m", "anyformer", "fit", "--config", "small.yaml", *options]
     done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("not tested, because 2 processes trained; test with: anyformer test two\n") == 1
+    said = r"not tested, because 2 processes trained; test with: (python -m |uv run )?anyformer test two\n"
+    assert len(re.findall(said, done.stderr)) == 1
     assert "val/accuracy" in done.stdout
     figures = read_figures(Path("two"))
     assert not any(name.startswith("test/") for name in figures)

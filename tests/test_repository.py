@@ -50,7 +50,6 @@ FRONT_DOORS = {
 WITHOUT_A_TEST = {
     "__init__": "the package's holds the version, which test_the_versions_agree compares; that of weights/ only names",
     "__main__": "the front of the command line: tests/test_cli.py",
-    "errors": "an exception without behaviour",
 }
 """Source files that have no test file of their own, and why."""
 

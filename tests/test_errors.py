@@ -1,0 +1,28 @@
+"""The program's name in the commands that it shows."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from anyformer.errors import program
+
+
+@pytest.mark.parametrize(
+    ("uv", "on_path", "started", "shown"),
+    [
+        ("/usr/bin/uv", True, "/clone/.venv/bin/anyformer", "uv run anyformer"),
+        (None, True, "/clone/.venv/bin/anyformer", "anyformer"),
+        (None, False, ".venv/bin/anyformer", ".venv/bin/anyformer"),
+        (None, False, "/clone/anyformer/__main__.py", "python -m anyformer"),
+    ],
+)
+def test_commands_are_shown_as_the_user_can_type_them(
+    uv: str | None, on_path: bool, started: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if uv is not None:
+        monkeypatch.setenv("UV", uv)
+    monkeypatch.setattr("shutil.which", lambda name: started if on_path else None)
+    monkeypatch.setattr(sys, "argv", [started])
+    assert program() == shown
