@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from worlds import decider, walks, world
 
 from anyformer.attention import Cache
 from anyformer.errors import InputError
@@ -19,6 +18,7 @@ from anyformer.tasks.windows import RETURN, Steps, cut
 from anyformer.tokenizers.elements import Bins
 from anyformer.tokenizers.episodes import Episode
 from anyformer.tokenizers.trajectory import Vector
+from tests.helpers.worlds import decider, walks, world
 
 CONTEXT = 5
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

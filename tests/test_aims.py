@@ -3,13 +3,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from test_predict import IMAGE, SMALL, batch, inputs, records, targets, task
 
 from anyformer.errors import InputError
 from anyformer.tasks.categories import Category
 from anyformer.tasks.masked import Masked
 from anyformer.tasks.measures import Numbers
 from anyformer.tasks.predict import Predict
+from tests.test_predict import IMAGE, SMALL, batch, inputs, records, targets, task
 
 
 def test_a_record_has_as_many_tokens_as_were_counted():

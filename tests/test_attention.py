@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from witnesses import error, redraw
 
 from anyformer.attention import Attention, Cache, RelationBias, Sight, dropout, make_norm, rotate, visible
 from anyformer.tokens import Layout
 from anyformer.transformer import TransformerConfig
+from tests.helpers.witnesses import error, redraw
 
 
 def layout(order: str, segment: str | None = None, field: str | None = None) -> Layout:

@@ -9,9 +9,7 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from sounds import hiss, sound_file, tone
 from torch import nn
-from witnesses import redraw
 
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
@@ -23,6 +21,8 @@ from anyformer.tokenizers.mel import MelConfig, log_mel
 from anyformer.tokenizers.sound_augmentation import SoundAugmentation, SpecAugment
 from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
+from tests.helpers.sounds import hiss, sound_file, tone
+from tests.helpers.witnesses import redraw
 
 MEL = MelConfig(n_mels=20)
 AUDIO = {

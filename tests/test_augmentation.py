@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawn import noise, smooth
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.augmentation import Augmentation, Mixing
 from anyformer.tokenizers.image import ConvStem, ImagePatches
+from tests.helpers.drawn import noise, smooth
 
 EVERYTHING = {
     "scale": Augmentation(scale=(0.2, 0.8)),

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("transformers")
 
 from transformers import AutoTokenizer, BertForMaskedLM, BertForSequenceClassification
-from transformers_folders import ODD, bert, disagreement, padded, word_pieces
 
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tasks.task import Task
 from anyformer.tokens import TokenSet, collate
 from anyformer.weights import BERT
+from tests.helpers.transformers_folders import ODD, bert, disagreement, padded, word_pieces
 
 TEXTS = ["to be or not", "the mind", "être 東京 nobler tis nobler"]
 TYPES = "bert.embeddings.token_type_embeddings.weight"

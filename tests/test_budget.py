@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from witnesses import Ids
 
 from anyformer.budget import count_budget, stacks
 from anyformer.tokens import Batch, Sample, TokenSet, collate
+from tests.helpers.witnesses import Ids
 
 FIELDS = {name: Ids(9, ("word",)) for name in ("a", "b", "never")}
 

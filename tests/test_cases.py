@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 import numpy as np
-from drawn import noise
-from turned import RATE, audio, sound
 
 from anyformer.tasks.cases import N_WORST, Cases
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.worst import Sound
+from tests.helpers.drawn import noise
+from tests.helpers.turned import RATE, audio, sound
 
 FIELDS = {"audio": audio(), "text": Text("bytes"), "image": ImagePatches(size=(8, 8), patch=4)}
 

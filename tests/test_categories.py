@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_targets import column
 
 from anyformer.errors import InputError
 from anyformer.tasks.categories import Category, Labels
 from anyformer.transformer import TransformerConfig
+from tests.test_targets import column
 
 SMALL = TransformerConfig(d_model=6, depth=1, n_heads=2, init_std=0.5)
 

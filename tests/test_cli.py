@@ -521,7 +521,7 @@ def test_params_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_weights_of_transformers_become_a_run_and_go_out_again(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
-    from transformers_folders import gpt2
+    from tests.helpers.transformers_folders import gpt2
 
     gpt2(Path("hub"))
     capsys.readouterr()

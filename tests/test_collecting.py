@@ -10,8 +10,8 @@ from typing import Any
 import minari
 import numpy as np
 import pytest
-import small_environments  # noqa: F401  registers them
 
+import tests.helpers.small_environments  # noqa: F401  registers them
 from anyformer.checkpoints import save
 from anyformer.data import split
 from anyformer.errors import InputError
@@ -110,7 +110,7 @@ def test_what_is_written_is_read_by_us_and_by_minari(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    config = EnvironmentConfig(f"small_environments:{name}", max_episode_steps=5)
+    config = EnvironmentConfig(f"tests.helpers.small_environments:{name}", max_episode_steps=5)
     made = Collected(config, ("random",), 3)
     write_minari(made, tmp_path / "made-v2", "random")
     ours, theirs = Episodes(str(tmp_path / "made-v2")), minari.load_dataset("made-v2")

@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from witnesses import redraw
 
 from anyformer.ctc import CTCHead, CTCPrefixScorer, align, greedy, needed_frames, prefix_beam_search
 from anyformer.errors import InputError
+from tests.helpers.witnesses import redraw
 
 Labelling = tuple[int, ...]
 

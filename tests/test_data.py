@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from table_files import write
-from witnesses import Numbers
 
 from anyformer.data import Joined, Pick, deal, join_files, split
 from anyformer.errors import InputError
@@ -19,6 +17,8 @@ from anyformer.folders import Folders
 from anyformer.tables import Table
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokens import LearnedTokens
+from tests.helpers.table_files import write
+from tests.helpers.witnesses import Numbers
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 

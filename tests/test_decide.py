@@ -12,7 +12,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from worlds import decider, walks, world
 
 import anyformer
 from anyformer.__main__ import main
@@ -33,6 +32,7 @@ from anyformer.tokenizers.pictures import Digits
 from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokens import read_before
 from anyformer.transformer import RotaryConfig, TransformerConfig
+from tests.helpers.worlds import decider, walks, world
 
 SMALL = TransformerConfig(d_model=16, depth=1, n_heads=2, rotary=RotaryConfig(axes=("step",)))
 PLAY = PlayConfig(episodes=3)

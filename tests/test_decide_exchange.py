@@ -15,14 +15,12 @@ import torch
 from gymnasium import spaces
 from safetensors.torch import load_file
 from torch import nn
-from witnesses import redraw
+
+from tests.helpers.witnesses import redraw
 
 pytest.importorskip("transformers")
 
-from test_decision_transformer import theirs_at_real, windows
-from test_exchange import settings
 from transformers import DecisionTransformerModel
-from transformers_folders import decision_transformer, gpt2
 
 from anyformer.__main__ import main
 from anyformer.embeddings import EmbeddingConfig
@@ -36,6 +34,9 @@ from anyformer.tokenizers.steps import StepTokenizer, Stretch
 from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
+from tests.helpers.transformers_folders import decision_transformer, gpt2
+from tests.test_decision_transformer import theirs_at_real, windows
+from tests.test_exchange import settings
 
 CARTPOLE = {"state_dim": 4, "act_dim": 2, "action_tanh": False, "max_ep_len": 500}
 PENDULUM = {"state_dim": 3, "act_dim": 1, "action_tanh": False, "max_ep_len": 200}

@@ -11,18 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from witnesses import error
+
+from tests.helpers.witnesses import error
 
 pytest.importorskip("transformers")
 
 from transformers import DecisionTransformerModel
-from transformers_folders import decision_transformer, disagreement
 
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tokenizers.steps import Stretch
 from anyformer.tokens import collate
 from anyformer.weights import DECISION_TRANSFORMER
+from tests.helpers.transformers_folders import decision_transformer, disagreement
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "small": {},

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from turned import Turned, recogniser, translator
-from witnesses import redraw
 
 from anyformer.ctc import greedy, prefix_beam_search
 from anyformer.errors import InputError
@@ -14,6 +12,8 @@ from anyformer.tasks.decoding import DecodeConfig, written
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import collate
+from tests.helpers.turned import Turned, recogniser, translator
+from tests.helpers.witnesses import redraw
 
 ARCHITECTURES = ["encoder_decoder", "decoder"]
 

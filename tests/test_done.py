@@ -1,13 +1,13 @@
 import pytest
 import torch
-from test_measures import SMALL, head_and_values
-from test_targets import column
 
 from anyformer.errors import InputError
 from anyformer.tasks.done import Done
 from anyformer.tokenizers.elements import Bins, Categories
 from anyformer.tokenizers.frames import Frames
 from anyformer.tokenizers.trajectory import Vector
+from tests.test_measures import SMALL, head_and_values
+from tests.test_targets import column
 
 ACTIONS = {
     "choice": (Categories(), [3, 5, 4, 3], "accuracy"),

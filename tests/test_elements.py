@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from witnesses import redraw
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.elements import Bins, Categories, Choice, Letters
 from anyformer.tokenizers.steps import StepTokenizer, Stretch
 from anyformer.tokens import TokenSet
+from tests.helpers.witnesses import redraw
 
 CHOICES = Categories(shape=(3,), counts=(2, 5, 3), starts=(0, -1, 7))
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from torch import Tensor, nn
-from witnesses import Ids, Vectors, by_sample, count, draw_ids, redraw
 
 from anyformer.attention import rotate
 from anyformer.embeddings import EmbeddingConfig, Embeddings, JointPositions, PositionConfig, Projection, resize_grid
@@ -16,6 +15,7 @@ from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.tokens import Tokenizer, TokenSet, collate
 from anyformer.transformer import RotaryConfig, TransformerConfig
+from tests.helpers.witnesses import Ids, Vectors, by_sample, count, draw_ids, redraw
 
 TEXT, PICTURE = Ids(11, ("word",), max_len=7), Vectors(3, ("row", "column"), (2, 5))
 FIELDS = {"text": TEXT, "picture": PICTURE}

@@ -9,7 +9,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import small_environments
 from gymnasium.vector import AutoresetMode
 
 from anyformer.errors import InputError
@@ -23,6 +22,7 @@ from anyformer.tasks.environments import (
     reference,
     to_spec,
 )
+from tests.helpers import small_environments
 
 
 def test_an_environment_is_made_with_its_arguments_wrappers_and_limit() -> None:
@@ -43,7 +43,7 @@ def test_an_environment_is_made_with_its_arguments_wrappers_and_limit() -> None:
     assert make(config, render=True).render_mode == "rgb_array"
 
 
-@pytest.mark.parametrize("name", ["small_environments:Counter-v0", "Counter-v0"])
+@pytest.mark.parametrize("name", ["tests.helpers.small_environments:Counter-v0", "Counter-v0"])
 def test_a_package_that_was_imported_may_be_named(name: str) -> None:
     assert make(EnvironmentConfig(name)).spec.id == "Counter-v0"
 
@@ -63,7 +63,10 @@ def test_naming_a_package_runs_none_of_its_code(tmp_path: Path, monkeypatch: pyt
         ("CartPole-v7", "there is no environment CartPole-v7; there is CartPole-v1"),
         ("CartPole", "environment CartPole: give its version, as in CartPole-v1"),
         ("Xyzzy-v3", "no environment Xyzzy-v3; one that a package registers is named package:Name-v0"),
-        ("small_environments:Lihgts-v0", "no environment small_environments:Lihgts-v0; did you mean 'Lights-v0'"),
+        (
+            "tests.helpers.small_environments:Lihgts-v0",
+            "no environment tests.helpers.small_environments:Lihgts-v0; did you mean 'Lights-v0'",
+        ),
         ("no name", "environment 'no name': an id is a name with a version"),
     ],
 )
@@ -142,14 +145,14 @@ def test_environments_together_reset_when_they_are_told() -> None:
 
 def test_the_specification_of_an_environment_gives_its_config_back() -> None:
     config = EnvironmentConfig(
-        "small_environments:Counter-v0",
+        "tests.helpers.small_environments:Counter-v0",
         {"longest": 50},
         ({"ReshapeObservation": {"shape": (1, 1)}}, "FlattenObservation"),
         7,
     )
     text = to_spec(config).to_json()
     assert from_spec(text) == EnvironmentConfig(
-        "small_environments:Counter-v0",
+        "tests.helpers.small_environments:Counter-v0",
         {"longest": 50},
         ({"ReshapeObservation": {"shape": [1, 1]}}, "FlattenObservation"),
         7,
@@ -167,7 +170,7 @@ def test_a_reference_is_known_by_the_name_of_the_environment() -> None:
     hopper = reference(EnvironmentConfig("Hopper-v5"))
     assert hopper == reference(EnvironmentConfig("Hopper-v2"))
     assert hopper == (-20.272305, 3234.3)
-    assert reference(EnvironmentConfig("small_environments:Counter-v0")) is None
+    assert reference(EnvironmentConfig("tests.helpers.small_environments:Counter-v0")) is None
 
 
 def test_where_an_end_is_a_goal() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import small_environments  # noqa: F401  registers them
 
+import tests.helpers.small_environments  # noqa: F401  registers them
 from anyformer.errors import InputError
 from anyformer.tasks.collecting import Collected, write_minari
 from anyformer.tasks.environments import make

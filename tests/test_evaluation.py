@@ -10,17 +10,17 @@ import lightning
 import pytest
 import torch
 from lightning import seed_everything
-from mixed_fields import SMALL, Shown, two_inputs
-from small_run import in_a_fork
-from test_resume import Signal, assert_same_run
-from turned import Turned, translator
-from witnesses import redraw
 
 from anyformer.errors import InputError
 from anyformer.runs import Saving, evaluate, fit
 from anyformer.runs import quiet as quietly
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records
+from tests.helpers.mixed_fields import SMALL, Shown, two_inputs
+from tests.helpers.small_run import in_a_fork
+from tests.helpers.turned import Turned, translator
+from tests.helpers.witnesses import redraw
+from tests.test_resume import Signal, assert_same_run
 
 WITHOUT = [["left"], ["right"]]
 

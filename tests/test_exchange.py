@@ -14,9 +14,6 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("transformers")
 
-from test_timm_vit import classifier, same
-from transformers_folders import bert, gpt2
-
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.heads import HeadConfig
@@ -28,6 +25,8 @@ from anyformer.tasks.task import Task
 from anyformer.tokenizers.text import Text
 from anyformer.transformer import TransformerConfig
 from anyformer.weights import to_timm
+from tests.helpers.transformers_folders import bert, gpt2
+from tests.test_timm_vit import classifier, same
 
 
 def settings(folder: Path, **changes: Any) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from witnesses import Ids, Vectors
 
 from anyformer.data import Source
 from anyformer.errors import InputError
@@ -15,6 +14,7 @@ from anyformer.tasks.classify import Classify
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import Tokenizer
+from tests.helpers.witnesses import Ids, Vectors
 
 
 @dataclass(frozen=True)

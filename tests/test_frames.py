@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from drawn import noise
-from witnesses import redraw
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.frames import Frames
 from anyformer.tokenizers.image import ConvStem, ImagePatches
 from anyformer.tokenizers.steps import Stretch
+from tests.helpers.drawn import noise
+from tests.helpers.witnesses import redraw
 
 STEPS = np.array([7, 8])
 

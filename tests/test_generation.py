@@ -12,7 +12,6 @@ from itertools import product
 import pytest
 import torch
 from torch import Tensor, nn
-from witnesses import Ids, Vectors, count, draw_ids, redraw
 
 from anyformer import packed
 from anyformer.ctc import CTCPrefixScorer, needed_frames
@@ -23,6 +22,7 @@ from anyformer.model import Anyformer
 from anyformer.sampling import GenerationConfig
 from anyformer.tokens import Sample, TokenSet, collate
 from anyformer.transformer import RotaryConfig, TransformerConfig
+from tests.helpers.witnesses import Ids, Vectors, count, draw_ids, redraw
 
 V = 11
 TEXT, PICTURE = Ids(V, ("word",), 40), Vectors(3, ("row", "column"), (2, 5))

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from witnesses import redraw
+
+from tests.helpers.witnesses import redraw
 
 pytest.importorskip("transformers")
 
 from transformers import AutoTokenizer, GPT2LMHeadModel
-from transformers_folders import ODD, byte_level, disagreement, gpt2, padded
 
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.sampling import GenerationConfig
@@ -23,6 +23,7 @@ from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tasks.language import LanguageModel
 from anyformer.tokens import collate
 from anyformer.weights import GPT2
+from tests.helpers.transformers_folders import ODD, byte_level, disagreement, gpt2, padded
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "small": {},

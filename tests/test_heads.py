@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from witnesses import redraw
 
 from anyformer.embeddings import Lookup
 from anyformer.errors import InputError
 from anyformer.heads import MIN_CHUNK, Head, HeadConfig, linear_cross_entropy
 from anyformer.transformer import TransformerConfig
+from tests.helpers.witnesses import redraw
 
 N, D, V = 23, 6, 17
 CONFIG = TransformerConfig(d_model=D, n_heads=2, norm_eps=0.1)

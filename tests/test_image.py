@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from drawn import encoded, noise, smooth
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,6 +19,7 @@ from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.image import ConvStem, ImagePatches
 from anyformer.tokenizers.pictures import open_image
 from anyformer.tokens import collate
+from tests.helpers.drawn import encoded, noise, smooth
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 

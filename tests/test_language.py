@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from witnesses import redraw
 
 from anyformer.corpus import Corpus
 from anyformer.errors import InputError
@@ -25,6 +24,7 @@ from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import TokenSet, collate
 from anyformer.transformer import TransformerConfig
+from tests.helpers.witnesses import redraw
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3)
 DOCUMENTS = ("to be or not to be", "that is", "the question whether tis nobler in the mind to suffer")

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mixed_fields import LEFT, RIGHT, Shown
-from test_fields import INPUTS
-from witnesses import Ids, Numbers
 
 from anyformer.batches import Draw, plan_batches
 from anyformer.errors import InputError
 from anyformer.files import read_file
 from anyformer.loading import OR_SKIP, Chopper, LeftOut, Loader, Samples, Unasked
 from anyformer.tables import Table
+from tests.helpers.mixed_fields import LEFT, RIGHT, Shown
+from tests.helpers.witnesses import Ids, Numbers
+from tests.test_fields import INPUTS
 
 
 @dataclass

@@ -15,10 +15,7 @@ from torch import Tensor
 
 pytest.importorskip("transformers")
 
-from sequence_models import difference, logits, source_batch, their_logits
 from transformers import AutoTokenizer, MarianMTModel
-from transformers_folders import disagreement, marian, padded
-from witnesses import redraw
 
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
@@ -28,6 +25,9 @@ from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tokenizers.text import Text
 from anyformer.transformer import TransformerConfig
 from anyformer.weights import MARIAN
+from tests.helpers.sequence_models import difference, logits, source_batch, their_logits
+from tests.helpers.transformers_folders import disagreement, marian, padded
+from tests.helpers.witnesses import redraw
 
 TEXTS = ["to be or not to be", "the mind", "whether tis nobler, in the question!"]
 TARGETS = [[0, 9, 4, 21, 8], [0, 5], [0, 24, 3, 20, 6, 17, 9, 22, 12]]

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from witnesses import Ids
 
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
@@ -10,6 +9,7 @@ from anyformer.tokenizers.image import ConvStem, ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import TokenSet, collate
 from anyformer.transformer import TransformerConfig
+from tests.helpers.witnesses import Ids
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)
 PATCHES = ImagePatches(size=(4, 6), patch=2, channels=1)

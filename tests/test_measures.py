@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_targets import Rows, column
 
 from anyformer.errors import InputError
 from anyformer.tasks.measures import Numbers
 from anyformer.transformer import TransformerConfig
+from tests.test_targets import Rows, column
 
 SMALL = TransformerConfig(d_model=6, depth=1, n_heads=2, init_std=0.5)
 

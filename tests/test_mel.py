@@ -10,12 +10,12 @@ import transformers
 import whisper
 from hypothesis import given
 from hypothesis import strategies as st
-from sounds import hiss, tone
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.mel import MelConfig, filter_bank, log_mel
+from tests.helpers.sounds import hiss, tone
 
 WHISPER, HTK = MelConfig(), MelConfig("htk", n_mels=26)
 

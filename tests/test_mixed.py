@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_mixture import small_mixed, small_mixture, small_parts
 
 from anyformer.batches import plan_batches
 from anyformer.errors import InputError
@@ -17,6 +16,7 @@ from anyformer.tasks.mixed import Mixed, MixedLoader, Part, Turn, named, plan_tu
 from anyformer.tasks.task import Examples
 from anyformer.tokenizers.pictures import Digits
 from anyformer.tokens import Sample
+from tests.helpers.small_mixture import small_mixed, small_mixture, small_parts
 
 # Turns
 

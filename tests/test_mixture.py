@@ -13,17 +13,6 @@ import lightning
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_mixture import (
-    BATCHES,
-    TRANSFORMER,
-    Parities,
-    small_mixed,
-    small_mixed_fit,
-    small_mixture,
-    small_tasks,
-)
-from small_run import in_a_fork
-from test_resume import Signal, assert_same_run, last_state
 
 from anyformer.checkpoints import read_manifest, save
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
@@ -46,6 +35,17 @@ from anyformer.tokenizers.pictures import Digits
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.trajectory import Vector
 from anyformer.transformer import RotaryConfig, TransformerConfig
+from tests.helpers.small_mixture import (
+    BATCHES,
+    TRANSFORMER,
+    Parities,
+    small_mixed,
+    small_mixed_fit,
+    small_mixture,
+    small_tasks,
+)
+from tests.helpers.small_run import in_a_fork
+from tests.test_resume import Signal, assert_same_run, last_state
 
 
 @pytest.fixture(scope="module", autouse=True)

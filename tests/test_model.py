@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from witnesses import Ids, Vectors, by_sample, count, draw_ids, redraw
 
 from anyformer.attention import Cache
 from anyformer.embeddings import EmbeddingConfig
@@ -16,6 +15,7 @@ from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, TokenSet, collate, read_before
 from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
+from tests.helpers.witnesses import Ids, Vectors, by_sample, count, draw_ids, redraw
 
 BAG, PICTURE, TEXT = Ids(7), Vectors(3, ("row", "column"), (2, 5)), Ids(11, ("word",))
 CLASS = LearnedTokens(2, placed=True)

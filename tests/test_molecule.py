@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from witnesses import redraw
 
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
@@ -22,6 +21,7 @@ from anyformer.tokenizers import molecule
 from anyformer.tokenizers.molecule import FEATURES, AtomLookup, Molecule, cut, read_molecule
 from anyformer.tokens import LearnedTokens, TokenSet, collate
 from anyformer.transformer import TransformerConfig
+from tests.helpers.witnesses import redraw
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 CAFFEINE, ALANINE = "Cn1cnc2c1c(=O)n(C)c(=O)n2C", "C[C@@H](C(=O)O)N"

@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 from torch import nn
-from witnesses import Vectors
 
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
@@ -16,6 +15,7 @@ from anyformer.tasks.optimization import (
     orthogonalize,
 )
 from anyformer.transformer import TransformerConfig
+from tests.helpers.witnesses import Vectors
 
 
 def net():

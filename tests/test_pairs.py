@@ -11,14 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from turned import Turned, audio, recogniser, sound, translator
-from witnesses import redraw
 
 from anyformer.errors import InputError
 from anyformer.loading import LeftOut
 from anyformer.tasks.pairs import Pairs
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tokenizers.text import Text
+from tests.helpers.turned import Turned, audio, recogniser, sound, translator
+from tests.helpers.witnesses import redraw
 
 RECORDS = [{"text": "abc", "turned": "cba"}, {"text": "ddabcd", "turned": "dcbadd"}, {"text": "a", "turned": "a"}]
 ROWS = {"a row each": None, "two in a row": [0, 1, 0]}

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from witnesses import Ids, Vectors, count
 
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
@@ -18,6 +17,7 @@ from anyformer.params import Sizes, measure, token_counts
 from anyformer.tokenizers.image import ConvStem, ImagePatches
 from anyformer.tokens import LearnedTokens, collate
 from anyformer.transformer import RelativeConfig, TransformerConfig
+from tests.helpers.witnesses import Ids, Vectors, count
 
 GPT = EmbeddingConfig(types=False, positions=[PositionConfig(("word",), "learned")])
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 from PIL import Image
-from worlds import decider, walks, world
 
 from anyformer.errors import InputError
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.performing import N_ASKED, PerformConfig, conclude, draw_sweep, perform, summarize
 from anyformer.tasks.playing import play
 from anyformer.tokenizers.episodes import Episode
+from tests.helpers.worlds import decider, walks, world
 
 
 def episode(rewards: list[float], success: bool | None = None) -> Episode:

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from drawn import encoded, noise, smooth
 from PIL import Image
 
 from anyformer.batches import Draw
@@ -27,6 +26,7 @@ from anyformer.loading import Chopper, Samples
 from anyformer.tables import Table
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits, Idx, image_size, open_image
+from tests.helpers.drawn import encoded, noise, smooth
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 

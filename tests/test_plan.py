@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_mixture import BATCHES, small_mixed, small_mixture
-from small_run import small_task
-from worlds import walks
 
 from anyformer.__main__ import main
 from anyformer.corpus import Corpus
@@ -32,6 +29,9 @@ from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 from anyformer.tokenizers.text import Text
 from anyformer.transformer import RotaryConfig, TransformerConfig
+from tests.helpers.small_mixture import BATCHES, small_mixed, small_mixture
+from tests.helpers.small_run import small_task
+from tests.helpers.worlds import walks
 
 SMALL = TransformerConfig(d_model=8, depth=1, n_heads=2)
 ROTARY = replace(SMALL, rotary=RotaryConfig(("word",)))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from worlds import decider, walks, world
 
 from anyformer.attention import Cache
 from anyformer.errors import InputError
@@ -26,6 +25,7 @@ from anyformer.tokenizers.elements import Bins
 from anyformer.tokenizers.trajectory import Vector
 from anyformer.tokens import TokenSet
 from anyformer.transformer import RotaryConfig, TransformerConfig
+from tests.helpers.worlds import decider, walks, world
 
 FULL: dict[str, Any] = {"state_loss": 0.5, "return_loss": 0.5, "return_dropout": 0.5}
 

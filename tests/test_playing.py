@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_environments  # noqa: F401  registers them
 
+import tests.helpers.small_environments  # noqa: F401  registers them
 from anyformer.errors import InputError
 from anyformer.tasks.environments import make
 from anyformer.tasks.playing import Noisy, RandomActor, episode_seed, play

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from witnesses import Ids, Vectors, count, draw_ids, redraw
 
 from anyformer.attention import Cache
 from anyformer.errors import InputError
@@ -15,6 +14,7 @@ from anyformer.model import Anyformer
 from anyformer.positions import Alibi, alibi_slopes, bucket, coordinates, make_relative
 from anyformer.tokens import LearnedTokens, Sample, collate
 from anyformer.transformer import RelativeConfig, TransformerConfig
+from tests.helpers.witnesses import Ids, Vectors, count, draw_ids, redraw
 
 TEXT, PICTURE, CLASS = Ids(11, ("word",)), Vectors(3, ("row", "column"), (2, 5)), LearnedTokens()
 FIELDS = {"text": TEXT, "picture": PICTURE, "class": CLASS}

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from witnesses import Ids
 
 from anyformer.errors import InputError
 from anyformer.predictions import Outcome, find_records, predict_each, write_outcomes
 from anyformer.tokenizers.image import ImagePatches
+from tests.helpers.witnesses import Ids
 
 FIELDS = {"image": ImagePatches(), "mask": ImagePatches(), "text": Ids()}
 

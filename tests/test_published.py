@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from torch import Tensor, nn
-from witnesses import Ids, Vectors, count, draw_ids, error, redraw
 
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.model import Anyformer
 from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet, collate
 from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
+from tests.helpers.witnesses import Ids, Vectors, count, draw_ids, error, redraw
 
 BARE = EmbeddingConfig(types=False, positions=[])
 SIZES = TransformerConfig(d_model=12, n_heads=3, depth=2, d_ff=20, norm_eps=0.1)

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from witnesses import Ids
 
 from anyformer.model import Anyformer
 from anyformer.tasks.reading import Pool, first_places, own_tokens
 from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
+from tests.helpers.witnesses import Ids
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)
 INPUTS = {"left": Ids(9, ("word",), max_len=5), "right": Ids(7)}

@@ -13,13 +13,13 @@ import pytest
 import soundfile
 import torch
 import torchaudio
-from table_files import write, write_features
 
 from anyformer.data import join_files
 from anyformer.errors import InputError
 from anyformer.tables import Hub, Table
 from anyformer.tokenizers.audio import Audio
 from anyformer.tokenizers.recordings import HANDED_OUT, LibriSpeech, TorchAudio
+from tests.helpers.table_files import write, write_features
 
 
 def sound(path: Path, seconds: float = 0.1, rate: int = 16_000) -> Path:

@@ -12,9 +12,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from mixed_fields import Shown, two_inputs
 from torch import Tensor, nn
-from witnesses import Numbers
 
 from anyformer.corpus import Corpus
 from anyformer.errors import InputError
@@ -24,6 +22,8 @@ from anyformer.tables import Table
 from anyformer.tasks.records import Records
 from anyformer.tasks.task import Task
 from anyformer.tokens import Tokenizer, TokenSet
+from tests.helpers.mixed_fields import Shown, two_inputs
+from tests.helpers.witnesses import Numbers
 
 
 @dataclass

@@ -7,7 +7,6 @@ from dataclasses import asdict
 import pytest
 import torch
 from torch import Tensor, nn
-from witnesses import Ids, count, draw_ids, redraw
 
 from anyformer import rows
 from anyformer.generation import Generator
@@ -16,6 +15,7 @@ from anyformer.rows import Rows
 from anyformer.sampling import GenerationConfig
 from anyformer.tokens import Batch, Sample, collate
 from anyformer.transformer import RelativeConfig, TransformerConfig
+from tests.helpers.witnesses import Ids, count, draw_ids, redraw
 
 V = 11
 FIELDS = {"bag": Ids(7), "text": Ids(V, ("word",), 30)}

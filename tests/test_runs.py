@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
-from small_run import AUGMENT, BATCHES, EPOCHS, in_a_fork, small_data, small_fit, small_task
-from test_checkpoints import cut, flip
 
 import anyformer
 from anyformer.checkpoints import Checkpoints, describe, write_manifest
@@ -23,6 +21,8 @@ from anyformer.runs import Saving, evaluate, fit, load, save
 from anyformer.tasks.classify import Classify
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
+from tests.helpers.small_run import AUGMENT, BATCHES, EPOCHS, in_a_fork, small_data, small_fit, small_task
+from tests.test_checkpoints import cut, flip
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,6 @@ import soundfile
 import torch
 import yaml
 from lightning import seed_everything
-from turned import RATE, SMALL, Turned, audio, recogniser, sound, translator
-from witnesses import redraw
 
 from anyformer.__main__ import main
 from anyformer.error_rates import count_errors, error_rates
@@ -30,6 +28,8 @@ from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tasks.transcripts import TranscriptConfig
 from anyformer.tokenizers.text import Text
 from anyformer.transformer import RotaryConfig, TransformerConfig
+from tests.helpers.turned import RATE, SMALL, Turned, audio, recogniser, sound, translator
+from tests.helpers.witnesses import redraw
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 MAKES = {

@@ -16,12 +16,7 @@ from torch import nn
 
 pytest.importorskip("transformers")
 
-from sequence_models import logits
-from test_marian import SIZES, translator
-from test_whisper import TARGETS, openai
 from transformers import AutoProcessor
-from transformers_folders import marian, t5, whisper
-from witnesses import error
 
 from anyformer.cli import main
 from anyformer.errors import InputError
@@ -31,6 +26,11 @@ from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tasks.transcripts import parts
 from anyformer.tokenizers.audio import Audio, AudioStem
 from anyformer.tokenizers.text import Text
+from tests.helpers.sequence_models import logits
+from tests.helpers.transformers_folders import marian, t5, whisper
+from tests.helpers.witnesses import error
+from tests.test_marian import SIZES, translator
+from tests.test_whisper import TARGETS, openai
 
 
 def sound(path: Path, seconds: float) -> Path:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_mixture import CONTEXT, SAYINGS, small_mixed, small_tasks
 
 from anyformer.data import Source
 from anyformer.errors import InputError
@@ -18,6 +17,7 @@ from anyformer.tasks.sharing import check_tokenizers, learn_shared, named_fields
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
+from tests.helpers.small_mixture import CONTEXT, SAYINGS, small_mixed, small_tasks
 
 
 class Rows(Source):

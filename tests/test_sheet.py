@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawn import noise
 from lightning import seed_everything
 from PIL import Image
-from witnesses import Ids, Numbers
 
 from anyformer.batches import Plan, plan_batches
 from anyformer.data import Source
@@ -28,6 +26,8 @@ from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 from anyformer.tokens import Tokenizer, TokenSet
 from anyformer.transformer import TransformerConfig
+from tests.helpers.drawn import noise
+from tests.helpers.witnesses import Ids, Numbers
 
 
 def cells(sheet: Image.Image, width: int = SIDE, height: int = SIDE) -> list[np.ndarray]:

@@ -13,11 +13,11 @@ import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sounds import hiss, sound_file, tone
 
 from anyformer.errors import InputError
 from anyformer.tokenizers import sound
 from anyformer.tokenizers.sound import pieces, read_sound, resample, set_level, sound_length, sound_seconds
+from tests.helpers.sounds import hiss, sound_file, tone
 
 LOSSLESS = [
     ("WAV", "PCM_16"),

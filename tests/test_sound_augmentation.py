@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sounds import hiss, tone
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.audio import Audio, AudioStem
 from anyformer.tokenizers.mel import MelConfig
 from anyformer.tokenizers.sound_augmentation import SoundAugmentation, SpecAugment
+from tests.helpers.sounds import hiss, tone
 
 EVERYTHING = {
     "crop": SoundAugmentation(crop=0.5),

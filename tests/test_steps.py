@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from witnesses import redraw
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.elements import Bins, Categories, Letters
@@ -19,6 +18,7 @@ from anyformer.tokenizers.image import ConvStem
 from anyformer.tokenizers.steps import StepTokenizer, Stretch
 from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokens import Tokenizer, collate
+from tests.helpers.witnesses import redraw
 
 RNG = np.random.default_rng(0)
 NUMBERS = RNG.normal(size=(6, 3)).astype(np.float32)

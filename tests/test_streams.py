@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Package
-from witnesses import Numbers
 
 import anyformer.corpus
 from anyformer import streams
@@ -28,6 +27,7 @@ from anyformer.errors import InputError
 from anyformer.streams import TokenStream, learn_once, token_stream
 from anyformer.tables import Table
 from anyformer.tokenizers.text import Text
+from tests.helpers.witnesses import Numbers
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 BYTES = Text("bytes")

@@ -7,10 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from drawn import noise
 from PIL import Image
-from sounds import tone
-from witnesses import Ids, Vectors
 
 from anyformer.strips import GAP, LABELS, SMALL, TITLE, WIDTH, draw_strips, samples_of
 from anyformer.tokenizers.audio import Audio
@@ -21,6 +18,9 @@ from anyformer.tokenizers.steps import Stretch
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.trajectory import Vector
 from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet, collate
+from tests.helpers.drawn import noise
+from tests.helpers.sounds import tone
+from tests.helpers.witnesses import Ids, Vectors
 
 TOP = GAP + TITLE + GAP
 LEFT = GAP + LABELS

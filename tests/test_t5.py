@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("transformers")
 
-from sequence_models import difference, logits, source_batch, their_logits
 from transformers import AutoTokenizer, T5ForConditionalGeneration
-from transformers_folders import V1_1, disagreement, padded, t5
 
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.transformer import RelativeConfig
 from anyformer.weights import T5
+from tests.helpers.sequence_models import difference, logits, source_batch, their_logits
+from tests.helpers.transformers_folders import V1_1, disagreement, padded, t5
 
 TEXTS = ["to be or not to be", "the mind", "whether tis nobler, in the question!"]
 TARGETS = [[0, 9, 4, 21, 8], [0, 5], [0, 24, 3, 20, 6, 17, 9, 22, 12]]

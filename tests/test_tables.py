@@ -9,12 +9,12 @@ from pathlib import Path
 
 import datasets
 import pytest
-from table_files import PETS, write, write_features
-from witnesses import Numbers
 
 from anyformer.errors import InputError
 from anyformer.files import read_file
 from anyformer.tables import Hub, Table
+from tests.helpers.table_files import PETS, write, write_features
+from tests.helpers.witnesses import Numbers
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 

@@ -13,10 +13,7 @@ import lightning
 import pytest
 import torch
 import torch.distributed
-from small_run import small_fit, small_task
-from test_resume import Signal, assert_same_run
 from torch import Tensor
-from witnesses import Ids, Vectors, draw_ids
 
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
@@ -25,6 +22,9 @@ from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.task import Examples
 from anyformer.transformer import TransformerConfig
+from tests.helpers.small_run import small_fit, small_task
+from tests.helpers.witnesses import Ids, Vectors, draw_ids
+from tests.test_resume import Signal, assert_same_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_checkpoints import cut, flip
-from test_timm_vit import CLASSES, IMAGE, SIZES, classifier, same, vit, wide, written
-from witnesses import redraw
 
 from anyformer.errors import InputError
 from anyformer.runs import load, save
 from anyformer.tasks.classify import Classify
 from anyformer.weights import Report, load_timm, read_tensors
+from tests.helpers.witnesses import redraw
+from tests.test_checkpoints import cut, flip
+from tests.test_timm_vit import CLASSES, IMAGE, SIZES, classifier, same, vit, wide, written
 
 
 def test_a_long_list_is_cut() -> None:

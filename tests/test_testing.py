@@ -33,8 +33,8 @@ from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokenizers.video import Video
 from anyformer.tokens import LearnedTokens, Tokenizer, TokenSet
-from tests.drawn import noise
-from tests.sounds import hiss
+from tests.helpers.drawn import noise
+from tests.helpers.sounds import hiss
 
 # What is shipped.
 

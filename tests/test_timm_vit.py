@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawn import noise
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from witnesses import error, redraw
 
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
@@ -21,6 +19,8 @@ from anyformer.tasks.fields import FieldsConfig
 from anyformer.tokenizers.image import ConvStem, ImagePatches
 from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
 from anyformer.weights import load_timm, to_timm
+from tests.helpers.drawn import noise
+from tests.helpers.witnesses import error, redraw
 
 timm_vit = pytest.importorskip("timm.models.vision_transformer")
 timm_layers = pytest.importorskip("timm.layers")

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_steps import KINDS, NUMBERS, STEPS, hidden_and_content
 from torch import nn
-from witnesses import redraw
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.steps import Stretch
 from anyformer.tokenizers.trajectory import Regression, Returns, Vector
+from tests.helpers.witnesses import redraw
+from tests.test_steps import KINDS, NUMBERS, STEPS, hidden_and_content
 
 # Vectors
 

@@ -8,12 +8,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from turned import RATE, audio, sound
 
 from anyformer.errors import InputError
 from anyformer.subtitles import Word
 from anyformer.tasks.transcripts import Part, TranscriptConfig, find_words, parts, show_words
 from anyformer.tokenizers.text import Text
+from tests.helpers.turned import RATE, audio, sound
 
 LETTERS = Text("characters", vocabulary=" abcé")
 

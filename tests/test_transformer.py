@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from witnesses import redraw
 
 from anyformer.attention import Sight
 from anyformer.errors import InputError
 from anyformer.transformer import MLP, Context, RotaryConfig, Transformer, TransformerConfig
+from tests.helpers.witnesses import redraw
 
 SMALL = TransformerConfig(d_model=6, n_heads=2, depth=3, d_ff=10)
 

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_mixture import TRANSFORMER
-from test_sharing import classify, known
 from torch import nn
 
 from anyformer.embeddings import EmbeddingConfig
@@ -24,6 +22,8 @@ from anyformer.tasks.tying import Common
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.transformer import RelativeConfig, TransformerConfig
+from tests.helpers.small_mixture import TRANSFORMER
+from tests.test_sharing import classify, known
 
 
 def built(**tasks: Task) -> Mixture:

@@ -15,7 +15,7 @@ from anyformer.errors import InputError
 from anyformer.tasks.filming import Video as Film
 from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.video import Video
-from tests.drawn import noise, smooth
+from tests.helpers.drawn import noise, smooth
 
 CLIP = noise(6, 8, 12, 3)
 WHOLE = Video(size=(8, 12), frames=6, patch=4, tubelet=2)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from mixed_fields import LEFT, RIGHT, SMALL, two_inputs
-from turned import Turned, translator
-from witnesses import Ids, redraw
 
 from anyformer.model import Anyformer
 from anyformer.tokens import LearnedTokens, collate
 from anyformer.visibility import draw_sight, has_sights, sight
+from tests.helpers.mixed_fields import LEFT, RIGHT, SMALL, two_inputs
+from tests.helpers.turned import Turned, translator
+from tests.helpers.witnesses import Ids, redraw
 
 FIELDS = {"left": LEFT, "right": RIGHT}
 

@@ -14,10 +14,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("transformers")
 
-from sequence_models import difference, logits, otherwise, source_batch
 from transformers import WhisperForConditionalGeneration
-from transformers_folders import disagreement, padded, whisper
-from witnesses import error, redraw
 
 from anyformer.embeddings import PositionConfig
 from anyformer.errors import InputError
@@ -27,6 +24,9 @@ from anyformer.tokenizers.audio import AudioStem
 from anyformer.tokens import TokenSet
 from anyformer.weights import WHISPER
 from anyformer.weights.pretrained import read_settings
+from tests.helpers.sequence_models import difference, logits, otherwise, source_batch
+from tests.helpers.transformers_folders import disagreement, padded, whisper
+from tests.helpers.witnesses import error, redraw
 
 TARGETS = [[281, 9, 4, 200, 8], [281, 5], [281, 44, 3, 20, 6, 170, 9, 30, 12]]
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from worlds import decider, walks
 
 from anyformer.batches import Draw
 from anyformer.data import Source
@@ -18,6 +17,7 @@ from anyformer.tasks.windows import RETURN, REWARD, CutEpisodes, StepFields, Win
 from anyformer.tokenizers.elements import Bins, Letters
 from anyformer.tokenizers.episodes import lengths
 from anyformer.tokenizers.trajectory import Returns, Vector
+from tests.helpers.worlds import decider, walks
 
 
 def orders(task: object, n: int = 3) -> dict[str, list[int]]:

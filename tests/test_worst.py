@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-from drawn import smooth
 from PIL import Image
 
 from anyformer.worst import Case, Sound, write_worst
+from tests.helpers.drawn import smooth
 
 VOID = ("img", "meta", "br")
 

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from test_targets import column
-from witnesses import Ids
 
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
@@ -11,6 +9,8 @@ from anyformer.tasks.written import Writing, Written
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
+from tests.helpers.witnesses import Ids
+from tests.test_targets import column
 
 SMALL = TransformerConfig(d_model=24, depth=2, n_heads=3, init_std=0.1)
 INPUT = Ids(9)

@@ -35,13 +35,13 @@ from transformers import (
     WhisperTokenizer,
 )
 from transformers.utils import logging
-from witnesses import error, redraw
 
 from anyformer.tasks.exchange import from_transformers
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import Task
 from anyformer.weights import DECISION_TRANSFORMER, Family, read_folder
 from anyformer.weights.pretrained import read_settings
+from tests.helpers.witnesses import error, redraw
 
 logging.disable_progress_bar()
 

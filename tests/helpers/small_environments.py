@@ -1,7 +1,7 @@
 """Environments of ours, small: what is seen nested, what is done nested, ends that are known, and ones that break.
 
-They are registered when this is imported, and named `small_environments:Lights-v0` or `Lights-v0`. Nothing here needs
-a model; see `worlds.py` for those.
+They are registered when this is imported: `tests.helpers.small_environments:Lights-v0`, or `Lights-v0`. Nothing here
+needs a model; see `worlds.py` for those.
 """
 
 from __future__ import annotations

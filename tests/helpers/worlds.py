@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import small_environments  # noqa: F401  registers it
-from witnesses import redraw
-
+import tests.helpers.small_environments  # noqa: F401  registers it
 from anyformer.data import Source
 from anyformer.tasks.collecting import Collected
 from anyformer.tasks.decide import Decide
 from anyformer.tokenizers.episodes import EnvironmentConfig
 from anyformer.transformer import RotaryConfig, TransformerConfig
+from tests.helpers.witnesses import redraw
 
 
 def world(kind: str = "picture", **kwargs: Any) -> EnvironmentConfig:

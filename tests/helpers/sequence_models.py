@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers_folders import padded
-from witnesses import error, redraw
 
 from anyformer.tasks.decoding import written
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tokens import Batch, TokenSet, collate
+from tests.helpers.transformers_folders import padded
+from tests.helpers.witnesses import error, redraw
 
 
 def source_batch(task: SequenceToSequence, sources: Sequence[TokenSet]) -> Batch:

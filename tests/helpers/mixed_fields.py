@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from witnesses import Ids
-
 from anyformer.data import Source
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.transformer import TransformerConfig
+from tests.helpers.witnesses import Ids
 
 SMALL = TransformerConfig(d_model=16, depth=1, n_heads=2, dropout=0.1)
 LEFT, RIGHT = Ids(8, ("word",)), Ids(5, ("word",), max_len=6)
