@@ -24,13 +24,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
 from anyformer.checkpoints import save
-from anyformer.errors import InputError, program, say
+from anyformer.errors import InputError, program, say, suggest
 from anyformer.experiment import Unmade, config_of, parse
 from anyformer.files import write_whole
 from anyformer.metrics import write_figures
 from anyformer.options import Options, add_options, read_options
 from anyformer.params import measure, token_counts
-from anyformer.parsing import allowed_imports, instantiate, suggest
+from anyformer.parsing import allowed_imports, instantiate
 from anyformer.plan import plan
 from anyformer.predictions import (
     KINDS,

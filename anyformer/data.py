@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from anyformer.errors import InputError
-from anyformer.files import nearest, spells_values
+from anyformer.errors import InputError, nearest
+from anyformer.files import spells_values
 from anyformer.tokens import Tokenizer
 
 

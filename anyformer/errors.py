@@ -1,10 +1,13 @@
-"""The one exception that a user is meant to read, and the lines that are for the person at the terminal."""
+"""The one exception that a user is meant to read, the nearest names it offers, and lines for the person at the terminal."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 import sys
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -36,3 +39,19 @@ def program() -> str:
         if started.name == "__main__.py":
             return "python -m anyformer"
     return "anyformer"
+
+
+def nearest(name: str, names: Collection[str], n: int = 3) -> str:
+    close = get_close_matches(name, names, n=n, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def suggest(key: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """The nearest of the names that exist; where none is near all of them, or what is said otherwise."""
+    known = [str(name) for name in known]
+    near = difflib.get_close_matches(key.lower(), [name.lower() for name in known], 1, 0.6)
+    if near:
+        return f"; did you mean {next(name for name in known if name.lower() == near[0])!r}?"
+    if otherwise is not None:
+        return f"; {otherwise}"
+    return f"; there are {', '.join(sorted(known))}" if known else ""

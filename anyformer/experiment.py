@@ -16,18 +16,10 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
-from anyformer.errors import InputError
-from anyformer.parsing import (
-    allowed_imports,
-    check,
-    dotted,
-    find_class,
-    one_line,
-    read_yaml,
-    subclasses,
-    suggest,
-)
-from anyformer.runs import Saving, quiet, run_folder
+from anyformer.errors import InputError, suggest
+from anyformer.parsing import allowed_imports, check, dotted, find_class, one_line, read_yaml, subclasses
+from anyformer.resume import Saving
+from anyformer.runs import quiet, run_folder
 from anyformer.trials import first_trial, holds_trials
 
 OWN_OPTIONS = """\

@@ -8,12 +8,11 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Collection
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, nearest
 
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 """What the names of files with pictures end in."""
@@ -170,11 +169,6 @@ def _open_zip(path: str, changed: int, process: int) -> tuple[zipfile.ZipFile, d
     # By process, because a forked worker that shared the handle would move its parent's place in the file.
     opened = zipfile.ZipFile(path)
     return opened, {name.removeprefix("./"): name for name in opened.namelist()}
-
-
-def nearest(name: str, names: Collection[str], n: int = 3) -> str:
-    close = get_close_matches(name, names, n=n, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def write_whole(path: Path, write: Callable[[Path], Any] | str) -> None:

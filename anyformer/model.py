@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from anyformer.attention import Cache, RelationBias, Sight, visible
 from anyformer.embeddings import EmbeddingConfig, Embeddings
-from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest
 from anyformer.positions import RelativeBias, make_relative
 from anyformer.tokens import Batch, Layout, Tokenizer, expand
 from anyformer.transformer import Context, Transformer, TransformerConfig

@@ -13,8 +13,8 @@ from typing import Any
 
 import docstring_parser
 
-from anyformer.errors import InputError
-from anyformer.parsing import members, suggest
+from anyformer.errors import InputError, suggest
+from anyformer.parsing import members
 
 
 class Options(argparse.ArgumentParser):

@@ -7,7 +7,6 @@ to say becomes one line: which key, where, what was needed, what arrived.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -28,7 +27,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 from jsonargparse._common import denying_import_path_entry, parsing_settings
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, suggest
 
 ALLOWED = (
     "anyformer",
@@ -192,17 +191,6 @@ def refusal(name: str) -> str:
         f"{name} is refused: a config may name classes of anyformer, of Lightning's callbacks, loggers, plugins, "
         f"profilers and strategies, and torch's optimisers; --unsafe_imports {package} opens {package} if you trust it"
     )
-
-
-def suggest(key: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    """The nearest of the names that exist; where none is near all of them, or what is said otherwise."""
-    known = [str(name) for name in known]
-    near = difflib.get_close_matches(key.lower(), [name.lower() for name in known], 1, 0.6)
-    if near:
-        return f"; did you mean {next(name for name in known if name.lower() == near[0])!r}?"
-    if otherwise is not None:
-        return f"; {otherwise}"
-    return f"; there are {', '.join(sorted(known))}" if known else ""
 
 
 def members(hint: Any) -> tuple[Any, ...]:

@@ -25,8 +25,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from safetensors.torch import load_file
 
 from anyformer.checkpoints import MANIFEST, Checkpoints, damage, find_folder, newest, read_manifest, save
-from anyformer.errors import InputError, program, say
-from anyformer.files import find_file, nearest, write_whole
+from anyformer.errors import InputError, nearest, program, say
+from anyformer.files import find_file, write_whole
 from anyformer.metrics import MetricsFile, read_figures, read_rows, write_figures
 from anyformer.parsing import instantiate
 from anyformer.resume import Keeper, Saving, Stopped, handlers_kept, stopping_at_once

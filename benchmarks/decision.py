@@ -31,13 +31,12 @@ from transformers.utils import logging
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.collecting import Collected
 from anyformer.tasks.decide_exchange import decide_task, with_spaces
-from anyformer.tasks.environments import EnvironmentConfig
 from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.playing import episode_seed
 from anyformer.tasks.task import divide_gradients
 from anyformer.tasks.windows import CutEpisodes, Windows
-from anyformer.tokenizers.episodes import Episode, EpisodeSource
-from anyformer.weights import DECISION_TRANSFORMER
+from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, EpisodeSource
+from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
 from anyformer.weights.pretrained import Settings
 
 logging.set_verbosity_error()

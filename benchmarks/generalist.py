@@ -20,9 +20,9 @@ import yaml
 from anyformer.__main__ import main as anyformer
 from anyformer.experiment import parse
 from anyformer.metrics import read_figures
+from anyformer.parsing import plain
 from anyformer.tasks.mixed import plan_turns
 from anyformer.tasks.sharing import OF_ALL, has_encoder
-from anyformer.tasks.task import plain
 
 CONFIG = Path(__file__).parents[1] / "configs" / "generalist.yaml"
 MIXTURE = "mixture"

@@ -35,8 +35,8 @@ from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.audio import Audio, AudioStem
 from anyformer.tokenizers.mel import MelConfig, log_mel
 from anyformer.tokenizers.text import Text
-from anyformer.weights import WHISPER
 from anyformer.weights.pretrained import Settings
+from anyformer.weights.whisper import WHISPER
 
 logging.set_verbosity_error()
 RATE, WHOLE, SPOKEN = 16_000, 30, 4

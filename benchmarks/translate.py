@@ -38,7 +38,7 @@ from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.aligned import Aligned
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import TokenSet, pack
-from anyformer.weights import MARIAN
+from anyformer.weights.marian import MARIAN
 from anyformer.weights.pretrained import Settings
 
 logging.set_verbosity_error()

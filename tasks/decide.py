@@ -16,8 +16,7 @@ from torchmetrics import SumMetric
 
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
-from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest
 from anyformer.model import Anyformer
 from anyformer.parsing import difference, plain
 from anyformer.tasks.acting import LearnedActor, PlayConfig, Policy

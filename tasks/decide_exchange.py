@@ -16,7 +16,8 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from anyformer.errors import InputError
-from anyformer.tasks.decide import Decide, PlayConfig
+from anyformer.tasks.acting import PlayConfig
+from anyformer.tasks.decide import Decide
 from anyformer.tasks.environments import make
 from anyformer.tokenizers.elements import Categories
 from anyformer.tokenizers.episodes import EnvironmentConfig

@@ -13,8 +13,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest
 from anyformer.tokenizers.episodes import EnvironmentConfig
 
 __all__ = ["EnvironmentConfig", "Reference", "ends_at_goal", "from_spec", "make", "make_vector", "reference", "to_spec"]

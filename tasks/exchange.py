@@ -32,21 +32,24 @@ from anyformer.tasks.task import Task
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.vocabularies import read_vocabulary, sized_text, write_vocabulary
-from anyformer.weights import (
-    BERT,
-    DECISION_TRANSFORMER,
-    GPT2,
-    MARIAN,
-    T5,
-    WHISPER,
+from anyformer.weights.bert import BERT
+from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
+from anyformer.weights.gpt2 import GPT2
+from anyformer.weights.marian import MARIAN
+from anyformer.weights.pretrained import (
+    CONFIG,
+    WEIGHTS,
     Design,
     Family,
-    Report,
+    Settings,
+    find_model,
     read_folder,
-    to_timm,
+    read_settings,
 )
-from anyformer.weights.pretrained import CONFIG, WEIGHTS, Settings, find_model, read_settings
-from anyformer.weights.whisper import read_openai, to_openai
+from anyformer.weights.t5 import T5
+from anyformer.weights.tensors import Report
+from anyformer.weights.timm_vit import to_timm
+from anyformer.weights.whisper import WHISPER, read_openai, to_openai
 
 KNOWN = (GPT2, BERT, WHISPER, MARIAN, T5, DECISION_TRANSFORMER)
 FAMILIES = {name: family for family in KNOWN for name in family.architectures}

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest
 from anyformer.tokens import Tokenizer, expand
 
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
-from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest
 from anyformer.tasks.environments import make
 from anyformer.tokenizers.episodes import EnvironmentConfig, Nested, take, transform
 

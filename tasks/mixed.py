@@ -12,8 +12,7 @@ import torch
 from lightning import LightningDataModule
 
 from anyformer.data import Source
-from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest
 from anyformer.loading import Loader
 from anyformer.tasks.records import Records
 from anyformer.tasks.task import Examples, Task

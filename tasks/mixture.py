@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig
-from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest
 from anyformer.loading import Chopper
 from anyformer.parsing import plain
 from anyformer.runs import find_run, load
@@ -35,7 +34,7 @@ from anyformer.tasks.task import OF_TRAINING, Examples, Task
 from anyformer.tasks.tying import check_heads, tie
 from anyformer.tokens import expand
 from anyformer.transformer import TransformerConfig
-from anyformer.weights import Report, take
+from anyformer.weights.tensors import Report, take
 
 
 class Mixture(Task):

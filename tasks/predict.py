@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig
-from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest
 from anyformer.model import Anyformer
 from anyformer.parsing import difference, plain
 from anyformer.tasks.aims import Aims, Item, PredictChopper

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from anyformer.data import Source, join_files
 from anyformer.embeddings import EmbeddingConfig
-from anyformer.errors import InputError, say
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest, say
 from anyformer.folders import open_source
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
@@ -34,7 +33,8 @@ from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.tokens import Batch, Sample, Tokenizer, map_tensors
 from anyformer.transformer import TransformerConfig
-from anyformer.weights import Report, joint_grids, load_timm, take
+from anyformer.weights.tensors import Report, joint_grids, take
+from anyformer.weights.timm_vit import load_timm
 
 OF_TRAINING = ("init_from", "freeze")
 """Arguments that say how weights are trained, which a saved model, having its weights, does not keep."""

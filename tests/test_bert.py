@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, BertForMaskedLM, BertForSequenceClassifi
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tasks.task import Task
 from anyformer.tokens import TokenSet, collate
-from anyformer.weights import BERT
+from anyformer.weights.bert import BERT
 from tests.helpers.transformers_folders import ODD, bert, disagreement, padded, word_pieces
 
 TEXTS = ["to be or not", "the mind", "être 東京 nobler tis nobler"]

@@ -8,13 +8,15 @@ import torch.nn.functional as F
 from torchmetrics.functional.classification import binary_auroc, multiclass_f1_score
 
 from anyformer.batches import Draw
+from anyformer.checkpoints import save
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
 from anyformer.loading import Samples
 from anyformer.model import Anyformer
-from anyformer.runs import load, save
-from anyformer.tasks.classify import Classify, Pool
+from anyformer.runs import load
+from anyformer.tasks.classify import Classify
+from anyformer.tasks.reading import Pool
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text

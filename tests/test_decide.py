@@ -18,7 +18,8 @@ from anyformer.__main__ import main
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.metrics import read_figures, read_rows
-from anyformer.runs import Saving, evaluate, fit, load
+from anyformer.resume import Saving
+from anyformer.runs import evaluate, fit, load
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.collecting import Collected, write_minari
 from anyformer.tasks.decide import Decide

@@ -22,7 +22,7 @@ from anyformer.tasks.decide import Decide
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tokenizers.steps import Stretch
 from anyformer.tokens import collate
-from anyformer.weights import DECISION_TRANSFORMER
+from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
 from tests.helpers.transformers_folders import decision_transformer, disagreement
 
 VARIANTS: dict[str, dict[str, Any]] = {

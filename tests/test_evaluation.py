@@ -12,7 +12,8 @@ import torch
 from lightning import seed_everything
 
 from anyformer.errors import InputError
-from anyformer.runs import Saving, evaluate, fit
+from anyformer.resume import Saving
+from anyformer.runs import evaluate, fit
 from anyformer.runs import quiet as quietly
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records

@@ -22,7 +22,7 @@ from anyformer.sampling import GenerationConfig
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tasks.language import LanguageModel
 from anyformer.tokens import collate
-from anyformer.weights import GPT2
+from anyformer.weights.gpt2 import GPT2
 from tests.helpers.transformers_folders import ODD, byte_level, disagreement, gpt2, padded
 
 VARIANTS: dict[str, dict[str, Any]] = {

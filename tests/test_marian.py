@@ -24,7 +24,7 @@ from anyformer.tasks.exchange import export, from_transformers, take_in, to_tran
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tokenizers.text import Text
 from anyformer.transformer import TransformerConfig
-from anyformer.weights import MARIAN
+from anyformer.weights.marian import MARIAN
 from tests.helpers.sequence_models import difference, logits, source_batch, their_logits
 from tests.helpers.transformers_folders import disagreement, marian, padded
 from tests.helpers.witnesses import redraw

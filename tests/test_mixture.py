@@ -20,7 +20,8 @@ from anyformer.errors import InputError
 from anyformer.metrics import read_figures, read_rows
 from anyformer.params import measure, token_counts
 from anyformer.parsing import instantiate
-from anyformer.runs import Saving, evaluate, find_run, fit, load, make, split_run
+from anyformer.resume import Saving
+from anyformer.runs import evaluate, find_run, fit, load, make, split_run
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.language import LanguageModel

@@ -10,7 +10,7 @@ import pytest
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, suggest
 from anyformer.parsing import (
     allowed_imports,
     check,
@@ -21,7 +21,6 @@ from anyformer.parsing import (
     parameters,
     plain,
     read_yaml,
-    suggest,
 )
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records

@@ -8,9 +8,10 @@ import torch
 from lightning import seed_everything
 
 import anyformer
+from anyformer.checkpoints import save
 from anyformer.data import Source
 from anyformer.errors import InputError
-from anyformer.runs import fit, load, save
+from anyformer.runs import fit, load
 from anyformer.tasks.categories import Category, Labels
 from anyformer.tasks.done import Done
 from anyformer.tasks.fields import FieldsConfig

@@ -16,8 +16,7 @@ from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.heads import HeadConfig
 from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
-from anyformer.weights import Design, read_folder
-from anyformer.weights.pretrained import INDEX, WEIGHTS, Settings, find_model, read_settings
+from anyformer.weights.pretrained import INDEX, WEIGHTS, Design, Settings, find_model, read_folder, read_settings
 
 TENSORS = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
 

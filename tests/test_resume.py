@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from anyformer.checkpoints import read_manifest
-from anyformer.runs import Saving
+from anyformer.resume import Saving
 from anyformer.tasks.classify import Classify
 from tests.helpers.small_run import BATCHES, EPOCHS, in_a_fork, small_fit
 

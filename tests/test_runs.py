@@ -14,10 +14,11 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 
 import anyformer
-from anyformer.checkpoints import Checkpoints, describe, write_manifest
+from anyformer.checkpoints import Checkpoints, describe, save, write_manifest
 from anyformer.errors import InputError
 from anyformer.metrics import read_rows
-from anyformer.runs import Saving, evaluate, fit, load, save
+from anyformer.resume import Saving
+from anyformer.runs import evaluate, fit, load
 from anyformer.tasks.classify import Classify
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits

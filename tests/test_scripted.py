@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.tasks.environments import EnvironmentConfig
 from anyformer.tasks.playing import play
 from anyformer.tasks.scripted import SCRIPTS, Scripted
+from anyformer.tokenizers.episodes import EnvironmentConfig
 
 GOOD = {
     "Acrobot-v1": -120,

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
-from anyformer.runs import Saving, load
+from anyformer.resume import Saving
+from anyformer.runs import load
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.task import Examples

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from anyformer.checkpoints import save
 from anyformer.errors import InputError
-from anyformer.runs import load, save
+from anyformer.runs import load
 from anyformer.tasks.classify import Classify
-from anyformer.weights import Report, load_timm, read_tensors
+from anyformer.weights.tensors import Report, read_tensors
+from anyformer.weights.timm_vit import load_timm
 from tests.helpers.witnesses import redraw
 from tests.test_checkpoints import cut, flip
 from tests.test_timm_vit import CLASSES, IMAGE, SIZES, classifier, same, vit, wide, written

@@ -18,7 +18,7 @@ from anyformer.tasks.classify import Classify
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tokenizers.image import ConvStem, ImagePatches
 from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
-from anyformer.weights import load_timm, to_timm
+from anyformer.weights.timm_vit import load_timm, to_timm
 from tests.helpers.drawn import noise
 from tests.helpers.witnesses import error, redraw
 

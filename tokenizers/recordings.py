@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import Any
 
 from anyformer.data import Source, no_column, select_fields
-from anyformer.errors import InputError
-from anyformer.files import SOUNDS, find_file, list_files, nearest
+from anyformer.errors import InputError, nearest
+from anyformer.files import SOUNDS, find_file, list_files
 from anyformer.tokenizers.aligned import read_lines
 
 TRANSCRIPTS = ".trans.txt"

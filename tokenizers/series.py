@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.embeddings import Projection
-from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest
 from anyformer.tokenizers.arrays import (
     ARRAYS,
     COLUMNS,

@@ -16,8 +16,7 @@ import numpy as np
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 
-from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest
 from anyformer.tokenizers.elements import Categories, Letters
 from anyformer.tokenizers.frames import Frames
 from anyformer.tokenizers.steps import StepTokenizer

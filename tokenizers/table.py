@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyformer.data import is_missing
-from anyformer.errors import InputError
-from anyformer.files import nearest
+from anyformer.errors import InputError, nearest
 from anyformer.tokenizers.arrays import Moments, is_json, read_json, to_number
 from anyformer.tokens import Tokenizer, TokenSet
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.embeddings import Lookup
-from anyformer.errors import InputError
-from anyformer.files import find_file, nearest, read_file
+from anyformer.errors import InputError, nearest
+from anyformer.files import find_file, read_file
 from anyformer.tokens import Tokenizer, TokenSet
 
 EOS, MASK, UNK = "<eos>", "<mask>", "<unk>"

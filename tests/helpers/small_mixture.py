@@ -10,7 +10,8 @@ from lightning import seed_everything
 from anyformer.corpus import Corpus
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig
-from anyformer.runs import Saving, fit
+from anyformer.resume import Saving
+from anyformer.runs import fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.mixed import Mixed, Part

@@ -9,7 +9,8 @@ from typing import Any
 
 from lightning import seed_everything
 
-from anyformer.runs import Saving, fit
+from anyformer.resume import Saving
+from anyformer.runs import fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.records import Records

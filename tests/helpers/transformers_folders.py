@@ -39,8 +39,8 @@ from transformers.utils import logging
 from anyformer.tasks.exchange import from_transformers
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import Task
-from anyformer.weights import DECISION_TRANSFORMER, Family, read_folder
-from anyformer.weights.pretrained import read_settings
+from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
+from anyformer.weights.pretrained import Family, read_folder, read_settings
 from tests.helpers.witnesses import error, redraw
 
 logging.disable_progress_bar()
