@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from anyformer.tokens import UNSEEN, Batch, Layout
+from anyformer.batch import Batch, Layout
+from anyformer.tokens import UNSEEN
 
 if TYPE_CHECKING:
     from anyformer.transformer import TransformerConfig

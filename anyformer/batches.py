@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anyformer.errors import InputError
-from anyformer.tokens import pack as pack_rows
+from anyformer.packing import pack as pack_rows
 
 
 class Draw(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from anyformer.tokens import Batch
+from anyformer.batch import Batch
 
 
 @dataclass(frozen=True)

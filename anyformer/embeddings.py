@@ -14,9 +14,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from anyformer.attention import dropout, make_norm
+from anyformer.batch import Batch, FieldTokens
 from anyformer.errors import InputError
 from anyformer.positions import Rotary
-from anyformer.tokens import Batch, FieldTokens, Tokenizer
+from anyformer.tokens import Tokenizer
 from anyformer.transformer import TransformerConfig
 
 

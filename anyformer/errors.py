@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, the nearest names it offers, and lines for the person at the terminal."""
+"""The exception that a user is meant to read, the nearest names it offers, and lines for the person at the terminal."""
 
 from __future__ import annotations
 

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyformer.batch import Batch
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.packed import PackedWeights
 from anyformer.rows import Allow, Rows, Scorer
 from anyformer.sampling import GenerationConfig, ShownText, candidates, draw
-from anyformer.tokens import Batch, Sample
+from anyformer.tokens import Sample
 
 Ending = Literal["", "stop", "length"]
 

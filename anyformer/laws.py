@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anyformer.batch import Batch
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.model import Anyformer
-from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, TokenSet, collate, expand
+from anyformer.packing import collate
+from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet, expand
 from anyformer.transformer import TransformerConfig
 
 OWN, BESIDE = "own", "beside"

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyformer.attention import Cache, RelationBias, Sight, visible
+from anyformer.batch import Batch, Layout
 from anyformer.embeddings import EmbeddingConfig, Embeddings
 from anyformer.errors import InputError, nearest
 from anyformer.positions import RelativeBias, make_relative
-from anyformer.tokens import Batch, Layout, Tokenizer, expand
+from anyformer.tokens import Tokenizer, expand
 from anyformer.transformer import Context, Transformer, TransformerConfig
 
 

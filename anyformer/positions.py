@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from anyformer.attention import Cache
-from anyformer.tokens import Batch, Layout
+from anyformer.batch import Batch, Layout
 from anyformer.transformer import RelativeConfig, RotaryConfig
 
 

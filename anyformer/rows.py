@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from anyformer.attention import Cache
+from anyformer.batch import Batch, FieldTokens, Layout
 from anyformer.errors import InputError
 from anyformer.packed import PackedProducts, for_inference
+from anyformer.packing import collate
 from anyformer.sampling import GenerationConfig, penalize
-from anyformer.tokens import Batch, FieldTokens, Layout, Sample, TokenSet, collate
+from anyformer.tokens import Sample, TokenSet
 
 if TYPE_CHECKING:
     from anyformer.generation import Generator

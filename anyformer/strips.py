@@ -19,7 +19,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, TokenSet
+from anyformer.batch import Batch
+from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet
 
 WIDTH, LABELS, TITLE, GAP = 1000, 165, 18, 8
 """Pixels: of the whole, the column with the names of the fields, a title, and between two things."""

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anyformer.batch import Batch
 from anyformer.batches import Draw
 from anyformer.budget import Budget, stacks
 from anyformer.errors import InputError
 from anyformer.loading import Loader
 from anyformer.model import Anyformer
 from anyformer.strips import samples_of
-from anyformer.tokens import Batch, Sample, expand
+from anyformer.tokens import Sample, expand
 
 N_LOOKED = 8
 """Batches that are looked at, spread over the first epoch."""

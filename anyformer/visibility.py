@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from anyformer.attention import visible
+from anyformer.batch import Batch, Layout
 from anyformer.model import Anyformer
-from anyformer.tokens import Batch, Layout, LearnedTokens
+from anyformer.tokens import LearnedTokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -75,11 +75,12 @@ def make_transformers(size, device):
 
 def make_ours(size, device):
     from anyformer.embeddings import EmbeddingConfig
+    from anyformer.packing import collate
     from anyformer.tasks.language import LanguageModel, TextExamples
     from anyformer.tasks.optimization import make_optimizer
     from anyformer.tasks.task import divide_gradients
     from anyformer.tokenizers.text import Text
-    from anyformer.tokens import TokenSet, collate
+    from anyformer.tokens import TokenSet
     from anyformer.transformer import TransformerConfig
 
     depth, width, context, _, vocab_size = size

@@ -20,6 +20,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from anyformer.packing import pack
 from anyformer.tables import Table
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import make_optimizer
@@ -28,7 +29,7 @@ from anyformer.tokenizers.audio import Audio
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.mel import MelConfig
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import TokenSet, pack
+from anyformer.tokens import TokenSet
 from anyformer.transformer import RotaryConfig, TransformerConfig
 
 CLASSES = 13

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
+from anyformer.packing import pack
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.image import ImagePatches
-from anyformer.tokens import pack
 from anyformer.transformer import TransformerConfig
 
 BATCH, CLASSES = 64, 10

@@ -30,6 +30,7 @@ from transformers import MarianConfig, MarianMTModel
 from transformers.utils import logging
 
 from anyformer.batches import plan_batches
+from anyformer.packing import pack
 from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.pairs import Pair
@@ -37,7 +38,7 @@ from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.aligned import Aligned
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import TokenSet, pack
+from anyformer.tokens import TokenSet
 from anyformer.weights.marian import MARIAN
 from anyformer.weights.pretrained import Settings
 

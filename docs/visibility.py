@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from anyformer.attention import visible
 from anyformer.embeddings import Lookup
-from anyformer.tokens import Tokenizer, TokenSet, collate
+from anyformer.packing import collate
+from anyformer.tokens import Tokenizer, TokenSet
 
 COLORS = {
     "image": "#4c78a8",

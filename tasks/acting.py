@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from anyformer.attention import Cache
+from anyformer.batch import Batch
 from anyformer.errors import InputError
+from anyformer.packing import lay
 from anyformer.tasks.windows import ACTION, RETURN, STATE, StepFields, Steps
 from anyformer.tokenizers.elements import Categories, Letters
 from anyformer.tokenizers.episodes import Nested
 from anyformer.tokenizers.spaces import join, nest, split
-from anyformer.tokens import Batch, TokenSet, lay
+from anyformer.tokens import TokenSet
 
 if TYPE_CHECKING:
     from anyformer.tasks.decide import Decide

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
@@ -28,7 +29,6 @@ from anyformer.tasks.targets import (
     linear,
 )
 from anyformer.tokenizers.arrays import is_json, read_json
-from anyformer.tokens import Batch
 from anyformer.transformer import TransformerConfig
 
 

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
+from anyformer.packing import collate
 from anyformer.tasks.categories import Category, CategoryHead, balance, class_index, sort_classes
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig
@@ -23,7 +25,7 @@ from anyformer.tasks.reading import OWN_FIELD, Pool, Read, ReadChopper, own_toke
 from anyformer.tasks.targets import linear
 from anyformer.tasks.task import Examples, Task
 from anyformer.tokenizers.augmentation import Mixing
-from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, collate, expand
+from anyformer.tokens import LearnedTokens, Sample, Tokenizer, expand
 from anyformer.transformer import TransformerConfig
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyformer.batch import Batch
 from anyformer.ctc import CTCHead, CTCPrefixScorer, greedy, prefix_beam_search
 from anyformer.errors import InputError
 from anyformer.generation import Generator
@@ -18,7 +19,7 @@ from anyformer.heads import Head
 from anyformer.model import Anyformer
 from anyformer.sampling import GenerationConfig
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import Batch, Sample, TokenSet
+from anyformer.tokens import Sample, TokenSet
 
 LONGEST = 512
 """New tokens at the most where neither the config nor the training records say."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
@@ -18,7 +19,7 @@ from anyformer.tasks.targets import Aim, Target, TargetHead, aim_at_samples, che
 from anyformer.tokenizers.elements import Bins, Categories, Choice
 from anyformer.tokenizers.steps import Stretch, ValueHead
 from anyformer.tokenizers.trajectory import Vector
-from anyformer.tokens import Batch, Tokenizer, TokenSet
+from anyformer.tokens import Tokenizer, TokenSet
 from anyformer.transformer import TransformerConfig
 
 

@@ -21,12 +21,13 @@ from anyformer.generation import Generator
 from anyformer.heads import Head, HeadConfig
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
+from anyformer.packing import collate
 from anyformer.sampling import GenerationConfig
 from anyformer.streams import TokenStream, learn_once, token_stream
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.task import Examples, Task
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import Sample, Tokenizer, TokenSet, collate
+from anyformer.tokens import Sample, Tokenizer, TokenSet
 from anyformer.transformer import TransformerConfig
 
 

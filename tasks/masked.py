@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anyformer.batch import Batch, FieldTokens
 from anyformer.embeddings import Lookup
 from anyformer.errors import InputError
 from anyformer.heads import Head, HeadConfig
@@ -24,7 +25,7 @@ from anyformer.tasks.drawings import draw_rows
 from anyformer.tasks.tallies import Sums
 from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, linear
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import Batch, FieldTokens, Tokenizer, TokenSet
+from anyformer.tokens import Tokenizer, TokenSet
 from anyformer.transformer import TransformerConfig
 
 N_DRAWN = 8

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
@@ -27,7 +28,6 @@ from anyformer.tasks.targets import (
     linear,
 )
 from anyformer.tokenizers.arrays import Moments, to_number
-from anyformer.tokens import Batch
 from anyformer.transformer import TransformerConfig
 
 N_SCATTERED = 5000

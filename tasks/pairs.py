@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyformer.batch import Batch
 from anyformer.ctc import needed_frames
 from anyformer.errors import InputError
 from anyformer.loading import Chopper, LeftOut
+from anyformer.packing import collate
 from anyformer.tasks.decoding import written
 from anyformer.tasks.task import Examples
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import Batch, Sample, Tokenizer, collate, expand
+from anyformer.tokens import Sample, Tokenizer, expand
 
 Architecture = Literal["encoder_decoder", "decoder", "encoder"]
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anyformer.batch import Batch
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError, nearest
@@ -25,7 +26,7 @@ from anyformer.tasks.reading import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.targets import Aim, Target, TargetHead
 from anyformer.tasks.task import Task
 from anyformer.tasks.written import Written, WrittenHead
-from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, expand
+from anyformer.tokens import LearnedTokens, Sample, Tokenizer, expand
 from anyformer.transformer import TransformerConfig
 
 

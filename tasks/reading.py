@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anyformer.batch import Batch
 from anyformer.errors import InputError
 from anyformer.loading import Chopper
 from anyformer.model import Anyformer
-from anyformer.tokens import Batch, LearnedTokens, Sample
+from anyformer.tokens import LearnedTokens, Sample
 
 OWN_FIELD = "class"
 """The field that a task adds to every sample: the class token, if one is read, and the registers after it."""

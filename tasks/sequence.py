@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics import SumMetric
 
+from anyformer.batch import Batch
 from anyformer.ctc import CTCHead
 from anyformer.data import Source
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
@@ -31,7 +32,7 @@ from anyformer.tasks.task import Task
 from anyformer.tasks.transcripts import Part, TranscriptConfig, find_words, parts, show_words
 from anyformer.tokenizers.audio import Audio
 from anyformer.tokenizers.text import NORMALIZERS, Text
-from anyformer.tokens import Batch, Sample, Tokenizer, expand
+from anyformer.tokens import Sample, Tokenizer, expand
 from anyformer.transformer import TransformerConfig
 
 AT_ONCE = 2**14

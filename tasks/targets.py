@@ -17,11 +17,11 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
 from anyformer.tasks.tallies import Sums
-from anyformer.tokens import Batch
 from anyformer.transformer import TransformerConfig
 
 

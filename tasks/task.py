@@ -20,6 +20,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from anyformer.batch import Batch, map_tensors
 from anyformer.data import Source, join_files
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError, nearest, say
@@ -31,7 +32,7 @@ from anyformer.runs import find_run, load, make
 from anyformer.tasks.evaluation import Evaluation
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer
-from anyformer.tokens import Batch, Sample, Tokenizer, map_tensors
+from anyformer.tokens import Sample, Tokenizer
 from anyformer.transformer import TransformerConfig
 from anyformer.weights.tensors import Report, joint_grids, take
 from anyformer.weights.timm_vit import load_timm

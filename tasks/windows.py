@@ -13,15 +13,17 @@ import torch
 from gymnasium import Space
 from torch import Tensor
 
+from anyformer.batch import Batch, read_before
 from anyformer.data import Source
 from anyformer.errors import InputError
 from anyformer.loading import Chopper
+from anyformer.packing import lay
 from anyformer.tasks.task import Examples
 from anyformer.tokenizers.episodes import Episode, lengths, take
 from anyformer.tokenizers.spaces import check, split
 from anyformer.tokenizers.steps import StepTokenizer, Stretch
 from anyformer.tokenizers.trajectory import Returns
-from anyformer.tokens import Batch, Tokenizer, lay, read_before
+from anyformer.tokens import Tokenizer
 
 RETURN, STATE, ACTION = "return", "state", "action"
 """What the fields of a step are called; leaves of nested spaces follow behind a dot."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyformer.batch import Batch
 from anyformer.data import Source, is_absent
 from anyformer.error_rates import N_SUMS, count_errors, error_rates
 from anyformer.errors import InputError
@@ -21,7 +22,7 @@ from anyformer.tasks.pairs import read_target
 from anyformer.tasks.tallies import Sums
 from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, known_values
 from anyformer.tokenizers.text import NORMALIZERS, Text
-from anyformer.tokens import Batch, Sample, Tokenizer, TokenSet
+from anyformer.tokens import Sample, Tokenizer, TokenSet
 from anyformer.transformer import TransformerConfig
 
 

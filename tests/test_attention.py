@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.attention import Attention, Cache, RelationBias, Sight, dropout, make_norm, rotate, visible
-from anyformer.tokens import Layout
+from anyformer.batch import Layout
 from anyformer.transformer import TransformerConfig
 from tests.helpers.witnesses import error, redraw
 

@@ -14,12 +14,12 @@ from torch import nn
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
+from anyformer.packing import collate
 from anyformer.params import measure, token_counts
 from anyformer.tokenizers.audio import Audio, AudioLift, AudioStem
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.mel import MelConfig, log_mel
 from anyformer.tokenizers.sound_augmentation import SoundAugmentation, SpecAugment
-from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
 from tests.helpers.sounds import hiss, sound_file, tone
 from tests.helpers.witnesses import redraw

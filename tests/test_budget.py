@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from anyformer.batch import Batch
 from anyformer.budget import count_budget, stacks
-from anyformer.tokens import Batch, Sample, TokenSet, collate
+from anyformer.packing import collate
+from anyformer.tokens import Sample, TokenSet
 from tests.helpers.witnesses import Ids
 
 FIELDS = {name: Ids(9, ("word",)) for name in ("a", "b", "never")}

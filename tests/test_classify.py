@@ -14,13 +14,13 @@ from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
 from anyformer.loading import Samples
 from anyformer.model import Anyformer
+from anyformer.packing import collate
 from anyformer.runs import load
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.reading import Pool
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)

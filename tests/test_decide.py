@@ -15,6 +15,7 @@ import torch
 
 import anyformer
 from anyformer.__main__ import main
+from anyformer.batch import read_before
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.metrics import read_figures, read_rows
@@ -31,7 +32,6 @@ from anyformer.tokenizers.episodes import EnvironmentConfig, Episode
 from anyformer.tokenizers.frames import Frames
 from anyformer.tokenizers.pictures import Digits
 from anyformer.tokenizers.trajectory import Returns, Vector
-from anyformer.tokens import read_before
 from anyformer.transformer import RotaryConfig, TransformerConfig
 from tests.helpers.worlds import decider, walks, world
 

@@ -25,6 +25,7 @@ from transformers import DecisionTransformerModel
 from anyformer.__main__ import main
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
+from anyformer.packing import collate
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.exchange import export, from_transformers, to_transformers
@@ -32,7 +33,6 @@ from anyformer.tokenizers.elements import Bins
 from anyformer.tokenizers.spaces import plain
 from anyformer.tokenizers.steps import StepTokenizer, Stretch
 from anyformer.tokenizers.trajectory import Returns, Vector
-from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
 from tests.helpers.transformers_folders import decision_transformer, gpt2
 from tests.test_decision_transformer import theirs_at_real, windows

@@ -18,10 +18,10 @@ pytest.importorskip("transformers")
 
 from transformers import DecisionTransformerModel
 
+from anyformer.packing import collate
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tokenizers.steps import Stretch
-from anyformer.tokens import collate
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
 from tests.helpers.transformers_folders import decision_transformer, disagreement
 

@@ -8,10 +8,10 @@ import torch
 from anyformer.ctc import greedy, prefix_beam_search
 from anyformer.errors import InputError
 from anyformer.heads import HeadConfig
+from anyformer.packing import collate
 from anyformer.tasks.decoding import DecodeConfig, written
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import collate
 from tests.helpers.turned import Turned, recogniser, translator
 from tests.helpers.witnesses import redraw
 

@@ -13,7 +13,8 @@ from anyformer.attention import rotate
 from anyformer.embeddings import EmbeddingConfig, Embeddings, JointPositions, PositionConfig, Projection, resize_grid
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
-from anyformer.tokens import Tokenizer, TokenSet, collate
+from anyformer.packing import collate
+from anyformer.tokens import Tokenizer, TokenSet
 from anyformer.transformer import RotaryConfig, TransformerConfig
 from tests.helpers.witnesses import Ids, Vectors, by_sample, count, draw_ids, redraw
 

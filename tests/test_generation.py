@@ -19,8 +19,9 @@ from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.generation import Continuation, Generator
 from anyformer.model import Anyformer
+from anyformer.packing import collate
 from anyformer.sampling import GenerationConfig
-from anyformer.tokens import Sample, TokenSet, collate
+from anyformer.tokens import Sample, TokenSet
 from anyformer.transformer import RotaryConfig, TransformerConfig
 from tests.helpers.witnesses import Ids, Vectors, count, draw_ids, redraw
 

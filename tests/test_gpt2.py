@@ -18,10 +18,10 @@ pytest.importorskip("transformers")
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
+from anyformer.packing import collate
 from anyformer.sampling import GenerationConfig
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tasks.language import LanguageModel
-from anyformer.tokens import collate
 from anyformer.weights.gpt2 import GPT2
 from tests.helpers.transformers_folders import ODD, byte_level, disagreement, gpt2, padded
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anyformer.errors import InputError
+from anyformer.packing import collate
 from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.image import ConvStem, ImagePatches
 from anyformer.tokenizers.pictures import open_image
-from anyformer.tokens import collate
 from tests.helpers.drawn import encoded, noise, smooth
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from anyformer.corpus import Corpus
 from anyformer.errors import InputError
 from anyformer.heads import HeadConfig
+from anyformer.packing import collate
 from anyformer.runs import evaluate, fit, load
 from anyformer.sampling import GenerationConfig
 from anyformer.tables import Table
@@ -22,7 +23,7 @@ from anyformer.tasks.language import FillConfig, LanguageModel, Masking, TextCho
 from anyformer.tasks.records import Records
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import TokenSet, collate
+from anyformer.tokens import TokenSet
 from anyformer.transformer import TransformerConfig
 from tests.helpers.witnesses import redraw
 

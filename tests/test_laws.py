@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from anyformer import laws
+from anyformer.batch import Batch
 from anyformer.embeddings import Projection
 from anyformer.laws import OWN, check_lift, check_model, kind, require, same
-from anyformer.tokens import Batch, Tokenizer, TokenSet, collate
+from anyformer.packing import collate
+from anyformer.tokens import Tokenizer, TokenSet
 
 
 @dataclass(frozen=True)

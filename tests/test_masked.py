@@ -4,10 +4,11 @@ import torch
 
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
+from anyformer.packing import collate
 from anyformer.tasks.masked import Masked, token_sets
 from anyformer.tokenizers.image import ConvStem, ImagePatches
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import TokenSet, collate
+from anyformer.tokens import TokenSet
 from anyformer.transformer import TransformerConfig
 from tests.helpers.witnesses import Ids
 

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from anyformer.attention import Cache
+from anyformer.batch import Batch, read_before
 from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
-from anyformer.tokens import Batch, LearnedTokens, Sample, Tokenizer, TokenSet, collate, read_before
+from anyformer.packing import collate
+from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet
 from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
 from tests.helpers.witnesses import Ids, Vectors, by_sample, count, draw_ids, redraw
 

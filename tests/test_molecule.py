@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
+from anyformer.packing import collate
 from anyformer.tokenizers import molecule
 from anyformer.tokenizers.molecule import FEATURES, AtomLookup, Molecule, cut, read_molecule
-from anyformer.tokens import LearnedTokens, TokenSet, collate
+from anyformer.tokens import LearnedTokens, TokenSet
 from anyformer.transformer import TransformerConfig
 from tests.helpers.witnesses import redraw
 

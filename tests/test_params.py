@@ -13,9 +13,10 @@ from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.heads import Head, HeadConfig
 from anyformer.model import Anyformer
+from anyformer.packing import collate
 from anyformer.params import Sizes, measure, token_counts
 from anyformer.tokenizers.image import ConvStem, ImagePatches
-from anyformer.tokens import LearnedTokens, collate
+from anyformer.tokens import LearnedTokens
 from anyformer.transformer import RelativeConfig, TransformerConfig
 from tests.helpers.witnesses import Ids, Vectors, count
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from anyformer.attention import Cache
 from anyformer.errors import InputError
 from anyformer.model import Anyformer
+from anyformer.packing import collate
 from anyformer.positions import Alibi, alibi_slopes, bucket, coordinates, make_relative
-from anyformer.tokens import LearnedTokens, Sample, collate
+from anyformer.tokens import LearnedTokens, Sample
 from anyformer.transformer import RelativeConfig, TransformerConfig
 from tests.helpers.witnesses import Ids, Vectors, count, draw_ids, redraw
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.model import Anyformer
-from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet, collate
+from anyformer.packing import collate
+from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet
 from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
 from tests.helpers.witnesses import Ids, Vectors, count, draw_ids, error, redraw
 

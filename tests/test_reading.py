@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from anyformer.model import Anyformer
+from anyformer.packing import collate
 from anyformer.tasks.reading import Pool, first_places, own_tokens
-from anyformer.tokens import collate
 from anyformer.transformer import TransformerConfig
 from tests.helpers.witnesses import Ids
 

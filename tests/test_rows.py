@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from anyformer import rows
+from anyformer.batch import Batch
 from anyformer.generation import Generator
 from anyformer.model import Anyformer
+from anyformer.packing import collate
 from anyformer.rows import Rows
 from anyformer.sampling import GenerationConfig
-from anyformer.tokens import Batch, Sample, collate
+from anyformer.tokens import Sample
 from anyformer.transformer import RelativeConfig, TransformerConfig
 from tests.helpers.witnesses import Ids, count, draw_ids, redraw
 

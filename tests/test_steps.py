@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from anyformer.errors import InputError
+from anyformer.packing import collate
 from anyformer.tokenizers.elements import Bins, Categories, Letters
 from anyformer.tokenizers.frames import Frames
 from anyformer.tokenizers.image import ConvStem
 from anyformer.tokenizers.steps import StepTokenizer, Stretch
 from anyformer.tokenizers.trajectory import Returns, Vector
-from anyformer.tokens import Tokenizer, collate
+from anyformer.tokens import Tokenizer
 from tests.helpers.witnesses import redraw
 
 RNG = np.random.default_rng(0)

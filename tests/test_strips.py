@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from anyformer.packing import collate
 from anyformer.strips import GAP, LABELS, SMALL, TITLE, WIDTH, draw_strips, samples_of
 from anyformer.tokenizers.audio import Audio
 from anyformer.tokenizers.elements import Categories
@@ -17,7 +18,7 @@ from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.steps import Stretch
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.trajectory import Vector
-from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet, collate
+from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet
 from tests.helpers.drawn import noise
 from tests.helpers.sounds import tone
 from tests.helpers.witnesses import Ids, Vectors

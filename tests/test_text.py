@@ -18,8 +18,9 @@ from tokenizers import Tokenizer as Package
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from anyformer.errors import InputError
+from anyformer.packing import collate
 from anyformer.tokenizers.text import LEAST, Text, _open
-from anyformer.tokens import TokenSet, collate
+from anyformer.tokens import TokenSet
 
 SPECIAL = ["<eos>", "<mask>", "<unk>", "<pad>", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "</s>", "<|endoftext|>"]
 TEXTS = ["the cat sat on the mat, and the hat sat on the cat", "naïve café, naïve café; Straße 12 12 12"] * 2

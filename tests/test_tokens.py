@@ -11,19 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from anyformer.batch import Batch, read_before
 from anyformer.errors import InputError
-from anyformer.tokens import (
-    UNSEEN,
-    Batch,
-    LearnedTokens,
-    Sample,
-    Tokenizer,
-    TokenSet,
-    collate,
-    expand,
-    pack,
-    read_before,
-)
+from anyformer.packing import collate, pack
+from anyformer.tokens import UNSEEN, LearnedTokens, Sample, Tokenizer, TokenSet, expand
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from anyformer.model import Anyformer
-from anyformer.tokens import LearnedTokens, collate
+from anyformer.packing import collate
+from anyformer.tokens import LearnedTokens
 from anyformer.visibility import draw_sight, has_sights, sight
 from tests.helpers.mixed_fields import LEFT, RIGHT, SMALL, two_inputs
 from tests.helpers.turned import Turned, translator

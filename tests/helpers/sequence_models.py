@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anyformer.batch import Batch
+from anyformer.packing import collate
 from anyformer.tasks.decoding import written
 from anyformer.tasks.sequence import SequenceToSequence
-from anyformer.tokens import Batch, TokenSet, collate
+from anyformer.tokens import TokenSet
 from tests.helpers.transformers_folders import padded
 from tests.helpers.witnesses import error, redraw
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anyformer.batch import Batch
 from anyformer.data import Source
 from anyformer.embeddings import Lookup, Projection
-from anyformer.tokens import Batch, Sample, Tokenizer, TokenSet
+from anyformer.tokens import Sample, Tokenizer, TokenSet
 
 
 @dataclass(frozen=True)

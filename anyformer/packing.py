@@ -1,0 +1,193 @@
+"""Token sets into rows: which samples share a row, and the batch that is laid from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anyformer.batch import Batch, FieldTokens, Layout
+from anyformer.errors import InputError
+from anyformer.tokens import UNSEEN, Sample, Tokenizer, TokenSet
+
+
+def pack(lengths: Sequence[int] | Sequence[Sequence[int]], budget: int | Sequence[int]) -> list[int]:
+    """Assign samples to rows: first fit, longest first. Returns the row of each sample, rows numbered from 0.
+
+    lengths: tokens of each sample; or, where two stacks share the rows (encoder and decoder), a pair for each sample.
+    budget: the tokens that a row holds; or one number for each stack. A sample fits where all of them are kept.
+    Raises ValueError if a sample alone is longer than a row.
+
+    >>> pack([5, 3, 2, 4], 7)
+    [0, 1, 0, 1]
+    """
+    if not len(lengths):
+        return []
+    sizes = np.asarray(lengths, dtype=np.int64).reshape(len(lengths), -1)
+    budgets = np.broadcast_to(np.asarray(budget, dtype=np.int64), (sizes.shape[1],))
+    rows = np.zeros(len(sizes), dtype=np.int64)
+    room = np.empty((0, len(budgets)), dtype=np.int64)
+    for i in np.argsort(-sizes.max(1), kind="stable"):
+        if (sizes[i] > budgets).any():
+            raise ValueError(f"sample {i} has {sizes[i].tolist()} tokens, more than the {budgets.tolist()} of a row")
+        fits = np.flatnonzero((room >= sizes[i]).all(1))
+        if not len(fits):
+            room, fits = np.vstack([room, budgets]), [len(room)]
+        rows[i] = fits[0]
+        room[fits[0]] -= sizes[i]
+    # Rows are numbered by their first sample, so that a plan that moves nothing changes nothing.
+    first_seen = {row: number for number, row in enumerate(dict.fromkeys(rows.tolist()))}
+    return [first_seen[row] for row in rows.tolist()]
+
+
+def collate(
+    samples: Sequence[Sample],
+    tokenizers: Mapping[str, Tokenizer],
+    rows: Sequence[int] | None = None,
+    length: int | None = None,
+) -> Batch:
+    """Lay samples into rows; in its row a sample's tokens stand by (order, field, position).
+
+    samples: dicts of fields; which fields a sample has may differ from one to the next.
+    tokenizers: one for every field that can occur (see `expand`); their sequence numbers the fields.
+    rows: the row of each sample (see `pack`); one sample a row by default. Samples of a row keep their sequence.
+    length: of the rows; that of the fullest by default.
+    Raises InputError for a field without a tokenizer, ValueError if a row is fuller than `length` or a relation is not
+    one of its tokenizer's.
+    """
+    for sample in samples:
+        if unknown := sample.keys() - tokenizers.keys():
+            raise InputError(f"field {min(unknown)!r} has no tokenizer; there are {', '.join(tokenizers)}")
+    parts = {}
+    for name in tokenizers:
+        sets = [(i, sample[name]) for i, sample in enumerate(samples) if name in sample]
+        if sets:
+            parts[name] = (
+                [tokens for _, tokens in sets],
+                np.repeat([i for i, _ in sets], [len(part) for _, part in sets]),
+            )
+    return lay(parts, tokenizers, len(samples), rows, length)
+
+
+def lay(
+    given: Mapping[str, tuple[Sequence[TokenSet], np.ndarray]],
+    tokenizers: Mapping[str, Tokenizer],
+    n_samples: int,
+    rows: Sequence[int] | None = None,
+    length: int | None = None,
+) -> Batch:
+    """As `collate`, of tokens by field: a set may hold those of many samples, where a tokenizer cuts them at once.
+
+    given: the sets of each field, and the sample of each of their tokens in turn, (total tokens,) int64, which does not
+        fall.
+    """
+    parts, counts, ranks = {}, {}, []
+    for name, tokenizer in tokenizers.items():
+        every, owner = given.get(name) or ([tokenizer.empty()], np.zeros(0, dtype=np.int64))
+        position = torch.cat([tokens.position for tokens in every])
+        parts[name] = (every, owner, position)
+        counts[name] = len(owner)
+        ranks.append(_ranks(owner, position.numpy()))
+
+    sample = np.concatenate([owner for _, owner, _ in parts.values()]).astype(np.int64)
+    order = torch.cat([tokens.order for every, _, _ in parts.values() for tokens in every]).numpy()
+    field = np.repeat(np.arange(len(parts)), list(counts.values()))
+    lengths = np.bincount(sample, minlength=n_samples)
+
+    # Offset of each sample in its row: what the samples before it in that row have taken.
+    row = np.arange(n_samples) if rows is None else np.asarray(rows, dtype=np.int64)
+    by_row = np.argsort(row, kind="stable")
+    ends = np.cumsum(lengths[by_row])
+    starts = ends - lengths[by_row]
+    first_of_row = np.searchsorted(row[by_row], row[by_row], side="left")
+    offset, segment = np.empty_like(lengths), np.empty_like(lengths)
+    offset[by_row] = starts - starts[first_of_row]
+    segment[by_row] = np.arange(n_samples) - first_of_row + 1
+    n_rows = int(row.max(initial=-1)) + 1
+    fullest = int((offset + lengths).max(initial=0))
+    if length is None:
+        length = fullest
+    elif fullest > length:
+        raise ValueError(f"a row holds {fullest} tokens, more than the length of {length} asked for")
+
+    sequence = np.lexsort((np.concatenate(ranks), field, order, sample))
+    within = np.arange(len(sample)) - (np.cumsum(lengths) - lengths)[sample[sequence]]
+    place = np.empty(len(sample), dtype=np.int64)
+    place[sequence] = (row * length + offset)[sample[sequence]] + within
+
+    layout = np.zeros((3, n_rows * length), dtype=np.int64)
+    layout[:, place] = segment[sample], order, field
+    fields, start = {}, 0
+    for name, (every, owner, position) in parts.items():
+        fields[name] = FieldTokens(
+            content=torch.cat([tokens.content for tokens in every]),
+            position=position,
+            index=torch.from_numpy(place[start : start + counts[name]]),
+            sample=torch.from_numpy(owner.astype(np.int64)),
+            extents=tuple(tokens.extent for tokens in every if len(tokens.content)),
+            reach=tuple(position.amax(0).tolist()) if len(position) else (),
+            masked=_masked(every),
+        )
+        start += counts[name]
+
+    relation = _relations(parts, fields, tokenizers, (n_rows, length))
+    padded = len(sample) < n_rows * length
+    n_per_row = int(segment.max(initial=0))
+    same = sample[sequence][1:] == sample[sequence][:-1]
+    step = np.diff(order[sequence])[same]
+    kind = "dense"
+    if n_per_row <= 1 and relation is None:
+        if (step > 0).all() and len(step):
+            kind = "causal"
+        elif (step == 0).all() and not padded:
+            kind = "everything"
+    return Batch(
+        fields=fields,
+        layout=Layout(*(torch.from_numpy(part.reshape(n_rows, length)) for part in layout)),
+        n_samples=n_samples,
+        kind=kind,
+        n_per_row=n_per_row,
+        padded=padded,
+        orders=(int(order.min()), int(order.max())) if len(order) else (0, 0),
+        relation=relation,
+    )
+
+
+def _ranks(owner: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """The rank of each token among its field's tokens by (sample, position); ties keep the tokenizer's sequence."""
+    ranks = np.empty(len(owner), dtype=np.int64)
+    ranks[np.lexsort((*position.T[::-1], owner))] = np.arange(len(owner))
+    return ranks
+
+
+def _masked(every: Sequence[TokenSet]) -> Tensor | None:
+    """Which tokens of a field are masked, of all its sets; None where none is."""
+    if all(tokens.masked is None for tokens in every):
+        return None
+    return torch.cat([torch.zeros(len(t), dtype=torch.bool) if t.masked is None else t.masked for t in every])
+
+
+def _relations(
+    parts: dict, fields: dict[str, FieldTokens], tokenizers: Mapping, shape: tuple[int, int]
+) -> Tensor | None:
+    """The relation of every pair of places of a row; None where no tokenizer has relations."""
+    related = any(tokens.relation is not None for every, _, _ in parts.values() for tokens in every)
+    if not related and not any(tokenizer.n_relations for tokenizer in tokenizers.values()):
+        return None
+    dense, first = torch.zeros(*shape, shape[1], dtype=torch.int64), 1
+    for name, (every, _, _) in parts.items():
+        places = fields[name].index.split([len(tokens) for tokens in every])
+        for tokens, place in zip(every, places, strict=True):
+            if tokens.relation is not None and len(tokens):
+                lowest, highest, n = *map(int, tokens.relation.aminmax()), tokenizers[name].n_relations
+                if lowest < UNSEEN or highest >= n:
+                    raise ValueError(
+                        f"relations of field {name!r} must be {UNSEEN} to {n - 1}, got {lowest} to {highest}"
+                    )
+                row, column = int(place[0]) // shape[1], place % shape[1]
+                known = tokens.relation + first
+                dense[row, column[:, None], column] = torch.where(tokens.relation == UNSEEN, UNSEEN, known)
+        first += tokenizers[name].n_relations
+    return dense
