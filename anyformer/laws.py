@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
-from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet, expand
-from anyformer.transformer import TransformerConfig
+from anyformer.tokens import Sample, Tokenizer, TokenSet, expand
 
 OWN, BESIDE = "own", "beside"
 """The field that is checked, and one that every sample has beside it."""

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from anyformer.attention import Attention
-from anyformer.ctc import CTCHead
-from anyformer.embeddings import Lookup
 from anyformer.errors import InputError
-from anyformer.heads import Head
-from anyformer.model import Anyformer
-from anyformer.tokens import LearnedTokens, Tokenizer
-from anyformer.transformer import Block, Transformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.attention.attention import Attention
+from anyformer.model.heads import Head
+from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.model.lifts import Lookup
+from anyformer.model.losses.ctc import CTCHead
+from anyformer.model.transformer import Block, Transformer
+from anyformer.tokens import Tokenizer
 
 PROJECTIONS = {"q": "query", "k": "key", "v": "value", "o": "output"}
 

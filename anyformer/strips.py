@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from anyformer.batch import Batch
-from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet
+from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.tokens import Sample, Tokenizer, TokenSet
 
 WIDTH, LABELS, TITLE, GAP = 1000, 165, 18, 8
 """Pixels: of the whole, the column with the names of the fields, a title, and between two things."""

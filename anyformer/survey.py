@@ -17,7 +17,7 @@ from anyformer.batches import Draw
 from anyformer.budget import Budget, stacks
 from anyformer.errors import InputError
 from anyformer.loading import Loader
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
 from anyformer.strips import samples_of
 from anyformer.tokens import Sample, expand
 

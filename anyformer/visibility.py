@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.attention import visible
 from anyformer.batch import Batch, Layout
-from anyformer.model import Anyformer
-from anyformer.tokens import LearnedTokens
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.attention.visibility import visible
+from anyformer.model.learned_tokens import LearnedTokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,12 +19,14 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from anyformer.embeddings import EmbeddingConfig, Lookup, PositionConfig
-from anyformer.generation import Generator
-from anyformer.model import Anyformer
-from anyformer.sampling import GenerationConfig
+from anyformer.generation.config import GenerationConfig
+from anyformer.generation.generator import Generator
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.lifts import Lookup
+from anyformer.model.positions import PositionConfig
 from anyformer.tokens import Tokenizer, TokenSet
-from anyformer.transformer import TransformerConfig
 
 
 class Ids(Tokenizer):

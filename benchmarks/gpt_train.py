@@ -74,14 +74,14 @@ def make_transformers(size, device):
 
 
 def make_ours(size, device):
-    from anyformer.embeddings import EmbeddingConfig
+    from anyformer.model.config import TransformerConfig
+    from anyformer.model.embeddings import EmbeddingConfig
     from anyformer.packing import collate
     from anyformer.tasks.language import LanguageModel, TextExamples
     from anyformer.tasks.optimization import make_optimizer
     from anyformer.tasks.task import divide_gradients
     from anyformer.tokenizers.text import Text
     from anyformer.tokens import TokenSet
-    from anyformer.transformer import TransformerConfig
 
     depth, width, context, _, vocab_size = size
     biases = dict.fromkeys(("q_bias", "k_bias", "v_bias", "o_bias", "mlp_bias"), False)

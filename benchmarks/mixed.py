@@ -20,6 +20,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.packing import pack
 from anyformer.tables import Table
 from anyformer.tasks.classify import Classify
@@ -30,7 +31,6 @@ from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.mel import MelConfig
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import TokenSet
-from anyformer.transformer import RotaryConfig, TransformerConfig
 
 CLASSES = 13
 SOURCES = {

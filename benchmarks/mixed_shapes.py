@@ -16,13 +16,14 @@ import time
 import numpy as np
 import torch
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.packing import pack
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.image import ImagePatches
-from anyformer.transformer import TransformerConfig
 
 BATCH, CLASSES = 64, 10
 

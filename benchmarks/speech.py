@@ -26,7 +26,7 @@ from transformers import GenerationConfig as TheirGeneration
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 from transformers.utils import logging
 
-from anyformer.sampling import GenerationConfig
+from anyformer.generation.config import GenerationConfig
 from anyformer.tasks.decoding import written
 from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.pairs import Pair

@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 
+from anyformer.model.config import TransformerConfig
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.image import ImagePatches
-from anyformer.transformer import TransformerConfig
 
 BATCH, SIDE, PATCH, CLASSES = 64, 32, 4, 10
 

@@ -11,8 +11,8 @@ import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from anyformer.attention import visible
-from anyformer.embeddings import Lookup
+from anyformer.model.attention.visibility import visible
+from anyformer.model.lifts import Lookup
 from anyformer.packing import collate
 from anyformer.tokens import Tokenizer, TokenSet
 

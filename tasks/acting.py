@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.attention import Cache
 from anyformer.batch import Batch
 from anyformer.errors import InputError
+from anyformer.model.attention.cache import Cache
 from anyformer.packing import lay
 from anyformer.tasks.windows import ACTION, RETURN, STATE, StepFields, Steps
 from anyformer.tokenizers.elements import Categories, Letters

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
 from anyformer.tasks.drawings import draw_confusion
 from anyformer.tasks.tallies import Kept, Sums, auroc, average_precision, macro_f1
 from anyformer.tasks.targets import (
@@ -29,7 +30,6 @@ from anyformer.tasks.targets import (
     linear,
 )
 from anyformer.tokenizers.arrays import is_json, read_json
-from anyformer.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from anyformer.budget import Budget, FieldBudget
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
 from anyformer.loading import Samples
+from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.tasks.categories import Category
 from anyformer.tasks.language import LanguageModel, Pieces
 from anyformer.tasks.task import Task
 from anyformer.tokenizers.text import Text
-from anyformer.tokens import LearnedTokens, Tokenizer
+from anyformer.tokens import Tokenizer
 
 FEW_TOKENS = 4
 """Of a field that is cut into patches or slices: nothing is left for attention to do."""

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
-from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
 from anyformer.tasks.categories import Category, CategoryHead, balance, class_index, sort_classes
 from anyformer.tasks.fields import FieldsConfig
@@ -25,8 +27,7 @@ from anyformer.tasks.reading import OWN_FIELD, Pool, Read, ReadChopper, own_toke
 from anyformer.tasks.targets import linear
 from anyformer.tasks.task import Examples, Task
 from anyformer.tokenizers.augmentation import Mixing
-from anyformer.tokens import LearnedTokens, Sample, Tokenizer, expand
-from anyformer.transformer import TransformerConfig
+from anyformer.tokens import Sample, Tokenizer, expand
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from torch import Tensor
 from torchmetrics import SumMetric
 
 from anyformer.data import Source
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError, nearest
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.parsing import difference, plain
 from anyformer.tasks.acting import LearnedActor, PlayConfig, Policy
 from anyformer.tasks.optimization import OptimizerConfig
@@ -39,7 +41,6 @@ from anyformer.tokenizers.spaces import plain as plain_space
 from anyformer.tokenizers.steps import StepTokenizer
 from anyformer.tokenizers.trajectory import Returns
 from anyformer.tokens import Tokenizer
-from anyformer.transformer import TransformerConfig
 
 MOST = 128
 """Environments that are stepped together, where nothing else is said."""

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
-from anyformer.ctc import CTCHead, CTCPrefixScorer, greedy, prefix_beam_search
 from anyformer.errors import InputError
-from anyformer.generation import Generator
-from anyformer.heads import Head
-from anyformer.model import Anyformer
-from anyformer.sampling import GenerationConfig
+from anyformer.generation.config import GenerationConfig
+from anyformer.generation.ctc_search import CTCPrefixScorer, greedy, prefix_beam_search
+from anyformer.generation.generator import Generator
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.heads import Head
+from anyformer.model.losses.ctc import CTCHead
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import Sample, TokenSet
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
 from anyformer.tasks.tallies import Sums
 from anyformer.tasks.targets import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values
 from anyformer.tokenizers.elements import Bins, Categories, Choice
 from anyformer.tokenizers.steps import Stretch, ValueHead
 from anyformer.tokenizers.trajectory import Vector
 from anyformer.tokens import Tokenizer, TokenSet
-from anyformer.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)

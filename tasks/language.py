@@ -15,20 +15,20 @@ from torchmetrics import SumMetric
 
 from anyformer.corpus import Corpus
 from anyformer.data import Source
-from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
-from anyformer.generation import Generator
-from anyformer.heads import Head, HeadConfig
+from anyformer.generation.config import GenerationConfig
+from anyformer.generation.generator import Generator
 from anyformer.loading import Chopper
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.heads import Head, HeadConfig
 from anyformer.packing import collate
-from anyformer.sampling import GenerationConfig
 from anyformer.streams import TokenStream, learn_once, token_stream
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.task import Examples, Task
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import Sample, Tokenizer, TokenSet
-from anyformer.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)

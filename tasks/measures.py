@@ -15,7 +15,8 @@ from torch import Tensor
 from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
 from anyformer.tasks.drawings import draw_scatter
 from anyformer.tasks.tallies import Sums
 from anyformer.tasks.targets import (
@@ -28,7 +29,6 @@ from anyformer.tasks.targets import (
     linear,
 )
 from anyformer.tokenizers.arrays import Moments, to_number
-from anyformer.transformer import TransformerConfig
 
 N_SCATTERED = 5000
 """Points of a scatter plot at most."""

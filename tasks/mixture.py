@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.data import Source
-from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError, nearest
 from anyformer.loading import Chopper
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.parsing import plain
 from anyformer.runs import find_run, load
 from anyformer.tasks.evaluation import Evaluations, of_task
@@ -33,7 +34,6 @@ from anyformer.tasks.sharing import (
 from anyformer.tasks.task import OF_TRAINING, Examples, Task
 from anyformer.tasks.tying import check_heads, tie
 from anyformer.tokens import expand
-from anyformer.transformer import TransformerConfig
 from anyformer.weights.tensors import Report, take
 
 

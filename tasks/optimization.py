@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
 
 
 @dataclass(frozen=True)

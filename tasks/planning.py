@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.attention import Cache
 from anyformer.errors import InputError
+from anyformer.model.attention.cache import Cache
 from anyformer.tasks.acting import LearnedActor, PlayConfig
 from anyformer.tasks.windows import ACTION, RETURN
 from anyformer.tokenizers.elements import Categories

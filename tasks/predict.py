@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from anyformer.batch import Batch
 from anyformer.data import Source
-from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError, nearest
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.parsing import difference, plain
 from anyformer.tasks.aims import Aims, Item, PredictChopper
 from anyformer.tasks.cases import Cases
@@ -26,8 +28,7 @@ from anyformer.tasks.reading import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.targets import Aim, Target, TargetHead
 from anyformer.tasks.task import Task
 from anyformer.tasks.written import Written, WrittenHead
-from anyformer.tokens import LearnedTokens, Sample, Tokenizer, expand
-from anyformer.transformer import TransformerConfig
+from anyformer.tokens import Sample, Tokenizer, expand
 
 
 class Predict(Task):

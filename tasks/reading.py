@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from anyformer.batch import Batch
 from anyformer.errors import InputError
 from anyformer.loading import Chopper
-from anyformer.model import Anyformer
-from anyformer.tokens import LearnedTokens, Sample
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.tokens import Sample
 
 OWN_FIELD = "class"
 """The field that a task adds to every sample: the class token, if one is read, and the registers after it."""

@@ -15,13 +15,15 @@ from torch import Tensor
 from torchmetrics import SumMetric
 
 from anyformer.batch import Batch
-from anyformer.ctc import CTCHead
 from anyformer.data import Source
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.error_rates import N_SUMS, count_errors, error_rates
 from anyformer.errors import InputError, say
-from anyformer.heads import Head, HeadConfig
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.heads import Head, HeadConfig
+from anyformer.model.losses.ctc import CTCHead
+from anyformer.model.positions import PositionConfig
 from anyformer.subtitles import Word
 from anyformer.tasks.cases import Cases
 from anyformer.tasks.decoding import DecodeConfig, Decoder, Found
@@ -33,7 +35,6 @@ from anyformer.tasks.transcripts import Part, TranscriptConfig, find_words, part
 from anyformer.tokenizers.audio import Audio
 from anyformer.tokenizers.text import NORMALIZERS, Text
 from anyformer.tokens import Sample, Tokenizer, expand
-from anyformer.transformer import TransformerConfig
 
 AT_ONCE = 2**14
 """Tokens of inputs that are read at once in use, padding included."""

@@ -22,18 +22,18 @@ from torch import Tensor
 
 from anyformer.batch import Batch, map_tensors
 from anyformer.data import Source, join_files
-from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError, nearest, say
 from anyformer.folders import open_source
 from anyformer.loading import Chopper
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.parsing import difference, import_path, instantiate, plain
 from anyformer.runs import find_run, load, make
 from anyformer.tasks.evaluation import Evaluation
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.tokens import Sample, Tokenizer
-from anyformer.transformer import TransformerConfig
 from anyformer.weights.tensors import Report, joint_grids, take
 from anyformer.weights.timm_vit import load_timm
 

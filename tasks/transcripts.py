@@ -9,9 +9,10 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from anyformer.ctc import align, needed_frames
 from anyformer.errors import InputError
-from anyformer.sampling import ShownText
+from anyformer.generation.ctc_search import align
+from anyformer.generation.detokenizer import ShownText
+from anyformer.model.losses.ctc import needed_frames
 from anyformer.subtitles import FORMATS, Word, break_lines, join_words
 from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tokenizers.audio import Audio

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from anyformer.embeddings import SharedLift
 from anyformer.errors import InputError
+from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.model.lifts import SharedLift
 from anyformer.tasks.sharing import join_groups, named_fields
 from anyformer.tasks.task import Task
-from anyformer.tokens import LearnedTokens
 
 STACKS = ("transformer", "encoder", "relative", "encoder_relative")
 """Modules of `Anyformer` that belong to no field."""

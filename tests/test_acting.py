@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from anyformer.attention import Cache
 from anyformer.errors import InputError
+from anyformer.model.attention.cache import Cache
 from anyformer.tasks.acting import LearnedActor, PlayConfig
 from anyformer.tasks.environments import make
 from anyformer.tasks.playing import Noisy, episode_seed, play

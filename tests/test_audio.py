@@ -11,16 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
 from anyformer.params import measure, token_counts
 from anyformer.tokenizers.audio import Audio, AudioLift, AudioStem
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.mel import MelConfig, log_mel
 from anyformer.tokenizers.sound_augmentation import SoundAugmentation, SpecAugment
-from anyformer.transformer import TransformerConfig
 from tests.helpers.sounds import hiss, sound_file, tone
 from tests.helpers.witnesses import redraw
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
 from anyformer.tasks.categories import Category, Labels
-from anyformer.transformer import TransformerConfig
 from tests.test_targets import column
 
 SMALL = TransformerConfig(d_model=6, depth=1, n_heads=2, init_std=0.5)

@@ -15,6 +15,7 @@ from anyformer.corpus import Corpus
 from anyformer.data import Source
 from anyformer.errors import InputError
 from anyformer.loading import Samples
+from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.tasks.categories import Category
 from anyformer.tasks.cautions import _balance, cautions
 from anyformer.tasks.classify import Classify
@@ -25,7 +26,6 @@ from anyformer.tasks.task import Task
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import Tokenizer
-from anyformer.transformer import RotaryConfig, TransformerConfig
 
 SMALL = TransformerConfig(d_model=8, depth=1, n_heads=2)
 ROTARY = replace(SMALL, rotary=RotaryConfig(("word",)))

@@ -10,10 +10,11 @@ from torchmetrics.functional.classification import binary_auroc, multiclass_f1_s
 from anyformer.batches import Draw
 from anyformer.checkpoints import save
 from anyformer.data import Source
-from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
 from anyformer.loading import Samples
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.packing import collate
 from anyformer.runs import load
 from anyformer.tasks.classify import Classify
@@ -21,7 +22,6 @@ from anyformer.tasks.reading import Pool
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import TransformerConfig
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)
 

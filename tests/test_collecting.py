@@ -15,11 +15,11 @@ import tests.helpers.small_environments  # noqa: F401  registers them
 from anyformer.checkpoints import save
 from anyformer.data import split
 from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
 from anyformer.tasks.collecting import Collected, actor_of, collect, summary, write_minari
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.episode_files import Episodes
 from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, EpisodeSource, lengths, transform
-from anyformer.transformer import TransformerConfig
 
 CART = EnvironmentConfig("CartPole-v1", max_episode_steps=40)
 MIXED = Collected(CART, ("random", "scripted", "scripted:0.5"), 14, seed=3)

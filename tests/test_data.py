@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from anyformer.data import Joined, Pick, deal, join_files, split
 from anyformer.errors import InputError
 from anyformer.folders import Folders
+from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.tables import Table
 from anyformer.tokenizers.image import ImagePatches
-from anyformer.tokens import LearnedTokens
 from tests.helpers.table_files import write
 from tests.helpers.witnesses import Numbers
 

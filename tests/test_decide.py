@@ -16,9 +16,11 @@ import torch
 import anyformer
 from anyformer.__main__ import main
 from anyformer.batch import read_before
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.metrics import read_figures, read_rows
+from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.resume import Saving
 from anyformer.runs import evaluate, fit, load
 from anyformer.tasks.acting import PlayConfig
@@ -32,7 +34,6 @@ from anyformer.tokenizers.episodes import EnvironmentConfig, Episode
 from anyformer.tokenizers.frames import Frames
 from anyformer.tokenizers.pictures import Digits
 from anyformer.tokenizers.trajectory import Returns, Vector
-from anyformer.transformer import RotaryConfig, TransformerConfig
 from tests.helpers.worlds import decider, walks, world
 
 SMALL = TransformerConfig(d_model=16, depth=1, n_heads=2, rotary=RotaryConfig(axes=("step",)))

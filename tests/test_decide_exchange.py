@@ -23,8 +23,9 @@ pytest.importorskip("transformers")
 from transformers import DecisionTransformerModel
 
 from anyformer.__main__ import main
-from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.packing import collate
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.decide import Decide
@@ -33,7 +34,6 @@ from anyformer.tokenizers.elements import Bins
 from anyformer.tokenizers.spaces import plain
 from anyformer.tokenizers.steps import StepTokenizer, Stretch
 from anyformer.tokenizers.trajectory import Returns, Vector
-from anyformer.transformer import TransformerConfig
 from tests.helpers.transformers_folders import decision_transformer, gpt2
 from tests.test_decision_transformer import theirs_at_real, windows
 from tests.test_exchange import settings

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from anyformer.ctc import greedy, prefix_beam_search
 from anyformer.errors import InputError
-from anyformer.heads import HeadConfig
+from anyformer.generation.ctc_search import greedy, prefix_beam_search
+from anyformer.model.heads import HeadConfig
 from anyformer.packing import collate
 from anyformer.tasks.decoding import DecodeConfig, written
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence

@@ -15,16 +15,17 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("transformers")
 
 from anyformer.checkpoints import save
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
-from anyformer.heads import HeadConfig
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.heads import HeadConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.runs import load
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.language import LanguageModel, Masking
 from anyformer.tasks.task import Task
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import TransformerConfig
 from anyformer.weights.timm_vit import to_timm
 from tests.helpers.transformers_folders import bert, gpt2
 from tests.test_timm_vit import classifier, same

@@ -17,9 +17,10 @@ pytest.importorskip("transformers")
 
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
+from anyformer.generation.config import GenerationConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
-from anyformer.sampling import GenerationConfig
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tasks.language import LanguageModel
 from anyformer.weights.gpt2 import GPT2

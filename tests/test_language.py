@@ -14,17 +14,17 @@ import torch.nn.functional as F
 
 from anyformer.corpus import Corpus
 from anyformer.errors import InputError
-from anyformer.heads import HeadConfig
+from anyformer.generation.config import GenerationConfig
+from anyformer.model.config import TransformerConfig
+from anyformer.model.heads import HeadConfig
 from anyformer.packing import collate
 from anyformer.runs import evaluate, fit, load
-from anyformer.sampling import GenerationConfig
 from anyformer.tables import Table
 from anyformer.tasks.language import FillConfig, LanguageModel, Masking, TextChopper
 from anyformer.tasks.records import Records
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import TokenSet
-from anyformer.transformer import TransformerConfig
 from tests.helpers.witnesses import redraw
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from anyformer import laws
 from anyformer.batch import Batch
-from anyformer.embeddings import Projection
 from anyformer.laws import OWN, check_lift, check_model, kind, require, same
+from anyformer.model.lifts import Projection
 from anyformer.packing import collate
 from anyformer.tokens import Tokenizer, TokenSet
 

@@ -17,13 +17,14 @@ pytest.importorskip("transformers")
 
 from transformers import AutoTokenizer, MarianMTModel
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
-from anyformer.heads import HeadConfig
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.heads import HeadConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import TransformerConfig
 from anyformer.weights.marian import MARIAN
 from tests.helpers.sequence_models import difference, logits, source_batch, their_logits
 from tests.helpers.transformers_folders import disagreement, marian, padded

@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
 from anyformer.packing import collate
 from anyformer.tasks.masked import Masked, token_sets
 from anyformer.tokenizers.image import ConvStem, ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import TokenSet
-from anyformer.transformer import TransformerConfig
 from tests.helpers.witnesses import Ids
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)

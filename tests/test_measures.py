@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
 from anyformer.tasks.measures import Numbers
-from anyformer.transformer import TransformerConfig
 from tests.test_targets import Rows, column
 
 SMALL = TransformerConfig(d_model=6, depth=1, n_heads=2, init_std=0.5)

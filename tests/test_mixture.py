@@ -15,9 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from anyformer.checkpoints import read_manifest, save
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.metrics import read_figures, read_rows
+from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.params import measure, token_counts
 from anyformer.parsing import instantiate
 from anyformer.resume import Saving
@@ -35,7 +37,6 @@ from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.trajectory import Vector
-from anyformer.transformer import RotaryConfig, TransformerConfig
 from tests.helpers.small_mixture import (
     BATCHES,
     TRANSFORMER,

@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
 from anyformer.tokenizers import molecule
 from anyformer.tokenizers.molecule import FEATURES, AtomLookup, Molecule, cut, read_molecule
-from anyformer.tokens import LearnedTokens, TokenSet
-from anyformer.transformer import TransformerConfig
+from anyformer.tokens import TokenSet
 from tests.helpers.witnesses import redraw
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
 from anyformer.tasks.optimization import (
     Muon,
     OptimizerConfig,
@@ -14,7 +15,6 @@ from anyformer.tasks.optimization import (
     make_optimizer,
     orthogonalize,
 )
-from anyformer.transformer import TransformerConfig
 from tests.helpers.witnesses import Vectors
 
 

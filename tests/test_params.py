@@ -9,15 +9,16 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
-from anyformer.heads import Head, HeadConfig
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import RelativeConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.heads import Head, HeadConfig
+from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
 from anyformer.params import Sizes, measure, token_counts
 from anyformer.tokenizers.image import ConvStem, ImagePatches
-from anyformer.tokens import LearnedTokens
-from anyformer.transformer import RelativeConfig, TransformerConfig
 from tests.helpers.witnesses import Ids, Vectors, count
 
 GPT = EmbeddingConfig(types=False, positions=[PositionConfig(("word",), "learned")])

@@ -11,6 +11,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from anyformer.errors import InputError, suggest
+from anyformer.model.config import TransformerConfig
 from anyformer.parsing import (
     allowed_imports,
     check,
@@ -26,7 +27,6 @@ from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records
 from anyformer.tasks.task import Task
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import TransformerConfig
 
 HINTS = {"trainer": Trainer, "model": Task, "data": Records}
 TASK = """

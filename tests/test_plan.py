@@ -16,6 +16,7 @@ from anyformer.__main__ import main
 from anyformer.corpus import Corpus
 from anyformer.data import Source
 from anyformer.errors import InputError
+from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.plan import plan
 from anyformer.planned import Planned
 from anyformer.tasks.classify import Classify
@@ -28,7 +29,6 @@ from anyformer.tasks.task import Task
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import RotaryConfig, TransformerConfig
 from tests.helpers.small_mixture import BATCHES, small_mixed, small_mixture
 from tests.helpers.small_run import small_task
 from tests.helpers.worlds import walks

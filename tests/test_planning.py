@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from anyformer.attention import Cache
 from anyformer.errors import InputError
+from anyformer.model.attention.cache import Cache
+from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.runs import fit
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.collecting import Collected
@@ -24,7 +25,6 @@ from anyformer.tasks.windows import RETURN, STATE, Steps, cut
 from anyformer.tokenizers.elements import Bins
 from anyformer.tokenizers.trajectory import Vector
 from anyformer.tokens import TokenSet
-from anyformer.transformer import RotaryConfig, TransformerConfig
 from tests.helpers.worlds import decider, walks, world
 
 FULL: dict[str, Any] = {"state_loss": 0.5, "return_loss": 0.5, "return_dropout": 0.5}

@@ -11,6 +11,7 @@ import anyformer
 from anyformer.checkpoints import save
 from anyformer.data import Source
 from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
 from anyformer.runs import fit, load
 from anyformer.tasks.categories import Category, Labels
 from anyformer.tasks.done import Done
@@ -25,7 +26,6 @@ from anyformer.tokenizers.elements import Categories
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.points import Points
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import TransformerConfig
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)
 WORDS = ("zero", "one", "two", "three", "four")

@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
-from anyformer.heads import HeadConfig
-from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
+from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.heads import HeadConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.weights.pretrained import INDEX, WEIGHTS, Design, Settings, find_model, read_folder, read_settings
 
 TENSORS = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}

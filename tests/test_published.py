@@ -14,11 +14,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
-from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet
-from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
+from anyformer.tokens import Sample, Tokenizer, TokenSet
 from tests.helpers.witnesses import Ids, Vectors, count, draw_ids, error, redraw
 
 BARE = EmbeddingConfig(types=False, positions=[])

@@ -19,6 +19,7 @@ from lightning import seed_everything
 from anyformer.__main__ import main
 from anyformer.error_rates import count_errors, error_rates
 from anyformer.errors import InputError
+from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.params import measure, token_counts
 from anyformer.runs import evaluate, fit, load
 from anyformer.tasks.decoding import DecodeConfig
@@ -27,7 +28,6 @@ from anyformer.tasks.records import Records
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tasks.transcripts import TranscriptConfig
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import RotaryConfig, TransformerConfig
 from tests.helpers.turned import RATE, SMALL, Turned, audio, recogniser, sound, translator
 from tests.helpers.witnesses import redraw
 

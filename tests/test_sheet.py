@@ -18,6 +18,7 @@ from anyformer.data import Source
 from anyformer.errors import InputError
 from anyformer.loading import Samples
 from anyformer.metrics import read_rows
+from anyformer.model.config import TransformerConfig
 from anyformer.runs import fit
 from anyformer.sheet import GAP, IN_A_ROW, LINE, SIDE, draw_samples, draw_sheet
 from anyformer.tasks.classify import Classify
@@ -25,7 +26,6 @@ from anyformer.tasks.records import Records
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 from anyformer.tokens import Tokenizer, TokenSet
-from anyformer.transformer import TransformerConfig
 from tests.helpers.drawn import noise
 from tests.helpers.witnesses import Ids, Numbers
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
 from anyformer.strips import GAP, LABELS, SMALL, TITLE, WIDTH, draw_strips, samples_of
 from anyformer.tokenizers.audio import Audio
@@ -18,7 +19,7 @@ from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.steps import Stretch
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.trajectory import Vector
-from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet
+from anyformer.tokens import Sample, Tokenizer, TokenSet
 from tests.helpers.drawn import noise
 from tests.helpers.sounds import tone
 from tests.helpers.witnesses import Ids, Vectors

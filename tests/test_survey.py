@@ -11,6 +11,7 @@ from anyformer.batches import plan_batches
 from anyformer.budget import count_budget
 from anyformer.data import Source
 from anyformer.loading import Loader, Samples
+from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.survey import N_LOOKED, drawable, look, sizes, tokens_of, trunk
 from anyformer.tasks.categories import Category
 from anyformer.tasks.classify import Classify
@@ -20,7 +21,6 @@ from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import RotaryConfig, TransformerConfig
 
 SMALL = TransformerConfig(d_model=8, depth=2, n_heads=2, rotary=RotaryConfig(("word",)))
 

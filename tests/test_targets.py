@@ -8,6 +8,7 @@ import torch
 
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
 from anyformer.tasks.categories import Category, Labels
 from anyformer.tasks.done import Done
 from anyformer.tasks.measures import Numbers
@@ -15,7 +16,6 @@ from anyformer.tasks.targets import TargetHead, aim_at_samples, known_values
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.elements import Categories
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import TransformerConfig
 
 SMALL = TransformerConfig(d_model=6, depth=1, n_heads=2, init_std=0.5)
 

@@ -15,14 +15,14 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.resume import Saving
 from anyformer.runs import load
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.task import Examples
-from anyformer.transformer import TransformerConfig
 from tests.helpers.small_run import small_fit, small_task
 from tests.helpers.witnesses import Ids, Vectors, draw_ids
 from tests.test_resume import Signal, assert_same_run

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyformer.embeddings import Projection
 from anyformer.errors import InputError
+from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.model.lifts import Projection
 from anyformer.testing import check_tokenizer
 from anyformer.tokenizers.audio import Audio, AudioStem
 from anyformer.tokenizers.augmentation import Augmentation
@@ -32,7 +33,7 @@ from anyformer.tokenizers.table import Row
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokenizers.video import Video
-from anyformer.tokens import LearnedTokens, Tokenizer, TokenSet
+from anyformer.tokens import Tokenizer, TokenSet
 from tests.helpers.drawn import noise
 from tests.helpers.sounds import hiss
 

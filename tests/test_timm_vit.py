@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
+from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tokenizers.image import ConvStem, ImagePatches
-from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
 from anyformer.weights.timm_vit import load_timm, to_timm
 from tests.helpers.drawn import noise
 from tests.helpers.witnesses import error, redraw

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from anyformer.batch import Batch, read_before
 from anyformer.errors import InputError
+from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate, pack
-from anyformer.tokens import UNSEEN, LearnedTokens, Sample, Tokenizer, TokenSet, expand
+from anyformer.tokens import UNSEEN, Sample, Tokenizer, TokenSet, expand
 
 
 @dataclass(frozen=True)

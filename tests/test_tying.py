@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
+from anyformer.model.config import RelativeConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.tasks.categories import Category
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.measures import Numbers
@@ -21,7 +22,6 @@ from anyformer.tasks.task import Task
 from anyformer.tasks.tying import Common
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.image import ImagePatches
-from anyformer.transformer import RelativeConfig, TransformerConfig
 from tests.helpers.small_mixture import TRANSFORMER
 from tests.test_sharing import classify, known
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
-from anyformer.tokens import LearnedTokens
 from anyformer.visibility import draw_sight, has_sights, sight
 from tests.helpers.mixed_fields import LEFT, RIGHT, SMALL, two_inputs
 from tests.helpers.turned import Turned, translator

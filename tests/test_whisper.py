@@ -16,8 +16,8 @@ pytest.importorskip("transformers")
 
 from transformers import WhisperForConditionalGeneration
 
-from anyformer.embeddings import PositionConfig
 from anyformer.errors import InputError
+from anyformer.model.positions import PositionConfig
 from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tokenizers.audio import AudioStem

@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
 from anyformer.packing import collate
 from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tasks.written import Writing, Written
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import TransformerConfig
 from tests.helpers.witnesses import Ids
 from tests.test_targets import column
 

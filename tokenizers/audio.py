@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyformer.embeddings import Projection
 from anyformer.errors import InputError
 from anyformer.files import SOUNDS
+from anyformer.model.lifts import Projection
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.mel import MelConfig, log_mel
 from anyformer.tokenizers.sound import read_sound, set_level, sound_length

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyformer.embeddings import Lookup
 from anyformer.errors import InputError
-from anyformer.heads import linear_cross_entropy
+from anyformer.model.lifts import Lookup
+from anyformer.model.losses.cross_entropy import linear_cross_entropy
 from anyformer.tokenizers.steps import StepTokenizer, Stretch, ValueHead, box_bounds, check_box
 from anyformer.tokens import Tokenizer, TokenSet
 

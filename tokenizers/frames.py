@@ -12,8 +12,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from anyformer.embeddings import Projection
 from anyformer.errors import InputError
+from anyformer.model.lifts import Projection
 from anyformer.tokenizers.image import ConvLift, ConvStem
 from anyformer.tokenizers.steps import StepTokenizer, check_box
 from anyformer.tokens import TokenSet

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyformer.embeddings import Lookup
 from anyformer.errors import InputError
+from anyformer.model.lifts import Lookup
 from anyformer.tokens import Tokenizer, TokenSet
 
 if TYPE_CHECKING:

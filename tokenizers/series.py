@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anyformer.embeddings import Projection
 from anyformer.errors import InputError, nearest
+from anyformer.model.lifts import Projection
 from anyformer.tokenizers.arrays import (
     ARRAYS,
     COLUMNS,

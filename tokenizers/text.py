@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anyformer.embeddings import Lookup
 from anyformer.errors import InputError, nearest
 from anyformer.files import find_file, read_file
+from anyformer.model.lifts import Lookup
 from anyformer.tokens import Tokenizer, TokenSet
 
 EOS, MASK, UNK = "<eos>", "<mask>", "<unk>"

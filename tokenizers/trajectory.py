@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anyformer.embeddings import Projection
 from anyformer.errors import InputError
+from anyformer.model.lifts import Projection
 from anyformer.tokenizers.steps import StepTokenizer, ValueHead, box_bounds, check_box
 from anyformer.tokens import Tokenizer, TokenSet
 

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from anyformer.embeddings import Projection
 from anyformer.errors import InputError
 from anyformer.files import read_file
+from anyformer.model.lifts import Projection
 from anyformer.tokenizers.arrays import ARRAYS, array_shape, read_array
 from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.pictures import MAX_PIXELS, open_image

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.weights import gpt2
 from anyformer.weights.pretrained import Design, Family, Settings
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyformer.embeddings import EmbeddingConfig
-from anyformer.heads import HeadConfig
-from anyformer.transformer import TransformerConfig
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.heads import HeadConfig
 from anyformer.weights.pretrained import Design, Family, Settings, called
 
 BLOCK = "model.transformer.blocks.*"

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig, SinusoidalPositions
 from anyformer.errors import InputError
-from anyformer.heads import HeadConfig
-from anyformer.transformer import TransformerConfig
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.heads import HeadConfig
+from anyformer.model.positions import PositionConfig, SinusoidalPositions
 from anyformer.weights.pretrained import Design, Family, Settings, called, untyped
 
 PARTS = {

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
 from anyformer.files import find_file
-from anyformer.heads import HeadConfig
-from anyformer.transformer import TransformerConfig
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.heads import HeadConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.weights.tensors import Report, read_tensors, rename, take
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from anyformer.embeddings import JointPositions, resize_grid
 from anyformer.errors import InputError
 from anyformer.files import find_file
+from anyformer.model.positions import JointPositions, resize_grid
 
 HEAD = "head.2."
 """The layer of a `Classify` task that gives the logits: the one that another number of classes replaces."""

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from anyformer.embeddings import Projection
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
-from anyformer.tokens import LearnedTokens
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.model.lifts import Projection
 from anyformer.weights.tensors import HEAD, Report, joint_grids, misfit, read_tensors, rename, take
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
-from anyformer.heads import HeadConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.heads import HeadConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.weights.marian import BLOCKS, LAYERS, STACKS, read_stacks, stack_settings
 from anyformer.weights.pretrained import Design, Family, Settings
 from anyformer.weights.tensors import rename

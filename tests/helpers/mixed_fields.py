@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyformer.data import Source
+from anyformer.model.config import TransformerConfig
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig
-from anyformer.transformer import TransformerConfig
 from tests.helpers.witnesses import Ids
 
 SMALL = TransformerConfig(d_model=16, depth=1, n_heads=2, dropout=0.1)

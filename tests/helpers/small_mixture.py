@@ -9,7 +9,8 @@ from lightning import seed_everything
 
 from anyformer.corpus import Corpus
 from anyformer.data import Source
-from anyformer.embeddings import EmbeddingConfig
+from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.resume import Saving
 from anyformer.runs import fit
 from anyformer.tasks.classify import Classify
@@ -22,7 +23,6 @@ from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import RotaryConfig, TransformerConfig
 
 BATCHES = 12
 """Of an epoch."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning import seed_everything
 
+from anyformer.model.config import TransformerConfig
 from anyformer.resume import Saving
 from anyformer.runs import fit
 from anyformer.tasks.classify import Classify
@@ -17,7 +18,6 @@ from anyformer.tasks.records import Records
 from anyformer.tokenizers.augmentation import Augmentation, Mixing
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
-from anyformer.transformer import TransformerConfig
 
 BATCHES = 6
 """Of an epoch."""

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from anyformer.data import Source
+from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tokenizers.audio import Audio, AudioStem
 from anyformer.tokenizers.mel import MelConfig
 from anyformer.tokenizers.text import Text
-from anyformer.transformer import RotaryConfig, TransformerConfig
 
 LETTERS = "abcd"
 RATE = 8000

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from anyformer.batch import Batch
 from anyformer.data import Source
-from anyformer.embeddings import Lookup, Projection
+from anyformer.model.lifts import Lookup, Projection
 from anyformer.tokens import Sample, Tokenizer, TokenSet
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import tests.helpers.small_environments  # noqa: F401  registers it
 from anyformer.data import Source
+from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.tasks.collecting import Collected
 from anyformer.tasks.decide import Decide
 from anyformer.tokenizers.episodes import EnvironmentConfig
-from anyformer.transformer import RotaryConfig, TransformerConfig
 from tests.helpers.witnesses import redraw
 
 

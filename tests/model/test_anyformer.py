@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from anyformer.attention import Cache
 from anyformer.batch import Batch, read_before
-from anyformer.embeddings import EmbeddingConfig
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.attention.cache import Cache
+from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
-from anyformer.tokens import LearnedTokens, Sample, Tokenizer, TokenSet
-from anyformer.transformer import RelativeConfig, RotaryConfig, TransformerConfig
+from anyformer.tokens import Sample, Tokenizer, TokenSet
 from tests.helpers.witnesses import Ids, Vectors, by_sample, count, draw_ids, redraw
 
 BAG, PICTURE, TEXT = Ids(7), Vectors(3, ("row", "column"), (2, 5)), Ids(11, ("word",))

@@ -9,9 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyformer import sampling
 from anyformer.errors import InputError
-from anyformer.sampling import GenerationConfig, ShownText, candidates, draw, penalize
+from anyformer.generation import sampling
+from anyformer.generation.config import GenerationConfig
+from anyformer.generation.detokenizer import ShownText
+from anyformer.generation.sampling import candidates, draw, penalize
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, -1.0, 3.0], [0.0, 0.1, 4.0, 0.2, -torch.inf]])
 

@@ -8,9 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyformer.attention import Attention, Cache, RelationBias, Sight, dropout, make_norm, rotate, visible
 from anyformer.batch import Layout
-from anyformer.transformer import TransformerConfig
+from anyformer.model.attention.attention import Attention
+from anyformer.model.attention.bias import RelationBias
+from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.rotary import rotate
+from anyformer.model.attention.visibility import Sight, visible
+from anyformer.model.config import TransformerConfig
+from anyformer.model.layers import dropout, make_norm
 from tests.helpers.witnesses import error, redraw
 
 

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from anyformer.attention import Cache
 from anyformer.batch import Batch, FieldTokens, Layout
 from anyformer.errors import InputError
-from anyformer.packed import PackedProducts, for_inference
+from anyformer.generation.config import GenerationConfig
+from anyformer.generation.prepacked import PackedProducts, for_inference
+from anyformer.generation.sampling import penalize
+from anyformer.model.attention.cache import Cache
 from anyformer.packing import collate
-from anyformer.sampling import GenerationConfig, penalize
 from anyformer.tokens import Sample, TokenSet
 
 if TYPE_CHECKING:
-    from anyformer.generation import Generator
+    from anyformer.generation.generator import Generator
 
 Allow = Callable[[list[int]], Sequence[int] | None]
 """Constrained decoding: from the ids of a continuation so far the ids that may follow, None for all."""

@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from anyformer.attention import Sight
 from anyformer.errors import InputError
-from anyformer.transformer import MLP, Context, RotaryConfig, Transformer, TransformerConfig
+from anyformer.model.attention.visibility import Sight
+from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.model.layers import MLP
+from anyformer.model.transformer import Context, Transformer
 from tests.helpers.witnesses import redraw
 
 SMALL = TransformerConfig(d_model=6, n_heads=2, depth=3, d_ff=10)

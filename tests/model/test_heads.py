@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from anyformer.embeddings import Lookup
 from anyformer.errors import InputError
-from anyformer.heads import MIN_CHUNK, Head, HeadConfig, linear_cross_entropy
-from anyformer.transformer import TransformerConfig
+from anyformer.model.config import TransformerConfig
+from anyformer.model.heads import Head, HeadConfig
+from anyformer.model.lifts import Lookup
+from anyformer.model.losses.cross_entropy import MIN_CHUNK, linear_cross_entropy
 from tests.helpers.witnesses import redraw
 
 N, D, V = 23, 6, 17
@@ -217,7 +218,7 @@ def head(**choices) -> tuple[Lookup, Head]:
     "choices", [{}, {"bias": True}, {"scaled": True}, {"tied": False}, {"transform": "gelu", "bias": True}], ids=str
 )
 def test_the_loss_of_a_head_is_that_of_its_logits(choices: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anyformer.heads.SMALL", 0)
+    monkeypatch.setattr("anyformer.model.losses.cross_entropy.SMALL", 0)
     lookup, made = head(**choices)
     hidden, _, _, target = draw(torch.float32)
     inputs = [hidden, lookup.table, *made.parameters()]

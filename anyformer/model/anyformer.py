@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyformer.attention import Cache, RelationBias, Sight, visible
 from anyformer.batch import Batch, Layout
-from anyformer.embeddings import EmbeddingConfig, Embeddings
 from anyformer.errors import InputError, nearest
-from anyformer.positions import RelativeBias, make_relative
+from anyformer.model.attention.bias import RelationBias, RelativeBias, make_relative
+from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.visibility import Sight, visible
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig, Embeddings
+from anyformer.model.transformer import Context, Transformer
 from anyformer.tokens import Tokenizer, expand
-from anyformer.transformer import Context, Transformer, TransformerConfig
 
 
 class Anyformer(nn.Module):

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyformer import rows
 from anyformer.batch import Batch
-from anyformer.generation import Generator
-from anyformer.model import Anyformer
+from anyformer.generation import running_batch as rows
+from anyformer.generation.config import GenerationConfig
+from anyformer.generation.generator import Generator
+from anyformer.generation.running_batch import Rows
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import RelativeConfig, TransformerConfig
 from anyformer.packing import collate
-from anyformer.rows import Rows
-from anyformer.sampling import GenerationConfig
 from anyformer.tokens import Sample
-from anyformer.transformer import RelativeConfig, TransformerConfig
 from tests.helpers.witnesses import Ids, count, draw_ids, redraw
 
 V = 11

@@ -13,16 +13,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyformer import packed
-from anyformer.ctc import CTCPrefixScorer, needed_frames
-from anyformer.embeddings import EmbeddingConfig, PositionConfig
 from anyformer.errors import InputError
-from anyformer.generation import Continuation, Generator
-from anyformer.model import Anyformer
+from anyformer.generation import prepacked as packed
+from anyformer.generation.config import GenerationConfig
+from anyformer.generation.continuation import Continuation
+from anyformer.generation.ctc_search import CTCPrefixScorer
+from anyformer.generation.generator import Generator
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.losses.ctc import needed_frames
+from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
-from anyformer.sampling import GenerationConfig
 from anyformer.tokens import Sample, TokenSet
-from anyformer.transformer import RotaryConfig, TransformerConfig
 from tests.helpers.witnesses import Ids, Vectors, count, draw_ids, redraw
 
 V = 11

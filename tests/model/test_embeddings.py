@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyformer.attention import rotate
-from anyformer.embeddings import EmbeddingConfig, Embeddings, JointPositions, PositionConfig, Projection, resize_grid
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.attention.rotary import rotate
+from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig, Embeddings
+from anyformer.model.lifts import Projection
+from anyformer.model.positions import JointPositions, PositionConfig, resize_grid
 from anyformer.packing import collate
 from anyformer.tokens import Tokenizer, TokenSet
-from anyformer.transformer import RotaryConfig, TransformerConfig
 from tests.helpers.witnesses import Ids, Vectors, by_sample, count, draw_ids, redraw
 
 TEXT, PICTURE = Ids(11, ("word",), max_len=7), Vectors(3, ("row", "column"), (2, 5))

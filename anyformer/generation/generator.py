@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,42 +14,14 @@ from torch import Tensor
 
 from anyformer.batch import Batch
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
-from anyformer.packed import PackedWeights
-from anyformer.rows import Allow, Rows, Scorer
-from anyformer.sampling import GenerationConfig, ShownText, candidates, draw
+from anyformer.generation.config import GenerationConfig
+from anyformer.generation.continuation import Continuation, Step
+from anyformer.generation.detokenizer import ShownText
+from anyformer.generation.prepacked import PackedWeights
+from anyformer.generation.running_batch import Allow, Rows, Scorer
+from anyformer.generation.sampling import candidates, draw
+from anyformer.model.anyformer import Anyformer
 from anyformer.tokens import Sample
-
-Ending = Literal["", "stop", "length"]
-
-
-class Step(NamedTuple):
-    """One new token of one continuation."""
-
-    prompt: int
-    """Which of the prompts, from 0."""
-    sample: int
-    """Which of its continuations, from 0."""
-    id: int
-    """The token; the last may be one of stop_ids."""
-    text: str
-    """What can be shown now: "" while the text is within a character or may become a stop string, or is not decoded."""
-    ended: Ending
-    """Whether it is the last: "stop" for a stop string or id, "length" for max_new_tokens."""
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """What was generated after a prompt."""
-
-    ids: list[int]
-    """Without the one of stop_ids that ended it; with those of a stop string."""
-    text: str | None
-    """Up to a stop string; None where nothing decodes it."""
-    ended: Ending
-    """"stop" or "length"."""
-    score: float | None = None
-    """Of a beam: its log-probability over its length to the power of length_penalty."""
 
 
 @dataclass

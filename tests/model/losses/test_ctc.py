@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anyformer.ctc import CTCHead, CTCPrefixScorer, align, greedy, needed_frames, prefix_beam_search
 from anyformer.errors import InputError
+from anyformer.generation.ctc_search import CTCPrefixScorer, align, greedy, prefix_beam_search
+from anyformer.model.losses.ctc import CTCHead, needed_frames
 from tests.helpers.witnesses import redraw
 
 Labelling = tuple[int, ...]

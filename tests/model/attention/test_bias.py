@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from anyformer.attention import Cache
 from anyformer.errors import InputError
-from anyformer.model import Anyformer
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.attention.bias import Alibi, alibi_slopes, bucket, make_relative
+from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.rotary import coordinates
+from anyformer.model.config import RelativeConfig, TransformerConfig
+from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
-from anyformer.positions import Alibi, alibi_slopes, bucket, coordinates, make_relative
-from anyformer.tokens import LearnedTokens, Sample
-from anyformer.transformer import RelativeConfig, TransformerConfig
+from anyformer.tokens import Sample
 from tests.helpers.witnesses import Ids, Vectors, count, draw_ids, redraw
 
 TEXT, PICTURE, CLASS = Ids(11, ("word",)), Vectors(3, ("row", "column"), (2, 5)), LearnedTokens()

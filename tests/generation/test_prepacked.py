@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from anyformer import packed
-from anyformer.packed import PackedLinear, PackedProducts, PackedWeights, for_inference
+from anyformer.generation import prepacked as packed
+from anyformer.generation.prepacked import PackedLinear, PackedProducts, PackedWeights, for_inference
 
 needs_kernel = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 

@@ -7,45 +7,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from anyformer.attention import Cache
 from anyformer.batch import Batch, Layout
-from anyformer.transformer import RelativeConfig, RotaryConfig
-
-
-def coordinates(batch: Batch, axes: Mapping[str, tuple[str, ...]], wanted: Sequence[str]) -> Tensor:
-    """Where every place of a batch stands on some axes, (b, n, wanted) float32; 0 where its field has no such axis.
-
-    axes: those of each field.
-    """
-    coordinate = torch.zeros(batch.shape.numel(), len(wanted), device=batch.layout.segment.device)
-    for name, tokens in batch.fields.items():
-        for column, axis in enumerate(axes[name]):
-            if axis in wanted:
-                coordinate[tokens.index, wanted.index(axis)] = tokens.position[:, column].float()
-    return coordinate.unflatten(0, batch.shape)
-
-
-class Rotary(nn.Module):
-    """The angles by which attention turns queries and keys, from the positions of a batch."""
-
-    def __init__(self, config: RotaryConfig, d_head: int) -> None:
-        super().__init__()
-        self.axes = config.axes
-        pairs = d_head // (2 * len(config.axes))
-        self.register_buffer("frequency", config.base ** (-torch.arange(pairs) / pairs), persistent=False)
-
-    def forward(self, batch: Batch, axes: Mapping[str, tuple[str, ...]]) -> tuple[Tensor, Tensor]:
-        """axes: those of each field. Returns cosines and sines, each (b, 1, n, d_head / 2); the first axis has the
-        first pairs."""
-        coordinate = coordinates(batch, axes, self.axes).to(self.frequency.dtype)
-        angle = (coordinate[..., None] * self.frequency).flatten(2)[:, None]
-        return angle.cos(), angle.sin()
+from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.rotary import coordinates
+from anyformer.model.config import RelativeConfig
 
 
 class RelativeBias(nn.Module, ABC):
@@ -145,3 +116,17 @@ def bucket(distance: Tensor, config: RelativeConfig) -> Tensor:
 def make_relative(config: RelativeConfig, axes: Mapping[str, tuple[str, ...]], n_heads: int) -> RelativeBias:
     """The module of a config; axes are those of every field."""
     return (Alibi if config.kind == "alibi" else BucketBias)(config, axes, n_heads)
+
+
+class RelationBias(nn.Module):
+    """A learned bias per head for every relation, added to the logits of attention (Graphormer, Ying et al. 2021,
+    3.1.2)."""
+
+    def __init__(self, n_relations: int, n_heads: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(n_relations, n_heads))
+
+    def forward(self, relation: Tensor) -> Tensor:
+        """relation: (b, n, n) int64 as in `Batch.relation`. Returns (b, h, n, n); 0 for pairs without a relation."""
+        table = torch.cat([self.table.new_zeros(1, self.table.shape[1]), self.table])
+        return rearrange(table[relation.clamp(min=0)], "b q k h -> b h q k")

@@ -1,72 +1,14 @@
-"""Who sees whom, and attention under that rule.
-
-One rule covers encoders, decoders, prefix language models, episodes and packed rows (see `visible`); there is no flag
-that says which of them a model is. The rule is worked out once a batch and shared by all layers as a `Sight`.
-"""
+"""Keys and values of tokens that were read before, for generation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from anyformer.batch import Batch, Layout
-from anyformer.tokens import UNSEEN
-
-if TYPE_CHECKING:
-    from anyformer.transformer import TransformerConfig
-
-NormName = Literal["layernorm", "rmsnorm"]
-Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines by which queries or keys are turned, each (b, 1, n, d_head / 2)."""
-
-
-def visible(query: Layout, key: Layout, sees: Tensor | None = None, relation: Tensor | None = None) -> Tensor:
-    """Whether each query may look at each key: (b, queries, keys) boolean.
-
-    query, key: where they stand, (b, queries) and (b, keys).
-    sees: (fields, fields) boolean, whether tokens of field i may look at those of field j; None: all may.
-    relation: (b, queries, keys) int64 or None; `UNSEEN` hides a pair.
-
-    Three tokens of orders 0, 1, 2 in one sample (a causal text) give the rows 100, 110, 111; of orders 0, 0, 1 (a
-    prefix and a target) 110, 110, 111; of orders 0, 0, 0 (a picture) 111, 111, 111. Patterns for long sequences (a
-    window, say) are to be one more condition here.
-    """
-    seen = (query.segment[:, :, None] == key.segment[:, None, :]) & (query.segment > 0)[:, :, None]
-    seen &= key.order[:, None, :] <= query.order[:, :, None]
-    if sees is not None:
-        seen &= sees[query.field[:, :, None], key.field[:, None, :]]
-    if relation is not None:
-        seen &= relation != UNSEEN
-    return seen
-
-
-class Sight(NamedTuple):
-    """What the queries of a layer see, in the form that the attention kernel takes."""
-
-    mask: Tensor | None = None
-    """(b, 1 or h, queries, keys): boolean, True where a key may be attended to, or float, added to the logits; None:
-    everything, or what `causal` says."""
-    causal: bool = False
-    """Whether query i sees keys 0 ... i: right only where queries and keys start at the same place."""
-
-
-class RelationBias(nn.Module):
-    """A learned bias per head for every relation, added to the logits of attention (Graphormer, Ying et al. 2021,
-    3.1.2)."""
-
-    def __init__(self, n_relations: int, n_heads: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.zeros(n_relations, n_heads))
-
-    def forward(self, relation: Tensor) -> Tensor:
-        """relation: (b, n, n) int64 as in `Batch.relation`. Returns (b, h, n, n); 0 for pairs without a relation."""
-        table = torch.cat([self.table.new_zeros(1, self.table.shape[1]), self.table])
-        return rearrange(table[relation.clamp(min=0)], "b q k h -> b h q k")
 
 
 class Cache:
@@ -214,108 +156,3 @@ class Cache:
     def restart(self) -> None:
         """Forget all places but keep the memory, to begin anew with what is still to be seen."""
         self.layout, self.coordinate, self._kept, self._plain, self._highest = None, None, {}, True, -1
-
-
-def make_norm(kind: NormName, width: int, config: TransformerConfig) -> nn.Module:
-    """A norm over the last axis, of `width`, with the config's eps and gains."""
-    make = nn.LayerNorm if kind == "layernorm" else nn.RMSNorm
-    return make(width, eps=config.norm_eps, elementwise_affine=config.norm_affine)
-
-
-def dropout(x: Tensor, p: float) -> Tensor:
-    """x with numbers set to 0, each with probability p (at least 0, below 1), and the rest divided by 1 - p.
-
-    On a CPU a mask of 16 random bits a number takes half the time of torch's, and p is rounded to 1 / 65,536.
-    """
-    if x.device.type != "cpu":
-        return F.dropout(x, p)
-    n_dropped = min(round(p * 2**16), 2**16 - 1)
-    # Four numbers share a draw of 64 bits, from the lowest int64 on.
-    drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    kept = drawn[: x.numel()].view(x.shape) >= n_dropped - 2**15
-    return x * kept.to(x.dtype).mul_(2**16 / (2**16 - n_dropped))
-
-
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn pairs of features by their angles (RoFormer, Su et al. 2021, 3.2.2).
-
-    x: (b, h, n, k), pairs (i, i + k / 2). rotation: cosines and sines, each (b, 1, n, k / 2).
-    """
-    cos, sin = rotation
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-
-class Attention(nn.Module):
-    """Multi-head attention, of a row to itself or to the memory that another stack computed."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.d_head, self.n_heads = config.head_width, config.n_heads
-        self.n_kv_heads = config.n_kv_heads or config.n_heads
-        self.q = nn.Linear(config.d_model, self.n_heads * self.d_head, bias=config.q_bias)
-        self.k = nn.Linear(config.d_model, self.n_kv_heads * self.d_head, bias=config.k_bias)
-        self.v = nn.Linear(config.d_model, self.n_kv_heads * self.d_head, bias=config.v_bias)
-        self.o = nn.Linear(self.n_heads * self.d_head, config.d_model, bias=config.o_bias)
-        self.q_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
-        self.k_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
-
-    def forward(
-        self,
-        x: Tensor,
-        sight: Sight,
-        rotation: Rotation | None = None,
-        cache: Cache | None = None,
-        layer: int = 0,
-        read: Tensor | None = None,
-        read_rotation: Rotation | None = None,
-    ) -> Tensor:
-        """Self-attention of x (b, n, d). With a cache the keys are those of all places so far. Returns (b, n, d).
-
-        read: (b, r, d), the vectors of some places, which `sight` and `read_rotation` are then of; only they ask.
-        """
-        q, k, v = self._queries(x if read is None else read), *self._keys_and_values(x)
-        if rotation is not None:
-            q, k = rotate(q, rotation if read is None else read_rotation), rotate(k, rotation)
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)
-        return self._attend(q, k, v, sight)
-
-    def cross(
-        self, x: Tensor, memory: Tensor | None, sight: Sight, cache: Cache | None = None, layer: int = 0
-    ) -> Tensor:
-        """Attention of x (b, n, d) to memory (b, m, d), whose keys and values a cache keeps. Returns (b, n, d)."""
-        if cache is not None and layer in cache.memory:
-            k, v = cache.memory[layer]
-        else:
-            k, v = self._keys_and_values(memory)
-            if cache is not None:
-                cache.memory[layer] = k, v
-        n = 1 if cache is None else cache.sharing
-        # Queries that share a memory ask it in one product, which reads its keys and values once.
-        out = self._attend(self._queries(x.reshape(len(x) // n, n * x.shape[1], x.shape[2])), k, v, sight)
-        return out.reshape(x.shape)
-
-    def _queries(self, x: Tensor) -> Tensor:
-        q = self.q(x).unflatten(-1, (self.n_heads, self.d_head)).transpose(1, 2)  # (b, h, n, k)
-        return q if self.q_norm is None else self.q_norm(q)
-
-    def _keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        k = self.k(x).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
-        v = self.v(x).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
-        return (k if self.k_norm is None else self.k_norm(k)), v
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
-        # A query that sees no key gets 0 from the kernel, not NaN: padding, and targets of a sample without conditions.
-        out = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=sight.mask,
-            dropout_p=self.config.attention_dropout if self.training else 0.0,
-            is_causal=sight.causal,
-            scale=self.config.attention_scale,
-            enable_gqa=self.n_kv_heads != self.n_heads,
-        )
-        return self.o(out.transpose(1, 2).flatten(2))

@@ -1,0 +1,91 @@
+"""Who sees whom, and attention under that rule.
+
+One rule covers encoders, decoders, prefix language models, episodes and packed rows (see `visible`); there is no flag
+that says which of them a model is. The rule is worked out once a batch and shared by all layers as a `Sight`.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.rotary import Rotation, rotate
+from anyformer.model.attention.visibility import Sight
+from anyformer.model.config import TransformerConfig
+from anyformer.model.layers import make_norm
+
+
+class Attention(nn.Module):
+    """Multi-head attention, of a row to itself or to the memory that another stack computed."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.d_head, self.n_heads = config.head_width, config.n_heads
+        self.n_kv_heads = config.n_kv_heads or config.n_heads
+        self.q = nn.Linear(config.d_model, self.n_heads * self.d_head, bias=config.q_bias)
+        self.k = nn.Linear(config.d_model, self.n_kv_heads * self.d_head, bias=config.k_bias)
+        self.v = nn.Linear(config.d_model, self.n_kv_heads * self.d_head, bias=config.v_bias)
+        self.o = nn.Linear(self.n_heads * self.d_head, config.d_model, bias=config.o_bias)
+        self.q_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
+        self.k_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
+
+    def forward(
+        self,
+        x: Tensor,
+        sight: Sight,
+        rotation: Rotation | None = None,
+        cache: Cache | None = None,
+        layer: int = 0,
+        read: Tensor | None = None,
+        read_rotation: Rotation | None = None,
+    ) -> Tensor:
+        """Self-attention of x (b, n, d). With a cache the keys are those of all places so far. Returns (b, n, d).
+
+        read: (b, r, d), the vectors of some places, which `sight` and `read_rotation` are then of; only they ask.
+        """
+        q, k, v = self._queries(x if read is None else read), *self._keys_and_values(x)
+        if rotation is not None:
+            q, k = rotate(q, rotation if read is None else read_rotation), rotate(k, rotation)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        return self._attend(q, k, v, sight)
+
+    def cross(
+        self, x: Tensor, memory: Tensor | None, sight: Sight, cache: Cache | None = None, layer: int = 0
+    ) -> Tensor:
+        """Attention of x (b, n, d) to memory (b, m, d), whose keys and values a cache keeps. Returns (b, n, d)."""
+        if cache is not None and layer in cache.memory:
+            k, v = cache.memory[layer]
+        else:
+            k, v = self._keys_and_values(memory)
+            if cache is not None:
+                cache.memory[layer] = k, v
+        n = 1 if cache is None else cache.sharing
+        # Queries that share a memory ask it in one product, which reads its keys and values once.
+        out = self._attend(self._queries(x.reshape(len(x) // n, n * x.shape[1], x.shape[2])), k, v, sight)
+        return out.reshape(x.shape)
+
+    def _queries(self, x: Tensor) -> Tensor:
+        q = self.q(x).unflatten(-1, (self.n_heads, self.d_head)).transpose(1, 2)  # (b, h, n, k)
+        return q if self.q_norm is None else self.q_norm(q)
+
+    def _keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        k = self.k(x).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
+        v = self.v(x).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
+        return (k if self.k_norm is None else self.k_norm(k)), v
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
+        # A query that sees no key gets 0 from the kernel, not NaN: padding, and targets of a sample without conditions.
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=sight.mask,
+            dropout_p=self.config.attention_dropout if self.training else 0.0,
+            is_causal=sight.causal,
+            scale=self.config.attention_scale,
+            enable_gqa=self.n_kv_heads != self.n_heads,
+        )
+        return self.o(out.transpose(1, 2).flatten(2))

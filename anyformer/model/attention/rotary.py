@@ -1,0 +1,54 @@
+"""Rotary position embedding (Su et al. 2021): angles of the named axes, and the rotation of queries and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from anyformer.batch import Batch
+from anyformer.model.config import RotaryConfig
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines by which queries or keys are turned, each (b, 1, n, d_head / 2)."""
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turn pairs of features by their angles (RoFormer, Su et al. 2021, 3.2.2).
+
+    x: (b, h, n, k), pairs (i, i + k / 2). rotation: cosines and sines, each (b, 1, n, k / 2).
+    """
+    cos, sin = rotation
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def coordinates(batch: Batch, axes: Mapping[str, tuple[str, ...]], wanted: Sequence[str]) -> Tensor:
+    """Where every place of a batch stands on some axes, (b, n, wanted) float32; 0 where its field has no such axis.
+
+    axes: those of each field.
+    """
+    coordinate = torch.zeros(batch.shape.numel(), len(wanted), device=batch.layout.segment.device)
+    for name, tokens in batch.fields.items():
+        for column, axis in enumerate(axes[name]):
+            if axis in wanted:
+                coordinate[tokens.index, wanted.index(axis)] = tokens.position[:, column].float()
+    return coordinate.unflatten(0, batch.shape)
+
+
+class Rotary(nn.Module):
+    """The angles by which attention turns queries and keys, from the positions of a batch."""
+
+    def __init__(self, config: RotaryConfig, d_head: int) -> None:
+        super().__init__()
+        self.axes = config.axes
+        pairs = d_head // (2 * len(config.axes))
+        self.register_buffer("frequency", config.base ** (-torch.arange(pairs) / pairs), persistent=False)
+
+    def forward(self, batch: Batch, axes: Mapping[str, tuple[str, ...]]) -> tuple[Tensor, Tensor]:
+        """axes: those of each field. Returns cosines and sines, each (b, 1, n, d_head / 2); the first axis has the
+        first pairs."""
+        coordinate = coordinates(batch, axes, self.axes).to(self.frequency.dtype)
+        angle = (coordinate[..., None] * self.frequency).flatten(2)[:, None]
+        return angle.cos(), angle.sin()

@@ -1,0 +1,165 @@
+"""Sizes and choices of a transformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from anyformer.errors import InputError
+
+NormName = Literal["layernorm", "rmsnorm"]
+
+
+ActivationName = Literal["gelu", "gelu_tanh", "relu", "relu2", "silu"]
+
+
+@dataclass(frozen=True)
+class RotaryConfig:
+    """Rotary positions (RoFormer, Su et al. 2021): queries and keys are turned by angles proportional to their
+    position."""
+
+    axes: tuple[str, ...]
+    """Names of the axes; the pairs of features of a head are divided evenly among them. A field without an axis stands
+    at 0."""
+    base: float = 10_000.0
+    """The slowest pair turns by about 1 / base a place."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.axes, list):
+            object.__setattr__(self, "axes", tuple(self.axes))
+        if not self.axes:
+            raise InputError("rotary.axes must name at least one axis, got none")
+
+
+@dataclass(frozen=True)
+class RelativeConfig:
+    """Biases on the logits of self-attention by the distance of two tokens on an axis, shared by all layers; none
+    between tokens of which one has no such axis."""
+
+    kind: Literal["alibi", "t5"]
+    """alibi: the distance times a fixed slope per head (Press et al. 2022). t5: learned, in buckets that widen with
+    the distance (Raffel et al. 2020, 2.1)."""
+    axis: str
+    """Name of the axis."""
+    n_buckets: int = 32
+    """Of t5."""
+    max_distance: int = 128
+    """Of t5: all distances beyond share the last bucket."""
+    bidirectional: bool = True
+    """Of t5: whether keys before and behind their query have buckets apart, each side half of them; a causal stack has
+    no use for the second half."""
+
+    def __post_init__(self) -> None:
+        if self.kind != "t5":
+            return
+        least = 4 if self.bidirectional else 2
+        if self.n_buckets < least or self.n_buckets % 2:
+            raise InputError(f"relative.n_buckets must be even and at least {least}, got {self.n_buckets}")
+        n_exact = self.n_buckets // least
+        if self.max_distance <= n_exact:
+            raise InputError(
+                f"relative.max_distance must be above the {n_exact} distances that have a bucket of their own, "
+                f"got {self.max_distance}"
+            )
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes and choices of the shared transformer."""
+
+    d_model: int = 256
+    """Width of every token vector."""
+    depth: int = 6
+    """Number of blocks."""
+    n_heads: int = 8
+    """Attention heads."""
+    d_head: int | None = None
+    """Width of a head; d_model / n_heads when left out."""
+    n_kv_heads: int | None = None
+    """Heads of keys and values, each shared by n_heads / n_kv_heads heads of queries (grouped-query attention);
+    n_heads when left out."""
+    d_ff: int | None = None
+    """Inner width of the MLP; when left out 4 d_model, or for a gated one 8/3 d_model, rounded up to multiples of 8."""
+    activation: ActivationName = "gelu"
+    """Of the MLP. gelu is exact, gelu_tanh its approximation, relu2 the square of relu."""
+    gated: bool = False
+    """Whether the MLP multiplies the activation by a second projection (GLU variants, Shazeer 2020)."""
+    norm: NormName = "layernorm"
+    """Kind of the norms."""
+    norm_eps: float = 1e-5
+    """Added to the variance."""
+    norm_affine: bool = True
+    """Whether norms have learned gains (and LayerNorm biases)."""
+    norm_position: Literal["pre", "post"] = "pre"
+    """Before each sublayer (GPT-2, ViT), or after its residual sum (the original transformer, BERT)."""
+    first_norm: bool = False
+    """Whether the vectors are normed before the first block."""
+    final_norm: bool | None = None
+    """Whether the vectors are normed after the last block; when left out, with pre-norm only."""
+    qk_norm: NormName | None = None
+    """Norm over d_head of queries and keys (Henry et al. 2020)."""
+    attention_scale: float | None = None
+    """Factor on the logits of attention; 1 / sqrt(d_head) when left out."""
+    q_bias: bool = True
+    """Whether the projection to queries has a bias."""
+    k_bias: bool = True
+    """Whether the projection to keys has a bias."""
+    v_bias: bool = True
+    """Whether the projection to values has a bias."""
+    o_bias: bool = True
+    """Whether the projection out of attention has a bias."""
+    mlp_bias: bool = True
+    """Whether the projections of the MLP have biases."""
+    rotary: RotaryConfig | None = None
+    """Rotary positions in self-attention."""
+    relative: RelativeConfig | None = None
+    """Biases by distance in self-attention."""
+    cross_attention: bool = False
+    """Whether each block also attends to the memory of an encoder, between self-attention and MLP."""
+    dropout: float = 0.0
+    """On what each sublayer adds."""
+    attention_dropout: float = 0.0
+    """On the weights of attention; on a CPU this turns the fast kernel off."""
+    drop_path: float = 0.0
+    """Stochastic depth (Huang et al. 2016): the chance, for each sample, that the last block's sublayers are skipped;
+    it rises from 0 linearly."""
+    layer_scale: float | None = None
+    """Initial value of a learned gain on what each sublayer adds (CaiT, Touvron et al. 2021, 3); none when left out."""
+    init_std: float = 0.02
+    """Standard deviation of the matrices at the start."""
+    zero_output: bool = False
+    """Whether each sublayer's last matrix starts at 0, so that every block starts as the identity."""
+    checkpointing: bool = False
+    """Whether activations inside a block are computed again in the backward pass: less memory, more time."""
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_heads", "depth"):
+            if getattr(self, name) < (name != "depth"):
+                raise InputError(f"{name} must be at least {int(name != 'depth')}, got {getattr(self, name)}")
+        if self.d_head is None and self.d_model % self.n_heads:
+            raise InputError(
+                "n_heads must divide d_model unless d_head is given, "
+                f"got d_model={self.d_model}, n_heads={self.n_heads}"
+            )
+        if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
+            raise InputError(
+                f"n_kv_heads must divide n_heads, got n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}"
+            )
+        for name in ("dropout", "attention_dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.rotary is not None and self.head_width % (2 * len(self.rotary.axes)):
+            raise InputError(
+                f"rotary needs a d_head that is a multiple of {2 * len(self.rotary.axes)} for the axes "
+                f"{', '.join(self.rotary.axes)}, got {self.head_width}"
+            )
+
+    @property
+    def head_width(self) -> int:
+        """d_head as given or computed."""
+        return self.d_head or self.d_model // self.n_heads
+
+    @property
+    def inner_width(self) -> int:
+        """d_ff as given or computed."""
+        return self.d_ff or (-(-self.d_model // 3) * 8 if self.gated else 4 * self.d_model)

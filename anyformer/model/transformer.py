@@ -1,0 +1,162 @@
+"""The one shared transformer: a stack of blocks over rows of vectors. It knows sizes, not what the vectors were."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from anyformer.model.attention.attention import Attention
+from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.rotary import Rotation
+from anyformer.model.attention.visibility import Sight
+from anyformer.model.config import TransformerConfig
+from anyformer.model.layers import MLP, dropout, make_norm
+
+
+class Context(NamedTuple):
+    """What all blocks are given beside the vectors, worked out once a batch."""
+
+    sight: Sight
+    """What self-attention sees."""
+    rotation: Rotation | None = None
+    """Cosines and sines of rotary positions."""
+    memory: Tensor | None = None
+    """(b, m, d), the output of the encoder for cross-attention; None where the cache holds its keys and values."""
+    memory_sight: Sight = Sight()
+    """What cross-attention sees."""
+    cache: Cache | None = None
+    """Keys and values of earlier places."""
+    segment: Tensor | None = None
+    """(b, n), for stochastic depth by sample; None: one sample a row."""
+    n_samples: int = 1
+    """Samples of the batch, those without tokens too: no segment is higher."""
+
+    def at(self, place: Tensor, n: int) -> Context:
+        """The same for some places of every row alone, as queries.
+
+        place: (b, r) int64, places in the row. n: places of a row.
+        """
+        sight = Sight(take(self.sight.mask, place, 2))
+        if self.sight.causal:
+            sight = Sight((torch.arange(n, device=place.device) <= place[:, :, None])[:, None])
+        rotation = None if self.rotation is None else tuple(take(part, place, 2) for part in self.rotation)
+        return self._replace(
+            sight=sight,
+            rotation=rotation,
+            memory_sight=Sight(take(self.memory_sight.mask, place, 2)),
+            segment=None if self.segment is None else self.segment.gather(1, place),
+        )
+
+
+def take(x: Tensor | None, place: Tensor, dim: int) -> Tensor | None:
+    """The vectors at some places of every row: x (b or 1, ..., n, d) along `dim`, place (b, r). None stays None."""
+    if x is None:
+        return None
+    index = place.view(len(place), *[1] * (dim - 1), -1, 1)
+    x = x.expand(len(place), *x.shape[1:])
+    return x.gather(dim, index.expand(-1, *x.shape[1:dim], -1, x.shape[-1]))
+
+
+class Residual(nn.Module):
+    """What stands around every sublayer: norm, dropout, layer scale, stochastic depth and the sum."""
+
+    def __init__(self, config: TransformerConfig, drop_path: float) -> None:
+        super().__init__()
+        self.is_pre = config.norm_position == "pre"
+        self.dropout, self.drop_path = config.dropout, drop_path
+        self.norm = make_norm(config.norm, config.d_model, config)
+        scale = config.layer_scale
+        self.scale = None if scale is None else nn.Parameter(torch.full((config.d_model,), scale))
+
+    def before(self, x: Tensor) -> Tensor:
+        """What the sublayer is given."""
+        return self.norm(x) if self.is_pre else x
+
+    def after(self, x: Tensor, update: Tensor, context: Context) -> Tensor:
+        """x with the sublayer's update, each (b, n, d)."""
+        if self.training and self.dropout:
+            update = dropout(update, self.dropout)
+        if self.scale is not None:
+            update = update * self.scale
+        if self.training and self.drop_path:
+            update = update * self._kept(x, context)
+        return x + update if self.is_pre else self.norm(x + update)
+
+    def _kept(self, x: Tensor, context: Context) -> Tensor:
+        """Drawn for each sample: 0, or what keeps the expectation. (b, n or 1, 1)"""
+        width = 1 if context.segment is None else context.n_samples + 1
+        kept = x.new_empty(x.shape[0], width).bernoulli_(1 - self.drop_path)
+        if context.segment is not None:
+            kept = kept.gather(1, context.segment)
+        return kept[:, :, None] / (1 - self.drop_path)
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention where there is a memory, and the MLP."""
+
+    def __init__(self, config: TransformerConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.attention, self.attention_residual = Attention(config), Residual(config, drop_path)
+        if config.cross_attention:
+            self.cross, self.cross_residual = Attention(config), Residual(config, drop_path)
+        self.mlp, self.mlp_residual = MLP(config), Residual(config, drop_path)
+
+    def forward(self, x: Tensor, context: Context, layer: int, read: Tensor | None = None) -> Tensor:
+        """x: (b, n, d). Returns (b, n, d); or with `read`, places of every row, (b, r), only these, (b, r, d)."""
+        cache, before = context.cache, self.attention_residual.before(x)
+        if read is None:
+            update = self.attention(before, context.sight, context.rotation, cache, layer)
+        else:
+            x, rotation, context = take(x, read, 1), context.rotation, context.at(read, x.shape[1])
+            asking = take(before, read, 1)
+            update = self.attention(before, context.sight, rotation, cache, layer, asking, context.rotation)
+        x = self.attention_residual.after(x, update, context)
+        if hasattr(self, "cross"):
+            before = self.cross_residual.before(x)
+            update = self.cross.cross(before, context.memory, context.memory_sight, cache, layer)
+            x = self.cross_residual.after(x, update, context)
+        return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x)), context)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks, with norms before and after it where the config asks for them."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        last = max(config.depth - 1, 1)
+        self.blocks = nn.ModuleList(Block(config, config.drop_path * i / last) for i in range(config.depth))
+        has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm
+        self.first_norm = make_norm(config.norm, config.d_model, config) if config.first_norm else nn.Identity()
+        self.final_norm = make_norm(config.norm, config.d_model, config) if has_final else nn.Identity()
+        self.apply(self._initialize)
+        if config.zero_output:
+            for name, parameter in self.named_parameters():
+                if name.endswith((".o.weight", ".down.weight")):
+                    nn.init.zeros_(parameter)
+
+    def _initialize(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=self.config.init_std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, context: Context, read: Tensor | None = None) -> Tensor:
+        """x: (b, n, d), 0 at padding. Returns (b, n, d).
+
+        read: (b, r) int64, the places of every row that are wanted; the last block works out only these, from the keys
+            of all, and (b, r, d) is returned.
+        """
+        x = self.first_norm(x)
+        for layer, block in enumerate(self.blocks):
+            wanted = read if layer == len(self.blocks) - 1 else None
+            if self.config.checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, context, layer, wanted, use_reentrant=False)
+            else:
+                x = block(x, context, layer, wanted)
+        if read is not None and not self.blocks:
+            x = take(x, read, 1)
+        return self.final_norm(x)
