@@ -27,7 +27,6 @@ from anyformer.checkpoints import save
 from anyformer.errors import InputError, program, say, suggest
 from anyformer.experiment import Unmade, config_of, parse
 from anyformer.files import write_whole
-from anyformer.metrics import write_figures
 from anyformer.options import Options, add_options, read_options
 from anyformer.params import measure, token_counts
 from anyformer.parsing import allowed_imports, instantiate
@@ -44,7 +43,10 @@ from anyformer.predictions import (
     write_outcomes,
 )
 from anyformer.repeats import fit_trials
-from anyformer.runs import evaluate, fit, load, make, run_folder, split_run
+from anyformer.runs.fit import evaluate, fit
+from anyformer.runs.metrics_file import write_figures
+from anyformer.saving.model_folder import load, make
+from anyformer.saving.run_folder import run_folder, split_run
 
 
 def main(argv: Sequence[str]) -> int:

@@ -19,7 +19,8 @@ from lightning.pytorch.loggers import Logger
 from anyformer.errors import InputError, suggest
 from anyformer.parsing import allowed_imports, check, dotted, find_class, one_line, read_yaml, subclasses
 from anyformer.resume import Saving
-from anyformer.runs import quiet, run_folder
+from anyformer.runs.fit import quiet
+from anyformer.saving.run_folder import run_folder
 from anyformer.trials import first_trial, holds_trials
 
 OWN_OPTIONS = """\

@@ -28,7 +28,7 @@ from anyformer.loading import Loader
 from anyformer.params import measure
 from anyformer.planned import TIMES, Memory, Part, Planned, Step
 from anyformer.resume import stopping_at_once
-from anyformer.runs import NEVER_VALIDATED, quiet
+from anyformer.runs.fit import NEVER_VALIDATED, quiet
 from anyformer.strips import draw_strips
 from anyformer.survey import count, drawable, look, sizes, tokens_of, trunk
 

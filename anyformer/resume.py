@@ -28,7 +28,7 @@ from anyformer.checkpoints import generators, keep_newest, save, set_generators
 from anyformer.errors import InputError, program, say
 from anyformer.files import write_whole
 from anyformer.loading import LeftOut, Loader
-from anyformer.metrics import MetricsFile, draw_curves, write_figures
+from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_figures
 from anyformer.sheet import draw_samples
 from anyformer.visibility import draw_sight, has_sights
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anyformer.error_rates import align_words
 from anyformer.files import write_whole
+from anyformer.metrics.text import align_words
 
 MAX_SECONDS = 30
 """Of a sound on the page."""

@@ -19,7 +19,7 @@ from plain_gpt import PlainGPT
 
 from anyformer import cli
 from anyformer.files import find_file
-from anyformer.metrics import read_figures
+from anyformer.runs.metrics_file import read_figures
 
 CONTEXT, BATCH = 64, 12
 CONFIG = Path(__file__).parents[1] / "configs" / "gpt_shakespeare_char.yaml"
@@ -59,7 +59,7 @@ def train_ours(seed, n_steps):
     with tempfile.TemporaryDirectory() as folder:
         options = [f"--seed_everything={seed}", f"--trainer.max_steps={n_steps}", "--model.example=null"]
         assert cli.main(["fit", "--config", str(CONFIG), "--run_dir", folder, *options]) == 0
-        from anyformer.runs import load
+        from anyformer.saving.model_folder import load
 
         n_parameters = sum(p.numel() for p in load(folder).parameters())
         return read_figures(Path(folder))["best/val/loss"], n_parameters

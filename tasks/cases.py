@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from anyformer.error_rates import edit_distance
 from anyformer.errors import InputError
+from anyformer.metrics.text import edit_distance
 from anyformer.tokenizers.audio import Audio
 from anyformer.tokenizers.sound import read_sound
 from anyformer.tokenizers.text import Text

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
+from anyformer.metrics.accumulators import Kept, Sums
+from anyformer.metrics.classification import auroc, average_precision, macro_f1
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.drawings import draw_confusion
-from anyformer.tasks.tallies import Kept, Sums, auroc, average_precision, macro_f1
 from anyformer.tasks.targets import (
     Aim,
     Target,

@@ -96,7 +96,7 @@ def actor_of(policy: str, environment: EnvironmentConfig, seed: int) -> Actor:
         if not options:
             return actor
         return Noisy(actor, _number(policy, options, "the share of random actions"), space, seed)
-    from anyformer.runs import split_run
+    from anyformer.saving.run_folder import split_run
 
     folder, _, asked = policy.partition(":return=")
     if not split_run(folder)[0].is_dir():
@@ -116,7 +116,7 @@ def _number(policy: str, text: str, what: str) -> float:
 
 
 def _learned(folder: str, asked: float | None, environment: EnvironmentConfig, seed: int) -> Actor:
-    from anyformer.runs import load
+    from anyformer.saving.model_folder import load
     from anyformer.tasks.acting import PlayConfig
     from anyformer.tasks.decide import Decide
 

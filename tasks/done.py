@@ -13,9 +13,9 @@ from torch import Tensor
 from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
+from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.tallies import Sums
 from anyformer.tasks.targets import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values
 from anyformer.tokenizers.elements import Bins, Categories, Choice
 from anyformer.tokenizers.steps import Stretch, ValueHead

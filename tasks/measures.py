@@ -15,10 +15,10 @@ from torch import Tensor
 from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
+from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.drawings import draw_scatter
-from anyformer.tasks.tallies import Sums
 from anyformer.tasks.targets import (
     Aim,
     Target,

@@ -18,7 +18,8 @@ from anyformer.loading import Chopper
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.parsing import plain
-from anyformer.runs import find_run, load
+from anyformer.saving.model_folder import load
+from anyformer.saving.run_folder import find_run
 from anyformer.tasks.evaluation import Evaluations, of_task
 from anyformer.tasks.mixed import Mixed, Turn, named
 from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer

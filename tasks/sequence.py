@@ -16,8 +16,8 @@ from torchmetrics import SumMetric
 
 from anyformer.batch import Batch
 from anyformer.data import Source
-from anyformer.error_rates import N_SUMS, count_errors, error_rates
 from anyformer.errors import InputError, say
+from anyformer.metrics.text import N_SUMS, count_errors, error_rates
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig

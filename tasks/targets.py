@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from anyformer.batch import Batch
 from anyformer.data import Source, is_missing
 from anyformer.errors import InputError
+from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.tallies import Sums
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.parsing import difference, import_path, instantiate, plain
-from anyformer.runs import find_run, load, make
+from anyformer.saving.model_folder import load, make
+from anyformer.saving.run_folder import find_run
 from anyformer.tasks.evaluation import Evaluation
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from anyformer.batch import Batch
 from anyformer.data import Source, is_absent
-from anyformer.error_rates import N_SUMS, count_errors, error_rates
 from anyformer.errors import InputError
+from anyformer.metrics.accumulators import Sums
+from anyformer.metrics.text import N_SUMS, count_errors, error_rates
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.tasks.decoding import DecodeConfig, Decoder, written
 from anyformer.tasks.pairs import read_target
-from anyformer.tasks.tallies import Sums
 from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, known_values
 from anyformer.tokenizers.text import NORMALIZERS, Text
 from anyformer.tokens import Sample, Tokenizer, TokenSet

@@ -16,7 +16,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.packing import collate
-from anyformer.runs import load
+from anyformer.saving.model_folder import load
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.reading import Pool
 from anyformer.tokenizers.augmentation import Mixing

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 import anyformer
 from anyformer.__main__ import main
-from anyformer.metrics import read_figures, read_rows
+from anyformer.runs.metrics_file import read_figures, read_rows
 from anyformer.tasks.episode_files import Episodes
 from anyformer.tokenizers.pictures import Digits
 

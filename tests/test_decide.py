@@ -17,12 +17,13 @@ import anyformer
 from anyformer.__main__ import main
 from anyformer.batch import read_before
 from anyformer.errors import InputError
-from anyformer.metrics import read_figures, read_rows
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.resume import Saving
-from anyformer.runs import evaluate, fit, load
+from anyformer.runs.fit import evaluate, fit
+from anyformer.runs.metrics_file import read_figures, read_rows
+from anyformer.saving.model_folder import load
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.collecting import Collected, write_minari
 from anyformer.tasks.decide import Decide
@@ -189,7 +190,7 @@ def test_spaces_scales_and_the_known_returns_come_from_the_data() -> None:
     assert task.known_returns == (min(totals), max(totals))
     assert task.asked() == max(totals)
     assert task.environment == world("picture")
-    again = anyformer.runs.instantiate(task.config())
+    again = anyformer.runs.fit.instantiate(task.config())
     assert json.dumps(again.config()) == json.dumps(task.config())
 
 

@@ -13,8 +13,8 @@ from lightning import seed_everything
 
 from anyformer.errors import InputError
 from anyformer.resume import Saving
-from anyformer.runs import evaluate, fit
-from anyformer.runs import quiet as quietly
+from anyformer.runs.fit import evaluate, fit
+from anyformer.runs.fit import quiet as quietly
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records
 from tests.helpers.mixed_fields import SMALL, Shown, two_inputs

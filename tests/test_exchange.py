@@ -20,7 +20,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
-from anyformer.runs import load
+from anyformer.saving.model_folder import load
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.language import LanguageModel, Masking

@@ -18,7 +18,8 @@ from anyformer.generation.config import GenerationConfig
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.packing import collate
-from anyformer.runs import evaluate, fit, load
+from anyformer.runs.fit import evaluate, fit
+from anyformer.saving.model_folder import load
 from anyformer.tables import Table
 from anyformer.tasks.language import FillConfig, LanguageModel, Masking, TextChopper
 from anyformer.tasks.records import Records

@@ -16,14 +16,16 @@ from safetensors.torch import load_file
 
 from anyformer.checkpoints import read_manifest, save
 from anyformer.errors import InputError
-from anyformer.metrics import read_figures, read_rows
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.params import measure, token_counts
 from anyformer.parsing import instantiate
 from anyformer.resume import Saving
-from anyformer.runs import evaluate, find_run, fit, load, make, split_run
+from anyformer.runs.fit import evaluate, fit
+from anyformer.runs.metrics_file import read_figures, read_rows
+from anyformer.saving.model_folder import load, make
+from anyformer.saving.run_folder import find_run, split_run
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.language import LanguageModel

@@ -13,7 +13,7 @@ import torch
 from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
 from anyformer.model.config import RotaryConfig, TransformerConfig
-from anyformer.runs import fit
+from anyformer.runs.fit import fit
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.collecting import Collected
 from anyformer.tasks.decide import Decide

@@ -12,7 +12,8 @@ from anyformer.checkpoints import save
 from anyformer.data import Source
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
-from anyformer.runs import fit, load
+from anyformer.runs.fit import fit
+from anyformer.saving.model_folder import load
 from anyformer.tasks.categories import Category, Labels
 from anyformer.tasks.done import Done
 from anyformer.tasks.fields import FieldsConfig

@@ -17,11 +17,12 @@ import yaml
 from lightning import seed_everything
 
 from anyformer.__main__ import main
-from anyformer.error_rates import count_errors, error_rates
 from anyformer.errors import InputError
+from anyformer.metrics.text import count_errors, error_rates
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.params import measure, token_counts
-from anyformer.runs import evaluate, fit, load
+from anyformer.runs.fit import evaluate, fit
+from anyformer.saving.model_folder import load
 from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.records import Records

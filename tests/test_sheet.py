@@ -17,9 +17,9 @@ from anyformer.batches import Plan, plan_batches
 from anyformer.data import Source
 from anyformer.errors import InputError
 from anyformer.loading import Samples
-from anyformer.metrics import read_rows
 from anyformer.model.config import TransformerConfig
-from anyformer.runs import fit
+from anyformer.runs.fit import fit
+from anyformer.runs.metrics_file import read_rows
 from anyformer.sheet import GAP, IN_A_ROW, LINE, SIDE, draw_samples, draw_sheet
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records

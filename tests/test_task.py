@@ -19,7 +19,7 @@ from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.resume import Saving
-from anyformer.runs import load
+from anyformer.saving.model_folder import load
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.task import Examples

@@ -12,7 +12,7 @@ import torch
 
 from anyformer.checkpoints import save
 from anyformer.errors import InputError
-from anyformer.runs import load
+from anyformer.saving.model_folder import load
 from anyformer.tasks.classify import Classify
 from anyformer.weights.tensors import Report, read_tensors
 from anyformer.weights.timm_vit import load_timm

@@ -2,17 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
-import os
-import re
-import zipfile
-import zlib
-from collections.abc import Callable, Collection
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
-from anyformer.errors import InputError, nearest
-
 
 def spells_values(text: str) -> bool:
     """Whether a text is no name of a file but a list or a dict of values, as a cell of a CSV or a command line has it.

@@ -12,7 +12,7 @@ from anyformer.data import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.resume import Saving
-from anyformer.runs import fit
+from anyformer.runs.fit import fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.mixed import Mixed, Part

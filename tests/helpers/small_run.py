@@ -11,7 +11,7 @@ from lightning import seed_everything
 
 from anyformer.model.config import TransformerConfig
 from anyformer.resume import Saving
-from anyformer.runs import fit
+from anyformer.runs.fit import fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.records import Records

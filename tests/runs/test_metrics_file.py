@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from anyformer.metrics import MetricsFile, draw_curves, read_figures, read_rows, write_figures
+from anyformer.runs.metrics_file import MetricsFile, draw_curves, read_figures, read_rows, write_figures
 
 
 def test_what_is_logged_at_a_step_stands_in_its_row(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import socket
 import pytest
 from torchmetrics.functional.text import char_error_rate, word_error_rate
 
-from anyformer.error_rates import N_SUMS, align_words, count_errors, edit_distance, error_rates
+from anyformer.metrics.text import N_SUMS, align_words, count_errors, edit_distance, error_rates
 
 WORDS = ["the", "a", "dog", "cat", "runs", ",", "sits", ".", "Don't", "well-known", "3.5", "Mr.", "Smith's", "&"]
 

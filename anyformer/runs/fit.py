@@ -7,12 +7,10 @@ The command line and Python come through the same functions.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +20,15 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from safetensors.torch import load_file
 
-from anyformer.checkpoints import MANIFEST, Checkpoints, damage, find_folder, newest, read_manifest, save
-from anyformer.errors import InputError, nearest, program, say
-from anyformer.files import find_file, write_whole
-from anyformer.metrics import MetricsFile, read_figures, read_rows, write_figures
-from anyformer.parsing import instantiate
+from anyformer.checkpoints import Checkpoints, newest, save
+from anyformer.errors import InputError, program, say
+from anyformer.files import write_whole
 from anyformer.resume import Keeper, Saving, Stopped, handlers_kept, stopping_at_once
-from anyformer.trials import first_trial, holds_trials
+from anyformer.runs.metrics_file import MetricsFile, read_figures, read_rows, write_figures
+from anyformer.saving.model_folder import _load_weights, _misfit, model_folder
+from anyformer.saving.run_folder import run_folder
+from anyformer.trials import holds_trials
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task
@@ -130,13 +128,6 @@ def fit(
     return read_figures(run)
 
 
-def run_folder(run_dir: str | Path) -> Path:
-    """The path of a run folder. Raises InputError for an address on the network."""
-    if "://" in str(run_dir):
-        raise InputError(f"a run is a local folder, and nothing is loaded from the network, got {run_dir}")
-    return Path(run_dir)
-
-
 def _prepare(run: Path, resume: bool) -> None:
     """Make the folder. What broke off before anything was learned is no run, and is written over."""
     learned = (run / "checkpoints").exists() or (run / "model").exists() or bool(read_rows(run / "metrics.csv"))
@@ -154,14 +145,6 @@ def _listed(value: Any) -> list[Any]:
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _misfit(error: Exception) -> str | None:
-    """What does not fit, where an error says that a state is of another model or optimiser."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if lines and "loading state_dict" in lines[0] and len(lines) > 1:
-        return lines[1].rstrip(".") + (f", and {len(lines) - 2} more" if len(lines) > 2 else "")
-    return str(error) if "loaded state dict" in str(error) else None
 
 
 def _has_test(data: LightningDataModule) -> bool:
@@ -196,73 +179,6 @@ def evaluate(
 
 
 # The model alone.
-
-
-def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> Task:
-    """The best model of a run, ready for `predict`; or what `save` wrote; `runs/all:digits` is one task of a mixture.
-
-    unsafe_imports: packages beside anyformer that the model's config may name classes of.
-    Runs nothing that the folder holds. Raises InputError if there is no model or it is damaged.
-    """
-    path, member = split_run(run_dir)
-    task = make(path, unsafe_imports=unsafe_imports)
-    task.configure_model()
-    _load_weights(task, model_folder(path))
-    return _member(task, path, member).eval()
-
-
-def make(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> Task:
-    """As `load`, but without its weights, and not built."""
-    path, member = split_run(run_dir)
-    config = json.loads((model_folder(path) / "config.json").read_text(encoding="utf-8"))
-    return _member(instantiate(config, unsafe_imports), path, member)
-
-
-def split_run(run_dir: str | Path) -> tuple[Path, str]:
-    """The folder of a run, and the task that is meant of a mixture's, as in `runs/all:digits`; "" where none is named.
-
-    Raises InputError for an address on the network.
-    """
-    path = run_folder(run_dir)
-    found = re.fullmatch(r"(.+):([\w-]+)", str(path))
-    return (path, "") if found is None or path.exists() else (Path(found[1]), found[2])
-
-
-def find_run(source: str | Path) -> tuple[Path, str]:
-    """Where weights are, as `find_file` finds them: a file; or a run's folder, and `:digits` where a task is named.
-
-    Raises InputError if they are nowhere.
-    """
-    path, member = split_run(source)
-    return Path(find_file(path)), f":{member}" if member else ""
-
-
-def _member(task: Task, path: Path, name: str) -> Task:
-    """A task of a mixture by its name; the task itself for ""."""
-    if name and name not in task.members:
-        what = f"there are {', '.join(task.members)}" if task.members else "it is no mixture"
-        raise InputError(f"{path} holds no task {name!r}; {what}{nearest(name, task.members)}")
-    return task.members[name] if name else task
-
-
-def model_folder(run: Path) -> Path:
-    """The folder of a run's best model, or of a model alone. Raises InputError if there is none or it is damaged."""
-    folder = find_folder(run / "model") or find_folder(run)
-    if folder is None:
-        if holds_trials(run):
-            raise InputError(f"{run} holds the runs of several folds or seeds; name one of them, {first_trial(run)}")
-        raise InputError(f"{run} holds no model: neither model/{MANIFEST} nor {MANIFEST} is there; train one with fit")
-    for line in read_manifest(folder):
-        if wrong := damage(folder, line):
-            raise InputError(f"{folder / line['file']} is damaged ({wrong}); train again, or copy the folder anew")
-    return folder
-
-
-def _load_weights(task: Task, folder: Path) -> None:
-    try:
-        task.load_weights(load_file(folder / "weights.safetensors"))
-    except RuntimeError as error:
-        raise InputError(f"{folder / 'weights.safetensors'} does not fit config.json: {_misfit(error)}") from None
 
 
 NOISE = (

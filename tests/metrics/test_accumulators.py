@@ -3,7 +3,8 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from anyformer.tasks.tallies import Kept, Sums, auroc, average_precision, macro_f1
+from anyformer.metrics.accumulators import Kept, Sums
+from anyformer.metrics.classification import auroc, average_precision, macro_f1
 
 
 @pytest.mark.parametrize("n_levels", [1000, 4], ids=["apart", "ties"])

@@ -16,9 +16,10 @@ from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 import anyformer
 from anyformer.checkpoints import Checkpoints, describe, save, write_manifest
 from anyformer.errors import InputError
-from anyformer.metrics import read_rows
 from anyformer.resume import Saving
-from anyformer.runs import evaluate, fit, load
+from anyformer.runs.fit import evaluate, fit
+from anyformer.runs.metrics_file import read_rows
+from anyformer.saving.model_folder import load
 from anyformer.tasks.classify import Classify
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits

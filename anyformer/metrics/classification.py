@@ -1,0 +1,43 @@
+"""Metrics of classes from scores: area under the curves, macro F1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
+    """The area under precision over recall, in steps, (); NaN where nothing is true.
+
+    scores: (n,), the higher the likelier; equal ones count as one threshold. truth: (n,) 0 or 1.
+    """
+    scores, order = scores.sort(descending=True)
+    hits = truth[order].double().cumsum(0)
+    is_threshold = torch.ones_like(scores, dtype=torch.bool)
+    is_threshold[:-1] = scores[1:] != scores[:-1]
+    n = torch.arange(1, len(scores) + 1, device=scores.device)[is_threshold]
+    hits = hits[is_threshold]
+    new = hits.diff(prepend=hits.new_zeros(1))
+    return (new * hits / n).sum() / truth.sum()
+
+
+def auroc(scores: Tensor, truth: Tensor) -> Tensor:
+    """The chance that a true one has a higher score than one that is not, ties half, (); NaN where either is lacking.
+
+    scores: (n,). truth: (n,) 0 or 1.
+    """
+    _, inverse, counts = scores.unique(return_inverse=True, return_counts=True)
+    # The mean rank of equal scores (Mann and Whitney 1947).
+    ranks = (counts.cumsum(0) - (counts - 1) / 2)[inverse].double()
+    n_true = truth.sum().double()
+    n_false = len(truth) - n_true
+    return ((ranks * truth).sum() - n_true * (n_true + 1) / 2) / (n_true * n_false)
+
+
+def macro_f1(confusion: Tensor) -> Tensor:
+    """The mean F1 of the classes that occur or are predicted, ().
+
+    confusion: (classes, classes), the true ones by row.
+    """
+    both = confusion.sum(0) + confusion.sum(1)
+    return (2 * confusion.diagonal() / both)[both > 0].mean()

@@ -1,0 +1,75 @@
+"""The folder of a model alone: config, weights, manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import load_file
+
+from anyformer.checkpoints import MANIFEST, damage, find_folder, read_manifest
+from anyformer.errors import InputError, nearest
+from anyformer.parsing import instantiate
+from anyformer.saving.run_folder import split_run
+from anyformer.trials import first_trial, holds_trials
+
+if TYPE_CHECKING:
+    from anyformer.tasks.task import Task
+
+
+def _misfit(error: Exception) -> str | None:
+    """What does not fit, where an error says that a state is of another model or optimiser."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and "loading state_dict" in lines[0] and len(lines) > 1:
+        return lines[1].rstrip(".") + (f", and {len(lines) - 2} more" if len(lines) > 2 else "")
+    return str(error) if "loaded state dict" in str(error) else None
+
+
+def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> Task:
+    """The best model of a run, ready for `predict`; or what `save` wrote; `runs/all:digits` is one task of a mixture.
+
+    unsafe_imports: packages beside anyformer that the model's config may name classes of.
+    Runs nothing that the folder holds. Raises InputError if there is no model or it is damaged.
+    """
+    path, member = split_run(run_dir)
+    task = make(path, unsafe_imports=unsafe_imports)
+    task.configure_model()
+    _load_weights(task, model_folder(path))
+    return _member(task, path, member).eval()
+
+
+def make(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> Task:
+    """As `load`, but without its weights, and not built."""
+    path, member = split_run(run_dir)
+    config = json.loads((model_folder(path) / "config.json").read_text(encoding="utf-8"))
+    return _member(instantiate(config, unsafe_imports), path, member)
+
+
+def _member(task: Task, path: Path, name: str) -> Task:
+    """A task of a mixture by its name; the task itself for ""."""
+    if name and name not in task.members:
+        what = f"there are {', '.join(task.members)}" if task.members else "it is no mixture"
+        raise InputError(f"{path} holds no task {name!r}; {what}{nearest(name, task.members)}")
+    return task.members[name] if name else task
+
+
+def model_folder(run: Path) -> Path:
+    """The folder of a run's best model, or of a model alone. Raises InputError if there is none or it is damaged."""
+    folder = find_folder(run / "model") or find_folder(run)
+    if folder is None:
+        if holds_trials(run):
+            raise InputError(f"{run} holds the runs of several folds or seeds; name one of them, {first_trial(run)}")
+        raise InputError(f"{run} holds no model: neither model/{MANIFEST} nor {MANIFEST} is there; train one with fit")
+    for line in read_manifest(folder):
+        if wrong := damage(folder, line):
+            raise InputError(f"{folder / line['file']} is damaged ({wrong}); train again, or copy the folder anew")
+    return folder
+
+
+def _load_weights(task: Task, folder: Path) -> None:
+    try:
+        task.load_weights(load_file(folder / "weights.safetensors"))
+    except RuntimeError as error:
+        raise InputError(f"{folder / 'weights.safetensors'} does not fit config.json: {_misfit(error)}") from None
