@@ -29,7 +29,8 @@ from anyformer.experiment import Unmade, config_of, parse
 from anyformer.files import write_whole
 from anyformer.options import Options, add_options, read_options
 from anyformer.params import measure, token_counts
-from anyformer.parsing import allowed_imports, instantiate
+from anyformer.parsing.classes import allowed_imports
+from anyformer.parsing.instantiate import instantiate
 from anyformer.plan import plan
 from anyformer.predictions import (
     KINDS,

@@ -17,7 +17,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from anyformer.errors import InputError, suggest
-from anyformer.parsing import allowed_imports, check, dotted, find_class, one_line, read_yaml, subclasses
+from anyformer.parsing.check import check, read_yaml
+from anyformer.parsing.classes import allowed_imports, dotted, find_class, subclasses
+from anyformer.parsing.messages import one_line
 from anyformer.resume import Saving
 from anyformer.runs.fit import quiet
 from anyformer.saving.run_folder import run_folder

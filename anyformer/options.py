@@ -14,7 +14,7 @@ from typing import Any
 import docstring_parser
 
 from anyformer.errors import InputError, suggest
-from anyformer.parsing import members
+from anyformer.parsing.classes import members
 
 
 class Options(argparse.ArgumentParser):

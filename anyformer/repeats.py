@@ -10,7 +10,7 @@ import yaml
 
 from anyformer.errors import InputError, say
 from anyformer.experiment import Experiment, Unmade, parse
-from anyformer.parsing import difference
+from anyformer.parsing.plain import difference
 from anyformer.runs.fit import fit
 from anyformer.trials import Trial, list_trials, read_trial, read_trials, show_trials, write_trials
 

@@ -21,7 +21,7 @@ from jsonargparse import ArgumentParser
 
 from anyformer.errors import InputError
 from anyformer.laws import OWN, check_lift, check_model, kind, require, same
-from anyformer.parsing import plain
+from anyformer.parsing.plain import plain
 from anyformer.tokens import UNSEEN, Sample, Tokenizer, TokenSet, expand
 
 

@@ -17,7 +17,7 @@ from anyformer.errors import InputError, nearest
 from anyformer.loading import Chopper
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
-from anyformer.parsing import plain
+from anyformer.parsing.plain import plain
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import find_run
 from anyformer.tasks.evaluation import Evaluations, of_task

@@ -18,7 +18,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
-from anyformer.parsing import difference, plain
+from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.aims import Aims, Item, PredictChopper
 from anyformer.tasks.cases import Cases
 from anyformer.tasks.fields import FieldsConfig

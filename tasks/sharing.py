@@ -18,7 +18,7 @@ from torch import nn
 from anyformer.corpus import Documents
 from anyformer.data import Source
 from anyformer.errors import InputError
-from anyformer.parsing import plain
+from anyformer.parsing.plain import plain
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import OF_TRAINING, Task
 from anyformer.tokenizers.text import Text

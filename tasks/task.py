@@ -28,7 +28,8 @@ from anyformer.loading import Chopper
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
-from anyformer.parsing import difference, import_path, instantiate, plain
+from anyformer.parsing.instantiate import instantiate
+from anyformer.parsing.plain import difference, import_path, plain
 from anyformer.saving.model_folder import load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tasks.evaluation import Evaluation

@@ -9,7 +9,7 @@ import pytest
 
 from anyformer.data import Source
 from anyformer.errors import InputError
-from anyformer.parsing import instantiate
+from anyformer.parsing.instantiate import instantiate
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tokenizers.text import Text

@@ -20,7 +20,7 @@ from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.params import measure, token_counts
-from anyformer.parsing import instantiate
+from anyformer.parsing.instantiate import instantiate
 from anyformer.resume import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_figures, read_rows

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from anyformer.checkpoints import MANIFEST, damage, find_folder, read_manifest
 from anyformer.errors import InputError, nearest
-from anyformer.parsing import instantiate
+from anyformer.parsing.instantiate import instantiate
 from anyformer.saving.run_folder import split_run
 from anyformer.trials import first_trial, holds_trials
 

@@ -12,17 +12,11 @@ from lightning.pytorch.callbacks import Callback
 
 from anyformer.errors import InputError, suggest
 from anyformer.model.config import TransformerConfig
-from anyformer.parsing import (
-    allowed_imports,
-    check,
-    condense,
-    difference,
-    find_class,
-    instantiate,
-    parameters,
-    plain,
-    read_yaml,
-)
+from anyformer.parsing.check import check, read_yaml
+from anyformer.parsing.classes import allowed_imports, find_class, parameters
+from anyformer.parsing.instantiate import instantiate
+from anyformer.parsing.messages import condense
+from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records
 from anyformer.tasks.task import Task
