@@ -22,8 +22,8 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save_file
 
+from anyformer.data.files import PART, sync_file, sync_folder, write_whole
 from anyformer.errors import InputError
-from anyformer.files import PART, sync_file, sync_folder, write_whole
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task

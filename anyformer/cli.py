@@ -24,9 +24,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
 from anyformer.checkpoints import save
+from anyformer.data.files import write_whole
 from anyformer.errors import InputError, program, say, suggest
 from anyformer.experiment import Unmade, config_of, parse
-from anyformer.files import write_whole
 from anyformer.options import Options, add_options, read_options
 from anyformer.params import measure, token_counts
 from anyformer.parsing.classes import allowed_imports

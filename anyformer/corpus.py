@@ -23,9 +23,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from anyformer.data import Source
+from anyformer.data.files import find_file, list_files
+from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
-from anyformer.files import find_file, list_files
 
 ENDINGS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz")
 """What the names of the files end in that are taken from a folder."""

@@ -20,11 +20,11 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from anyformer.batches import Draw
 from anyformer.budget import count_budget, stacks
+from anyformer.data.batch_plan import Draw
+from anyformer.data.files import write_whole
+from anyformer.data.loader import Loader
 from anyformer.errors import InputError
-from anyformer.files import write_whole
-from anyformer.loading import Loader
 from anyformer.params import measure
 from anyformer.planned import TIMES, Memory, Part, Planned, Step
 from anyformer.resume import stopping_at_once

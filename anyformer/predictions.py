@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TextIO
 
 from tqdm import tqdm
 
+from anyformer.data.files import is_folder, list_files, write_whole
+from anyformer.data.values import spells_values
 from anyformer.errors import InputError
-from anyformer.files import is_folder, list_files, spells_values, write_whole
 from anyformer.tokens import Tokenizer
 
 Record = dict[str, Any]

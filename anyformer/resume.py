@@ -25,9 +25,10 @@ from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.checkpoints import generators, keep_newest, save, set_generators
+from anyformer.data.chopper import LeftOut
+from anyformer.data.files import write_whole
+from anyformer.data.loader import Loader
 from anyformer.errors import InputError, program, say
-from anyformer.files import write_whole
-from anyformer.loading import LeftOut, Loader
 from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_figures
 from anyformer.sheet import draw_samples
 from anyformer.visibility import draw_sight, has_sights

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anyformer.batches import Plan
+from anyformer.data.batch_plan import Plan
+from anyformer.data.chopper import LeftOut
+from anyformer.data.loader import Samples
 from anyformer.errors import InputError
-from anyformer.loading import LeftOut, Samples
 from anyformer.tokens import Sample, Tokenizer, expand
 
 SIDE = 112

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from anyformer.corpus import Documents
-from anyformer.data import Source, no_column
+from anyformer.data.source import Source, no_column
 from anyformer.errors import InputError
 
 PIECE = 2**15

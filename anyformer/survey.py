@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anyformer.batch import Batch
-from anyformer.batches import Draw
 from anyformer.budget import Budget, stacks
+from anyformer.data.batch_plan import Draw
+from anyformer.data.loader import Loader
 from anyformer.errors import InputError
-from anyformer.loading import Loader
 from anyformer.model.anyformer import Anyformer
 from anyformer.strips import samples_of
 from anyformer.tokens import Sample, expand

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from anyformer.data.files import write_whole
 from anyformer.errors import InputError
-from anyformer.files import write_whole
 
 Figures = Mapping[str, float]
 

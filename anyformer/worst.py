@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anyformer.files import write_whole
+from anyformer.data.files import write_whole
 from anyformer.metrics.text import align_words
 
 MAX_SECONDS = 30

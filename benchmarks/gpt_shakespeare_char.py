@@ -18,7 +18,7 @@ import torch
 from plain_gpt import PlainGPT
 
 from anyformer import cli
-from anyformer.files import find_file
+from anyformer.data.files import find_file
 from anyformer.runs.metrics_file import read_figures
 
 CONTEXT, BATCH = 64, 12

@@ -20,9 +20,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from anyformer.data.tables import Table
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.packing import pack
-from anyformer.tables import Table
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.task import divide_gradients

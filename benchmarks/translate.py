@@ -29,7 +29,7 @@ from transformers import GenerationConfig as TheirGeneration
 from transformers import MarianConfig, MarianMTModel
 from transformers.utils import logging
 
-from anyformer.batches import plan_batches
+from anyformer.data.batch_plan import plan_batches
 from anyformer.packing import pack
 from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tasks.optimization import make_optimizer

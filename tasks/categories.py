@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
-from anyformer.data import Source, is_missing
+from anyformer.data.source import Source
+from anyformer.data.values import is_json, is_missing, read_json
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Kept, Sums
 from anyformer.metrics.classification import auroc, average_precision, macro_f1
@@ -30,7 +31,6 @@ from anyformer.tasks.targets import (
     known_values,
     linear,
 )
-from anyformer.tokenizers.arrays import is_json, read_json
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
-from anyformer.data import Source, is_missing
+from anyformer.data.source import Source
+from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics import SumMetric
 
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig

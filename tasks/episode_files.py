@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 
+from anyformer.data.files import find_file
 from anyformer.errors import InputError, nearest
-from anyformer.files import find_file
 from anyformer.tasks.environments import from_spec
 from anyformer.tasks.flat_episodes import Opened, read_hdf5, read_npz, read_parquet, with_spaces
 from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, EpisodeSource, as_arrays

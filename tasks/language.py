@@ -14,11 +14,11 @@ from torch import Tensor
 from torchmetrics import SumMetric
 
 from anyformer.corpus import Corpus
-from anyformer.data import Source
+from anyformer.data.chopper import Chopper
+from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.generator import Generator
-from anyformer.loading import Chopper
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
-from anyformer.data import Source, is_missing
+from anyformer.data.moments import Moments
+from anyformer.data.source import Source
+from anyformer.data.values import is_missing, to_number
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
@@ -28,7 +30,6 @@ from anyformer.tasks.targets import (
     known_values,
     linear,
 )
-from anyformer.tokenizers.arrays import Moments, to_number
 
 N_SCATTERED = 5000
 """Points of a scatter plot at most."""

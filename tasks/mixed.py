@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 
-from anyformer.data import Source
+from anyformer.data.loader import Loader
+from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
-from anyformer.loading import Loader
 from anyformer.tasks.records import Records
 from anyformer.tasks.task import Examples, Task
 

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from anyformer.data import Source
+from anyformer.data.chopper import Chopper
+from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
-from anyformer.loading import Chopper
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.parsing.plain import plain

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
+from anyformer.data.chopper import Chopper, LeftOut
 from anyformer.errors import InputError
-from anyformer.loading import Chopper, LeftOut
 from anyformer.model.losses.ctc import needed_frames
 from anyformer.packing import collate
 from anyformer.tasks.decoding import written

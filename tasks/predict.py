@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
+from anyformer.data.chopper import Chopper
 from anyformer.errors import InputError
-from anyformer.loading import Chopper
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.tokens import Sample

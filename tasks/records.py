@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 from lightning import LightningDataModule
 
-from anyformer.batches import plan_batches
 from anyformer.corpus import Corpus, Documents
-from anyformer.data import Joined, Source, deal, no_column, split
+from anyformer.data.batch_plan import plan_batches
+from anyformer.data.folders import Folders, open_source
+from anyformer.data.loader import Loader, Samples
+from anyformer.data.source import Joined, Source, no_column
+from anyformer.data.splits import deal, split
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
-from anyformer.folders import Folders, open_source
-from anyformer.loading import Loader, Samples
-from anyformer.tables import Table
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task

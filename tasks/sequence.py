@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics import SumMetric
 
 from anyformer.batch import Batch
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.errors import InputError, say
 from anyformer.metrics.text import N_SUMS, count_errors, error_rates
 from anyformer.model.anyformer import Anyformer

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from anyformer.corpus import Documents
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.parsing.plain import plain
 from anyformer.tasks.sequence import SequenceToSequence

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
-from anyformer.data import Source, is_missing
+from anyformer.data.source import Source
+from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer

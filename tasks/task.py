@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch, map_tensors
-from anyformer.data import Source, join_files
+from anyformer.data.chopper import Chopper
+from anyformer.data.folders import open_source
+from anyformer.data.source import Source, join_files
 from anyformer.errors import InputError, nearest, say
-from anyformer.folders import open_source
-from anyformer.loading import Chopper
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig

@@ -14,9 +14,9 @@ from gymnasium import Space
 from torch import Tensor
 
 from anyformer.batch import Batch, read_before
-from anyformer.data import Source
+from anyformer.data.chopper import Chopper
+from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.loading import Chopper
 from anyformer.packing import lay
 from anyformer.tasks.task import Examples
 from anyformer.tokenizers.episodes import Episode, lengths, take

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
-from anyformer.data import Source, is_absent
+from anyformer.data.source import Source
+from anyformer.data.values import is_absent
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
 from anyformer.metrics.text import N_SUMS, count_errors, error_rates

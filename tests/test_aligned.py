@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from anyformer.data import split
+from anyformer.data.files import read_lines
+from anyformer.data.splits import split
 from anyformer.errors import InputError
-from anyformer.tokenizers.aligned import Aligned, read_lines
+from anyformer.tokenizers.aligned import Aligned
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 

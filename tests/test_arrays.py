@@ -9,18 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anyformer.data.moments import Moments
+from anyformer.data.values import is_json, read_json, to_number, to_numbers
 from anyformer.errors import InputError
 from anyformer.tokenizers import arrays
-from anyformer.tokenizers.arrays import (
-    Moments,
-    array_shape,
-    is_json,
-    read_array,
-    read_columns,
-    read_json,
-    to_number,
-    to_numbers,
-)
+from anyformer.tokenizers.arrays import array_shape, read_array, read_columns
 
 
 def test_an_array_comes_back_as_it_was_saved(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anyformer.batches import plan_batches
 from anyformer.budget import count_budget, stacks
 from anyformer.corpus import Corpus
-from anyformer.data import Source
+from anyformer.data.batch_plan import plan_batches
+from anyformer.data.loader import Samples
+from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.loading import Samples
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.tasks.categories import Category
 from anyformer.tasks.cautions import _balance, cautions

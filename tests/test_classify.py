@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torchmetrics.functional.classification import binary_auroc, multiclass_f1_score
 
-from anyformer.batches import Draw
 from anyformer.checkpoints import save
-from anyformer.data import Source
+from anyformer.data.batch_plan import Draw
+from anyformer.data.loader import Samples
+from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.loading import Samples
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig

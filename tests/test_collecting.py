@@ -13,7 +13,7 @@ import pytest
 
 import tests.helpers.small_environments  # noqa: F401  registers them
 from anyformer.checkpoints import save
-from anyformer.data import split
+from anyformer.data.splits import split
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.collecting import Collected, actor_of, collect, summary, write_minari

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import Space, spaces
 
-from anyformer.data import split
+from anyformer.data.splits import split
 from anyformer.errors import InputError
 from anyformer.tokenizers.episodes import (
     Episode,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.parsing.instantiate import instantiate
 from anyformer.tasks.classify import Classify

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from anyformer.corpus import Corpus
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
 from anyformer.model.config import TransformerConfig
@@ -20,7 +21,6 @@ from anyformer.model.heads import HeadConfig
 from anyformer.packing import collate
 from anyformer.runs.fit import evaluate, fit
 from anyformer.saving.model_folder import load
-from anyformer.tables import Table
 from anyformer.tasks.language import FillConfig, LanguageModel, Masking, TextChopper
 from anyformer.tasks.records import Records
 from anyformer.tokenizers.image import ImagePatches

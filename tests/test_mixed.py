@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from anyformer.batches import plan_batches
+from anyformer.data.batch_plan import plan_batches
+from anyformer.data.chopper import Chopper
+from anyformer.data.loader import Loader, Samples
 from anyformer.errors import InputError
-from anyformer.loading import Chopper, Loader, Samples
 from anyformer.tasks.mixed import Mixed, MixedLoader, Part, Turn, named, plan_turns
 from anyformer.tasks.task import Examples
 from anyformer.tokenizers.pictures import Digits

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anyformer.data.chopper import LeftOut
 from anyformer.errors import InputError
-from anyformer.loading import LeftOut
 from anyformer.tasks.pairs import Pairs
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tokenizers.text import Text

@@ -20,10 +20,11 @@ import pytest
 import torch
 from PIL import Image
 
-from anyformer.batches import Draw
+from anyformer.data.batch_plan import Draw
+from anyformer.data.chopper import Chopper
+from anyformer.data.loader import Samples
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
-from anyformer.loading import Chopper, Samples
-from anyformer.tables import Table
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits, Idx, image_size, open_image
 from tests.helpers.drawn import encoded, noise, smooth

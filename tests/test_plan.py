@@ -14,7 +14,7 @@ from PIL import Image
 
 from anyformer.__main__ import main
 from anyformer.corpus import Corpus
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.plan import plan

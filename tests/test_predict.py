@@ -9,7 +9,7 @@ from lightning import seed_everything
 
 import anyformer
 from anyformer.checkpoints import save
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.runs.fit import fit

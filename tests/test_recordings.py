@@ -14,9 +14,9 @@ import soundfile
 import torch
 import torchaudio
 
-from anyformer.data import join_files
+from anyformer.data.source import join_files
+from anyformer.data.tables import Hub, Table
 from anyformer.errors import InputError
-from anyformer.tables import Hub, Table
 from anyformer.tokenizers.audio import Audio
 from anyformer.tokenizers.recordings import HANDED_OUT, LibriSpeech, TorchAudio
 from tests.helpers.table_files import write, write_features

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.corpus import Corpus
+from anyformer.data.chopper import Chopper
+from anyformer.data.folders import Folders
+from anyformer.data.loader import Loader
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
-from anyformer.folders import Folders
-from anyformer.loading import Chopper, Loader
-from anyformer.tables import Table
 from anyformer.tasks.records import Records
 from anyformer.tasks.task import Task
 from anyformer.tokens import Tokenizer, TokenSet

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.mixture import Mixture

@@ -13,10 +13,10 @@ import torch
 from lightning import seed_everything
 from PIL import Image
 
-from anyformer.batches import Plan, plan_batches
-from anyformer.data import Source
+from anyformer.data.batch_plan import Plan, plan_batches
+from anyformer.data.loader import Samples
+from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.loading import Samples
 from anyformer.model.config import TransformerConfig
 from anyformer.runs.fit import fit
 from anyformer.runs.metrics_file import read_rows

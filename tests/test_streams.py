@@ -22,10 +22,10 @@ from tokenizers import Tokenizer as Package
 import anyformer.corpus
 from anyformer import streams
 from anyformer.corpus import Corpus, PythonDocs
-from anyformer.data import Source
+from anyformer.data.source import Source
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.streams import TokenStream, learn_once, token_stream
-from anyformer.tables import Table
 from anyformer.tokenizers.text import Text
 from tests.helpers.witnesses import Numbers
 

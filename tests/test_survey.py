@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from anyformer.batches import plan_batches
 from anyformer.budget import count_budget
-from anyformer.data import Source
-from anyformer.loading import Loader, Samples
+from anyformer.data.batch_plan import plan_batches
+from anyformer.data.loader import Loader, Samples
+from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.survey import N_LOOKED, drawable, look, sizes, tokens_of, trunk
 from anyformer.tasks.categories import Category

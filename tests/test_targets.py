@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from anyformer.data import Source, is_missing
+from anyformer.data.source import Source
+from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.categories import Category, Labels

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from anyformer.batches import Draw
-from anyformer.data import Source
+from anyformer.data.batch_plan import Draw
+from anyformer.data.loader import Samples
+from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.loading import Samples
 from anyformer.tasks.windows import RETURN, REWARD, CutEpisodes, StepFields, WindowChopper, Windows, cut
 from anyformer.tokenizers.elements import Bins, Letters
 from anyformer.tokenizers.episodes import lengths

@@ -2,59 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
-from anyformer.data import Source, no_column
+from anyformer.data.files import Lines, find_file, read_lines
+from anyformer.data.source import Source, no_column
 from anyformer.errors import InputError
-from anyformer.files import find_file, read_file
-
-
-class Lines(Sequence[str]):
-    """The lines of a text as bytes and where each begins: a list of strings would take several times the memory, and
-    every worker would come to have a copy of it."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n"))
-        # What follows the last line end is a line too, if there is anything.
-        self._stops = np.append(ends, len(content)) if not content.endswith(b"\n") and content else ends
-
-    def __len__(self) -> int:
-        return len(self._stops)
-
-    def __getitem__(self, i: int) -> str:  # type: ignore[override]
-        i = range(len(self))[i]
-        start = int(self._stops[i - 1]) + 1 if i else 0
-        return self._content[start : self._stops[i]].removesuffix(b"\r").decode()
-
-
-def read_lines(path: str) -> Lines:
-    """The lines of a UTF-8 text, gzipped or not, on the disk or in a zip.
-
-    A line ends in a line feed, or a carriage return and one; what else Unicode takes for the end of a line stays
-    inside, as in every tool that counts lines. A byte order mark at the beginning is left out.
-    Raises InputError for what cannot be read, and names the line of a byte that is no UTF-8.
-    """
-    content = read_file(path)
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: damaged or truncated: {error}") from None
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path} line {line}: is no UTF-8 ({error.reason}); convert the file") from None
-    return Lines(content)
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
 import tokenize
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
+from anyformer.data.files import DAMAGE, read_file
 from anyformer.errors import InputError
-from anyformer.files import DAMAGE, read_file, spells_values
 
 ARRAYS = (".npy", ".npz")
 """What the names of files with one array end in."""
@@ -132,71 +131,3 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return not cell.strip()
     return True
-
-
-def is_json(record: Any) -> bool:
-    """Whether a record is a text that spells a list or a dict."""
-    return isinstance(record, str) and spells_values(record)
-
-
-def read_json(text: str) -> Any:
-    """The list or dict that a text spells. Raises InputError where it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{text[:40]!r} stands in brackets as JSON does, and is none: {error}") from None
-
-
-def to_numbers(value: Any, what: str) -> np.ndarray:
-    """Lists of numbers, or an array, as float64; None is NaN. Raises InputError for text, ragged lists and infinity."""
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{what} must be numbers in lists of equal length, got {str(value)[:60]!r}") from None
-    except OverflowError:
-        raise InputError(f"{what} must be numbers below 1e308, got a whole number that is larger") from None
-    if np.isinf(array).any():
-        raise InputError(f"{what} must be finite, or NaN where a number is missing, got {array[np.isinf(array)][0]}")
-    return array
-
-
-def to_number(value: Any, what: str, mend: str = "mend it, or leave it empty") -> float:
-    """A number, or the text of one; NaN as it is. Raises InputError for anything else, and for infinity.
-
-    mend: what the message says to do.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{what} must hold a number, got {str(value)!r:.60}; {mend}") from None
-    except OverflowError:
-        raise InputError(f"{what} must hold a number below 1e308, got a whole number that is larger; {mend}") from None
-    if math.isinf(number):
-        raise InputError(f"{what} must hold a finite number, got {number}; {mend}")
-    return number
-
-
-class Moments:
-    """The mean and deviation of rows of numbers that come in parts: of each column, or of one. NaN is not counted."""
-
-    def __init__(self) -> None:
-        self.n = self.mean = self.squares = np.zeros(())
-
-    def add(self, rows: np.ndarray) -> None:
-        """rows: (rows, columns) or (rows,) float64."""
-        part = (~np.isnan(rows)).sum(0)
-        own = np.nansum(rows, 0) / np.maximum(part, 1)
-        # Chan et al. 1983: sums of squares about each part's own mean, which do not cancel; once more for its rounding.
-        own = own + np.nansum(rows - own, 0) / np.maximum(part, 1)
-        total, apart = np.maximum(self.n + part, 1), own - self.mean
-        self.squares = self.squares + np.nansum((rows - own) ** 2, 0) + apart**2 * part * self.n / total
-        self.mean, self.n = self.mean + apart * part / total, self.n + part
-
-    @property
-    def std(self) -> np.ndarray:
-        """The standard deviations; 1 for what never changes.
-
-        What differs by less than float32 can tell is taken for what never changes; small numbers are no such thing.
-        """
-        std = np.sqrt(self.squares / np.maximum(self.n, 1))
-        return np.where(std <= np.finfo(np.float32).eps * np.abs(self.mean), 1, std)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anyformer.data.files import SOUNDS
 from anyformer.errors import InputError
-from anyformer.files import SOUNDS
 from anyformer.model.lifts import Projection
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.mel import MelConfig, log_mel

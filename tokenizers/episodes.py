@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anyformer.data import Source, Subset
+from anyformer.data.source import Source, Subset
 from anyformer.errors import InputError
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from anyformer.data.files import PICTURES
 from anyformer.errors import InputError
-from anyformer.files import PICTURES
 from anyformer.model.lifts import Projection
 from anyformer.tokenizers.augmentation import Augmentation, Mixing
 from anyformer.tokenizers.pictures import image_size, open_image

@@ -22,9 +22,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from anyformer.data import Source
+from anyformer.data.files import find_file, read_file
+from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.files import find_file, read_file
 
 MAX_PIXELS = 64_000_000
 """A file whose header says more is refused before it is decoded: a few bytes can ask for gigabytes."""

@@ -12,18 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anyformer.data.moments import Moments
+from anyformer.data.values import is_json, read_json, to_numbers
 from anyformer.errors import InputError
-from anyformer.tokenizers.arrays import (
-    ARRAYS,
-    COLUMNS,
-    Moments,
-    array_shape,
-    is_json,
-    read_array,
-    read_columns,
-    read_json,
-    to_numbers,
-)
+from anyformer.tokenizers.arrays import ARRAYS, COLUMNS, array_shape, read_array, read_columns
 from anyformer.tokens import Tokenizer, TokenSet
 
 

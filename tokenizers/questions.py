@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anyformer.data import Source, Subset, split
+from anyformer.data.source import Source, Subset
+from anyformer.data.splits import split
 from anyformer.errors import InputError
 from anyformer.tokenizers.pictures import Digits
 

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from anyformer.data import Source, no_column, select_fields
+from anyformer.data.files import SOUNDS, find_file, list_files, read_lines
+from anyformer.data.source import Source, no_column, select_fields
 from anyformer.errors import InputError, nearest
-from anyformer.files import SOUNDS, find_file, list_files
-from anyformer.tokenizers.aligned import read_lines
 
 TRANSCRIPTS = ".trans.txt"
 

@@ -13,19 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anyformer.data.moments import Moments
+from anyformer.data.values import is_json, read_json, to_numbers
 from anyformer.errors import InputError, nearest
 from anyformer.model.lifts import Projection
-from anyformer.tokenizers.arrays import (
-    ARRAYS,
-    COLUMNS,
-    Moments,
-    array_shape,
-    is_json,
-    read_array,
-    read_columns,
-    read_json,
-    to_numbers,
-)
+from anyformer.tokenizers.arrays import ARRAYS, COLUMNS, array_shape, read_array, read_columns
 from anyformer.tokens import Tokenizer, TokenSet
 
 UNNAMED = None

@@ -21,8 +21,8 @@ import soundfile
 import torch
 from torch import Tensor
 
+from anyformer.data.files import read_file
 from anyformer.errors import InputError
-from anyformer.files import read_file
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
 """Samples a second. A header that says less or more, as 2 GHz, is that of a damaged file."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.tokenizers.synthesizer import RATE
 

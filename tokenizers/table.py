@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyformer.data import is_missing
+from anyformer.data.moments import Moments
+from anyformer.data.values import is_json, is_missing, read_json, to_number
 from anyformer.errors import InputError, nearest
-from anyformer.tokenizers.arrays import Moments, is_json, read_json, to_number
 from anyformer.tokens import Tokenizer, TokenSet
 
 OTHER = 0

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anyformer.data.files import find_file, read_file
 from anyformer.errors import InputError, nearest
-from anyformer.files import find_file, read_file
 from anyformer.model.lifts import Lookup
 from anyformer.tokens import Tokenizer, TokenSet
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from anyformer.data.files import read_file
 from anyformer.errors import InputError
-from anyformer.files import read_file
 from anyformer.model.lifts import Projection
 from anyformer.tokenizers.arrays import ARRAYS, array_shape, read_array
 from anyformer.tokenizers.augmentation import Augmentation

@@ -22,8 +22,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from anyformer.checkpoints import Checkpoints, newest, save
+from anyformer.data.files import write_whole
 from anyformer.errors import InputError, program, say
-from anyformer.files import write_whole
 from anyformer.resume import Keeper, Saving, Stopped, handlers_kept, stopping_at_once
 from anyformer.runs.metrics_file import MetricsFile, read_figures, read_rows, write_figures
 from anyformer.saving.model_folder import _load_weights, _misfit, model_folder

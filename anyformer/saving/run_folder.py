@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from anyformer.data.files import find_file
 from anyformer.errors import InputError
-from anyformer.files import find_file
 
 
 def run_folder(run_dir: str | Path) -> Path:

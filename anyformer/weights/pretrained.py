@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from anyformer.data.files import find_file
 from anyformer.errors import InputError
-from anyformer.files import find_file
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from anyformer.data.files import find_file
 from anyformer.errors import InputError
-from anyformer.files import find_file
 from anyformer.model.positions import JointPositions, resize_grid
 
 HEAD = "head.2."

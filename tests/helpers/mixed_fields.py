@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.fields import FieldsConfig

@@ -8,7 +8,7 @@ from typing import Any
 from lightning import seed_everything
 
 from anyformer.corpus import Corpus
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.resume import Saving

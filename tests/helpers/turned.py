@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.sequence import SequenceToSequence

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.model.lifts import Lookup, Projection
 from anyformer.tokens import Sample, Tokenizer, TokenSet
 

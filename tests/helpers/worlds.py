@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tests.helpers.small_environments  # noqa: F401  registers it
-from anyformer.data import Source
+from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.tasks.collecting import Collected
 from anyformer.tasks.decide import Decide

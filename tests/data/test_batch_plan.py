@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyformer.batches import plan_batches
+from anyformer.data.batch_plan import plan_batches
 from anyformer.errors import InputError
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)

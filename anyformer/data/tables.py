@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from anyformer.data import Source, join_columns, no_column, select_fields
+from anyformer.data.files import find_file
+from anyformer.data.source import Source, join_columns, no_column, select_fields
 from anyformer.errors import InputError
-from anyformer.files import find_file
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from anyformer.batches import Draw, plan_batches
+from anyformer.data.batch_plan import Draw, plan_batches
+from anyformer.data.chopper import Chopper, LeftOut, Unasked
+from anyformer.data.files import read_file
+from anyformer.data.loader import OR_SKIP, Loader, Samples
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
-from anyformer.files import read_file
-from anyformer.loading import OR_SKIP, Chopper, LeftOut, Loader, Samples, Unasked
-from anyformer.tables import Table
 from tests.helpers.mixed_fields import LEFT, RIGHT, Shown
 from tests.helpers.witnesses import Ids, Numbers
 from tests.test_fields import INPUTS

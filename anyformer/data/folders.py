@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from anyformer.data import Source, no_column, select_fields
+from anyformer.data.files import PICTURES, find_file, is_folder, list_files, list_folders
+from anyformer.data.source import Source, no_column, select_fields
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
-from anyformer.files import PICTURES, find_file, is_folder, list_files, list_folders
-from anyformer.tables import Table
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 import datasets
 import pytest
 
+from anyformer.data.files import read_file
+from anyformer.data.tables import Hub, Table
 from anyformer.errors import InputError
-from anyformer.files import read_file
-from anyformer.tables import Hub, Table
 from tests.helpers.table_files import PETS, write, write_features
 from tests.helpers.witnesses import Numbers
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyformer.data import Joined, Pick, deal, join_files, split
+from anyformer.data.folders import Folders
+from anyformer.data.source import Joined, Pick, join_files
+from anyformer.data.splits import deal, split
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
-from anyformer.folders import Folders
 from anyformer.model.learned_tokens import LearnedTokens
-from anyformer.tables import Table
 from anyformer.tokenizers.image import ImagePatches
 from tests.helpers.table_files import write
 from tests.helpers.witnesses import Numbers

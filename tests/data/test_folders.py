@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from anyformer.data import split
+from anyformer.data.files import read_file
+from anyformer.data.folders import Folders, open_source
+from anyformer.data.splits import split
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
-from anyformer.files import read_file
-from anyformer.folders import Folders, open_source
-from anyformer.tables import Table
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from anyformer.errors import InputError, nearest
 
@@ -41,16 +44,6 @@ def find_file(path: str | Path) -> str:
         f"{path}: no such file; looked for {' and '.join(tried)}. "
         "Give another path, or set ANYFORMER_DATA to the folder of your data sets"
     )
-
-
-def spells_values(text: str) -> bool:
-    """Whether a text is no name of a file but a list or a dict of values, as a cell of a CSV or a command line has it.
-
-    >>> [spells_values(text) for text in ("[1, 2]", '{"age": 4}', "[1] seven.png")]
-    [True, True, False]
-    """
-    text = text.strip()
-    return text[:1] + text[-1:] in ("[]", "{}")
 
 
 def read_file(path: str | Path) -> bytes:
@@ -202,3 +195,44 @@ def sync_file(path: Path) -> None:
     os.chmod(path, 0o666 & ~umask)
     with open(path, "rb") as file:
         os.fsync(file.fileno())
+
+
+class Lines(Sequence[str]):
+    """The lines of a text as bytes and where each begins: a list of strings would take several times the memory, and
+    every worker would come to have a copy of it."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n"))
+        # What follows the last line end is a line too, if there is anything.
+        self._stops = np.append(ends, len(content)) if not content.endswith(b"\n") and content else ends
+
+    def __len__(self) -> int:
+        return len(self._stops)
+
+    def __getitem__(self, i: int) -> str:  # type: ignore[override]
+        i = range(len(self))[i]
+        start = int(self._stops[i - 1]) + 1 if i else 0
+        return self._content[start : self._stops[i]].removesuffix(b"\r").decode()
+
+
+def read_lines(path: str) -> Lines:
+    """The lines of a UTF-8 text, gzipped or not, on the disk or in a zip.
+
+    A line ends in a line feed, or a carriage return and one; what else Unicode takes for the end of a line stays
+    inside, as in every tool that counts lines. A byte order mark at the beginning is left out.
+    Raises InputError for what cannot be read, and names the line of a byte that is no UTF-8.
+    """
+    content = read_file(path)
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: damaged or truncated: {error}") from None
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path} line {line}: is no UTF-8 ({error.reason}); convert the file") from None
+    return Lines(content)

@@ -1,0 +1,130 @@
+"""What turns a record into an item and items into a batch, lent by a task to the data workers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from anyformer.errors import InputError
+from anyformer.tokens import Sample, Tokenizer, expand
+
+
+class LeftOut(InputError):
+    """A sample that cannot be learned from through no fault of its own: it is left out and counted, never fatal."""
+
+
+class Unasked(LeftOut):
+    """A sample that has nothing of what a pass of an evaluation is about; nobody needs to hear of it."""
+
+
+@dataclass(frozen=True)
+class Chopper(ABC):
+    """What a task lends to the data workers: how a record becomes an item, and items a batch. Plain values only."""
+
+    tokenizers: Mapping[str, Tokenizer]
+    """Of the fields that come from the record: strings of one that reads files are file names."""
+    dropout: Mapping[str, float] = field(default_factory=dict, kw_only=True)
+    """Of each input the share of training samples that it is left out of."""
+    without: tuple[str, ...] = field(default=(), kw_only=True)
+    """Inputs that are left out of every sample."""
+    by: str | None = field(default=None, kw_only=True)
+    """The column whose value says which group of samples a record belongs to, for figures by group."""
+
+    @abstractmethod
+    def __call__(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> Any:
+        """One item. Raises InputError, with the field's name, for a record that cannot be used."""
+
+    @abstractmethod
+    def collate(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> Any:
+        """A batch of items; `rows` as in `tokens.collate`."""
+
+    def encode(
+        self, record: Mapping[str, Any], random: np.random.Generator | None = None, empty_too: bool = False
+    ) -> Sample:
+        """The token sets of the fields that the record has, without those that are left out.
+
+        empty_too: whether a record may come to no token at all, as an empty text does.
+        Raises InputError for a record without any token, or one that cannot be used; Unasked for one whose inputs are
+        all left out.
+        """
+        never = self._meant(self.without)
+        dropped, last = self._dropped(random)
+        sample = self._cut(record, random, never | dropped)
+        if dropped and not _has_tokens(sample):
+            # One input always stays, of those that hold anything.
+            whole = self._cut(record, random, never)
+            present = [name for name, tokens in whole.items() if len(tokens)]
+            sample = {name: whole[name] for name in present[int(last * len(present)) :][:1]}
+        if _has_tokens(sample) or (sample and empty_too):
+            return sample
+        given = [name for name in self.tokenizers if record.get(name) is not None]
+        if self.without and given:
+            raise Unasked(f"the record has nothing but {', '.join(self.without)}")
+        empty = f", and nothing is in {', '.join(given)}" if given else ""
+        raise InputError(
+            f"a record needs one of the fields {', '.join(self.tokenizers)}; it has {', '.join(record)}{empty}"
+        )
+
+    def conditions(
+        self, record: Mapping[str, Any], random: np.random.Generator | None = None, empty_too: bool = False
+    ) -> Sample:
+        """As `encode`, with all tokens at order 0: everything sees everything, and nothing a text that is written."""
+        sample = self.encode(record, random, empty_too)
+        return {name: tokens.at(0) if tokens.order.any() else tokens for name, tokens in sample.items()}
+
+    def _cut(self, record: Mapping[str, Any], random: np.random.Generator | None, gone: set[str]) -> Sample:
+        """The token sets of the fields that the record has and that are not gone."""
+        sample: Sample = {}
+        for name, tokenizer in self.tokenizers.items():
+            if record.get(name) is None or (gone and gone.issuperset(self._parts[name])):
+                continue
+            try:
+                tokens = tokenizer.encode(record[name], random)
+            except InputError as error:
+                raise InputError(f"field {name!r}: {error}") from error
+            parts = {f"{name}.{part}": t for part, t in tokens.items()} if isinstance(tokens, dict) else {name: tokens}
+            sample |= {each: part for each, part in parts.items() if each not in gone}
+        return sample
+
+    def _dropped(self, random: np.random.Generator | None) -> tuple[set[str], float]:
+        """The fields that chance takes from a training sample, and which one stays where all would go, in 0 ... 1."""
+        if random is None or not self.dropout:
+            return set(), 0.0
+        # Before all other draws, and as many whatever the record has.
+        *draws, last = random.random(len(self.dropout) + 1).tolist()
+        taken = [name for (name, share), drawn in zip(self.dropout.items(), draws, strict=True) if drawn < share]
+        return self._meant(taken), last
+
+    def _meant(self, names: Sequence[str]) -> set[str]:
+        """The fields that names mean: all of an input, or one of them."""
+        return {each for name in names for each in self._parts.get(name, (name,))}
+
+    @cached_property
+    def _parts(self) -> dict[str, tuple[str, ...]]:
+        """The fields of each input."""
+        return {name: tuple(expand({name: tokenizer})) for name, tokenizer in self.tokenizers.items()}
+
+    def partner(self, n: int, random: np.random.Generator) -> int | None:
+        """Which of the n samples of the training part an item is blended with; None: with none."""
+        return None
+
+    def mix(self, item: Any, other: Any | None, random: np.random.Generator) -> Any:
+        """An item blended with its partner's."""
+        return item
+
+    packs: ClassVar[bool] = True
+    """Whether `collate` may be given rows."""
+
+    def count(self, record: Mapping[str, Any]) -> int | tuple[int, int]:
+        """The number of tokens that the record's fields come to, from headers where formats have them; two numbers
+        where two stacks read it."""
+        return sum(t.count(record[name]) for name, t in self.tokenizers.items() if record.get(name) is not None)
+
+
+def _has_tokens(sample: Sample) -> bool:
+    return any(len(tokens) for tokens in sample.values())
