@@ -21,16 +21,6 @@ def spells_values(text: str) -> bool:
     return text[:1] + text[-1:] in ("[]", "{}")
 
 
-def spells_values(text: str) -> bool:
-    """Whether a text is no name of a file but a list or a dict of values, as a cell of a CSV or a command line has it.
-
-    >>> [spells_values(text) for text in ("[1, 2]", '{"age": 4}', "[1] seven.png")]
-    [True, True, False]
-    """
-    text = text.strip()
-    return text[:1] + text[-1:] in ("[]", "{}")
-
-
 def is_missing(value: Any) -> bool:
     """Whether a value says nothing: what `is_absent` tells, and a text that is empty or blank."""
     return is_absent(value) or (isinstance(value, str) and not value.strip())

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from anyformer.checkpoints import Checkpoints, newest, save
+from anyformer.checkpoints import Checkpoints, newest
 from anyformer.data.files import write_whole
 from anyformer.errors import InputError, program, say
 from anyformer.resume import Keeper, Saving, Stopped, handlers_kept, stopping_at_once
@@ -37,8 +37,6 @@ NEVER_VALIDATED = (
     "trainer.val_check_interval is more than the batches of an epoch; lower it, or give "
     "trainer.check_val_every_n_epoch: null to count across epochs"
 )
-
-__all__ = ["Saving", "evaluate", "fit", "load", "model_folder", "quiet", "run_folder", "save"]
 
 
 def fit(
