@@ -37,7 +37,7 @@ from anyformer.tasks.task import divide_gradients
 from anyformer.tasks.windows import CutEpisodes, Windows
 from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, EpisodeSource
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
-from anyformer.weights.pretrained import Settings
+from anyformer.weights.huggingface import Settings
 
 logging.set_verbosity_error()
 BATCH, CONTEXT, LONGEST = 64, 20, 1000

@@ -35,7 +35,7 @@ from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.audio import Audio, AudioStem
 from anyformer.tokenizers.mel import MelConfig, log_mel
 from anyformer.tokenizers.text import Text
-from anyformer.weights.pretrained import Settings
+from anyformer.weights.huggingface import Settings
 from anyformer.weights.whisper import WHISPER
 
 logging.set_verbosity_error()

@@ -39,8 +39,8 @@ from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.aligned import Aligned
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import TokenSet
+from anyformer.weights.huggingface import Settings
 from anyformer.weights.marian import MARIAN
-from anyformer.weights.pretrained import Settings
 
 logging.set_verbosity_error()
 BATCH, BEAMS, LONGEST = 64, 4, 64

@@ -25,7 +25,7 @@ from anyformer.tokenizers.spaces import plain, read_space, step_tokenizer
 from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokens import Tokenizer
 from anyformer.weights.decision_transformer import DISCRETE, ActingDesign
-from anyformer.weights.pretrained import Settings
+from anyformer.weights.huggingface import Settings
 
 ENVIRONMENT, CONTEXT, SPACES = "environment", "context_length", ("observation_space", "action_space")
 SCALE, KNOWN = "return_scale", "return_range"

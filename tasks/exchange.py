@@ -35,8 +35,7 @@ from anyformer.tokenizers.vocabularies import read_vocabulary, sized_text, write
 from anyformer.weights.bert import BERT
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
 from anyformer.weights.gpt2 import GPT2
-from anyformer.weights.marian import MARIAN
-from anyformer.weights.pretrained import (
+from anyformer.weights.huggingface import (
     CONFIG,
     WEIGHTS,
     Design,
@@ -46,6 +45,7 @@ from anyformer.weights.pretrained import (
     read_folder,
     read_settings,
 )
+from anyformer.weights.marian import MARIAN
 from anyformer.weights.t5 import T5
 from anyformer.weights.tensors import Report
 from anyformer.weights.timm_vit import to_timm

@@ -19,8 +19,8 @@ from anyformer.tokenizers.mel import MelConfig
 from anyformer.tokenizers.sentencepieces import marian_vocabularies, t5_vocabulary
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.vocabularies import read_vocabulary, sized_text, write_vocabulary
+from anyformer.weights.huggingface import Design, Family, Settings, read_json
 from anyformer.weights.marian import MARIAN
-from anyformer.weights.pretrained import Design, Family, Settings, read_json
 from anyformer.weights.t5 import T5
 from anyformer.weights.whisper import WHISPER
 

@@ -22,7 +22,7 @@ from anyformer.tasks.exchange import export, from_transformers, take_in, to_tran
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tokenizers.audio import AudioStem
 from anyformer.tokens import TokenSet
-from anyformer.weights.pretrained import read_settings
+from anyformer.weights.huggingface import read_settings
 from anyformer.weights.whisper import WHISPER
 from tests.helpers.sequence_models import difference, logits, otherwise, source_batch
 from tests.helpers.transformers_folders import disagreement, padded, whisper

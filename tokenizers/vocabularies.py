@@ -10,7 +10,7 @@ from typing import Any
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.text import Text
-from anyformer.weights.pretrained import read_json
+from anyformer.weights.huggingface import read_json
 
 END = "<|endoftext|>"
 SPECIALS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}

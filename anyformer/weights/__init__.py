@@ -8,8 +8,8 @@ together again.
 from anyformer.weights.bert import BERT
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
 from anyformer.weights.gpt2 import GPT2
+from anyformer.weights.huggingface import Design, Family, read_folder
 from anyformer.weights.marian import MARIAN
-from anyformer.weights.pretrained import Design, Family, read_folder
 from anyformer.weights.t5 import T5
 from anyformer.weights.tensors import Report, joint_grids, read_tensors, take
 from anyformer.weights.timm_vit import load_timm, to_timm

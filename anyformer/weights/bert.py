@@ -15,7 +15,7 @@ from torch import Tensor
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
-from anyformer.weights.pretrained import Design, Family, Settings, called
+from anyformer.weights.huggingface import Design, Family, Settings, called
 from anyformer.weights.tensors import HEAD
 
 LAYER, BLOCK = "bert.encoder.layer.*", "model.transformer.blocks.*"

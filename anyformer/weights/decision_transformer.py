@@ -18,7 +18,7 @@ from torch import Tensor
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.weights import gpt2
-from anyformer.weights.pretrained import Design, Family, Settings
+from anyformer.weights.huggingface import Design, Family, Settings
 
 DISCRETE = "discrete_actions"
 """Of a config.json of ours: whether actions are numbers of things to do, which their model takes and gives as vectors

@@ -12,7 +12,7 @@ from torch import Tensor
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
-from anyformer.weights.pretrained import Design, Family, Settings, called
+from anyformer.weights.huggingface import Design, Family, Settings, called
 
 BLOCK = "model.transformer.blocks.*"
 NAMES = {

@@ -16,7 +16,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig, SinusoidalPositions
-from anyformer.weights.pretrained import Design, Family, Settings, called, untyped
+from anyformer.weights.huggingface import Design, Family, Settings, called, untyped
 
 PARTS = {
     **{f"self_attn.{part}_proj.*": f"attention.{part}.*" for part in "qkv"},

@@ -12,7 +12,7 @@ from torch import Tensor
 from anyformer.model.config import RelativeConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
-from anyformer.weights.pretrained import Design, Family, Settings, called, untyped
+from anyformer.weights.huggingface import Design, Family, Settings, called, untyped
 
 SHARED, HEAD = "shared.weight", "lm_head.weight"
 BIAS = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"

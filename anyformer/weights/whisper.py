@@ -17,8 +17,8 @@ from anyformer.errors import InputError
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
+from anyformer.weights.huggingface import Design, Family, Settings
 from anyformer.weights.marian import BLOCKS, LAYERS, STACKS, read_stacks, stack_settings
-from anyformer.weights.pretrained import Design, Family, Settings
 from anyformer.weights.tensors import rename
 
 HEAD = "proj_out.weight"

@@ -40,7 +40,7 @@ from anyformer.tasks.exchange import from_transformers
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import Task
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
-from anyformer.weights.pretrained import Family, read_folder, read_settings
+from anyformer.weights.huggingface import Family, read_folder, read_settings
 from tests.helpers.witnesses import error, redraw
 
 logging.disable_progress_bar()

@@ -17,7 +17,7 @@ from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConf
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
-from anyformer.weights.pretrained import INDEX, WEIGHTS, Design, Settings, find_model, read_folder, read_settings
+from anyformer.weights.huggingface import INDEX, WEIGHTS, Design, Settings, find_model, read_folder, read_settings
 
 TENSORS = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
 
