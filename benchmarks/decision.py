@@ -28,10 +28,10 @@ from gymnasium import spaces
 from transformers import DecisionTransformerConfig, DecisionTransformerModel
 from transformers.utils import logging
 
+from anyformer.optim.optimizer import make_optimizer
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.collecting import Collected
 from anyformer.tasks.decide_exchange import decide_task, with_spaces
-from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.playing import episode_seed
 from anyformer.tasks.task import divide_gradients
 from anyformer.tasks.windows import CutEpisodes, Windows

@@ -76,9 +76,9 @@ def make_transformers(size, device):
 def make_ours(size, device):
     from anyformer.model.config import TransformerConfig
     from anyformer.model.embeddings import EmbeddingConfig
+    from anyformer.optim.optimizer import make_optimizer
     from anyformer.packing import collate
     from anyformer.tasks.language import LanguageModel, TextExamples
-    from anyformer.tasks.optimization import make_optimizer
     from anyformer.tasks.task import divide_gradients
     from anyformer.tokenizers.text import Text
     from anyformer.tokens import TokenSet

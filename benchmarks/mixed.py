@@ -22,9 +22,9 @@ import torch
 
 from anyformer.data.tables import Table
 from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.audio import Audio
 from anyformer.tokenizers.image import ImagePatches

@@ -19,9 +19,9 @@ import torch
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
+from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.image import ImagePatches
 

@@ -27,8 +27,8 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForCondi
 from transformers.utils import logging
 
 from anyformer.generation.config import GenerationConfig
+from anyformer.optim.optimizer import make_optimizer
 from anyformer.tasks.decoding import written
-from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.pairs import Pair
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import divide_gradients

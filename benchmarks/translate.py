@@ -30,9 +30,9 @@ from transformers import MarianConfig, MarianMTModel
 from transformers.utils import logging
 
 from anyformer.data.batch_plan import plan_batches
+from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
 from anyformer.tasks.decoding import DecodeConfig
-from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.pairs import Pair
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import divide_gradients

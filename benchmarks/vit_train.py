@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 
 from anyformer.model.config import TransformerConfig
+from anyformer.optim.optimizer import make_optimizer
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.optimization import make_optimizer
 from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.image import ImagePatches
 

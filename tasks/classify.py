@@ -20,10 +20,10 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.packing import collate
 from anyformer.tasks.categories import Category, CategoryHead, balance, class_index, sort_classes
 from anyformer.tasks.fields import FieldsConfig
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.reading import OWN_FIELD, Pool, Read, ReadChopper, own_tokens
 from anyformer.tasks.targets import linear
 from anyformer.tasks.task import Examples, Task

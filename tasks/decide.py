@@ -20,9 +20,9 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.acting import LearnedActor, PlayConfig, Policy
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.performing import PerformConfig, conclude, perform, summarize
 from anyformer.tasks.task import Task
 from anyformer.tasks.windows import (

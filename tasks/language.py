@@ -23,9 +23,9 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import Head, HeadConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.packing import collate
 from anyformer.streams import TokenStream, learn_once, token_stream
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.task import Examples, Task
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import Sample, Tokenizer, TokenSet

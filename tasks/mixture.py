@@ -17,12 +17,12 @@ from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.optim.optimizer import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.parsing.plain import plain
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import find_run
 from anyformer.tasks.evaluation import Evaluations, of_task
 from anyformer.tasks.mixed import Mixed, Turn, named
-from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.tasks.sharing import (
     OF_ALL,
     check_tasks,

@@ -18,12 +18,12 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.aims import Aims, Item, PredictChopper
 from anyformer.tasks.cases import Cases
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.masked import Masked, MaskedHead
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.reading import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.targets import Aim, Target, TargetHead
 from anyformer.tasks.task import Task

@@ -24,11 +24,11 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.model.positions import PositionConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.subtitles import Word
 from anyformer.tasks.cases import Cases
 from anyformer.tasks.decoding import DecodeConfig, Decoder, Found
 from anyformer.tasks.fields import FieldsConfig
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.pairs import Architecture, Pair, PairChopper, Pairs
 from anyformer.tasks.task import Task
 from anyformer.tasks.transcripts import Part, TranscriptConfig, find_words, parts, show_words

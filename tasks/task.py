@@ -28,13 +28,13 @@ from anyformer.errors import InputError, nearest, say
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.optim.optimizer import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.plain import difference, import_path, plain
 from anyformer.saving.model_folder import load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tasks.evaluation import Evaluation
 from anyformer.tasks.fields import FieldsConfig
-from anyformer.tasks.optimization import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.tokens import Sample, Tokenizer
 from anyformer.weights.tensors import Report, joint_grids, take
 from anyformer.weights.timm_vit import load_timm

@@ -20,6 +20,7 @@ from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.resume import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_figures, read_rows
@@ -27,7 +28,6 @@ from anyformer.saving.model_folder import load
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.collecting import Collected, write_minari
 from anyformer.tasks.decide import Decide
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.records import Records
 from anyformer.tasks.windows import ACTION, RETURN, STATE
 from anyformer.tokenizers.elements import Bins, Categories

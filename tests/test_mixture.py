@@ -19,6 +19,7 @@ from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.params import measure, token_counts
 from anyformer.parsing.instantiate import instantiate
 from anyformer.resume import Saving
@@ -31,7 +32,6 @@ from anyformer.tasks.decide import Decide
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.mixed import Turn
 from anyformer.tasks.mixture import Mixture
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.records import Records
 from anyformer.tasks.written import Written

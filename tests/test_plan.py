@@ -17,12 +17,12 @@ from anyformer.corpus import Corpus
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.plan import plan
 from anyformer.planned import Planned
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.language import LanguageModel
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.records import Records
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import Task

@@ -13,11 +13,11 @@ import torch
 from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
 from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.fit import fit
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.collecting import Collected
 from anyformer.tasks.decide import Decide
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.planning import Planner
 from anyformer.tasks.playing import play
 from anyformer.tasks.records import Records

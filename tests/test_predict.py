@@ -12,6 +12,7 @@ from anyformer.checkpoints import save
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.fit import fit
 from anyformer.saving.model_folder import load
 from anyformer.tasks.categories import Category, Labels
@@ -19,7 +20,6 @@ from anyformer.tasks.done import Done
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.masked import Masked
 from anyformer.tasks.measures import Numbers
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.records import Records
 from anyformer.tasks.written import Written

@@ -20,11 +20,11 @@ from anyformer.__main__ import main
 from anyformer.errors import InputError
 from anyformer.metrics.text import count_errors, error_rates
 from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.params import measure, token_counts
 from anyformer.runs.fit import evaluate, fit
 from anyformer.saving.model_folder import load
 from anyformer.tasks.decoding import DecodeConfig
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.records import Records
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tasks.transcripts import TranscriptConfig

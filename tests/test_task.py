@@ -18,10 +18,10 @@ from torch import Tensor
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.resume import Saving
 from anyformer.saving.model_folder import load
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.task import Examples
 from tests.helpers.small_run import small_fit, small_task
 from tests.helpers.witnesses import Ids, Vectors, draw_ids

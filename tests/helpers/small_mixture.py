@@ -11,13 +11,13 @@ from anyformer.corpus import Corpus
 from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.resume import Saving
 from anyformer.runs.fit import fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.mixed import Mixed, Part
 from anyformer.tasks.mixture import Mixture
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.task import Task
 from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.image import ImagePatches

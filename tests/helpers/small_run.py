@@ -10,10 +10,10 @@ from typing import Any
 from lightning import seed_everything
 
 from anyformer.model.config import TransformerConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.resume import Saving
 from anyformer.runs.fit import fit
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.optimization import OptimizerConfig
 from anyformer.tasks.records import Records
 from anyformer.tokenizers.augmentation import Augmentation, Mixing
 from anyformer.tokenizers.image import ImagePatches

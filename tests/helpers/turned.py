@@ -9,7 +9,7 @@ import numpy as np
 
 from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
-from anyformer.tasks.optimization import OptimizerConfig
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tokenizers.audio import Audio, AudioStem
 from anyformer.tokenizers.mel import MelConfig

@@ -7,14 +7,8 @@ from torch import nn
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.optimization import (
-    Muon,
-    OptimizerConfig,
-    decaying,
-    layer_factors,
-    make_optimizer,
-    orthogonalize,
-)
+from anyformer.optim.muon import Muon, orthogonalize
+from anyformer.optim.optimizer import OptimizerConfig, decaying, layer_factors, make_optimizer
 from tests.helpers.witnesses import Vectors
 
 
