@@ -23,8 +23,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
-from anyformer.checkpoints import save
-from anyformer.data.files import write_whole
 from anyformer.errors import InputError, program, say, suggest
 from anyformer.experiment import Unmade, config_of, parse
 from anyformer.options import Options, add_options, read_options
@@ -46,7 +44,8 @@ from anyformer.predictions import (
 from anyformer.repeats import fit_trials
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import write_figures
-from anyformer.saving.model_folder import load, make
+from anyformer.saving.atomic import write_whole
+from anyformer.saving.model_folder import load, make, save
 from anyformer.saving.run_folder import run_folder, split_run
 
 

@@ -22,8 +22,7 @@ from anyformer.parsing.classes import allowed_imports, dotted, find_class, subcl
 from anyformer.parsing.messages import one_line
 from anyformer.resume import Saving
 from anyformer.runs.fit import quiet
-from anyformer.saving.run_folder import run_folder
-from anyformer.trials import first_trial, holds_trials
+from anyformer.saving.run_folder import first_trial, holds_trials, run_folder
 
 OWN_OPTIONS = """\
   --config FILE             the experiment, in YAML; `--print_config` shows it with all defaults

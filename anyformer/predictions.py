@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, TextIO
 
 from tqdm import tqdm
 
-from anyformer.data.files import is_folder, list_files, write_whole
+from anyformer.data.files import is_folder, list_files
 from anyformer.data.values import spells_values
 from anyformer.errors import InputError
+from anyformer.saving.atomic import write_whole
 from anyformer.tokens import Tokenizer
 
 Record = dict[str, Any]

@@ -24,12 +24,13 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities import rank_zero_only
 
-from anyformer.checkpoints import generators, keep_newest, save, set_generators
 from anyformer.data.chopper import LeftOut
-from anyformer.data.files import write_whole
 from anyformer.data.loader import Loader
 from anyformer.errors import InputError, program, say
 from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_figures
+from anyformer.saving.atomic import write_whole
+from anyformer.saving.manifest import generators, keep_newest, set_generators
+from anyformer.saving.model_folder import save
 from anyformer.sheet import draw_samples
 from anyformer.visibility import draw_sight, has_sights
 

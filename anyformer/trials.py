@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from anyformer.data.files import write_whole
 from anyformer.errors import InputError
-
-Figures = Mapping[str, float]
+from anyformer.saving.atomic import write_whole
+from anyformer.saving.run_folder import Figures
 
 SHOWN = ("test/", "val/", "best/")
 """What the names of the figures begin with that are summed up."""
@@ -56,22 +55,6 @@ def read_trial(name: str) -> Trial:
     """The run of a folder's name."""
     *fold, seed = (int(part) for part in re.findall(r"\d+", name))
     return Trial(fold[0] if fold else None, seed)
-
-
-def holds_trials(run: Path) -> bool:
-    """Whether a folder is one of several runs."""
-    return _read(run) is not None
-
-
-def first_trial(run: Path) -> Path:
-    """The folder of one of the runs in a folder of several."""
-    begun = sorted(path.name for path in run.iterdir() if re.fullmatch(r"(fold_\d+_)?seed_\d+", path.name))
-    return run / next(iter([*read_trials(run), *begun]), "seed_0")
-
-
-def read_trials(run: Path) -> dict[str, Figures]:
-    """The figures of the runs in a folder that have come to their end, by name."""
-    return dict((_read(run) or {}).get("runs", {}))
 
 
 def write_trials(run: Path, trials: Sequence[Trial], figures: Mapping[str, Figures]) -> None:
@@ -143,9 +126,3 @@ def _names(figures: Mapping[str, Figures]) -> list[str]:
 
 def _spelt(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _read(run: Path) -> dict | None:
-    path = run / "metrics.json"
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return content if isinstance(content.get("runs"), dict) else None

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anyformer.data.files import write_whole
 from anyformer.metrics.text import align_words
+from anyformer.saving.atomic import write_whole
 
 MAX_SECONDS = 30
 """Of a sound on the page."""

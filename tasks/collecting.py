@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
-from anyformer.data.files import PART, sync_file, sync_folder
 from anyformer.errors import InputError
+from anyformer.saving.atomic import PART, sync_file, sync_folder
 from anyformer.tasks.environments import make, to_spec
 from anyformer.tasks.playing import Actor, Noisy, RandomActor, episode_seed, play
 from anyformer.tasks.scripted import Scripted

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from anyformer.data.files import write_whole
+from anyformer.saving.atomic import write_whole
 
 
 def draw_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> None:

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from anyformer.data.files import PART, find_file, sync_file, sync_folder, write_whole
+from anyformer.data.files import find_file
 from anyformer.errors import InputError
+from anyformer.saving.atomic import PART, sync_file, sync_folder, write_whole
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.decide_exchange import decide_design, decide_settings, decide_task, with_spaces

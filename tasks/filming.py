@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from anyformer.data.files import PART, sync_file, sync_folder
 from anyformer.errors import InputError
+from anyformer.saving.atomic import PART, sync_file, sync_folder
 
 
 class Video:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from anyformer.data.files import write_whole
 from anyformer.errors import InputError
+from anyformer.saving.atomic import write_whole
 from anyformer.tasks.acting import PlayConfig, PlayOptions
 from anyformer.tokenizers.episodes import Episode
 

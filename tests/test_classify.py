@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torchmetrics.functional.classification import binary_auroc, multiclass_f1_score
 
-from anyformer.checkpoints import save
 from anyformer.data.batch_plan import Draw
 from anyformer.data.loader import Samples
 from anyformer.data.source import Source
@@ -16,7 +15,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.packing import collate
-from anyformer.saving.model_folder import load
+from anyformer.saving.model_folder import load, save
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.reading import Pool
 from anyformer.tokenizers.augmentation import Mixing

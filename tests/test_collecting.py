@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import tests.helpers.small_environments  # noqa: F401  registers them
-from anyformer.checkpoints import save
 from anyformer.data.splits import split
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
+from anyformer.saving.model_folder import save
 from anyformer.tasks.collecting import Collected, actor_of, collect, summary, write_minari
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.episode_files import Episodes

@@ -14,13 +14,12 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("transformers")
 
-from anyformer.checkpoints import save
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
-from anyformer.saving.model_folder import load
+from anyformer.saving.model_folder import load, save
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.language import LanguageModel, Masking

@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from anyformer.checkpoints import read_manifest, save
 from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
@@ -25,7 +24,8 @@ from anyformer.parsing.instantiate import instantiate
 from anyformer.resume import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_figures, read_rows
-from anyformer.saving.model_folder import load, make
+from anyformer.saving.manifest import read_manifest
+from anyformer.saving.model_folder import load, make, save
 from anyformer.saving.run_folder import find_run, split_run
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.decide import Decide

@@ -8,13 +8,12 @@ import torch
 from lightning import seed_everything
 
 import anyformer
-from anyformer.checkpoints import save
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.fit import fit
-from anyformer.saving.model_folder import load
+from anyformer.saving.model_folder import load, save
 from anyformer.tasks.categories import Category, Labels
 from anyformer.tasks.done import Done
 from anyformer.tasks.fields import FieldsConfig

@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
-from anyformer.checkpoints import read_manifest
 from anyformer.resume import Saving
+from anyformer.saving.manifest import read_manifest
 from anyformer.tasks.classify import Classify
 from tests.helpers.small_run import BATCHES, EPOCHS, in_a_fork, small_fit
 

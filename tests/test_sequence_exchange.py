@@ -18,10 +18,9 @@ pytest.importorskip("transformers")
 
 from transformers import AutoProcessor
 
-from anyformer.checkpoints import save
 from anyformer.cli import main
 from anyformer.errors import InputError
-from anyformer.saving.model_folder import load
+from anyformer.saving.model_folder import load, save
 from anyformer.tasks.exchange import export, from_transformers, to_transformers
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tasks.transcripts import parts

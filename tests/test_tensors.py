@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from anyformer.checkpoints import save
 from anyformer.errors import InputError
-from anyformer.saving.model_folder import load
+from anyformer.saving.model_folder import load, save
 from anyformer.tasks.classify import Classify
 from anyformer.weights.tensors import Report, read_tensors
 from anyformer.weights.timm_vit import load_timm
 from tests.helpers.witnesses import redraw
-from tests.test_checkpoints import cut, flip
+from tests.saving.test_manifest import cut, flip
 from tests.test_timm_vit import CLASSES, IMAGE, SIZES, classifier, same, vit, wide, written
 
 

@@ -8,10 +8,9 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,8 +24,6 @@ SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 
 DAMAGE = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 """What `zipfile` raises for a zip that is damaged, locked or packed in a way it does not know."""
-PART = ".part"
-"""What the name of a file or folder ends in while it is being written."""
 
 
 def find_file(path: str | Path) -> str:
@@ -162,39 +159,6 @@ def _open_zip(path: str, changed: int, process: int) -> tuple[zipfile.ZipFile, d
     # By process, because a forked worker that shared the handle would move its parent's place in the file.
     opened = zipfile.ZipFile(path)
     return opened, {name.removeprefix("./"): name for name in opened.namelist()}
-
-
-def write_whole(path: Path, write: Callable[[Path], Any] | str) -> None:
-    """Write a file so that a reader, whenever it comes, finds the old one or the new one, whole.
-
-    write: the text, or a function that writes the file whose path it is given.
-    """
-    part = path.with_name(path.name + PART)
-    if isinstance(write, str):
-        part.write_text(write, encoding="utf-8")
-    else:
-        write(part)
-    sync_file(part)
-    os.replace(part, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the renames within a folder survive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_file(path: Path) -> None:
-    """Put a file that was written onto the disk, to be read by all whom the umask lets: safetensors' are private."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    os.chmod(path, 0o666 & ~umask)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 class Lines(Sequence[str]):

@@ -21,14 +21,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from anyformer.checkpoints import Checkpoints, newest
-from anyformer.data.files import write_whole
 from anyformer.errors import InputError, program, say
 from anyformer.resume import Keeper, Saving, Stopped, handlers_kept, stopping_at_once
 from anyformer.runs.metrics_file import MetricsFile, read_figures, read_rows, write_figures
+from anyformer.saving.atomic import write_whole
+from anyformer.saving.manifest import Checkpoints, newest
 from anyformer.saving.model_folder import _load_weights, _misfit, model_folder
-from anyformer.saving.run_folder import run_folder
-from anyformer.trials import holds_trials
+from anyformer.saving.run_folder import holds_trials, run_folder
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task

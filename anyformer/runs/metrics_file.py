@@ -16,7 +16,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from anyformer.data.files import write_whole
+from anyformer.saving.atomic import write_whole
 
 FIRST = ("step", "epoch")
 """The columns that stand in front; the others follow by name, whichever comes first."""

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from anyformer.checkpoints import MANIFEST, damage, find_folder, read_manifest
 from anyformer.errors import InputError, nearest
 from anyformer.parsing.instantiate import instantiate
-from anyformer.saving.run_folder import split_run
-from anyformer.trials import first_trial, holds_trials
+from anyformer.saving.manifest import MANIFEST, damage, find_folder, read_manifest, replace_folder
+from anyformer.saving.run_folder import first_trial, holds_trials, split_run
+
+if TYPE_CHECKING:
+    from anyformer.tasks.task import Task
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task
@@ -73,3 +75,15 @@ def _load_weights(task: Task, folder: Path) -> None:
         task.load_weights(load_file(folder / "weights.safetensors"))
     except RuntimeError as error:
         raise InputError(f"{folder / 'weights.safetensors'} does not fit config.json: {_misfit(error)}") from None
+
+
+def save(task: Task, folder: str | Path) -> None:
+    """Write a task with its best weights into a folder of its own: config.json, weights.safetensors, manifest.jsonl."""
+
+    def write(part: Path) -> None:
+        (part / "config.json").write_text(json.dumps(task.config(), indent=2) + "\n", encoding="utf-8")
+        # Tied weights share their memory, which the format has no word for.
+        weights = {name: value.detach().cpu().contiguous().clone() for name, value in task.best_weights().items()}
+        save_file(weights, part / "weights.safetensors")
+
+    replace_folder(Path(folder), write)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from anyformer.data.files import find_file
@@ -33,3 +35,28 @@ def find_run(source: str | Path) -> tuple[Path, str]:
     """
     path, member = split_run(source)
     return Path(find_file(path)), f":{member}" if member else ""
+
+
+Figures = Mapping[str, float]
+
+
+def holds_trials(run: Path) -> bool:
+    """Whether a folder is one of several runs."""
+    return _read(run) is not None
+
+
+def first_trial(run: Path) -> Path:
+    """The folder of one of the runs in a folder of several."""
+    begun = sorted(path.name for path in run.iterdir() if re.fullmatch(r"(fold_\d+_)?seed_\d+", path.name))
+    return run / next(iter([*read_trials(run), *begun]), "seed_0")
+
+
+def read_trials(run: Path) -> dict[str, Figures]:
+    """The figures of the runs in a folder that have come to their end, by name."""
+    return dict((_read(run) or {}).get("runs", {}))
+
+
+def _read(run: Path) -> dict | None:
+    path = run / "metrics.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content if isinstance(content.get("runs"), dict) else None

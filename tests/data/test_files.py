@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anyformer.data.files import find_file, is_folder, list_files, list_folders, read_file, sync_file, write_whole
+from anyformer.data.files import find_file, is_folder, list_files, list_folders, read_file
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
+from anyformer.saving.atomic import sync_file, write_whole
 
 
 def test_a_file_is_found_from_here_and_else_in_the_data_folder(tmp_path, monkeypatch):

@@ -14,17 +14,17 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 
 import anyformer
-from anyformer.checkpoints import Checkpoints, describe, save, write_manifest
 from anyformer.errors import InputError
 from anyformer.resume import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_rows
-from anyformer.saving.model_folder import load
+from anyformer.saving.manifest import Checkpoints, describe, write_manifest
+from anyformer.saving.model_folder import load, save
 from anyformer.tasks.classify import Classify
 from anyformer.tokenizers.image import ImagePatches
 from anyformer.tokenizers.pictures import Digits
 from tests.helpers.small_run import AUGMENT, BATCHES, EPOCHS, in_a_fork, small_data, small_fit, small_task
-from tests.test_checkpoints import cut, flip
+from tests.saving.test_manifest import cut, flip
 
 
 @pytest.fixture(scope="module")

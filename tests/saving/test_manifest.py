@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from anyformer.checkpoints import (
+from anyformer.errors import InputError
+from anyformer.saving.manifest import (
     Checkpoints,
     describe,
     find_folder,
@@ -23,7 +24,6 @@ from anyformer.checkpoints import (
     set_generators,
     write_manifest,
 )
-from anyformer.errors import InputError
 
 
 @pytest.fixture

@@ -14,19 +14,15 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from safetensors.torch import save_file
 
-from anyformer.data.files import PART, sync_file, sync_folder, write_whole
 from anyformer.errors import InputError
-
-if TYPE_CHECKING:
-    from anyformer.tasks.task import Task
+from anyformer.saving.atomic import PART, sync_file, sync_folder, write_whole
 
 MANIFEST = "manifest.jsonl"
 
@@ -168,18 +164,6 @@ def find_folder(folder: Path) -> Path | None:
         if (candidate / MANIFEST).is_file():
             return candidate
     return None
-
-
-def save(task: Task, folder: str | Path) -> None:
-    """Write a task with its best weights into a folder of its own: config.json, weights.safetensors, manifest.jsonl."""
-
-    def write(part: Path) -> None:
-        (part / "config.json").write_text(json.dumps(task.config(), indent=2) + "\n", encoding="utf-8")
-        # Tied weights share their memory, which the format has no word for.
-        weights = {name: value.detach().cpu().contiguous().clone() for name, value in task.best_weights().items()}
-        save_file(weights, part / "weights.safetensors")
-
-    replace_folder(Path(folder), write)
 
 
 def generators() -> dict[str, Any]:
