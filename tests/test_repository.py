@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 import anyformer
-from anyformer.testing import check_tokenizer
+from anyformer.testing.tokenizer import check_tokenizer
 
 ROOT = Path(__file__).parents[1]
 LINKED = ("tokenizers", "tasks", "configs")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from anyformer.errors import InputError
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.lifts import Projection
-from anyformer.testing import check_tokenizer
+from anyformer.testing.tokenizer import check_tokenizer
 from anyformer.tokenizers.audio import Audio, AudioStem
 from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.elements import Bins, Categories, Letters

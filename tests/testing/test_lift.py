@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyformer import laws
 from anyformer.batch import Batch
-from anyformer.laws import OWN, check_lift, check_model, kind, require, same
 from anyformer.model.lifts import Projection
 from anyformer.packing import collate
+from anyformer.testing import lift as laws
+from anyformer.testing.lift import OWN, check_lift, check_model, kind, require, same
 from anyformer.tokens import Tokenizer, TokenSet
 
 

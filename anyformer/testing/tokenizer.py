@@ -20,8 +20,8 @@ import torch
 from jsonargparse import ArgumentParser
 
 from anyformer.errors import InputError
-from anyformer.laws import OWN, check_lift, check_model, kind, require, same
 from anyformer.parsing.plain import plain
+from anyformer.testing.lift import OWN, check_lift, check_model, kind, require, same
 from anyformer.tokens import UNSEEN, Sample, Tokenizer, TokenSet, expand
 
 
