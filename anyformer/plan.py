@@ -23,13 +23,13 @@ from torch import Tensor
 from anyformer.budget import count_budget, stacks
 from anyformer.data.batch_plan import Draw
 from anyformer.data.loader import Loader
+from anyformer.drawing.token_strips import draw_strips
 from anyformer.errors import InputError
 from anyformer.params import measure
 from anyformer.planned import TIMES, Memory, Part, Planned, Step
 from anyformer.resume import stopping_at_once
 from anyformer.runs.fit import NEVER_VALIDATED, quiet
 from anyformer.saving.atomic import write_whole
-from anyformer.strips import draw_strips
 from anyformer.survey import count, drawable, look, sizes, tokens_of, trunk
 
 if TYPE_CHECKING:

@@ -26,13 +26,13 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.data.chopper import LeftOut
 from anyformer.data.loader import Loader
+from anyformer.drawing.contact_sheet import draw_samples
+from anyformer.drawing.visibility import draw_sight, has_sights
 from anyformer.errors import InputError, program, say
 from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_figures
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.manifest import generators, keep_newest, set_generators
 from anyformer.saving.model_folder import save
-from anyformer.sheet import draw_samples
-from anyformer.visibility import draw_sight, has_sights
 
 SAFE_VALIDATION = 10.0
 """Seconds that a stop may wait for a validation to end; a longer one has a checkpoint before it."""

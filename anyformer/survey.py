@@ -16,9 +16,9 @@ from anyformer.batch import Batch
 from anyformer.budget import Budget, stacks
 from anyformer.data.batch_plan import Draw
 from anyformer.data.loader import Loader
+from anyformer.drawing.token_strips import samples_of
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
-from anyformer.strips import samples_of
 from anyformer.tokens import Sample, expand
 
 N_LOOKED = 8

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from anyformer.batch import Batch
 from anyformer.data.source import Source
 from anyformer.data.values import is_json, is_missing, read_json
+from anyformer.drawing.evaluation import draw_confusion
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Kept, Sums
 from anyformer.metrics.classification import auroc, average_precision, macro_f1
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.drawings import draw_confusion
 from anyformer.tasks.targets import (
     Aim,
     Target,

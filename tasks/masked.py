@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch, FieldTokens
+from anyformer.drawing.evaluation import draw_rows
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.lifts import Lookup
-from anyformer.tasks.drawings import draw_rows
 from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, linear
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import Tokenizer, TokenSet

@@ -16,11 +16,11 @@ from anyformer.batch import Batch
 from anyformer.data.moments import Moments
 from anyformer.data.source import Source
 from anyformer.data.values import is_missing, to_number
+from anyformer.drawing.evaluation import draw_scatter
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.drawings import draw_scatter
 from anyformer.tasks.targets import (
     Aim,
     Target,

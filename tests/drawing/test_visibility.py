@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from anyformer.drawing.visibility import draw_sight, has_sights, sight
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
-from anyformer.visibility import draw_sight, has_sights, sight
 from tests.helpers.mixed_fields import LEFT, RIGHT, SMALL, two_inputs
 from tests.helpers.turned import Turned, translator
 from tests.helpers.witnesses import Ids, redraw

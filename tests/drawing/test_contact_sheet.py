@@ -16,11 +16,11 @@ from PIL import Image
 from anyformer.data.batch_plan import Plan, plan_batches
 from anyformer.data.loader import Samples
 from anyformer.data.source import Source
+from anyformer.drawing.contact_sheet import GAP, IN_A_ROW, LINE, SIDE, draw_samples, draw_sheet
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.runs.fit import fit
 from anyformer.runs.metrics_file import read_rows
-from anyformer.sheet import GAP, IN_A_ROW, LINE, SIDE, draw_samples, draw_sheet
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records
 from anyformer.tokenizers.image import ImagePatches

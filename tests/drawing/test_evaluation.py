@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anyformer.tasks.drawings import draw_confusion, draw_rows, draw_scatter
+from anyformer.drawing.evaluation import draw_confusion, draw_rows, draw_scatter
 
 
 def is_drawn(path) -> bool:
