@@ -24,7 +24,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
 from anyformer.errors import InputError, program, say, suggest
-from anyformer.experiment import Unmade, config_of, parse
 from anyformer.options import Options, add_options, read_options
 from anyformer.params import measure, token_counts
 from anyformer.parsing.classes import allowed_imports
@@ -41,7 +40,8 @@ from anyformer.predictions import (
     write_files,
     write_outcomes,
 )
-from anyformer.repeats import fit_trials
+from anyformer.runs.cross_validation import fit_trials
+from anyformer.runs.experiment import Unmade, config_of, parse
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import write_figures
 from anyformer.saving.atomic import write_whole

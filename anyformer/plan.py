@@ -27,8 +27,8 @@ from anyformer.drawing.token_strips import draw_strips
 from anyformer.errors import InputError
 from anyformer.params import measure
 from anyformer.planned import TIMES, Memory, Part, Planned, Step
-from anyformer.resume import stopping_at_once
 from anyformer.runs.fit import NEVER_VALIDATED, quiet
+from anyformer.runs.signals import stopping_at_once
 from anyformer.saving.atomic import write_whole
 from anyformer.survey import count, drawable, look, sizes, tokens_of, trunk
 

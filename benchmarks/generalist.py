@@ -18,8 +18,8 @@ from pathlib import Path
 import yaml
 
 from anyformer.__main__ import main as anyformer
-from anyformer.experiment import parse
 from anyformer.parsing.plain import plain
+from anyformer.runs.experiment import parse
 from anyformer.runs.metrics_file import read_figures
 from anyformer.tasks.mixed import plan_turns
 from anyformer.tasks.sharing import OF_ALL, has_encoder

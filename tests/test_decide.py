@@ -21,7 +21,7 @@ from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.resume import Saving
+from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_figures, read_rows
 from anyformer.saving.model_folder import load

@@ -12,7 +12,7 @@ import torch
 from lightning import seed_everything
 
 from anyformer.errors import InputError
-from anyformer.resume import Saving
+from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.fit import quiet as quietly
 from anyformer.tasks.classify import Classify
@@ -21,7 +21,7 @@ from tests.helpers.mixed_fields import SMALL, Shown, two_inputs
 from tests.helpers.small_run import in_a_fork
 from tests.helpers.turned import Turned, translator
 from tests.helpers.witnesses import redraw
-from tests.test_resume import Signal, assert_same_run
+from tests.runs.test_checkpointing import Signal, assert_same_run
 
 WITHOUT = [["left"], ["right"]]
 
@@ -161,9 +161,9 @@ def small_fit(run: Path, **options: Any) -> dict[str, float]:
 
 
 def test_a_run_stopped_in_the_second_pass_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anyformer.resume.draw_curves", lambda run: None)
+    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
     monkeypatch.setattr("anyformer.tasks.classify.Classify.draw", lambda self, folder: None)
-    monkeypatch.setattr("anyformer.resume.SAFE_VALIDATION", 0.0)
+    monkeypatch.setattr("anyformer.runs.checkpointing.SAFE_VALIDATION", 0.0)
     whole, run = tmp_path / "whole", tmp_path / "run"
     small_fit(whole)
     # The best model is chosen by the whole, and who sees whom is drawn.

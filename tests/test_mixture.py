@@ -21,7 +21,7 @@ from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.params import measure, token_counts
 from anyformer.parsing.instantiate import instantiate
-from anyformer.resume import Saving
+from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_figures, read_rows
 from anyformer.saving.manifest import read_manifest
@@ -49,13 +49,13 @@ from tests.helpers.small_mixture import (
     small_tasks,
 )
 from tests.helpers.small_run import in_a_fork
-from tests.test_resume import Signal, assert_same_run, last_state
+from tests.runs.test_checkpointing import Signal, assert_same_run, last_state
 
 
 @pytest.fixture(scope="module", autouse=True)
 def without_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anyformer.resume.draw_curves", lambda run: None)
+        patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
         patch.setattr("anyformer.tasks.classify.Classify.draw", lambda self, folder: None)
         yield
 

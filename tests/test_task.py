@@ -19,13 +19,13 @@ from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.resume import Saving
+from anyformer.runs.checkpointing import Saving
 from anyformer.saving.model_folder import load
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.task import Examples
 from tests.helpers.small_run import small_fit, small_task
 from tests.helpers.witnesses import Ids, Vectors, draw_ids
-from tests.test_resume import Signal, assert_same_run
+from tests.runs.test_checkpointing import Signal, assert_same_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 
@@ -214,7 +214,7 @@ def fine_tuned(source: Path) -> Classify:
 def test_a_run_starts_from_another_and_goes_on_without_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anyformer.resume.draw_curves", lambda run: None)
+    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
     monkeypatch.setattr("anyformer.tasks.classify.Classify.draw", lambda self, folder: None)
     first, whole, run = (tmp_path / name for name in ("first", "whole", "run"))
     small_fit(first, max_epochs=1, limit_train_batches=1)

@@ -22,10 +22,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from anyformer.errors import InputError, program, say
-from anyformer.resume import Keeper, Saving, Stopped, handlers_kept, stopping_at_once
+from anyformer.runs.checkpoint_io import Checkpoints
+from anyformer.runs.checkpointing import Keeper, Saving
 from anyformer.runs.metrics_file import MetricsFile, read_figures, read_rows, write_figures
+from anyformer.runs.signals import Stopped, handlers_kept, stopping_at_once
 from anyformer.saving.atomic import write_whole
-from anyformer.saving.manifest import Checkpoints, newest
+from anyformer.saving.manifest import newest
 from anyformer.saving.model_folder import _load_weights, _misfit, model_folder
 from anyformer.saving.run_folder import holds_trials, run_folder
 

@@ -9,16 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.errors import InputError
@@ -86,47 +81,6 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
-class Checkpoints(CheckpointIO):
-    """How Lightning saves and loads checkpoints here: whole or absent, listed with their hash, without running code."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The line goes first and comes back last, so that no line ever speaks of a file that is being replaced.
-        others = [line for line in read_manifest(path.parent) if line["file"] != path.name]
-        if path.exists():
-            write_manifest(path.parent, others)
-        write_whole(path, lambda part: torch.save(checkpoint, part))
-        write_manifest(path.parent, [*others, describe(path)])
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Raises InputError if the file is not the one that was saved, or would run code when loaded."""
-        path = Path(path)
-        for line in read_manifest(path.parent):
-            if line["file"] == path.name and (wrong := damage(path.parent, line)):
-                raise InputError(f"{path} is damaged ({wrong})")
-        try:
-            return torch.load(path, map_location=map_location, weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise InputError(
-                f"{path} is refused: it holds more than tensors and plain values, and loading it would run code "
-                f"({_global_named(error)}); use a checkpoint that anyformer saved"
-            ) from None
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        path = Path(path)
-        write_manifest(path.parent, [line for line in read_manifest(path.parent) if line["file"] != path.name])
-        path.unlink(missing_ok=True)
-
-
-def _global_named(error: Exception) -> str:
-    """The name that a refused pickle asks for, out of torch's long explanation."""
-    words = str(error).replace("`", " ").split()
-    return next((words[i + 1].strip(".,") for i, word in enumerate(words[:-1]) if word == "GLOBAL"), "not a checkpoint")
-
-
 def keep_newest(folder: Path, n: int) -> None:
     """Remove all checkpoints but the newest n, and what broken saves have left."""
     lines = read_manifest(folder)
@@ -164,26 +118,3 @@ def find_folder(folder: Path) -> Path | None:
         if (candidate / MANIFEST).is_file():
             return candidate
     return None
-
-
-def generators() -> dict[str, Any]:
-    """The states of Python's, numpy's and torch's global generators, of plain values and tensors."""
-    version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": [kind, keys.tolist(), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_generators(state: dict[str, Any]) -> None:
-    """Put the generators back to what `generators` returned."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])

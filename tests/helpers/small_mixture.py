@@ -12,7 +12,7 @@ from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.resume import Saving
+from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.language import LanguageModel

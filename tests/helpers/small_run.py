@@ -11,7 +11,7 @@ from lightning import seed_everything
 
 from anyformer.model.config import TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.resume import Saving
+from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records

@@ -15,10 +15,11 @@ from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 
 import anyformer
 from anyformer.errors import InputError
-from anyformer.resume import Saving
+from anyformer.runs.checkpoint_io import Checkpoints
+from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_rows
-from anyformer.saving.manifest import Checkpoints, describe, write_manifest
+from anyformer.saving.manifest import describe, write_manifest
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.classify import Classify
 from anyformer.tokenizers.image import ImagePatches

@@ -12,16 +12,15 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
+from anyformer.runs.checkpoint_io import Checkpoints
+from anyformer.runs.random_state import generators, set_generators
 from anyformer.saving.manifest import (
-    Checkpoints,
     describe,
     find_folder,
-    generators,
     keep_newest,
     newest,
     read_manifest,
     replace_folder,
-    set_generators,
     write_manifest,
 )
 

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
-from anyformer.resume import Saving
+from anyformer.runs.checkpointing import Saving
 from anyformer.saving.manifest import read_manifest
 from anyformer.tasks.classify import Classify
 from tests.helpers.small_run import BATCHES, EPOCHS, in_a_fork, small_fit
@@ -67,7 +67,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def without_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anyformer.resume.draw_curves", lambda run: None)
+        patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
         patch.setattr("anyformer.tasks.classify.Classify.draw", lambda self, folder: None)
         yield
 
@@ -124,7 +124,7 @@ def test_a_run_killed_in_the_middle_of_a_save_goes_on_exactly(
         os.replace = fail
         small_fit(tmp_path)
 
-    monkeypatch.setattr("anyformer.resume.SAFE_VALIDATION", 0.0)
+    monkeypatch.setattr("anyformer.runs.checkpointing.SAFE_VALIDATION", 0.0)
     assert in_a_fork(work) == -signal.SIGKILL
     assert in_a_fork(lambda: small_fit(tmp_path, resume=True)) == 0
     assert_same_run(tmp_path, whole)
@@ -174,7 +174,7 @@ BY_4 = {"accumulate_grad_batches": 4, "val_check_interval": 3, "saving": Saving(
 def test_a_run_stopped_in_the_middle_of_a_step_goes_on_exactly(
     tmp_path: Path, whole_by_4: Path, monkeypatch: pytest.MonkeyPatch, number: int, n: int, hook: str
 ) -> None:
-    monkeypatch.setattr("anyformer.resume.SAFE_VALIDATION", 0.0)
+    monkeypatch.setattr("anyformer.runs.checkpointing.SAFE_VALIDATION", 0.0)
     code = in_a_fork(lambda: small_fit(tmp_path, callbacks=[Signal(number, n, hook)], **BY_4))
     assert code == (-number if number == signal.SIGKILL else 128 + number)
     names = [line["file"] for line in read_manifest(tmp_path / "checkpoints")]
@@ -236,7 +236,7 @@ def test_a_run_of_max_steps_with_validations_inside_the_epoch_goes_on_exactly(
 def test_a_run_of_max_steps_stopped_in_its_last_validation_goes_on_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: tuple
 ) -> None:
-    monkeypatch.setattr("anyformer.resume.SAFE_VALIDATION", 0.0)
+    monkeypatch.setattr("anyformer.runs.checkpointing.SAFE_VALIDATION", 0.0)
     options = {"max_epochs": -1, "max_steps": 3, "val_check_interval": 3}
     assert in_a_fork(lambda: small_fit(tmp_path / "whole", **options)) == 0
     assert in_a_fork(lambda: small_fit(tmp_path / "run", callbacks=[Signal(*stop)], **options)) != 0

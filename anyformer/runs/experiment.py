@@ -20,7 +20,7 @@ from anyformer.errors import InputError, suggest
 from anyformer.parsing.check import check, read_yaml
 from anyformer.parsing.classes import allowed_imports, dotted, find_class, subclasses
 from anyformer.parsing.messages import one_line
-from anyformer.resume import Saving
+from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import quiet
 from anyformer.saving.run_folder import first_trial, holds_trials, run_folder
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from anyformer.errors import InputError, say
-from anyformer.experiment import Experiment, Unmade, parse
 from anyformer.parsing.plain import difference
+from anyformer.runs.experiment import Experiment, Unmade, parse
 from anyformer.runs.fit import fit
 from anyformer.saving.run_folder import read_trials
 from anyformer.trials import Trial, list_trials, read_trial, show_trials, write_trials

@@ -8,12 +8,8 @@ run goes on from the last of them and ends with the weights and the rows of a ru
 from __future__ import annotations
 
 import math
-import os
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice, product
 from pathlib import Path
@@ -21,7 +17,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.data.chopper import LeftOut
@@ -29,9 +25,12 @@ from anyformer.data.loader import Loader
 from anyformer.drawing.contact_sheet import draw_samples
 from anyformer.drawing.visibility import draw_sight, has_sights
 from anyformer.errors import InputError, program, say
+from anyformer.runs.loop_state import _go_on_averaging, _limits, _running_averages, _settle
 from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_figures
+from anyformer.runs.random_state import generators, set_generators
+from anyformer.runs.signals import Stopped, _Signals
 from anyformer.saving.atomic import write_whole
-from anyformer.saving.manifest import generators, keep_newest, set_generators
+from anyformer.saving.manifest import keep_newest
 from anyformer.saving.model_folder import save
 
 SAFE_VALIDATION = 10.0
@@ -54,71 +53,6 @@ class Saving:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InputError(f"checkpoints.{name} must be above 0, or null for never, got {value}")
-
-
-class Stopped(SystemExit):
-    """A run that a signal stopped, its checkpoint saved. Its code is 128 + the signal's number, as a shell has it."""
-
-
-STOPS = (signal.SIGTERM, signal.SIGINT)
-
-
-@contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Afterwards the signals that stop a run have the handlers from before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held = {number: signal.getsignal(number) for number in STOPS}
-    try:
-        yield
-    finally:
-        for number, handler in held.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-@contextmanager
-def stopping_at_once() -> Iterator[None]:
-    """While it lasts, a signal ends what is being done, with its code; Lightning would let it pass."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise Stopped(128 + number)
-
-    with handlers_kept():
-        if threading.current_thread() is threading.main_thread():
-            for number in STOPS:
-                signal.signal(number, stop)
-        yield
-
-
-class _Signals:
-    """Notes the first SIGTERM or SIGINT, so that the step can end; the second has its usual effect."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._owner = os.getpid()
-
-    def listen(self) -> None:
-        if self.received is None and threading.current_thread() is threading.main_thread():
-            for number in STOPS:
-                signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: Any) -> None:
-        again = self.received is not None
-        self.received = number
-        if os.getpid() != self._owner:
-            # A data worker, which a signal to the whole group reaches too: it serves until the trainer lets it go.
-            if again and number == signal.SIGTERM:
-                os._exit(128 + number)
-            return
-        if again:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        else:
-            # Not through sys.stderr, in the middle of whose work a signal may come.
-            os.write(
-                2, f"\n{signal.Signals(number).name}: stopping after this step; once more stops at once\n".encode()
-            )
 
 
 class Keeper(Callback):
@@ -385,62 +319,3 @@ def _draw_sight(path: Path, loader: Loader, module: LightningModule) -> None:
         figure = draw_sight(module.model, *module.rows(samples.chopper.collate([fullest])))
         path.parent.mkdir(exist_ok=True)
         write_whole(path, lambda part: figure.savefig(part, format="png", dpi=100))
-
-
-def _limits(trainer: Trainer) -> dict[str, float]:
-    """How far the trainer may train."""
-    seconds = [callback._duration for callback in trainer.callbacks if isinstance(callback, Timer)]
-    limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps, "max_time": next(iter(seconds), None)}
-    return {name: math.inf if limit is None or limit < 0 else limit for name, limit in limits.items()}
-
-
-def _settle(loops: dict[str, Any], point: str, place: Any, validated: bool) -> None:
-    """Write the counters of Lightning's loops as they stand at rest, so that it goes on right there.
-
-    A hook runs while something has been announced and not yet done. Lightning guesses from the counters where a
-    checkpoint comes from; its guess is right for the ones written here.
-    """
-    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
-    if point == "batch":
-        for count in (batches["total"], batches["current"]):
-            count["ready"] = count["completed"]
-        loops["state_dict"]["combined_loader"] = [] if place is None else [place]
-        if validated:
-            # Lightning leaves out the validation that follows this batch, and counts the batch once more as it does.
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
-    elif point == "epoch":
-        for count in (epochs["total"], epochs["current"]):
-            count |= dict.fromkeys(count, count["completed"])
-        # The next epoch begins with a place of its own.
-        loops["state_dict"].pop("combined_loader", None)
-    else:
-        validation = loops["epoch_loop.val_loop.batch_progress"]
-        n = validation["total"]["completed"]
-        # A validation that has been begun, no batch of which has been seen: Lightning runs it first.
-        validation["total"] |= {"ready": n + 1, "started": n + 1, "processed": n, "completed": n}
-        validation["current"] |= dict.fromkeys(validation["current"], 0)
-        validation["is_last_batch"] = False
-
-
-def _running_averages(trainer: Trainer) -> dict[str, Any]:
-    """What the batches of this epoch have added up to, of figures that are logged for the epoch."""
-    return {
-        key: {"name": r.meta.forked_name(False), "value": r.value, "count": getattr(r, "cumulated_batch_size", None)}
-        for key, r in trainer.fit_loop.epoch_loop._results.items()
-        if r.is_tensor and r.meta.on_epoch and not r.has_reset
-    }
-
-
-def _go_on_averaging(trainer: Trainer, running: dict[str, Any]) -> None:
-    """Add what was added up before the checkpoint to what is logged since."""
-    results = trainer.fit_loop.epoch_loop._results
-    for key in running.keys() & results.keys():
-        result, kept = results[key], running.pop(key)
-        before = kept["value"].to(result.value.device)
-        if result.meta.is_max_reduction or result.meta.is_min_reduction:
-            result.value = result.meta.reduce_fx(torch.stack([before, result.value]))
-        else:
-            result.value = before + result.value
-        if kept["count"] is not None:
-            result.cumulated_batch_size = kept["count"].to(result.value.device) + result.cumulated_batch_size
-        result._computed = None

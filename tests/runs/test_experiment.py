@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from anyformer.errors import InputError
-from anyformer.experiment import Experiment, Unmade, config_of, locate, parse
+from anyformer.runs.experiment import Experiment, Unmade, config_of, locate, parse
 from anyformer.tasks.classify import Classify
 
 CONFIG = """\

@@ -1,0 +1,69 @@
+"""The counters of Lightning's loops, as they stand at rest: all that leans on its private parts, read in 2.6."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Timer
+
+
+def _limits(trainer: Trainer) -> dict[str, float]:
+    """How far the trainer may train."""
+    seconds = [callback._duration for callback in trainer.callbacks if isinstance(callback, Timer)]
+    limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps, "max_time": next(iter(seconds), None)}
+    return {name: math.inf if limit is None or limit < 0 else limit for name, limit in limits.items()}
+
+
+def _settle(loops: dict[str, Any], point: str, place: Any, validated: bool) -> None:
+    """Write the counters of Lightning's loops as they stand at rest, so that it goes on right there.
+
+    A hook runs while something has been announced and not yet done. Lightning guesses from the counters where a
+    checkpoint comes from; its guess is right for the ones written here.
+    """
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    if point == "batch":
+        for count in (batches["total"], batches["current"]):
+            count["ready"] = count["completed"]
+        loops["state_dict"]["combined_loader"] = [] if place is None else [place]
+        if validated:
+            # Lightning leaves out the validation that follows this batch, and counts the batch once more as it does.
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+    elif point == "epoch":
+        for count in (epochs["total"], epochs["current"]):
+            count |= dict.fromkeys(count, count["completed"])
+        # The next epoch begins with a place of its own.
+        loops["state_dict"].pop("combined_loader", None)
+    else:
+        validation = loops["epoch_loop.val_loop.batch_progress"]
+        n = validation["total"]["completed"]
+        # A validation that has been begun, no batch of which has been seen: Lightning runs it first.
+        validation["total"] |= {"ready": n + 1, "started": n + 1, "processed": n, "completed": n}
+        validation["current"] |= dict.fromkeys(validation["current"], 0)
+        validation["is_last_batch"] = False
+
+
+def _running_averages(trainer: Trainer) -> dict[str, Any]:
+    """What the batches of this epoch have added up to, of figures that are logged for the epoch."""
+    return {
+        key: {"name": r.meta.forked_name(False), "value": r.value, "count": getattr(r, "cumulated_batch_size", None)}
+        for key, r in trainer.fit_loop.epoch_loop._results.items()
+        if r.is_tensor and r.meta.on_epoch and not r.has_reset
+    }
+
+
+def _go_on_averaging(trainer: Trainer, running: dict[str, Any]) -> None:
+    """Add what was added up before the checkpoint to what is logged since."""
+    results = trainer.fit_loop.epoch_loop._results
+    for key in running.keys() & results.keys():
+        result, kept = results[key], running.pop(key)
+        before = kept["value"].to(result.value.device)
+        if result.meta.is_max_reduction or result.meta.is_min_reduction:
+            result.value = result.meta.reduce_fx(torch.stack([before, result.value]))
+        else:
+            result.value = before + result.value
+        if kept["count"] is not None:
+            result.cumulated_batch_size = kept["count"].to(result.value.device) + result.cumulated_batch_size
+        result._computed = None
