@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from anyformer.errors import InputError, program, say, suggest
 from anyformer.options import Options, add_options, read_options
-from anyformer.params import measure, token_counts
 from anyformer.parsing.classes import allowed_imports
 from anyformer.parsing.instantiate import instantiate
-from anyformer.plan import plan
+from anyformer.planning.dry_run import plan
+from anyformer.planning.parameters import measure, token_counts
 from anyformer.predictions import (
     KINDS,
     STANDARD_INPUT,

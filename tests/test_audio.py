@@ -17,7 +17,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
-from anyformer.params import measure, token_counts
+from anyformer.planning.parameters import measure, token_counts
 from anyformer.tokenizers.audio import Audio, AudioLift, AudioStem
 from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.mel import MelConfig, log_mel

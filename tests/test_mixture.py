@@ -19,8 +19,8 @@ from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.params import measure, token_counts
 from anyformer.parsing.instantiate import instantiate
+from anyformer.planning.parameters import measure, token_counts
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_figures, read_rows

@@ -21,7 +21,7 @@ from anyformer.errors import InputError
 from anyformer.metrics.text import count_errors, error_rates
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.params import measure, token_counts
+from anyformer.planning.parameters import measure, token_counts
 from anyformer.runs.fit import evaluate, fit
 from anyformer.saving.model_folder import load
 from anyformer.tasks.decoding import DecodeConfig

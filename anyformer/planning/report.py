@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from anyformer.budget import Budget
-from anyformer.params import Sizes
+from anyformer.planning.parameters import Sizes
+from anyformer.planning.token_budget import Budget
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
-from anyformer.params import Sizes, measure, token_counts
+from anyformer.planning.parameters import Sizes, measure, token_counts
 from anyformer.tokenizers.image import ConvStem, ImagePatches
 from tests.helpers.witnesses import Ids, Vectors, count
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from anyformer.params import Component, Sizes
-from anyformer.planned import Memory, Part, Planned, Step, duration, size
+from anyformer.planning.parameters import Component, Sizes
+from anyformer.planning.report import Memory, Part, Planned, Step, duration, size
 
 PLANNED = Planned(
     parts={

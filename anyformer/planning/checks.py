@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from anyformer.budget import Budget, FieldBudget
 from anyformer.data.loader import Samples
 from anyformer.data.source import Source
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.planning.token_budget import Budget, FieldBudget
 from anyformer.tasks.categories import Category
 from anyformer.tasks.language import LanguageModel, Pieces
 from anyformer.tasks.task import Task

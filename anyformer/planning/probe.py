@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anyformer.batch import Batch
-from anyformer.budget import Budget, stacks
 from anyformer.data.batch_plan import Draw
 from anyformer.data.loader import Loader
 from anyformer.drawing.token_strips import samples_of
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
+from anyformer.planning.token_budget import Budget, stacks
 from anyformer.tokens import Sample, expand
 
 N_LOOKED = 8

@@ -18,8 +18,8 @@ from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.plan import plan
-from anyformer.planned import Planned
+from anyformer.planning.dry_run import plan
+from anyformer.planning.report import Planned
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.language import LanguageModel

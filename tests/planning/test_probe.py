@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from anyformer.budget import count_budget
 from anyformer.data.batch_plan import plan_batches
 from anyformer.data.loader import Loader, Samples
 from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
-from anyformer.survey import N_LOOKED, drawable, look, sizes, tokens_of, trunk
+from anyformer.planning.probe import N_LOOKED, drawable, look, sizes, tokens_of, trunk
+from anyformer.planning.token_budget import count_budget
 from anyformer.tasks.categories import Category
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.masked import Masked

@@ -20,17 +20,17 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from anyformer.budget import count_budget, stacks
 from anyformer.data.batch_plan import Draw
 from anyformer.data.loader import Loader
 from anyformer.drawing.token_strips import draw_strips
 from anyformer.errors import InputError
-from anyformer.params import measure
-from anyformer.planned import TIMES, Memory, Part, Planned, Step
+from anyformer.planning.parameters import measure
+from anyformer.planning.probe import count, drawable, look, sizes, tokens_of, trunk
+from anyformer.planning.report import TIMES, Memory, Part, Planned, Step
+from anyformer.planning.token_budget import count_budget, stacks
 from anyformer.runs.fit import NEVER_VALIDATED, quiet
 from anyformer.runs.signals import stopping_at_once
 from anyformer.saving.atomic import write_whole
-from anyformer.survey import count, drawable, look, sizes, tokens_of, trunk
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task
@@ -263,7 +263,7 @@ class _Watch(Callback):
 
 def _cautions(*args: Any) -> list[str]:
     # By name, because this file is of the core.
-    return list(importlib.import_module("anyformer.tasks.cautions").cautions(*args))
+    return list(importlib.import_module("anyformer.planning.checks").cautions(*args))
 
 
 # The length of the run.

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from anyformer.batch import Batch
-from anyformer.budget import count_budget, stacks
 from anyformer.packing import collate
+from anyformer.planning.token_budget import count_budget, stacks
 from anyformer.tokens import Sample, TokenSet
 from tests.helpers.witnesses import Ids
 

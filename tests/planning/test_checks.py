@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anyformer.budget import count_budget, stacks
 from anyformer.corpus import Corpus
 from anyformer.data.batch_plan import plan_batches
 from anyformer.data.loader import Samples
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.planning.checks import _balance, cautions
+from anyformer.planning.token_budget import count_budget, stacks
 from anyformer.tasks.categories import Category
-from anyformer.tasks.cautions import _balance, cautions
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.language import LanguageModel
