@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    from anyformer import cli
+    from anyformer.cli import main as cli
 
     return cli.main(args)
 

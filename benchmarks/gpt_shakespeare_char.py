@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from plain_gpt import PlainGPT
 
-from anyformer import cli
+from anyformer.cli import main as cli
 from anyformer.data.files import find_file
 from anyformer.runs.metrics_file import read_figures
 

@@ -231,7 +231,7 @@ def test_a_run_trains_is_drawn_and_is_used_from_its_folder(tmp_path, capsys):
     results = again.predict(given)
     assert results == load(tmp_path / "run" / "model").predict(given)
     assert results[0]["kind"]["label"] in ("even", "odd")
-    from anyformer.cli import main
+    from anyformer.cli.main import main
 
     main(["run", str(tmp_path / "run"), "note=xxx", "--json"])
     shown = json.loads(capsys.readouterr().out)

@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 
 from transformers import AutoProcessor
 
-from anyformer.cli import main
+from anyformer.cli.main import main
 from anyformer.errors import InputError
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.exchange import export, from_transformers, to_transformers

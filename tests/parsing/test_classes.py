@@ -149,7 +149,12 @@ def test_a_task_that_cannot_be_made_is_told_so_in_one_line(
 
 @pytest.mark.parametrize(
     "name",
-    ["os.system", "anyformer.cli.importlib.import_module", "anyformer.runs.checkpointing.os.system", "builtins.exec"],
+    [
+        "os.system",
+        "anyformer.cli.main.importlib.import_module",
+        "anyformer.runs.checkpointing.os.system",
+        "builtins.exec",
+    ],
 )
 def test_a_callable_of_a_config_cannot_name_code_of_others(name: str) -> None:
     from jsonargparse import ArgumentParser

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import re
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import docstring_parser
@@ -68,3 +69,20 @@ def read_options(given: argparse.Namespace, of: Any) -> Any:
     cls = of if isinstance(of, type) else type(of)
     values = {each.name: getattr(given, each.name) for each in dataclasses.fields(cls)}
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _first(what: str, command: str, args: Sequence[str]) -> None:
+    """Raise InputError where an option stands in the place of what must stand first."""
+    if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
+        raise InputError(f"the {what} stands first, got {args[0]}: anyformer {command} {args[0]} ...")
+
+
+def _tokens(given: Sequence[str]) -> dict[str, int] | int | None:
+    """What --tokens says: one number, or one for each field named."""
+    by_field = {}
+    for value in given:
+        name, equals, number = value.rpartition("=")
+        if not number.isdecimal() or int(number) < 1 or (len(given) > 1 and not equals):
+            raise InputError(f"--tokens must be a number from 1, or FIELD=N, got {value!r}")
+        by_field[name] = int(number)
+    return by_field.get("", by_field or None)

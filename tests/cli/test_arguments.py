@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
+from anyformer.cli.arguments import Options, add_options, read_options
 from anyformer.errors import InputError
-from anyformer.options import Options, add_options, read_options
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from anyformer.cli.outputs import Outcome, predict_each, write_outcomes
+from anyformer.cli.records import find_records
 from anyformer.errors import InputError
-from anyformer.predictions import Outcome, find_records, predict_each, write_outcomes
 from anyformer.tokenizers.image import ImagePatches
 from tests.helpers.witnesses import Ids
 

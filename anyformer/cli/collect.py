@@ -1,0 +1,30 @@
+"""`anyformer collect`: episodes of an environment as a data set."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import nullcontext
+
+from anyformer.cli.arguments import Options
+from anyformer.parsing.classes import allowed_imports
+
+
+def _collect(args: list[str]) -> None:
+    parser = Options("collect", "Play episodes of an environment and write them as a Minari data set, to learn from.")
+    parser.add_argument("--env", metavar="ID", required=True, help="the environment, with its version: CartPole-v1")
+    parser.add_argument(
+        "--policy",
+        metavar="POLICY",
+        action="append",
+        help="who plays: random (the default); scripted, for classic control, or scripted:0.3 with that share of its "
+        "actions random; a run's folder, or RUN:return=200. Given several times they share the episodes evenly",
+    )
+    parser.add_argument("--episodes", metavar="N", type=int, default=200, help="how many, 200 by default")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="decides the episodes, 0 by default")
+    parser.add_argument("--out", metavar="DIR", required=True, help="the folder to make")
+    own = parser.parse_args(args)
+    collecting = importlib.import_module("anyformer.tasks.collecting")
+    # Where nothing is opened nothing needs to be imported: a run that plays imports what it needs.
+    with allowed_imports(own.unsafe_imports) if own.unsafe_imports else nullcontext():
+        print(collecting.collect(own.env, own.policy or ["random"], own.episodes, own.seed, own.out))
+    print(f"The episodes are in {own.out}: `class_path: Episodes` with `path: {own.out}` in a config learns from them.")

@@ -1,0 +1,50 @@
+"""`anyformer import` and `anyformer export`: checkpoints of other libraries in and out."""
+
+from __future__ import annotations
+
+import importlib
+
+from anyformer.cli.arguments import Options
+from anyformer.errors import InputError, program
+from anyformer.saving.model_folder import load, save
+from anyformer.saving.run_folder import run_folder
+
+
+def _import(args: list[str]) -> None:
+    parser = Options("import", "Make a run of weights from elsewhere, for `run`, `export` and init_from.")
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help="of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer, as save_pretrained of transformers writes "
+        "it; or OpenAI's file of a Whisper, FILE.pt, with a tokenizer.json beside it",
+    )
+    parser.add_argument("run", metavar="RUN", help="the folder to make")
+    parser.add_argument("--language", metavar="CODE", help="of Whisper: the one that is spoken; heard when left out")
+    parser.add_argument("--pad", action="store_true", help="of Whisper: put silence behind a recording, to 30 seconds")
+    parser.add_argument("--env", metavar="ID", help="of a Decision Transformer: where it acts, such as Hopper-v5")
+    own = parser.parse_args(args)
+    run = run_folder(own.run)
+    if run.exists():
+        raise InputError(f"{run} is there already; choose another folder")
+    task, report = importlib.import_module("anyformer.tasks.exchange").take_in(
+        own.folder, own.language, own.pad, own.env
+    )
+    save(task, run / "model")
+    fields = " ".join(f"{name}=..." for name in task.inputs) or "--episodes 10"
+    print(f"{report}\nThe model is in {run}. Next:\n  {program()} run {run} {fields}")
+
+
+def _export(args: list[str]) -> None:
+    parser = Options("export", "Write the best model of a run for another library.")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="the folder to make for transformers; of a model of pictures FILE.safetensors, and FILE.pt for a Whisper "
+        "as OpenAI has it",
+    )
+    own = parser.parse_args(args)
+    importlib.import_module("anyformer.tasks.exchange").export(
+        load(own.run, unsafe_imports=own.unsafe_imports), own.target
+    )
+    print(f"The model is in {own.target}.")

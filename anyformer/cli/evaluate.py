@@ -1,0 +1,52 @@
+"""`anyformer validate` and `anyformer test`: the best model's metrics on records."""
+
+from __future__ import annotations
+
+import re
+
+from anyformer.cli.arguments import Options, _first
+from anyformer.cli.outputs import _show
+from anyformer.errors import InputError
+from anyformer.runs.experiment import config_of, parse
+from anyformer.runs.fit import evaluate
+from anyformer.runs.metrics_file import write_figures
+from anyformer.saving.model_folder import load
+from anyformer.saving.run_folder import split_run
+
+
+def _validate(args: list[str]) -> None:
+    _evaluate("validate", args)
+
+
+def _test(args: list[str]) -> None:
+    _evaluate("test", args)
+
+
+def _evaluate(stage: str, args: list[str]) -> None:
+    part = "validation" if stage == "validate" else "test"
+    parser = Options(stage, f"{stage} the best model of a run; --data.{part} OTHER and the like override its config")
+    parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
+    _first("run's folder", f"{stage} RUN", args)
+    own, overrides = parser.parse_known_args(args)
+    run, member = split_run(own.run)
+    task = load(own.run, unsafe_imports=own.unsafe_imports)
+    allowed = tuple(f"--model.{name}" for name in task.in_use)
+    for option in overrides:
+        if option.startswith("--model") and not option.startswith(allowed):
+            raise InputError(f"{option.partition('=')[0]}: the model of a run is what it is; leave it out")
+    # Figures of other data, or of a part of it, are shown, and the run keeps its own.
+    kept = stage == "test" and not overrides
+    if member:
+        overrides = [re.sub("^--data[.]", f"--data.parts.{member}.", option) for option in overrides]
+        overrides = [re.sub("^--model[.]", f"--model.tasks.{member}.init_args.", option) for option in overrides]
+    experiment = parse(stage, [config_of(run)], overrides, own.unsafe_imports)
+    model, data, folder = experiment.model, experiment.datamodule, run
+    if member:
+        model, data, folder = model.members[member], data.parts[member], run / member
+        folder.mkdir(exist_ok=True)
+    task.use_as(model)
+    figures = evaluate(task, data, stage, folder if kept else None, **experiment.options)
+    if kept:
+        named = {name.replace("/", f"/{member}/", 1): value for name, value in figures.items()} if member else figures
+        write_figures(run, named)
+    _show(figures)

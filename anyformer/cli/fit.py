@@ -1,0 +1,66 @@
+"""`anyformer fit`: train, then test the best model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from anyformer.cli.arguments import Options
+from anyformer.cli.outputs import _show
+from anyformer.errors import InputError, program
+from anyformer.runs.cross_validation import fit_trials
+from anyformer.runs.experiment import config_of, parse
+from anyformer.runs.fit import fit
+from anyformer.saving.run_folder import run_folder
+
+
+def _fit(args: list[str]) -> None:
+    parser = Options("fit", add_help=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("--run_dir")
+    parser.add_argument("--resume")
+    parser.add_argument("--folds", type=int)
+    parser.add_argument("--seeds", type=int)
+    own, overrides = parser.parse_known_args(args)
+    if own.resume and (own.config or own.run_dir):
+        raise InputError("--resume takes the config and the folder of the run; give it without --config and --run_dir")
+    several = own.folds is not None or own.seeds is not None
+    if own.resume and several:
+        raise InputError("--resume goes on with one run; folds and seeds go on where the same command is given again")
+    configs = [config_of(own.resume)] if own.resume else own.config
+    asks = {"-h", "--help", "--print_config"} & {name.partition("=")[0] for name in overrides}
+    if not configs and not asks and not any(name.startswith("--model.help") for name in overrides):
+        raise InputError(f"fit needs a config: {program()} fit --config FILE, or --resume FOLDER to go on with a run")
+    run = run_folder(own.resume or own.run_dir or Path("runs") / Path(configs[0] if configs else "").stem)
+    if several and not asks:
+        fit_trials(own, overrides, run)
+        return
+    experiment = parse("fit", configs, overrides, own.unsafe_imports, run)
+    figures = fit(
+        experiment.model,
+        experiment.datamodule,
+        run,
+        resume=bool(own.resume),
+        config=experiment.resolved,
+        saving=experiment.config_init["checkpoints"],
+        **experiment.options,
+    )
+    if rank_zero_only.rank != 0:
+        return
+    _show({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))} or figures)
+    again = "test" if any(name.startswith("test/") for name in figures) else "validate"
+    if not any(name.startswith("val/") for name in figures) and "validation" in getattr(
+        experiment.datamodule, "sources", {}
+    ):
+        print(
+            "\nThe run ended before its first validation, so the model that is kept is the last: train for longer, or "
+            "lower trainer.check_val_every_n_epoch or val_check_interval"
+        )
+    if closing := experiment.model.closing():
+        print(f"\n{closing}")
+    print(f"\nThe run is in {run}. Next:")
+    for name, task in (experiment.model.members or {"": experiment.model}).items():
+        fields = " ".join(f"{field}=..." for field in task.inputs) or "--episodes 100"
+        print(f"  {program()} run {run}{name and f':{name}'} {fields}")
+    print(f"  {program()} {again} {run}")

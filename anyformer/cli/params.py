@@ -1,0 +1,68 @@
+"""`anyformer params`: parameters and FLOPs of a model whose weights are not made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from anyformer.cli.arguments import Options, _first, _tokens
+from anyformer.errors import InputError
+from anyformer.parsing.instantiate import instantiate
+from anyformer.planning.parameters import measure, token_counts
+from anyformer.runs.experiment import Unmade, parse
+from anyformer.saving.model_folder import make
+from anyformer.saving.run_folder import split_run
+
+
+def _params(args: list[str]) -> None:
+    parser = Options("params", "Count the parameters and the forward FLOPs of a model; its weights are not made.")
+    parser.add_argument("config", metavar="CONFIG", help="a config, whose values can be overridden; or a run's folder")
+    parser.add_argument(
+        "--tokens",
+        metavar="N",
+        action="append",
+        default=[],
+        help="tokens of the sample that the FLOPs are of; FIELD=N where there are several fields. By default what the "
+        "positions hold",
+    )
+    parser.add_argument("--classes", metavar="N", type=int, help="how many, where neither config nor run says")
+    _first("config", "params CONFIG", args)
+    own, overrides = parser.parse_known_args(args)
+    task = _without_weights(Path(own.config), overrides, own.unsafe_imports, own.classes)
+    print(measure(task, token_counts(task, _tokens(own.tokens)), task.conditions))
+
+
+def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[str], n_classes: int | None) -> Any:
+    """The task of a config or a run, built. Its data is read only where nothing else says what must be known of it."""
+
+    def build(task: Any) -> Any:
+        with torch.device("meta"):
+            task.build()
+        return task
+
+    if split_run(config)[0].is_dir():
+        if overrides:
+            raise InputError(f"the model of a run is what it is; give {overrides[0]} with a config")
+        return build(make(config, unsafe_imports=unsafe))
+    parsed = parse("params", [str(config)], overrides, unsafe, kind=Unmade)
+    task = instantiate(yaml.safe_load(parsed.resolved)["model"], unsafe)
+    if n_classes is not None:
+        if not hasattr(task, "classes"):
+            raise InputError(f"--classes: {type(task).__name__} tells no classes apart")
+        task.classes = [str(i) for i in range(n_classes)]
+    try:
+        return build(task)
+    except InputError as error:
+        unknown = error
+    try:
+        experiment = parse("params", [str(config)], overrides, unsafe)
+        experiment.datamodule.attach(experiment.model)
+        experiment.datamodule.setup("fit")
+        experiment.model.learn(experiment.datamodule.sources["train"])
+    except InputError as error:
+        raise InputError(f"{unknown}; and the training data cannot be asked: {error}") from error
+    return build(experiment.model)

@@ -1,0 +1,72 @@
+"""The records that FIELD=VALUE on the command line stands for."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anyformer.data.files import is_folder, list_files
+from anyformer.data.values import spells_values
+from anyformer.errors import InputError
+from anyformer.tokens import Tokenizer
+
+Record = dict[str, Any]
+
+
+STANDARD_INPUT = "-"
+"""What stands for it as the value of a field."""
+
+
+def find_records(given: Mapping[str, str], tokenizers: Mapping[str, Tokenizer]) -> tuple[list[Record], str | None]:
+    """The records that fields with values mean; and, where they are many, the field that differs.
+
+    The value of a field that reads files may be a file; a folder or a zip: all files in it that end as the tokenizer
+    says; or a pattern (`*`, `**`, `?`, `[...]`): all files that match and are not hidden. Both come sorted. One field
+    may be many, and the others are the same in every record. `-` is standard input: the bytes of a file, where the
+    field reads files; else every line of it is a record.
+    Raises InputError for a folder or a pattern without files, for standard input without a line, and for several fields
+    that are many.
+    """
+    if piped := [name for name, value in given.items() if value == STANDARD_INPUT]:
+        if len(piped) > 1:
+            raise InputError(f"only one field may be standard input (-), got {' and '.join(piped)}")
+        (name,) = piped
+        if tokenizers[name].reads_files:
+            return [{**given, name: sys.stdin.buffer.read()}], None
+        lines = [line.rstrip("\r\n") for line in sys.stdin]
+        if not lines:
+            raise InputError(f"field {name!r}: standard input is empty")
+        return [{**given, name: line} for line in lines], name
+    many = {
+        name: files
+        for name, value in given.items()
+        if tokenizers[name].reads_files and (files := _files(name, value, tokenizers[name].endings)) is not None
+    }
+    if len(many) > 1:
+        raise InputError(f"only one field may be a folder or a pattern, got {' and '.join(many)}")
+    for name, files in many.items():
+        return [{**given, name: file} for file in files], name
+    return [dict(given)], None
+
+
+def _files(name: str, value: str, endings: Sequence[str]) -> list[str] | None:
+    """The files of a folder or a pattern; None for anything else."""
+    if is_folder(value):
+        every = list_files(value)
+        files = [os.path.join(value, file) for file in every if file.lower().endswith(tuple(endings))]
+        what = (
+            f"none of the {len(every)} files in {value} ends in {', '.join(endings)}" if every else f"{value} is empty"
+        )
+    elif not os.path.lexists(value) and glob.has_magic(value) and not spells_values(value):
+        every = sorted(file for file in glob.glob(value, recursive=True) if os.path.isfile(file))
+        # What else a pattern as wide as `**` matches is left out; where nothing else matches it is told what is wrong.
+        files = [file for file in every if file.lower().endswith(tuple(endings))] or every
+        what = f"no file matches {value}"
+    else:
+        return None
+    if not files:
+        raise InputError(f"field {name!r}: {what}")
+    return files
