@@ -27,7 +27,7 @@ from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.reading import OWN_FIELD, Pool, Read, ReadChopper, own_tokens
 from anyformer.tasks.targets import linear
 from anyformer.tasks.task import Examples, Task
-from anyformer.tokenizers.augmentation import Mixing
+from anyformer.tokenizers.mixing import Mixing
 from anyformer.tokens import Sample, Tokenizer, expand
 
 

@@ -18,8 +18,8 @@ from anyformer.packing import collate
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.reading import Pool
-from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.mixing import Mixing
 from anyformer.tokenizers.text import Text
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)

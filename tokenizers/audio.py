@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from anyformer.data.files import SOUNDS
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
-from anyformer.tokenizers.augmentation import Mixing
 from anyformer.tokenizers.mel import MelConfig, log_mel
+from anyformer.tokenizers.mixing import Mixing
 from anyformer.tokenizers.sound import read_sound, set_level, sound_length
 from anyformer.tokenizers.sound_augmentation import SoundAugmentation
 from anyformer.tokens import Tokenizer, TokenSet

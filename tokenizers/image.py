@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from anyformer.data.files import PICTURES
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
-from anyformer.tokenizers.augmentation import Augmentation, Mixing
+from anyformer.tokenizers.augmentation import Augmentation
+from anyformer.tokenizers.mixing import Mixing
 from anyformer.tokenizers.pictures import image_size, open_image
 from anyformer.tokens import Tokenizer, TokenSet
 

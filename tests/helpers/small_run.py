@@ -15,8 +15,9 @@ from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records
-from anyformer.tokenizers.augmentation import Augmentation, Mixing
+from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.mixing import Mixing
 from anyformer.tokenizers.pictures import Digits
 
 BATCHES = 6

@@ -27,9 +27,9 @@ from anyformer.tokenizers.mel import MelConfig, log_mel
 from anyformer.tokenizers.molecule import Molecule
 from anyformer.tokenizers.pictures import open_image
 from anyformer.tokenizers.points import Points, PointsAugmentation
+from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.series import Series, SeriesAugmentation
 from anyformer.tokenizers.steps import Stretch
-from anyformer.tokenizers.table import Row
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokenizers.video import Video

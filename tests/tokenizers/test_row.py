@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.table import Row
+from anyformer.tokenizers.row import Row
 
 PETS = [
     {"age": "4", "kind": "cat", "weight": 3.5},
