@@ -26,9 +26,9 @@ from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.task import divide_gradients
-from anyformer.tokenizers.audio import Audio
+from anyformer.tokenizers.audio.audio import Audio
+from anyformer.tokenizers.audio.mel import MelConfig
 from anyformer.tokenizers.image import ImagePatches
-from anyformer.tokenizers.mel import MelConfig
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import TokenSet
 

@@ -32,8 +32,8 @@ from anyformer.tasks.decoding import written
 from anyformer.tasks.pairs import Pair
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import divide_gradients
-from anyformer.tokenizers.audio import Audio, AudioStem
-from anyformer.tokenizers.mel import MelConfig, log_mel
+from anyformer.tokenizers.audio.audio import Audio, AudioStem
+from anyformer.tokenizers.audio.mel import MelConfig, log_mel
 from anyformer.tokenizers.text import Text
 from anyformer.weights.huggingface import Settings
 from anyformer.weights.whisper import WHISPER

@@ -32,7 +32,7 @@ from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.pairs import Architecture, Pair, PairChopper, Pairs
 from anyformer.tasks.task import Task
 from anyformer.tasks.transcripts import Part, TranscriptConfig, find_words, parts, show_words
-from anyformer.tokenizers.audio import Audio
+from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.text import NORMALIZERS, Text
 from anyformer.tokens import Sample, Tokenizer, expand
 

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer as Package
 from anyformer.errors import InputError
 from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tasks.sequence import SequenceToSequence
-from anyformer.tokenizers.audio import Audio, AudioStem
-from anyformer.tokenizers.mel import MelConfig
+from anyformer.tokenizers.audio.audio import Audio, AudioStem
+from anyformer.tokenizers.audio.mel import MelConfig
 from anyformer.tokenizers.sentencepieces import marian_vocabularies, t5_vocabulary
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.vocabularies import read_vocabulary, sized_text, write_vocabulary

@@ -15,8 +15,8 @@ from anyformer.generation.detokenizer import ShownText
 from anyformer.model.losses.ctc import needed_frames
 from anyformer.subtitles import FORMATS, Word, break_lines, join_words
 from anyformer.tasks.decoding import DecodeConfig
-from anyformer.tokenizers.audio import Audio
-from anyformer.tokenizers.sound import pieces, sound_seconds
+from anyformer.tokenizers.audio.audio import Audio
+from anyformer.tokenizers.audio.reading import pieces, sound_seconds
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import Tokenizer
 

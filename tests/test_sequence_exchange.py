@@ -24,7 +24,7 @@ from anyformer.saving.model_folder import load, save
 from anyformer.tasks.exchange import export, from_transformers, to_transformers
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tasks.transcripts import parts
-from anyformer.tokenizers.audio import Audio, AudioStem
+from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.text import Text
 from tests.helpers.sequence_models import logits
 from tests.helpers.transformers_folders import marian, t5, whisper

@@ -20,7 +20,7 @@ from anyformer.errors import InputError
 from anyformer.model.positions import PositionConfig
 from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.sequence import SequenceToSequence
-from anyformer.tokenizers.audio import AudioStem
+from anyformer.tokenizers.audio.audio import AudioStem
 from anyformer.tokens import TokenSet
 from anyformer.weights.huggingface import read_settings
 from anyformer.weights.whisper import WHISPER

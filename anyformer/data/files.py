@@ -19,8 +19,6 @@ from anyformer.errors import InputError, nearest
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 """What the names of files with pictures end in."""
 
-SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
-"""And of those with sound."""
 
 DAMAGE = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 """What `zipfile` raises for a zip that is damaged, locked or packed in a way it does not know."""

@@ -12,7 +12,7 @@ from PIL import Image
 from anyformer.drawing.token_strips import GAP, LABELS, SMALL, TITLE, WIDTH, draw_strips, samples_of
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
-from anyformer.tokenizers.audio import Audio
+from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.elements import Categories
 from anyformer.tokenizers.frames import Frames
 from anyformer.tokenizers.image import ImagePatches

@@ -11,8 +11,8 @@ from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.sequence import SequenceToSequence
-from anyformer.tokenizers.audio import Audio, AudioStem
-from anyformer.tokenizers.mel import MelConfig
+from anyformer.tokenizers.audio.audio import Audio, AudioStem
+from anyformer.tokenizers.audio.mel import MelConfig
 from anyformer.tokenizers.text import Text
 
 LETTERS = "abcd"

@@ -18,12 +18,12 @@ from anyformer.errors import InputError
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.lifts import Projection
 from anyformer.testing.tokenizer import check_tokenizer
-from anyformer.tokenizers.audio import Audio, AudioStem
+from anyformer.tokenizers.audio.audio import Audio, AudioStem
+from anyformer.tokenizers.audio.mel import MelConfig, log_mel
 from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.elements import Bins, Categories, Letters
 from anyformer.tokenizers.frames import Frames
 from anyformer.tokenizers.image import ConvStem, ImagePatches
-from anyformer.tokenizers.mel import MelConfig, log_mel
 from anyformer.tokenizers.molecule import Molecule
 from anyformer.tokenizers.pictures import open_image
 from anyformer.tokenizers.points import Points, PointsAugmentation

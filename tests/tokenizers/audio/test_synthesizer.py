@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.spoken import synthesize
-from anyformer.tokenizers.synthesizer import RATE
+from anyformer.tokenizers.audio.spoken_words import synthesize
+from anyformer.tokenizers.audio.synthesizer import RATE
 
 
 def pitch(sound: np.ndarray) -> float:

@@ -17,8 +17,8 @@ import torchaudio
 from anyformer.data.source import join_files
 from anyformer.data.tables import Hub, Table
 from anyformer.errors import InputError
-from anyformer.tokenizers.audio import Audio
-from anyformer.tokenizers.recordings import HANDED_OUT, LibriSpeech, TorchAudio
+from anyformer.tokenizers.audio.audio import Audio
+from anyformer.tokenizers.audio.sources import HANDED_OUT, LibriSpeech, TorchAudio
 from tests.helpers.table_files import write, write_features
 
 

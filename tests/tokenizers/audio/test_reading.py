@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyformer.errors import InputError
-from anyformer.tokenizers import sound
-from anyformer.tokenizers.sound import pieces, read_sound, resample, set_level, sound_length, sound_seconds
+from anyformer.tokenizers.audio import reading as sound
+from anyformer.tokenizers.audio.reading import pieces, read_sound, resample, set_level, sound_length, sound_seconds
 from tests.helpers.sounds import hiss, sound_file, tone
 
 LOSSLESS = [

@@ -18,10 +18,10 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
 from anyformer.planning.parameters import measure, token_counts
-from anyformer.tokenizers.audio import Audio, AudioLift, AudioStem
-from anyformer.tokenizers.mel import MelConfig, log_mel
+from anyformer.tokenizers.audio.audio import Audio, AudioLift, AudioStem
+from anyformer.tokenizers.audio.augmentation import SoundAugmentation, SpecAugment
+from anyformer.tokenizers.audio.mel import MelConfig, log_mel
 from anyformer.tokenizers.mixing import Mixing
-from anyformer.tokenizers.sound_augmentation import SoundAugmentation, SpecAugment
 from tests.helpers.sounds import hiss, sound_file, tone
 from tests.helpers.witnesses import redraw
 

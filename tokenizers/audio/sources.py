@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from anyformer.data.files import SOUNDS, find_file, list_files, read_lines
+from anyformer.data.files import find_file, list_files, read_lines
 from anyformer.data.source import Source, no_column, select_fields
 from anyformer.errors import InputError, nearest
+from anyformer.tokenizers.audio.reading import SOUNDS
 
 TRANSCRIPTS = ".trans.txt"
 

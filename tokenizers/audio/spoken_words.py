@@ -16,7 +16,7 @@ import numpy as np
 
 from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.tokenizers.synthesizer import RATE
+from anyformer.tokenizers.audio.synthesizer import RATE
 
 WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
@@ -127,7 +127,7 @@ def synthesize(scripts: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
     """
     lines = "".join(json.dumps(script) + "\n" for script in scripts)
     done = subprocess.run(
-        [sys.executable, "-m", "anyformer.tokenizers.synthesizer"], input=lines.encode(), capture_output=True
+        [sys.executable, "-m", "anyformer.tokenizers.audio.synthesizer"], input=lines.encode(), capture_output=True
     )
     if done.returncode != 0:
         reason = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -369,3 +369,7 @@ def _chunk(file: IO[bytes], size: int, order: str) -> int:
             return 0 if UNKNOWN <= n <= 0xFFFFFFFF else place + 8 + n
         place += 8 + n + n % 2
     return 0
+
+
+SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
+"""And of those with sound."""

@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyformer.data.files import SOUNDS
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
-from anyformer.tokenizers.mel import MelConfig, log_mel
+from anyformer.tokenizers.audio.augmentation import SoundAugmentation
+from anyformer.tokenizers.audio.mel import MelConfig, log_mel
+from anyformer.tokenizers.audio.reading import SOUNDS, read_sound, set_level, sound_length
 from anyformer.tokenizers.mixing import Mixing
-from anyformer.tokenizers.sound import read_sound, set_level, sound_length
-from anyformer.tokenizers.sound_augmentation import SoundAugmentation
 from anyformer.tokens import Tokenizer, TokenSet
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.mel import MelConfig, filter_bank, log_mel
+from anyformer.tokenizers.audio.mel import MelConfig, filter_bank, log_mel
 from tests.helpers.sounds import hiss, tone
 
 WHISPER, HTK = MelConfig(), MelConfig("htk", n_mels=26)
@@ -133,7 +133,7 @@ def test_a_ragged_batch_is_its_clips_alone(config, lengths, seed):
 def test_chunks_have_no_seam(config, monkeypatch):
     clips = [speech(), hiss(3000)]
     at_once = log_mel(clips, config)
-    monkeypatch.setattr("anyformer.tokenizers.mel.CHUNK", 7)
+    monkeypatch.setattr("anyformer.tokenizers.audio.mel.CHUNK", 7)
     torch.testing.assert_close(log_mel(clips, config), at_once, rtol=0, atol=1e-5)
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.audio import Audio
-from anyformer.tokenizers.mel import MelConfig
-from anyformer.tokenizers.spoken import WORDS, SpokenWords
-from anyformer.tokenizers.synthesizer import RATE
+from anyformer.tokenizers.audio.audio import Audio
+from anyformer.tokenizers.audio.mel import MelConfig
+from anyformer.tokenizers.audio.spoken_words import WORDS, SpokenWords
+from anyformer.tokenizers.audio.synthesizer import RATE
 
 
 def sounds(source: SpokenWords) -> list[np.ndarray]:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.audio import Audio, AudioStem
-from anyformer.tokenizers.mel import MelConfig
-from anyformer.tokenizers.sound_augmentation import SoundAugmentation, SpecAugment
+from anyformer.tokenizers.audio.audio import Audio, AudioStem
+from anyformer.tokenizers.audio.augmentation import SoundAugmentation, SpecAugment
+from anyformer.tokenizers.audio.mel import MelConfig
 from tests.helpers.sounds import hiss, tone
 
 EVERYTHING = {
