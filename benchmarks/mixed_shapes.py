@@ -23,7 +23,7 @@ from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.task import divide_gradients
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 
 BATCH, CLASSES = 64, 10
 

@@ -24,7 +24,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.task import divide_gradients
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 
 BATCH, SIDE, PATCH, CLASSES = 64, 32, 4, 10
 

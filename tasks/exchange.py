@@ -30,7 +30,7 @@ from anyformer.tasks.sequence_exchange import (
     write_sequence_files,
 )
 from anyformer.tasks.task import Task
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.vocabularies import read_vocabulary, sized_text, write_vocabulary
 from anyformer.weights.bert import BERT

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from anyformer.tasks.cases import N_WORST, Cases
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.worst import Sound
 from tests.helpers.drawn import noise

@@ -18,7 +18,7 @@ from anyformer.packing import collate
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.reading import Pool
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.mixing import Mixing
 from anyformer.tokenizers.text import Text
 

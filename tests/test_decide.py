@@ -33,7 +33,7 @@ from anyformer.tasks.windows import ACTION, RETURN, STATE
 from anyformer.tokenizers.elements import Bins, Categories
 from anyformer.tokenizers.episodes import EnvironmentConfig, Episode
 from anyformer.tokenizers.frames import Frames
-from anyformer.tokenizers.pictures import Digits
+from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.trajectory import Returns, Vector
 from tests.helpers.worlds import decider, walks, world
 

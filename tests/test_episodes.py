@@ -20,7 +20,7 @@ from anyformer.tokenizers.episodes import (
     take,
     transform,
 )
-from anyformer.tokenizers.pictures import Digits
+from anyformer.tokenizers.image.sources import Digits
 
 BOX, CHOICE = spaces.Box(-np.inf, np.inf, (3,), np.float32), spaces.Discrete(2)
 

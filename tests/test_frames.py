@@ -8,7 +8,7 @@ import torch
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.frames import Frames
-from anyformer.tokenizers.image import ConvStem, ImagePatches
+from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.tokenizers.steps import Stretch
 from tests.helpers.drawn import noise
 from tests.helpers.witnesses import redraw

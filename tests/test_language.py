@@ -23,7 +23,7 @@ from anyformer.runs.fit import evaluate, fit
 from anyformer.saving.model_folder import load
 from anyformer.tasks.language import FillConfig, LanguageModel, Masking, TextChopper
 from anyformer.tasks.records import Records
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import TokenSet
 from tests.helpers.witnesses import redraw

@@ -23,7 +23,7 @@ from anyformer.tasks.predict import Predict
 from anyformer.tasks.records import Records
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.elements import Categories
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.points import Points
 from anyformer.tokenizers.text import Text
 

@@ -17,7 +17,7 @@ from minari.serialization import deserialize_space, serialize_space
 from anyformer.errors import InputError
 from anyformer.tokenizers.elements import Bins, Categories, Letters
 from anyformer.tokenizers.frames import Frames
-from anyformer.tokenizers.image import ConvStem
+from anyformer.tokenizers.image.patches import ConvStem
 from anyformer.tokenizers.spaces import check, compare, join, leaves, nest, plain, read_space, split, step_tokenizer
 from anyformer.tokenizers.steps import StepTokenizer, Stretch
 from anyformer.tokenizers.trajectory import Returns, Vector

@@ -15,7 +15,7 @@ from anyformer.errors import InputError
 from anyformer.packing import collate
 from anyformer.tokenizers.elements import Bins, Categories, Letters
 from anyformer.tokenizers.frames import Frames
-from anyformer.tokenizers.image import ConvStem
+from anyformer.tokenizers.image.patches import ConvStem
 from anyformer.tokenizers.steps import StepTokenizer, Stretch
 from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokens import Tokenizer

@@ -18,7 +18,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.fields import FieldsConfig
-from anyformer.tokenizers.image import ConvStem, ImagePatches
+from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.weights.timm_vit import load_timm, to_timm
 from tests.helpers.drawn import noise
 from tests.helpers.witnesses import error, redraw

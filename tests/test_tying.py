@@ -21,7 +21,7 @@ from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import Task
 from anyformer.tasks.tying import Common
 from anyformer.tasks.written import Written
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 from tests.helpers.small_mixture import TRANSFORMER
 from tests.test_sharing import classify, known
 

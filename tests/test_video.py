@@ -13,7 +13,7 @@ from PIL import Image
 
 from anyformer.errors import InputError
 from anyformer.tasks.filming import Video as Film
-from anyformer.tokenizers.augmentation import Augmentation
+from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.video import Video
 from tests.helpers.drawn import noise, smooth
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
-from anyformer.tokenizers.image import ConvLift, ConvStem
+from anyformer.tokenizers.image.patches import ConvLift, ConvStem
 from anyformer.tokenizers.steps import StepTokenizer, check_box
 from anyformer.tokens import TokenSet
 

@@ -19,8 +19,8 @@ from anyformer.data.files import read_file
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
 from anyformer.tokenizers.arrays import ARRAYS, array_shape, read_array
-from anyformer.tokenizers.augmentation import Augmentation
-from anyformer.tokenizers.pictures import MAX_PIXELS, open_image
+from anyformer.tokenizers.image.augmentation import Augmentation
+from anyformer.tokenizers.image.reading import MAX_PIXELS, open_image
 from anyformer.tokens import Tokenizer, TokenSet
 
 FORMATS = {

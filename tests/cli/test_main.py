@@ -25,7 +25,7 @@ import anyformer
 from anyformer.__main__ import main
 from anyformer.runs.metrics_file import read_figures, read_rows
 from anyformer.tasks.episode_files import Episodes
-from anyformer.tokenizers.pictures import Digits
+from anyformer.tokenizers.image.sources import Digits
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 

@@ -15,7 +15,7 @@ import pytest
 from anyformer.cli.outputs import Outcome, predict_each, write_outcomes
 from anyformer.cli.records import find_records
 from anyformer.errors import InputError
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 from tests.helpers.witnesses import Ids
 
 FIELDS = {"image": ImagePatches(), "mask": ImagePatches(), "text": Ids()}

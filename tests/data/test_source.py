@@ -17,7 +17,7 @@ from anyformer.data.splits import deal, split
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.model.learned_tokens import LearnedTokens
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 from tests.helpers.table_files import write
 from tests.helpers.witnesses import Numbers
 

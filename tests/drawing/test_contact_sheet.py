@@ -23,8 +23,8 @@ from anyformer.runs.fit import fit
 from anyformer.runs.metrics_file import read_rows
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records
-from anyformer.tokenizers.image import ImagePatches
-from anyformer.tokenizers.pictures import Digits
+from anyformer.tokenizers.image.patches import ImagePatches
+from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokens import Tokenizer, TokenSet
 from tests.helpers.drawn import noise
 from tests.helpers.witnesses import Ids, Numbers

@@ -15,7 +15,7 @@ from anyformer.packing import collate
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.elements import Categories
 from anyformer.tokenizers.frames import Frames
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.steps import Stretch
 from anyformer.tokenizers.text import Text
 from anyformer.tokenizers.trajectory import Vector

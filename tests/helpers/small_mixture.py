@@ -19,9 +19,9 @@ from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.mixed import Mixed, Part
 from anyformer.tasks.mixture import Mixture
 from anyformer.tasks.task import Task
-from anyformer.tokenizers.augmentation import Augmentation
-from anyformer.tokenizers.image import ImagePatches
-from anyformer.tokenizers.pictures import Digits
+from anyformer.tokenizers.image.augmentation import Augmentation
+from anyformer.tokenizers.image.patches import ImagePatches
+from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.text import Text
 
 BATCHES = 12

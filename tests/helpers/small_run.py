@@ -15,10 +15,10 @@ from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import fit
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.records import Records
-from anyformer.tokenizers.augmentation import Augmentation
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.augmentation import Augmentation
+from anyformer.tokenizers.image.patches import ImagePatches
+from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.mixing import Mixing
-from anyformer.tokenizers.pictures import Digits
 
 BATCHES = 6
 """Of an epoch."""

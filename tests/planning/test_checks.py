@@ -23,7 +23,7 @@ from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.task import Task
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text import Text
 from anyformer.tokens import Tokenizer
 

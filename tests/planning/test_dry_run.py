@@ -26,8 +26,8 @@ from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.records import Records
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import Task
-from anyformer.tokenizers.image import ImagePatches
-from anyformer.tokenizers.pictures import Digits
+from anyformer.tokenizers.image.patches import ImagePatches
+from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.text import Text
 from tests.helpers.small_mixture import BATCHES, small_mixed, small_mixture
 from tests.helpers.small_run import small_task

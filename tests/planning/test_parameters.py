@@ -18,7 +18,7 @@ from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
 from anyformer.planning.parameters import Sizes, measure, token_counts
-from anyformer.tokenizers.image import ConvStem, ImagePatches
+from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from tests.helpers.witnesses import Ids, Vectors, count
 
 GPT = EmbeddingConfig(types=False, positions=[PositionConfig(("word",), "learned")])

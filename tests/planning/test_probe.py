@@ -19,7 +19,7 @@ from anyformer.tasks.masked import Masked
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.written import Written
-from anyformer.tokenizers.image import ImagePatches
+from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text import Text
 
 SMALL = TransformerConfig(d_model=8, depth=2, n_heads=2, rotary=RotaryConfig(("word",)))

@@ -20,12 +20,12 @@ from anyformer.model.lifts import Projection
 from anyformer.testing.tokenizer import check_tokenizer
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.mel import MelConfig, log_mel
-from anyformer.tokenizers.augmentation import Augmentation
 from anyformer.tokenizers.elements import Bins, Categories, Letters
 from anyformer.tokenizers.frames import Frames
-from anyformer.tokenizers.image import ConvStem, ImagePatches
+from anyformer.tokenizers.image.augmentation import Augmentation
+from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
+from anyformer.tokenizers.image.reading import open_image
 from anyformer.tokenizers.molecule import Molecule
-from anyformer.tokenizers.pictures import open_image
 from anyformer.tokenizers.points import Points, PointsAugmentation
 from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.series import Series, SeriesAugmentation

@@ -25,8 +25,9 @@ from anyformer.data.chopper import Chopper
 from anyformer.data.loader import Samples
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
-from anyformer.tokenizers.image import ImagePatches
-from anyformer.tokenizers.pictures import Digits, Idx, image_size, open_image
+from anyformer.tokenizers.image.patches import ImagePatches
+from anyformer.tokenizers.image.reading import image_size, open_image
+from anyformer.tokenizers.image.sources import Digits, Idx
 from tests.helpers.drawn import encoded, noise, smooth
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from anyformer.data.files import PICTURES
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
-from anyformer.tokenizers.augmentation import Augmentation
+from anyformer.tokenizers.image.augmentation import Augmentation
+from anyformer.tokenizers.image.reading import image_size, open_image
 from anyformer.tokenizers.mixing import Mixing
-from anyformer.tokenizers.pictures import image_size, open_image
 from anyformer.tokens import Tokenizer, TokenSet
 
 MAX_RATIO = 100

@@ -16,9 +16,9 @@ from PIL import Image
 
 from anyformer.errors import InputError
 from anyformer.packing import collate
-from anyformer.tokenizers.augmentation import Augmentation
-from anyformer.tokenizers.image import ConvStem, ImagePatches
-from anyformer.tokenizers.pictures import open_image
+from anyformer.tokenizers.image.augmentation import Augmentation
+from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
+from anyformer.tokenizers.image.reading import open_image
 from tests.helpers.drawn import encoded, noise, smooth
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))

@@ -12,7 +12,7 @@ import numpy as np
 from anyformer.data.source import Source, Subset
 from anyformer.data.splits import split
 from anyformer.errors import InputError
-from anyformer.tokenizers.pictures import Digits
+from anyformer.tokenizers.image.sources import Digits
 
 PARTS = ("train", "validation")
 HELD_OUT = 0.2

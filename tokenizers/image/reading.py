@@ -5,15 +5,9 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import math
 import os
-import struct
 import warnings
-import zlib
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,8 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from anyformer.data.files import find_file, read_file
-from anyformer.data.source import Source
+from anyformer.data.files import read_file
 from anyformer.errors import InputError
 
 MAX_PIXELS = 64_000_000
@@ -180,110 +173,3 @@ def _to_bytes(array: np.ndarray) -> np.ndarray:
         f"a picture must hold uint8, uint16 or floats from 0 to 1, got {array.dtype} from {low} to {high}; "
         "if 255 is white, convert it by array.astype('uint8')"
     )
-
-
-@dataclass(frozen=True)
-class Idx(Source):
-    """Pictures in the idx format of MNIST and its family, `.gz` or not.
-
-    Columns: image, (rows, columns) uint8; label, its class's name. Raises InputError for files that are missing, cut
-    off, of another format, or of different numbers of pictures and labels.
-    """
-
-    images: str
-    """The file of pictures, `train-images-idx3-ubyte.gz`: from the current folder, else inside $ANYFORMER_DATA."""
-    labels: str
-    """The file of labels, `train-labels-idx1-ubyte.gz`."""
-    classes: str | None = None
-    """A text file with the name of a class a line; their numbers if left out."""
-    rows: tuple[int, int] | None = None
-    """First picture, and the one after the last."""
-
-    def __len__(self) -> int:
-        start, stop = self._range
-        return stop - start
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        number = self._range[0] + range(len(self))[i]
-        return {"image": self._images[number], "label": self._labels[number]}
-
-    def name(self, i: int) -> str:
-        return f"{self.images} picture {self._range[0] + i}"
-
-    @cached_property
-    def _images(self) -> np.ndarray:
-        return _read_idx(find_file(self.images), 3)
-
-    @cached_property
-    def _labels(self) -> list[str]:
-        numbers = _read_idx(find_file(self.labels), 1)
-        if len(numbers) != len(self._images):
-            raise InputError(
-                f"{self.labels} holds {len(numbers)} labels for the {len(self._images)} pictures of {self.images}; "
-                "give the two files of one set"
-            )
-        if self.classes is None:
-            return [str(number) for number in numbers.tolist()]
-        names = read_file(find_file(self.classes)).decode("utf-8", "replace").splitlines()
-        if len(numbers) and numbers.max() >= len(names):
-            raise InputError(f"{self.classes} has {len(names)} names, but {self.labels} has the class {numbers.max()}")
-        return [names[number] for number in numbers.tolist()]
-
-    @cached_property
-    def _range(self) -> tuple[int, int]:
-        n = len(self._labels)
-        start, stop = self.rows or (0, n)
-        if not 0 <= start < stop <= n:
-            raise InputError(f"{self.images}: rows {start} to {stop} were asked for, the file has pictures 0 to {n}")
-        return start, stop
-
-
-def _read_idx(path: str, axes: int) -> np.ndarray:
-    """An array of bytes with so many axes, in memory once however many parts of it are used."""
-    return _read_idx_once(path, axes, os.stat(path).st_mtime_ns)
-
-
-@lru_cache(maxsize=4)
-def _read_idx_once(path: str, axes: int, changed: int) -> np.ndarray:
-    content = read_file(path)
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: damaged or truncated: {error}") from None
-    # Two zeros, the code of unsigned bytes, the number of axes; then the length of each axis.
-    if content[:4] != bytes([0, 0, 8, axes]) or len(content) < 4 * (1 + axes):
-        raise InputError(f"{path}: must be an idx file of bytes with {axes} axes, which begins with 0 0 8 {axes}")
-    shape = struct.unpack(f">{axes}I", content[4 : 4 * (1 + axes)])
-    array = np.frombuffer(content, np.uint8, offset=4 * (1 + axes))
-    if len(array) != math.prod(shape):
-        raise InputError(f"{path}: the header says {' x '.join(map(str, shape))} bytes, and {len(array)} follow")
-    return array.reshape(shape)
-
-
-@dataclass(frozen=True)
-class Digits(Source):
-    """The 1,797 handwritten digits that ship with scikit-learn, real scans of 8 x 8 pixels.
-
-    Columns: image, (8, 8) uint8, white on black; label, "0" to "9". From the Optical Recognition of Handwritten Digits
-    set of the UCI repository (Alpaydin and Kaynak 1998).
-    """
-
-    def __len__(self) -> int:
-        return len(_digits()[1])
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        images, labels = _digits()
-        return {"image": images[i], "label": labels[i]}
-
-    def name(self, i: int) -> str:
-        return f"digits row {i}"
-
-
-@lru_cache(maxsize=1)
-def _digits() -> tuple[np.ndarray, list[str]]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    # The scans count 0 to 16 black pixels of 4 x 4.
-    return (digits.images * (255 / 16)).round().astype(np.uint8), [str(label) for label in digits.target]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.pictures import Digits
-from anyformer.tokenizers.questions import QUESTIONS, DigitQuestions
+from anyformer.tokenizers.image.digit_questions import QUESTIONS, DigitQuestions
+from anyformer.tokenizers.image.sources import Digits
 
 
 def digit_of(picture: np.ndarray, known: dict[bytes, set[str]]) -> int:

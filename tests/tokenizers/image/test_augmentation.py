@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.augmentation import Augmentation
-from anyformer.tokenizers.image import ConvStem, ImagePatches
+from anyformer.tokenizers.image.augmentation import Augmentation
+from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.tokenizers.mixing import Mixing
 from tests.helpers.drawn import noise, smooth
 
