@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from anyformer.corpus import Corpus, PythonDocs
-from anyformer.streams import token_stream
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.corpus import Corpus, PythonDocs
+from anyformer.tokenizers.text.text import Text
+from anyformer.tokenizers.text.token_stream import token_stream
 
 DELIMITER = "\n\f\n"
 

@@ -80,7 +80,7 @@ def make_ours(size, device):
     from anyformer.packing import collate
     from anyformer.tasks.language import LanguageModel, TextExamples
     from anyformer.tasks.task import divide_gradients
-    from anyformer.tokenizers.text import Text
+    from anyformer.tokenizers.text.text import Text
     from anyformer.tokens import TokenSet
 
     depth, width, context, _, vocab_size = size

@@ -29,7 +29,7 @@ from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.audio.mel import MelConfig
 from anyformer.tokenizers.image.patches import ImagePatches
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import TokenSet
 
 CLASSES = 13

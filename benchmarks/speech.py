@@ -34,7 +34,7 @@ from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.mel import MelConfig, log_mel
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.weights.huggingface import Settings
 from anyformer.weights.whisper import WHISPER
 

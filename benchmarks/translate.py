@@ -36,8 +36,8 @@ from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tasks.pairs import Pair
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import divide_gradients
-from anyformer.tokenizers.aligned import Aligned
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.aligned import Aligned
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import TokenSet
 from anyformer.weights.huggingface import Settings
 from anyformer.weights.marian import MARIAN

@@ -12,7 +12,7 @@ from anyformer.errors import InputError
 from anyformer.metrics.text import edit_distance
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.audio.reading import read_sound
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 from anyformer.worst import Case, Sound, write_worst
 

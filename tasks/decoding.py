@@ -19,7 +19,7 @@ from anyformer.generation.generator import Generator
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.heads import Head
 from anyformer.model.losses.ctc import CTCHead
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Sample, TokenSet
 
 LONGEST = 512

@@ -31,8 +31,8 @@ from anyformer.tasks.sequence_exchange import (
 )
 from anyformer.tasks.task import Task
 from anyformer.tokenizers.image.patches import ImagePatches
-from anyformer.tokenizers.text import Text
-from anyformer.tokenizers.vocabularies import read_vocabulary, sized_text, write_vocabulary
+from anyformer.tokenizers.text.huggingface import read_vocabulary, sized_text, write_vocabulary
+from anyformer.tokenizers.text.text import Text
 from anyformer.weights.bert import BERT
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
 from anyformer.weights.gpt2 import GPT2

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torchmetrics import SumMetric
 
-from anyformer.corpus import Corpus
 from anyformer.data.chopper import Chopper
 from anyformer.data.source import Source
 from anyformer.errors import InputError
@@ -25,9 +24,10 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.packing import collate
-from anyformer.streams import TokenStream, learn_once, token_stream
 from anyformer.tasks.task import Examples, Task
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.corpus import Corpus
+from anyformer.tokenizers.text.text import Text
+from anyformer.tokenizers.text.token_stream import TokenStream, learn_once, token_stream
 from anyformer.tokens import Sample, Tokenizer, TokenSet
 
 

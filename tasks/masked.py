@@ -25,7 +25,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.lifts import Lookup
 from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, linear
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer, TokenSet
 
 N_DRAWN = 8

@@ -18,7 +18,7 @@ from anyformer.model.losses.ctc import needed_frames
 from anyformer.packing import collate
 from anyformer.tasks.decoding import written
 from anyformer.tasks.task import Examples
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Sample, Tokenizer, expand
 
 Architecture = Literal["encoder_decoder", "decoder", "encoder"]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 from lightning import LightningDataModule
 
-from anyformer.corpus import Corpus, Documents
 from anyformer.data.batch_plan import plan_batches
 from anyformer.data.folders import Folders, open_source
 from anyformer.data.loader import Loader, Samples
@@ -16,6 +15,7 @@ from anyformer.data.source import Joined, Source, no_column
 from anyformer.data.splits import deal, split
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
+from anyformer.tokenizers.text.corpus import Corpus, Documents
 
 if TYPE_CHECKING:
     from anyformer.tasks.task import Task

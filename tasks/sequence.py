@@ -33,7 +33,8 @@ from anyformer.tasks.pairs import Architecture, Pair, PairChopper, Pairs
 from anyformer.tasks.task import Task
 from anyformer.tasks.transcripts import Part, TranscriptConfig, find_words, parts, show_words
 from anyformer.tokenizers.audio.audio import Audio
-from anyformer.tokenizers.text import NORMALIZERS, Text
+from anyformer.tokenizers.text.text import Text
+from anyformer.tokenizers.text.vocabulary import NORMALIZERS
 from anyformer.tokens import Sample, Tokenizer, expand
 
 AT_ONCE = 2**14

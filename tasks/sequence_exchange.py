@@ -16,9 +16,9 @@ from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.mel import MelConfig
-from anyformer.tokenizers.sentencepieces import marian_vocabularies, t5_vocabulary
-from anyformer.tokenizers.text import Text
-from anyformer.tokenizers.vocabularies import read_vocabulary, sized_text, write_vocabulary
+from anyformer.tokenizers.text.huggingface import read_vocabulary, sized_text, write_vocabulary
+from anyformer.tokenizers.text.sentencepiece import marian_vocabularies, t5_vocabulary
+from anyformer.tokenizers.text.text import Text
 from anyformer.weights.huggingface import Design, Family, Settings, read_json
 from anyformer.weights.marian import MARIAN
 from anyformer.weights.t5 import T5

@@ -15,13 +15,13 @@ from typing import Any
 
 from torch import nn
 
-from anyformer.corpus import Documents
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.parsing.plain import plain
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import OF_TRAINING, Task
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.corpus import Documents
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 
 OF_ALL = ("transformer", "encoder", "embedding", "optimizer")

@@ -17,7 +17,7 @@ from anyformer.subtitles import FORMATS, Word, break_lines, join_words
 from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.audio.reading import pieces, sound_seconds
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 
 PIECE = 30.0

@@ -134,7 +134,7 @@ def test_the_first_models_files_go_in(tmp_path: Path) -> None:
 
 
 def test_samples_for_training_are_wrapped_and_masked_inside(tmp_path: Path) -> None:
-    from anyformer.corpus import Corpus
+    from anyformer.tokenizers.text.corpus import Corpus
 
     bert(tmp_path / "hub")
     task = from_transformers(tmp_path / "hub")

@@ -9,7 +9,7 @@ import numpy as np
 
 from anyformer.tasks.cases import N_WORST, Cases
 from anyformer.tokenizers.image.patches import ImagePatches
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.worst import Sound
 from tests.helpers.drawn import noise
 from tests.helpers.turned import RATE, audio, sound

@@ -20,7 +20,7 @@ from anyformer.tasks.classify import Classify
 from anyformer.tasks.reading import Pool
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.mixing import Mixing
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)
 

@@ -11,7 +11,7 @@ from anyformer.model.heads import HeadConfig
 from anyformer.packing import collate
 from anyformer.tasks.decoding import DecodeConfig, written
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.turned import Turned, recogniser, translator
 from tests.helpers.witnesses import redraw
 

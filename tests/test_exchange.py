@@ -24,7 +24,7 @@ from anyformer.tasks.classify import Classify
 from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.language import LanguageModel, Masking
 from anyformer.tasks.task import Task
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.weights.timm_vit import to_timm
 from tests.helpers.transformers_folders import bert, gpt2
 from tests.test_timm_vit import classifier, same

@@ -12,7 +12,7 @@ from anyformer.errors import InputError
 from anyformer.parsing.instantiate import instantiate
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.fields import FieldsConfig
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 from tests.helpers.witnesses import Ids, Vectors
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from anyformer.corpus import Corpus
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
@@ -24,7 +23,8 @@ from anyformer.saving.model_folder import load
 from anyformer.tasks.language import FillConfig, LanguageModel, Masking, TextChopper
 from anyformer.tasks.records import Records
 from anyformer.tokenizers.image.patches import ImagePatches
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.corpus import Corpus
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import TokenSet
 from tests.helpers.witnesses import redraw
 

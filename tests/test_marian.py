@@ -24,7 +24,7 @@ from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.sequence import SequenceToSequence
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.weights.marian import MARIAN
 from tests.helpers.sequence_models import difference, logits, source_batch, their_logits
 from tests.helpers.transformers_folders import disagreement, marian, padded

@@ -8,7 +8,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.packing import collate
 from anyformer.tasks.masked import Masked, token_sets
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import TokenSet
 from tests.helpers.witnesses import Ids
 

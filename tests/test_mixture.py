@@ -37,7 +37,7 @@ from anyformer.tasks.records import Records
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.trajectory import Vector
 from tests.helpers.small_mixture import (
     BATCHES,

@@ -25,7 +25,7 @@ from anyformer.tasks.written import Written
 from anyformer.tokenizers.elements import Categories
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.points import Points
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)
 WORDS = ("zero", "one", "two", "three", "four")

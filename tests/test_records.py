@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyformer.corpus import Corpus
 from anyformer.data.chopper import Chopper
 from anyformer.data.folders import Folders
 from anyformer.data.loader import Loader
@@ -22,6 +21,7 @@ from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.tasks.records import Records
 from anyformer.tasks.task import Task
+from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokens import Tokenizer, TokenSet
 from tests.helpers.mixed_fields import Shown, two_inputs
 from tests.helpers.witnesses import Numbers

@@ -28,7 +28,7 @@ from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tasks.records import Records
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tasks.transcripts import TranscriptConfig
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.turned import RATE, SMALL, Turned, audio, recogniser, sound, translator
 from tests.helpers.witnesses import redraw
 

@@ -25,7 +25,7 @@ from anyformer.tasks.exchange import export, from_transformers, to_transformers
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tasks.transcripts import parts
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.sequence_models import logits
 from tests.helpers.transformers_folders import marian, t5, whisper
 from tests.helpers.witnesses import error

@@ -16,7 +16,7 @@ from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.sharing import check_tokenizers, learn_shared, named_fields
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.image.patches import ImagePatches
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.small_mixture import CONTEXT, SAYINGS, small_mixed, small_tasks
 
 

@@ -12,7 +12,7 @@ import torch
 from anyformer.errors import InputError
 from anyformer.subtitles import Word
 from anyformer.tasks.transcripts import Part, TranscriptConfig, find_words, parts, show_words
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.turned import RATE, audio, sound
 
 LETTERS = Text("characters", vocabulary=" abcé")

@@ -8,7 +8,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.packing import collate
 from anyformer.tasks.decoding import DecodeConfig
 from anyformer.tasks.written import Writing, Written
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.witnesses import Ids
 from tests.test_targets import column
 

@@ -16,7 +16,7 @@ from anyformer.planning.token_budget import Budget, FieldBudget
 from anyformer.tasks.categories import Category
 from anyformer.tasks.language import LanguageModel, Pieces
 from anyformer.tasks.task import Task
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 
 FEW_TOKENS = 4

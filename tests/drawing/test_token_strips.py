@@ -17,7 +17,7 @@ from anyformer.tokenizers.elements import Categories
 from anyformer.tokenizers.frames import Frames
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.steps import Stretch
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.trajectory import Vector
 from anyformer.tokens import Sample, Tokenizer, TokenSet
 from tests.helpers.drawn import noise

@@ -7,7 +7,6 @@ from typing import Any
 
 from lightning import seed_everything
 
-from anyformer.corpus import Corpus
 from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
@@ -22,7 +21,8 @@ from anyformer.tasks.task import Task
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.corpus import Corpus
+from anyformer.tokenizers.text.text import Text
 
 BATCHES = 12
 """Of an epoch."""

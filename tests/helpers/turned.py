@@ -13,7 +13,7 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.mel import MelConfig
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 
 LETTERS = "abcd"
 RATE = 8000

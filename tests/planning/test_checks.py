@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anyformer.corpus import Corpus
 from anyformer.data.batch_plan import plan_batches
 from anyformer.data.loader import Samples
 from anyformer.data.source import Source
@@ -24,7 +23,8 @@ from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.task import Task
 from anyformer.tokenizers.image.patches import ImagePatches
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.corpus import Corpus
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 
 SMALL = TransformerConfig(d_model=8, depth=1, n_heads=2)

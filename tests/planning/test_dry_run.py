@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from anyformer.__main__ import main
-from anyformer.corpus import Corpus
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
@@ -28,7 +27,8 @@ from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.task import Task
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.corpus import Corpus
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.small_mixture import BATCHES, small_mixed, small_mixture
 from tests.helpers.small_run import small_task
 from tests.helpers.worlds import walks

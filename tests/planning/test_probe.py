@@ -20,7 +20,7 @@ from anyformer.tasks.predict import Predict
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.image.patches import ImagePatches
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 
 SMALL = TransformerConfig(d_model=8, depth=2, n_heads=2, rotary=RotaryConfig(("word",)))
 

@@ -30,7 +30,7 @@ from anyformer.tokenizers.points import Points, PointsAugmentation
 from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.series import Series, SeriesAugmentation
 from anyformer.tokenizers.steps import Stretch
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokenizers.video import Video
 from anyformer.tokens import Tokenizer, TokenSet

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Package
 
-import anyformer.corpus
-from anyformer import streams
-from anyformer.corpus import Corpus, PythonDocs
+import anyformer.tokenizers.text.corpus
 from anyformer.data.source import Source
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
-from anyformer.streams import TokenStream, learn_once, token_stream
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text import token_stream as streams
+from anyformer.tokenizers.text.corpus import Corpus, PythonDocs
+from anyformer.tokenizers.text.text import Text
+from anyformer.tokenizers.text.token_stream import TokenStream, learn_once, token_stream
 from tests.helpers.witnesses import Numbers
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.text import Text
 from anyformer.weights.huggingface import read_json
 
 END = "<|endoftext|>"

@@ -13,7 +13,7 @@ import pytest
 from anyformer.data.files import read_lines
 from anyformer.data.splits import split
 from anyformer.errors import InputError
-from anyformer.tokenizers.aligned import Aligned
+from anyformer.tokenizers.text.aligned import Aligned
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 

@@ -16,8 +16,8 @@ from transformers import MarianTokenizer
 
 from anyformer.errors import InputError
 from anyformer.tasks.exchange import from_transformers, to_transformers
-from anyformer.tokenizers.sentencepieces import marian_vocabularies, read_pieces, t5_vocabulary
-from anyformer.tokenizers.text import Text
+from anyformer.tokenizers.text.sentencepiece import marian_vocabularies, read_pieces, t5_vocabulary
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.transformers_folders import LINES, marian
 
 GERMAN = ["sein oder nicht sein, das ist hier die Frage", "ob es edler im Gemüt ist zu dulden"]

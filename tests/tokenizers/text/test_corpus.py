@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import anyformer.corpus
-from anyformer.corpus import Corpus, PythonDocs
+import anyformer.tokenizers.text.corpus
 from anyformer.errors import InputError
+from anyformer.tokenizers.text.corpus import Corpus, PythonDocs
 
 
 def texts(corpus: Any) -> list[str]:
@@ -76,7 +76,7 @@ def test_another_column_and_missing_values(tmp_path: Path) -> None:
 def test_row_groups_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.parquet", [{"text": str(i)} for i in range(11)], row_group_size=3)
     read: list[int] = []
-    inner = anyformer.corpus._read_group.__wrapped__
+    inner = anyformer.tokenizers.text.corpus._read_group.__wrapped__
     monkeypatch.setattr(anyformer.corpus, "_read_group", lambda *a: read.append(a[2]) or inner(*a))
     assert Corpus(path)[7] == {"text": "7"} and read == [2]
     assert list(Corpus(path).texts()) == [str(i) for i in range(11)]

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.corpus import Documents
 from anyformer.data.source import Source, no_column
 from anyformer.errors import InputError
+from anyformer.tokenizers.text.corpus import Documents
 
 PIECE = 2**15
 """Characters of a text, about, that are encoded as one: one thread's work."""

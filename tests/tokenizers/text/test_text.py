@@ -19,7 +19,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from anyformer.errors import InputError
 from anyformer.packing import collate
-from anyformer.tokenizers.text import LEAST, Text, _open
+from anyformer.tokenizers.text.text import Text
+from anyformer.tokenizers.text.vocabulary import LEAST, _open
 from anyformer.tokens import TokenSet
 
 SPECIAL = ["<eos>", "<mask>", "<unk>", "<pad>", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "</s>", "<|endoftext|>"]

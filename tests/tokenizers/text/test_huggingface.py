@@ -9,8 +9,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.text import Text
-from anyformer.tokenizers.vocabularies import read_vocabulary, write_vocabulary
+from anyformer.tokenizers.text.huggingface import read_vocabulary, write_vocabulary
+from anyformer.tokenizers.text.text import Text
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "to", "be", "##e", "To", "!"]
 
