@@ -35,7 +35,7 @@ from anyformer.tasks.decide_exchange import decide_task, with_spaces
 from anyformer.tasks.playing import episode_seed
 from anyformer.tasks.task import divide_gradients
 from anyformer.tasks.windows import CutEpisodes, Windows
-from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, EpisodeSource
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
 from anyformer.weights.huggingface import Settings
 

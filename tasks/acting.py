@@ -22,9 +22,9 @@ from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
 from anyformer.packing import lay
 from anyformer.tasks.windows import ACTION, RETURN, STATE, StepFields, Steps
-from anyformer.tokenizers.elements import Categories, Letters
-from anyformer.tokenizers.episodes import Nested
-from anyformer.tokenizers.spaces import join, nest, split
+from anyformer.tokenizers.episode.discrete import Categories, Letters
+from anyformer.tokenizers.episode.episode import Nested
+from anyformer.tokenizers.episode.spaces import join, nest, split
 from anyformer.tokens import TokenSet
 
 if TYPE_CHECKING:

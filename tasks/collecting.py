@@ -16,11 +16,11 @@ from gymnasium import Space, spaces
 
 from anyformer.errors import InputError
 from anyformer.saving.atomic import PART, sync_file, sync_folder
-from anyformer.tasks.environments import make, to_spec
 from anyformer.tasks.playing import Actor, Noisy, RandomActor, episode_seed, play
 from anyformer.tasks.scripted import Scripted
-from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, EpisodeSource, Nested
-from anyformer.tokenizers.spaces import split
+from anyformer.tokenizers.episode.environments import make, to_spec
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource, Nested
+from anyformer.tokenizers.episode.spaces import split
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,11 @@ from anyformer.tasks.windows import (
     WindowExamples,
     Windows,
 )
-from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, origin
-from anyformer.tokenizers.spaces import compare, leaves, read_space, step_tokenizer
-from anyformer.tokenizers.spaces import plain as plain_space
-from anyformer.tokenizers.steps import StepTokenizer
-from anyformer.tokenizers.trajectory import Returns
+from anyformer.tokenizers.episode.continuous import Returns
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, origin
+from anyformer.tokenizers.episode.spaces import compare, leaves, read_space, step_tokenizer
+from anyformer.tokenizers.episode.spaces import plain as plain_space
+from anyformer.tokenizers.episode.steps import StepTokenizer
 from anyformer.tokens import Tokenizer
 
 MOST = 128
@@ -157,7 +157,7 @@ class Decide(Task):
     # Data
 
     def open(self, path: str) -> Source:
-        from anyformer.tasks.episode_files import Episodes
+        from anyformer.tokenizers.episode.files import Episodes
 
         return Episodes(path)
 
@@ -171,7 +171,7 @@ class Decide(Task):
         if self.environment is None:
             self.environment = episodes.played_in
         if self.environment is not None:
-            from anyformer.tasks.environments import reference
+            from anyformer.tokenizers.episode.environments import reference
 
             if (made := self._made_environment()) is not None:
                 spaces = spaces if self.play is None else made[:2]
@@ -205,7 +205,7 @@ class Decide(Task):
 
     def _made_environment(self) -> tuple[Any, Any, int | None] | None:
         """The spaces of the environment and its limit of steps; None where it cannot be made, and need not be."""
-        from anyformer.tasks.environments import make
+        from anyformer.tokenizers.episode.environments import make
 
         try:
             made = make(self.environment)
@@ -385,7 +385,7 @@ class Decide(Task):
 
     def check_environment(self, environment: EnvironmentConfig) -> None:
         """Raise InputError where an environment's spaces are not those that the model was trained with."""
-        from anyformer.tasks.environments import make
+        from anyformer.tokenizers.episode.environments import make
 
         made = make(environment)
         spaces = made.observation_space, made.action_space

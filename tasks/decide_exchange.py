@@ -18,11 +18,11 @@ from gymnasium import Space, spaces
 from anyformer.errors import InputError
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.decide import Decide
-from anyformer.tasks.environments import make
-from anyformer.tokenizers.elements import Categories
-from anyformer.tokenizers.episodes import EnvironmentConfig
-from anyformer.tokenizers.spaces import plain, read_space, step_tokenizer
-from anyformer.tokenizers.trajectory import Returns, Vector
+from anyformer.tokenizers.episode.continuous import Returns, Vector
+from anyformer.tokenizers.episode.discrete import Categories
+from anyformer.tokenizers.episode.environments import make
+from anyformer.tokenizers.episode.episode import EnvironmentConfig
+from anyformer.tokenizers.episode.spaces import plain, read_space, step_tokenizer
 from anyformer.tokens import Tokenizer
 from anyformer.weights.decision_transformer import DISCRETE, ActingDesign
 from anyformer.weights.huggingface import Settings

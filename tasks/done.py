@@ -18,9 +18,9 @@ from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values
-from anyformer.tokenizers.elements import Bins, Categories, Choice
-from anyformer.tokenizers.steps import Stretch, ValueHead
-from anyformer.tokenizers.trajectory import Vector
+from anyformer.tokenizers.episode.continuous import Vector
+from anyformer.tokenizers.episode.discrete import Bins, Categories, Choice
+from anyformer.tokenizers.episode.steps import Stretch, ValueHead
 from anyformer.tokens import Tokenizer, TokenSet
 
 

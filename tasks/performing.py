@@ -12,7 +12,7 @@ import numpy as np
 from anyformer.errors import InputError
 from anyformer.saving.atomic import write_whole
 from anyformer.tasks.acting import PlayConfig, PlayOptions
-from anyformer.tokenizers.episodes import Episode
+from anyformer.tokenizers.episode.episode import Episode
 
 if TYPE_CHECKING:
     from anyformer.tasks.decide import Decide
@@ -111,8 +111,8 @@ def _filmed(task: Decide, actor: Any, play: PlayConfig, video: str | None) -> It
     if video is None:
         yield from task.episodes(actor, play)
         return
-    from anyformer.tasks.environments import make
     from anyformer.tasks.filming import Video
+    from anyformer.tokenizers.episode.environments import make
 
     made = make(task.environment)
     fps = int(made.metadata.get("render_fps") or 30)

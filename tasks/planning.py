@@ -19,10 +19,10 @@ from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
 from anyformer.tasks.acting import LearnedActor, PlayConfig
 from anyformer.tasks.windows import ACTION, RETURN
-from anyformer.tokenizers.elements import Categories
-from anyformer.tokenizers.episodes import stack
-from anyformer.tokenizers.spaces import split
-from anyformer.tokenizers.trajectory import Regression
+from anyformer.tokenizers.episode.continuous import Regression
+from anyformer.tokenizers.episode.discrete import Categories
+from anyformer.tokenizers.episode.episode import stack
+from anyformer.tokenizers.episode.spaces import split
 
 if TYPE_CHECKING:
     from anyformer.tasks.decide import Decide

@@ -15,9 +15,9 @@ import numpy as np
 from gymnasium import Space
 
 from anyformer.errors import InputError
-from anyformer.tasks.environments import ends_at_goal, make_vector
-from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, Nested, as_arrays, stack, take, transform
-from anyformer.tokenizers.spaces import split
+from anyformer.tokenizers.episode.environments import ends_at_goal, make_vector
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, Nested, as_arrays, stack, take, transform
+from anyformer.tokenizers.episode.spaces import split
 
 AT_ONCE = 32
 """Environments that are stepped together where nothing else is said: the gain beyond is small on a CPU."""

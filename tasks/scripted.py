@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from anyformer.errors import InputError
-from anyformer.tasks.environments import name_of
-from anyformer.tokenizers.episodes import EnvironmentConfig, Nested
+from anyformer.tokenizers.episode.environments import name_of
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Nested
 
 
 def balance(observations: np.ndarray) -> np.ndarray:

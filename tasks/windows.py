@@ -19,10 +19,10 @@ from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.packing import lay
 from anyformer.tasks.task import Examples
-from anyformer.tokenizers.episodes import Episode, lengths, take
-from anyformer.tokenizers.spaces import check, split
-from anyformer.tokenizers.steps import StepTokenizer, Stretch
-from anyformer.tokenizers.trajectory import Returns
+from anyformer.tokenizers.episode.continuous import Returns
+from anyformer.tokenizers.episode.episode import Episode, lengths, take
+from anyformer.tokenizers.episode.spaces import check, split
+from anyformer.tokenizers.episode.steps import StepTokenizer, Stretch
 from anyformer.tokens import Tokenizer
 
 RETURN, STATE, ACTION = "return", "state", "action"

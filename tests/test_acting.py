@@ -12,12 +12,12 @@ from torch import Tensor
 from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
 from anyformer.tasks.acting import LearnedActor, PlayConfig
-from anyformer.tasks.environments import make
 from anyformer.tasks.playing import Noisy, episode_seed, play
 from anyformer.tasks.windows import RETURN, Steps, cut
-from anyformer.tokenizers.elements import Bins
-from anyformer.tokenizers.episodes import Episode
-from anyformer.tokenizers.trajectory import Vector
+from anyformer.tokenizers.episode.continuous import Vector
+from anyformer.tokenizers.episode.discrete import Bins
+from anyformer.tokenizers.episode.environments import make
+from anyformer.tokenizers.episode.episode import Episode
 from tests.helpers.worlds import decider, walks, world
 
 CONTEXT = 5

@@ -18,8 +18,8 @@ from anyformer.model.config import TransformerConfig
 from anyformer.saving.model_folder import save
 from anyformer.tasks.collecting import Collected, actor_of, collect, summary, write_minari
 from anyformer.tasks.decide import Decide
-from anyformer.tasks.episode_files import Episodes
-from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, EpisodeSource, lengths, transform
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource, lengths, transform
+from anyformer.tokenizers.episode.files import Episodes
 
 CART = EnvironmentConfig("CartPole-v1", max_episode_steps=40)
 MIXED = Collected(CART, ("random", "scripted", "scripted:0.5"), 14, seed=3)

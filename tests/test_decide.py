@@ -30,11 +30,11 @@ from anyformer.tasks.collecting import Collected, write_minari
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.records import Records
 from anyformer.tasks.windows import ACTION, RETURN, STATE
-from anyformer.tokenizers.elements import Bins, Categories
-from anyformer.tokenizers.episodes import EnvironmentConfig, Episode
-from anyformer.tokenizers.frames import Frames
+from anyformer.tokenizers.episode.continuous import Returns, Vector
+from anyformer.tokenizers.episode.discrete import Bins, Categories
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode
+from anyformer.tokenizers.episode.frames import Frames
 from anyformer.tokenizers.image.sources import Digits
-from anyformer.tokenizers.trajectory import Returns, Vector
 from tests.helpers.worlds import decider, walks, world
 
 SMALL = TransformerConfig(d_model=16, depth=1, n_heads=2, rotary=RotaryConfig(axes=("step",)))

@@ -30,10 +30,10 @@ from anyformer.packing import collate
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.exchange import export, from_transformers, to_transformers
-from anyformer.tokenizers.elements import Bins
-from anyformer.tokenizers.spaces import plain
-from anyformer.tokenizers.steps import StepTokenizer, Stretch
-from anyformer.tokenizers.trajectory import Returns, Vector
+from anyformer.tokenizers.episode.continuous import Returns, Vector
+from anyformer.tokenizers.episode.discrete import Bins
+from anyformer.tokenizers.episode.spaces import plain
+from anyformer.tokenizers.episode.steps import StepTokenizer, Stretch
 from tests.helpers.transformers_folders import decision_transformer, gpt2
 from tests.test_decision_transformer import theirs_at_real, windows
 from tests.test_exchange import settings

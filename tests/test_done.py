@@ -3,9 +3,9 @@ import torch
 
 from anyformer.errors import InputError
 from anyformer.tasks.done import Done
-from anyformer.tokenizers.elements import Bins, Categories
-from anyformer.tokenizers.frames import Frames
-from anyformer.tokenizers.trajectory import Vector
+from anyformer.tokenizers.episode.continuous import Vector
+from anyformer.tokenizers.episode.discrete import Bins, Categories
+from anyformer.tokenizers.episode.frames import Frames
 from tests.test_measures import SMALL, head_and_values
 from tests.test_targets import column
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.tasks.environments import make
 from anyformer.tasks.filming import Video
 from anyformer.tasks.playing import RandomActor, play
-from anyformer.tokenizers.episodes import EnvironmentConfig
+from anyformer.tokenizers.episode.environments import make
+from anyformer.tokenizers.episode.episode import EnvironmentConfig
 
 
 def frames_of(path: Path) -> list[np.ndarray]:

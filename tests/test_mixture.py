@@ -35,10 +35,10 @@ from anyformer.tasks.mixture import Mixture
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.records import Records
 from anyformer.tasks.written import Written
+from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.text.text import Text
-from anyformer.tokenizers.trajectory import Vector
 from tests.helpers.small_mixture import (
     BATCHES,
     TRANSFORMER,

@@ -15,7 +15,7 @@ from anyformer.errors import InputError
 from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.performing import N_ASKED, PerformConfig, conclude, draw_sweep, perform, summarize
 from anyformer.tasks.playing import play
-from anyformer.tokenizers.episodes import Episode
+from anyformer.tokenizers.episode.episode import Episode
 from tests.helpers.worlds import decider, walks, world
 
 

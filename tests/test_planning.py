@@ -22,8 +22,8 @@ from anyformer.tasks.planning import Planner
 from anyformer.tasks.playing import play
 from anyformer.tasks.records import Records
 from anyformer.tasks.windows import RETURN, STATE, Steps, cut
-from anyformer.tokenizers.elements import Bins
-from anyformer.tokenizers.trajectory import Vector
+from anyformer.tokenizers.episode.continuous import Vector
+from anyformer.tokenizers.episode.discrete import Bins
 from anyformer.tokens import TokenSet
 from tests.helpers.worlds import decider, walks, world
 

@@ -10,9 +10,9 @@ import pytest
 
 import tests.helpers.small_environments  # noqa: F401  registers them
 from anyformer.errors import InputError
-from anyformer.tasks.environments import make
 from anyformer.tasks.playing import Noisy, RandomActor, episode_seed, play
-from anyformer.tokenizers.episodes import EnvironmentConfig, Nested
+from anyformer.tokenizers.episode.environments import make
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Nested
 
 COUNTER = EnvironmentConfig("Counter-v0")
 

@@ -22,7 +22,7 @@ from anyformer.tasks.measures import Numbers
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.records import Records
 from anyformer.tasks.written import Written
-from anyformer.tokenizers.elements import Categories
+from anyformer.tokenizers.episode.discrete import Categories
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.points import Points
 from anyformer.tokenizers.text.text import Text

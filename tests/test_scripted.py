@@ -8,7 +8,7 @@ import pytest
 from anyformer.errors import InputError
 from anyformer.tasks.playing import play
 from anyformer.tasks.scripted import SCRIPTS, Scripted
-from anyformer.tokenizers.episodes import EnvironmentConfig
+from anyformer.tokenizers.episode.episode import EnvironmentConfig
 
 GOOD = {
     "Acrobot-v1": -120,

@@ -15,7 +15,7 @@ from anyformer.tasks.done import Done
 from anyformer.tasks.measures import Numbers
 from anyformer.tasks.targets import TargetHead, aim_at_samples, known_values
 from anyformer.tasks.written import Written
-from anyformer.tokenizers.elements import Categories
+from anyformer.tokenizers.episode.discrete import Categories
 from anyformer.tokenizers.text.text import Text
 
 SMALL = TransformerConfig(d_model=6, depth=1, n_heads=2, init_std=0.5)

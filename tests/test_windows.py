@@ -14,9 +14,9 @@ from anyformer.data.loader import Samples
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.tasks.windows import RETURN, REWARD, CutEpisodes, StepFields, WindowChopper, Windows, cut
-from anyformer.tokenizers.elements import Bins, Letters
-from anyformer.tokenizers.episodes import lengths
-from anyformer.tokenizers.trajectory import Returns, Vector
+from anyformer.tokenizers.episode.continuous import Returns, Vector
+from anyformer.tokenizers.episode.discrete import Bins, Letters
+from anyformer.tokenizers.episode.episode import lengths
 from tests.helpers.worlds import decider, walks
 
 

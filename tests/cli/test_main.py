@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 import anyformer
 from anyformer.__main__ import main
 from anyformer.runs.metrics_file import read_figures, read_rows
-from anyformer.tasks.episode_files import Episodes
+from anyformer.tokenizers.episode.files import Episodes
 from anyformer.tokenizers.image.sources import Digits
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))

@@ -13,12 +13,12 @@ from anyformer.drawing.token_strips import GAP, LABELS, SMALL, TITLE, WIDTH, dra
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
 from anyformer.tokenizers.audio.audio import Audio
-from anyformer.tokenizers.elements import Categories
-from anyformer.tokenizers.frames import Frames
+from anyformer.tokenizers.episode.continuous import Vector
+from anyformer.tokenizers.episode.discrete import Categories
+from anyformer.tokenizers.episode.frames import Frames
+from anyformer.tokenizers.episode.steps import Stretch
 from anyformer.tokenizers.image.patches import ImagePatches
-from anyformer.tokenizers.steps import Stretch
 from anyformer.tokenizers.text.text import Text
-from anyformer.tokenizers.trajectory import Vector
 from anyformer.tokens import Sample, Tokenizer, TokenSet
 from tests.helpers.drawn import noise
 from tests.helpers.sounds import tone

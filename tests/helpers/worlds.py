@@ -9,7 +9,7 @@ from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.tasks.collecting import Collected
 from anyformer.tasks.decide import Decide
-from anyformer.tokenizers.episodes import EnvironmentConfig
+from anyformer.tokenizers.episode.episode import EnvironmentConfig
 from tests.helpers.witnesses import redraw
 
 

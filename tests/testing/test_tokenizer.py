@@ -20,8 +20,10 @@ from anyformer.model.lifts import Projection
 from anyformer.testing.tokenizer import check_tokenizer
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.mel import MelConfig, log_mel
-from anyformer.tokenizers.elements import Bins, Categories, Letters
-from anyformer.tokenizers.frames import Frames
+from anyformer.tokenizers.episode.continuous import Returns, Vector
+from anyformer.tokenizers.episode.discrete import Bins, Categories, Letters
+from anyformer.tokenizers.episode.frames import Frames
+from anyformer.tokenizers.episode.steps import Stretch
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.tokenizers.image.reading import open_image
@@ -29,9 +31,7 @@ from anyformer.tokenizers.molecule import Molecule
 from anyformer.tokenizers.points import Points, PointsAugmentation
 from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.series import Series, SeriesAugmentation
-from anyformer.tokenizers.steps import Stretch
 from anyformer.tokenizers.text.text import Text
-from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokenizers.video import Video
 from anyformer.tokens import Tokenizer, TokenSet
 from tests.helpers.drawn import noise

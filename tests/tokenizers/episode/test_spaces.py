@@ -15,12 +15,22 @@ from gymnasium.vector.utils import batch_space
 from minari.serialization import deserialize_space, serialize_space
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.elements import Bins, Categories, Letters
-from anyformer.tokenizers.frames import Frames
+from anyformer.tokenizers.episode.continuous import Returns, Vector
+from anyformer.tokenizers.episode.discrete import Bins, Categories, Letters
+from anyformer.tokenizers.episode.frames import Frames
+from anyformer.tokenizers.episode.spaces import (
+    check,
+    compare,
+    join,
+    leaves,
+    nest,
+    plain,
+    read_space,
+    split,
+    step_tokenizer,
+)
+from anyformer.tokenizers.episode.steps import StepTokenizer, Stretch
 from anyformer.tokenizers.image.patches import ConvStem
-from anyformer.tokenizers.spaces import check, compare, join, leaves, nest, plain, read_space, split, step_tokenizer
-from anyformer.tokenizers.steps import StepTokenizer, Stretch
-from anyformer.tokenizers.trajectory import Returns, Vector
 
 LEAVES: dict[str, tuple[Space, StepTokenizer]] = {
     "vector": (

@@ -10,7 +10,7 @@ from gymnasium import Space, spaces
 
 from anyformer.data.splits import split
 from anyformer.errors import InputError
-from anyformer.tokenizers.episodes import (
+from anyformer.tokenizers.episode.episode import (
     Episode,
     EpisodeSource,
     as_arrays,

@@ -79,7 +79,7 @@ class Episode:
     """What it was played in, where that is known."""
 
     def __post_init__(self) -> None:
-        from anyformer.tokenizers import spaces
+        from anyformer.tokenizers.episode import spaces
 
         rewards = np.asarray(self.rewards, dtype=np.float32)
         object.__setattr__(self, "rewards", rewards)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.elements import Bins, Categories, Choice, Letters
-from anyformer.tokenizers.steps import StepTokenizer, Stretch
+from anyformer.tokenizers.episode.discrete import Bins, Categories, Choice, Letters
+from anyformer.tokenizers.episode.steps import StepTokenizer, Stretch
 from anyformer.tokens import TokenSet
 from tests.helpers.witnesses import redraw
 

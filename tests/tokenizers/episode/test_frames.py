@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.frames import Frames
+from anyformer.tokenizers.episode.frames import Frames
+from anyformer.tokenizers.episode.steps import Stretch
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
-from anyformer.tokenizers.steps import Stretch
 from tests.helpers.drawn import noise
 from tests.helpers.witnesses import redraw
 

@@ -17,10 +17,10 @@ from gymnasium import Space
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 
 from anyformer.errors import InputError, nearest
-from anyformer.tokenizers.elements import Categories, Letters
-from anyformer.tokenizers.frames import Frames
-from anyformer.tokenizers.steps import StepTokenizer
-from anyformer.tokenizers.trajectory import Vector
+from anyformer.tokenizers.episode.continuous import Vector
+from anyformer.tokenizers.episode.discrete import Categories, Letters
+from anyformer.tokenizers.episode.frames import Frames
+from anyformer.tokenizers.episode.steps import StepTokenizer
 
 LEAVES = Box, Discrete, MultiDiscrete, MultiBinary, Text
 """The kinds of space that have a tokenizer."""

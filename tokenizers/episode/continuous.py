@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
-from anyformer.tokenizers.steps import StepTokenizer, ValueHead, box_bounds, check_box
+from anyformer.tokenizers.episode.steps import StepTokenizer, ValueHead, box_bounds, check_box
 from anyformer.tokens import Tokenizer, TokenSet
 
 

@@ -15,10 +15,10 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.steps import Stretch
-from anyformer.tokenizers.trajectory import Regression, Returns, Vector
+from anyformer.tokenizers.episode.continuous import Regression, Returns, Vector
+from anyformer.tokenizers.episode.steps import Stretch
 from tests.helpers.witnesses import redraw
-from tests.test_steps import KINDS, NUMBERS, STEPS, hidden_and_content
+from tests.tokenizers.episode.test_steps import KINDS, NUMBERS, STEPS, hidden_and_content
 
 # Vectors
 

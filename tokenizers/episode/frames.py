@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
+from anyformer.tokenizers.episode.steps import StepTokenizer, check_box
 from anyformer.tokenizers.image.patches import ConvLift, ConvStem
-from anyformer.tokenizers.steps import StepTokenizer, check_box
 from anyformer.tokens import TokenSet
 
 CHANNELS = (1, 3, 4)

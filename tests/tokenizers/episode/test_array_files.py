@@ -15,10 +15,10 @@ import pytest
 from gymnasium import spaces
 
 from anyformer.errors import InputError
-from anyformer.tasks.environments import make
-from anyformer.tasks.episode_files import Episodes
-from anyformer.tasks.flat_episodes import infer
-from anyformer.tokenizers.episodes import EnvironmentConfig
+from anyformer.tokenizers.episode.array_files import infer
+from anyformer.tokenizers.episode.environments import make
+from anyformer.tokenizers.episode.episode import EnvironmentConfig
+from anyformer.tokenizers.episode.files import Episodes
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 LENGTHS = np.array([3, 1, 4])

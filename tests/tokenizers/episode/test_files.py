@@ -14,9 +14,9 @@ import pytest
 import tests.helpers.small_environments  # noqa: F401  registers them
 from anyformer.errors import InputError
 from anyformer.tasks.collecting import Collected, write_minari
-from anyformer.tasks.environments import make
-from anyformer.tasks.episode_files import Episodes, Minari
-from anyformer.tokenizers.episodes import EnvironmentConfig, EpisodeSource, transform
+from anyformer.tokenizers.episode.environments import make
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, EpisodeSource, transform
+from anyformer.tokenizers.episode.files import Episodes, Minari
 
 
 def same(one: EpisodeSource, other: EpisodeSource) -> None:

@@ -13,11 +13,11 @@ from torch import nn
 
 from anyformer.errors import InputError
 from anyformer.packing import collate
-from anyformer.tokenizers.elements import Bins, Categories, Letters
-from anyformer.tokenizers.frames import Frames
+from anyformer.tokenizers.episode.continuous import Returns, Vector
+from anyformer.tokenizers.episode.discrete import Bins, Categories, Letters
+from anyformer.tokenizers.episode.frames import Frames
+from anyformer.tokenizers.episode.steps import StepTokenizer, Stretch
 from anyformer.tokenizers.image.patches import ConvStem
-from anyformer.tokenizers.steps import StepTokenizer, Stretch
-from anyformer.tokenizers.trajectory import Returns, Vector
 from anyformer.tokens import Tokenizer
 from tests.helpers.witnesses import redraw
 

@@ -12,8 +12,16 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from anyformer.errors import InputError
-from anyformer.tasks.environments import WRAPPERS, ends_at_goal, from_spec, make, make_vector, reference, to_spec
-from anyformer.tokenizers.episodes import EnvironmentConfig
+from anyformer.tokenizers.episode.environments import (
+    WRAPPERS,
+    ends_at_goal,
+    from_spec,
+    make,
+    make_vector,
+    reference,
+    to_spec,
+)
+from anyformer.tokenizers.episode.episode import EnvironmentConfig
 from tests.helpers import small_environments
 
 

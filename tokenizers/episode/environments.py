@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_i
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from anyformer.errors import InputError, nearest
-from anyformer.tokenizers.episodes import EnvironmentConfig
+from anyformer.tokenizers.episode.episode import EnvironmentConfig
 
 __all__ = ["EnvironmentConfig", "Reference", "ends_at_goal", "from_spec", "make", "make_vector", "reference", "to_spec"]
 

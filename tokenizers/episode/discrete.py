@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from anyformer.errors import InputError
 from anyformer.model.lifts import Lookup
 from anyformer.model.losses.cross_entropy import linear_cross_entropy
-from anyformer.tokenizers.steps import StepTokenizer, Stretch, ValueHead, box_bounds, check_box
+from anyformer.tokenizers.episode.steps import StepTokenizer, Stretch, ValueHead, box_bounds, check_box
 from anyformer.tokens import Tokenizer, TokenSet
 
 MU, M = 100, 256

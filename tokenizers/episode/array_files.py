@@ -14,8 +14,8 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from anyformer.errors import InputError, nearest
-from anyformer.tasks.environments import make
-from anyformer.tokenizers.episodes import EnvironmentConfig, Nested, take, transform
+from anyformer.tokenizers.episode.environments import make
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Nested, take, transform
 
 ENDS = "terminated", "truncated", "success"
 """How an episode ended."""

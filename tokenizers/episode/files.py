@@ -18,9 +18,9 @@ from gymnasium import Space
 
 from anyformer.data.files import find_file
 from anyformer.errors import InputError, nearest
-from anyformer.tasks.environments import from_spec
-from anyformer.tasks.flat_episodes import Opened, read_hdf5, read_npz, read_parquet, with_spaces
-from anyformer.tokenizers.episodes import EnvironmentConfig, Episode, EpisodeSource, as_arrays
+from anyformer.tokenizers.episode.array_files import Opened, read_hdf5, read_npz, read_parquet, with_spaces
+from anyformer.tokenizers.episode.environments import from_spec
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource, as_arrays
 
 
 class EpisodesOfFile(EpisodeSource):
