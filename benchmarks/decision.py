@@ -30,10 +30,10 @@ from transformers.utils import logging
 
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.tasks.acting import PlayConfig
+from anyformer.tasks.base.task import divide_gradients
 from anyformer.tasks.collecting import Collected
 from anyformer.tasks.decide_exchange import decide_task, with_spaces
 from anyformer.tasks.playing import episode_seed
-from anyformer.tasks.task import divide_gradients
 from anyformer.tasks.windows import CutEpisodes, Windows
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER

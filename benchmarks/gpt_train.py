@@ -78,8 +78,8 @@ def make_ours(size, device):
     from anyformer.model.embeddings import EmbeddingConfig
     from anyformer.optim.optimizer import make_optimizer
     from anyformer.packing import collate
+    from anyformer.tasks.base.task import divide_gradients
     from anyformer.tasks.language import LanguageModel, TextExamples
-    from anyformer.tasks.task import divide_gradients
     from anyformer.tokenizers.text.text import Text
     from anyformer.tokens import TokenSet
 

@@ -21,8 +21,8 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
+from anyformer.tasks.base.task import divide_gradients
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.task import divide_gradients
 from anyformer.tokenizers.image.patches import ImagePatches
 
 BATCH, CLASSES = 64, 10

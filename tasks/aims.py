@@ -13,10 +13,10 @@ import torch
 from anyformer.batch import Batch
 from anyformer.errors import InputError
 from anyformer.packing import collate
+from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.masked import Masked
 from anyformer.tasks.reading import ReadChopper
 from anyformer.tasks.targets import Aim, Target
-from anyformer.tasks.task import Examples
 from anyformer.tasks.written import Written
 from anyformer.tokens import Sample, Tokenizer, expand
 

@@ -22,11 +22,12 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.packing import collate
+from anyformer.tasks.base.examples import Examples
+from anyformer.tasks.base.fields import FieldsConfig
+from anyformer.tasks.base.task import Task
 from anyformer.tasks.categories import Category, CategoryHead, balance, class_index, sort_classes
-from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.reading import OWN_FIELD, Pool, Read, ReadChopper, own_tokens
 from anyformer.tasks.targets import linear
-from anyformer.tasks.task import Examples, Task
 from anyformer.tokenizers.mixing import Mixing
 from anyformer.tokens import Sample, Tokenizer, expand
 

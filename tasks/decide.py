@@ -23,8 +23,8 @@ from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.acting import LearnedActor, PlayConfig, Policy
+from anyformer.tasks.base.task import Task
 from anyformer.tasks.performing import PerformConfig, conclude, perform, summarize
-from anyformer.tasks.task import Task
 from anyformer.tasks.windows import (
     ACTION,
     RETURN,

@@ -17,6 +17,7 @@ from torch import Tensor
 from anyformer.data.files import find_file
 from anyformer.errors import InputError
 from anyformer.saving.atomic import PART, sync_file, sync_folder, write_whole
+from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.decide_exchange import decide_design, decide_settings, decide_task, with_spaces
@@ -29,7 +30,6 @@ from anyformer.tasks.sequence_exchange import (
     sequence_task,
     write_sequence_files,
 )
-from anyformer.tasks.task import Task
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.huggingface import read_vocabulary, sized_text, write_vocabulary
 from anyformer.tokenizers.text.text import Text

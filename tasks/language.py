@@ -24,7 +24,8 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.packing import collate
-from anyformer.tasks.task import Examples, Task
+from anyformer.tasks.base.examples import Examples
+from anyformer.tasks.base.task import Task
 from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.token_stream import TokenStream, learn_once, token_stream

@@ -14,8 +14,9 @@ from lightning import LightningDataModule
 from anyformer.data.loader import Loader
 from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
-from anyformer.tasks.records import Records
-from anyformer.tasks.task import Examples, Task
+from anyformer.tasks.base.examples import Examples
+from anyformer.tasks.base.records import Records
+from anyformer.tasks.base.task import Task
 
 
 @final

@@ -21,7 +21,9 @@ from anyformer.optim.optimizer import OptimizerConfig, layer_factors, make_optim
 from anyformer.parsing.plain import plain
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import find_run
-from anyformer.tasks.evaluation import Evaluations, of_task
+from anyformer.tasks.base.evaluation import Evaluations, of_task
+from anyformer.tasks.base.examples import Examples
+from anyformer.tasks.base.task import OF_TRAINING, Task
 from anyformer.tasks.mixed import Mixed, Turn, named
 from anyformer.tasks.sharing import (
     OF_ALL,
@@ -32,7 +34,6 @@ from anyformer.tasks.sharing import (
     named_fields,
     read_fields,
 )
-from anyformer.tasks.task import OF_TRAINING, Examples, Task
 from anyformer.tasks.tying import check_heads, tie
 from anyformer.tokens import expand
 from anyformer.weights.tensors import Report, take

@@ -16,8 +16,8 @@ from anyformer.data.chopper import Chopper, LeftOut
 from anyformer.errors import InputError
 from anyformer.model.losses.ctc import needed_frames
 from anyformer.packing import collate
+from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.decoding import written
-from anyformer.tasks.task import Examples
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Sample, Tokenizer, expand
 

@@ -21,12 +21,12 @@ from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.aims import Aims, Item, PredictChopper
+from anyformer.tasks.base.fields import FieldsConfig
+from anyformer.tasks.base.task import Task
 from anyformer.tasks.cases import Cases
-from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.masked import Masked, MaskedHead
 from anyformer.tasks.reading import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.targets import Aim, Target, TargetHead
-from anyformer.tasks.task import Task
 from anyformer.tasks.written import Written, WrittenHead
 from anyformer.tokens import Sample, Tokenizer, expand
 

@@ -18,8 +18,8 @@ from torch import nn
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.parsing.plain import plain
+from anyformer.tasks.base.task import OF_TRAINING, Task
 from anyformer.tasks.sequence import SequenceToSequence
-from anyformer.tasks.task import OF_TRAINING, Task
 from anyformer.tokenizers.text.corpus import Documents
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer

@@ -14,8 +14,8 @@ from torch import nn
 from anyformer.errors import InputError
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.lifts import SharedLift
+from anyformer.tasks.base.task import Task
 from anyformer.tasks.sharing import join_groups, named_fields
-from anyformer.tasks.task import Task
 
 STACKS = ("transformer", "encoder", "relative", "encoder_relative")
 """Modules of `Anyformer` that belong to no field."""

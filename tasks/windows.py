@@ -18,7 +18,7 @@ from anyformer.data.chopper import Chopper
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.packing import lay
-from anyformer.tasks.task import Examples
+from anyformer.tasks.base.examples import Examples
 from anyformer.tokenizers.episode.continuous import Returns
 from anyformer.tokenizers.episode.episode import Episode, lengths, take
 from anyformer.tokenizers.episode.spaces import check, split

@@ -13,8 +13,8 @@ pytest.importorskip("transformers")
 from transformers import AutoTokenizer, BertForMaskedLM, BertForSequenceClassification
 
 from anyformer.packing import collate
+from anyformer.tasks.base.task import Task
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
-from anyformer.tasks.task import Task
 from anyformer.tokens import TokenSet
 from anyformer.weights.bert import BERT
 from tests.helpers.transformers_folders import ODD, bert, disagreement, padded, word_pieces

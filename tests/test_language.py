@@ -20,8 +20,8 @@ from anyformer.model.heads import HeadConfig
 from anyformer.packing import collate
 from anyformer.runs.fit import evaluate, fit
 from anyformer.saving.model_folder import load
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.language import FillConfig, LanguageModel, Masking, TextChopper
-from anyformer.tasks.records import Records
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokenizers.text.text import Text

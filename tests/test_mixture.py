@@ -27,13 +27,13 @@ from anyformer.runs.metrics_file import read_figures, read_rows
 from anyformer.saving.manifest import read_manifest
 from anyformer.saving.model_folder import load, make, save
 from anyformer.saving.run_folder import find_run, split_run
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.mixed import Turn
 from anyformer.tasks.mixture import Mixture
 from anyformer.tasks.predict import Predict
-from anyformer.tasks.records import Records
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.image.patches import ImagePatches

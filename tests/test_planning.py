@@ -16,11 +16,11 @@ from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.fit import fit
 from anyformer.tasks.acting import PlayConfig
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.collecting import Collected
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.planning import Planner
 from anyformer.tasks.playing import play
-from anyformer.tasks.records import Records
 from anyformer.tasks.windows import RETURN, STATE, Steps, cut
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.episode.discrete import Bins

@@ -14,13 +14,13 @@ from anyformer.model.config import TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.fit import fit
 from anyformer.saving.model_folder import load, save
+from anyformer.tasks.base.fields import FieldsConfig
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.categories import Category, Labels
 from anyformer.tasks.done import Done
-from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.masked import Masked
 from anyformer.tasks.measures import Numbers
 from anyformer.tasks.predict import Predict
-from anyformer.tasks.records import Records
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.episode.discrete import Categories
 from anyformer.tokenizers.image.patches import ImagePatches

@@ -24,8 +24,8 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.planning.parameters import measure, token_counts
 from anyformer.runs.fit import evaluate, fit
 from anyformer.saving.model_folder import load
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.decoding import DecodeConfig
-from anyformer.tasks.records import Records
 from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
 from anyformer.tasks.transcripts import TranscriptConfig
 from anyformer.tokenizers.text.text import Text

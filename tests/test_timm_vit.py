@@ -16,8 +16,8 @@ from anyformer.errors import InputError
 from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
+from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.fields import FieldsConfig
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.weights.timm_vit import load_timm, to_timm
 from tests.helpers.drawn import noise

@@ -11,14 +11,14 @@ from torch import nn
 from anyformer.errors import InputError
 from anyformer.model.config import RelativeConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.tasks.base.fields import FieldsConfig
+from anyformer.tasks.base.task import Task
 from anyformer.tasks.categories import Category
-from anyformer.tasks.fields import FieldsConfig
 from anyformer.tasks.measures import Numbers
 from anyformer.tasks.mixture import Mixture
 from anyformer.tasks.pairs import Architecture
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.sequence import SequenceToSequence
-from anyformer.tasks.task import Task
 from anyformer.tasks.tying import Common
 from anyformer.tasks.written import Written
 from anyformer.tokenizers.image.patches import ImagePatches

@@ -16,7 +16,7 @@ from anyformer.parsing.messages import one_line
 def instantiate(config: Mapping[str, Any], unsafe: Sequence[str] = ()) -> Any:
     """The task of a config, `{"class_path": ..., "init_args": {...}}`. Raises InputError if it cannot be made."""
     with allowed_imports(unsafe):
-        base = importlib.import_module("anyformer.tasks.task").Task
+        base = importlib.import_module("anyformer.tasks.base.task").Task
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(base, "model", fail_untyped=False, required=True)
         check({"model": config}, {"model": base}, "config.json")

@@ -13,9 +13,9 @@ from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.planning.token_budget import Budget, FieldBudget
+from anyformer.tasks.base.task import Task
 from anyformer.tasks.categories import Category
 from anyformer.tasks.language import LanguageModel, Pieces
-from anyformer.tasks.task import Task
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 

@@ -33,7 +33,7 @@ from anyformer.runs.signals import stopping_at_once
 from anyformer.saving.atomic import write_whole
 
 if TYPE_CHECKING:
-    from anyformer.tasks.task import Task
+    from anyformer.tasks.base.task import Task
 
 N_DRAWN = 6
 """Samples in the picture, of all tasks together."""

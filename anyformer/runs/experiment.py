@@ -38,8 +38,8 @@ OWN_OPTIONS = """\
 def _classes() -> tuple[type, type, type]:
     """The base of the tasks, and the data modules of one and of several; by name, because this file is of the core."""
     return (
-        importlib.import_module("anyformer.tasks.task").Task,
-        importlib.import_module("anyformer.tasks.records").Records,
+        importlib.import_module("anyformer.tasks.base.task").Task,
+        importlib.import_module("anyformer.tasks.base.records").Records,
         importlib.import_module("anyformer.tasks.mixed").Mixed,
     )
 

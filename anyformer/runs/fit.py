@@ -32,7 +32,7 @@ from anyformer.saving.model_folder import _load_weights, _misfit, model_folder
 from anyformer.saving.run_folder import holds_trials, run_folder
 
 if TYPE_CHECKING:
-    from anyformer.tasks.task import Task
+    from anyformer.tasks.base.task import Task
 
 NEVER_VALIDATED = (
     "trainer.val_check_interval is more than the batches of an epoch; lower it, or give "

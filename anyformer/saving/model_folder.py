@@ -15,10 +15,10 @@ from anyformer.saving.manifest import MANIFEST, damage, find_folder, read_manife
 from anyformer.saving.run_folder import first_trial, holds_trials, split_run
 
 if TYPE_CHECKING:
-    from anyformer.tasks.task import Task
+    from anyformer.tasks.base.task import Task
 
 if TYPE_CHECKING:
-    from anyformer.tasks.task import Task
+    from anyformer.tasks.base.task import Task
 
 
 def _misfit(error: Exception) -> str | None:

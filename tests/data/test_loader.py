@@ -20,7 +20,7 @@ from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from tests.helpers.mixed_fields import LEFT, RIGHT, Shown
 from tests.helpers.witnesses import Ids, Numbers
-from tests.test_fields import INPUTS
+from tests.tasks.base.test_fields import INPUTS
 
 
 @dataclass

@@ -13,11 +13,11 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import fit
+from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.mixed import Mixed, Part
 from anyformer.tasks.mixture import Mixture
-from anyformer.tasks.task import Task
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits

@@ -13,8 +13,8 @@ from anyformer.model.config import TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import fit
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.records import Records
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits

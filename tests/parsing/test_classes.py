@@ -17,9 +17,9 @@ from anyformer.parsing.classes import allowed_imports, find_class, parameters
 from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.messages import condense
 from anyformer.parsing.plain import difference, plain
+from anyformer.tasks.base.records import Records
+from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.records import Records
-from anyformer.tasks.task import Task
 from anyformer.tokenizers.text.text import Text
 
 HINTS = {"trainer": Trainer, "model": Task, "data": Records}

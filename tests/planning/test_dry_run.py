@@ -19,12 +19,12 @@ from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.planning.dry_run import plan
 from anyformer.planning.report import Planned
+from anyformer.tasks.base.records import Records
+from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.language import LanguageModel
-from anyformer.tasks.records import Records
 from anyformer.tasks.sequence import SequenceToSequence
-from anyformer.tasks.task import Task
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.text.corpus import Corpus

@@ -13,7 +13,8 @@ from torch import Tensor
 from anyformer.errors import InputError
 
 if TYPE_CHECKING:
-    from anyformer.tasks.task import Examples, Task
+    from anyformer.tasks.base.examples import Examples
+    from anyformer.tasks.base.task import Task
 
 Groups = dict[tuple[str, str], tuple[float, int]]
 """By group and name of the score its sum, and of how many samples."""

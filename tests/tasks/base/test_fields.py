@@ -10,8 +10,8 @@ import pytest
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.parsing.instantiate import instantiate
+from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.fields import FieldsConfig
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 from tests.helpers.witnesses import Ids, Vectors

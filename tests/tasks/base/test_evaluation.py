@@ -15,8 +15,8 @@ from anyformer.errors import InputError
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.fit import quiet as quietly
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.records import Records
 from tests.helpers.mixed_fields import SMALL, Shown, two_inputs
 from tests.helpers.small_run import in_a_fork
 from tests.helpers.turned import Turned, translator

@@ -18,7 +18,7 @@ from anyformer.errors import InputError
 from anyformer.tokenizers.text.corpus import Corpus, Documents
 
 if TYPE_CHECKING:
-    from anyformer.tasks.task import Task
+    from anyformer.tasks.base.task import Task
 
 
 MOST_GROUPS = 100

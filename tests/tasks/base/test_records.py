@@ -19,8 +19,8 @@ from anyformer.data.folders import Folders
 from anyformer.data.loader import Loader
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
-from anyformer.tasks.records import Records
-from anyformer.tasks.task import Task
+from anyformer.tasks.base.records import Records
+from anyformer.tasks.base.task import Task
 from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokens import Tokenizer, TokenSet
 from tests.helpers.mixed_fields import Shown, two_inputs

@@ -21,8 +21,8 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.checkpointing import Saving
 from anyformer.saving.model_folder import load
+from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.task import Examples
 from tests.helpers.small_run import small_fit, small_task
 from tests.helpers.witnesses import Ids, Vectors, draw_ids
 from tests.runs.test_checkpointing import Signal, assert_same_run

@@ -11,7 +11,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -20,7 +20,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from anyformer.batch import Batch, map_tensors
+from anyformer.batch import Batch
 from anyformer.data.chopper import Chopper
 from anyformer.data.folders import open_source
 from anyformer.data.source import Source, join_files
@@ -33,33 +33,15 @@ from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.plain import difference, import_path, plain
 from anyformer.saving.model_folder import load, make
 from anyformer.saving.run_folder import find_run
-from anyformer.tasks.evaluation import Evaluation
-from anyformer.tasks.fields import FieldsConfig
+from anyformer.tasks.base.evaluation import Evaluation
+from anyformer.tasks.base.examples import Examples
+from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tokens import Sample, Tokenizer
 from anyformer.weights.tensors import Report, joint_grids, take
 from anyformer.weights.timm_vit import load_timm
 
 OF_TRAINING = ("init_from", "freeze")
 """Arguments that say how weights are trained, which a saved model, having its weights, does not keep."""
-
-
-@dataclass
-class Examples:
-    """A batch of a task: the tokens, what is to be predicted, and where the samples come from."""
-
-    tokens: Batch
-    target: Tensor
-    """(b,) or whatever shape the task predicts"""
-    samples: tuple[str, ...] = ()
-    """Names of the records, for messages."""
-    groups: tuple[str, ...] = ()
-    """In evaluation the group of each sample, "" for none, where figures are given by group; else ()."""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Self:
-        return map_tensors(self, Tensor.pin_memory)
 
 
 class Task(lightning.LightningModule, ABC):
