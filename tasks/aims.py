@@ -14,10 +14,10 @@ from anyformer.batch import Batch
 from anyformer.errors import InputError
 from anyformer.packing import collate
 from anyformer.tasks.base.examples import Examples
-from anyformer.tasks.masked import Masked
-from anyformer.tasks.reading import ReadChopper
-from anyformer.tasks.targets import Aim, Target
-from anyformer.tasks.written import Written
+from anyformer.tasks.targets.masked import Masked
+from anyformer.tasks.targets.pooling import ReadChopper
+from anyformer.tasks.targets.target import Aim, Target
+from anyformer.tasks.targets.text import Written
 from anyformer.tokens import Sample, Tokenizer, expand
 
 

@@ -25,9 +25,10 @@ from anyformer.packing import collate
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.categories import Category, CategoryHead, balance, class_index, sort_classes
-from anyformer.tasks.reading import OWN_FIELD, Pool, Read, ReadChopper, own_tokens
-from anyformer.tasks.targets import linear
+from anyformer.tasks.targets.category import Category, CategoryHead
+from anyformer.tasks.targets.classes import balance, class_index, sort_classes
+from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, ReadChopper, own_tokens
+from anyformer.tasks.targets.target import linear
 from anyformer.tokenizers.mixing import Mixing
 from anyformer.tokens import Sample, Tokenizer, expand
 

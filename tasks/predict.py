@@ -24,10 +24,10 @@ from anyformer.tasks.aims import Aims, Item, PredictChopper
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.cases import Cases
-from anyformer.tasks.masked import Masked, MaskedHead
-from anyformer.tasks.reading import OWN_FIELD, Pool, Read, own_tokens
-from anyformer.tasks.targets import Aim, Target, TargetHead
-from anyformer.tasks.written import Written, WrittenHead
+from anyformer.tasks.targets.masked import Masked, MaskedHead
+from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, own_tokens
+from anyformer.tasks.targets.target import Aim, Target, TargetHead
+from anyformer.tasks.targets.text import Written, WrittenHead
 from anyformer.tokens import Sample, Tokenizer, expand
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
-from anyformer.tasks.categories import Category
-from anyformer.tasks.masked import Masked
-from anyformer.tasks.measures import Numbers
 from anyformer.tasks.predict import Predict
+from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.masked import Masked
+from anyformer.tasks.targets.regression import Numbers
 from tests.test_predict import IMAGE, SMALL, batch, inputs, records, targets, task
 
 

@@ -17,7 +17,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.packing import collate
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.reading import Pool
+from anyformer.tasks.targets.pooling import Pool
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.mixing import Mixing
 from anyformer.tokenizers.text.text import Text

@@ -34,7 +34,7 @@ from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.mixed import Turn
 from anyformer.tasks.mixture import Mixture
 from anyformer.tasks.predict import Predict
-from anyformer.tasks.written import Written
+from anyformer.tasks.targets.text import Written
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits

@@ -16,12 +16,13 @@ from anyformer.runs.fit import fit
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.categories import Category, Labels
-from anyformer.tasks.done import Done
-from anyformer.tasks.masked import Masked
-from anyformer.tasks.measures import Numbers
 from anyformer.tasks.predict import Predict
-from anyformer.tasks.written import Written
+from anyformer.tasks.targets.action import Done
+from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.labels import Labels
+from anyformer.tasks.targets.masked import Masked
+from anyformer.tasks.targets.regression import Numbers
+from anyformer.tasks.targets.text import Written
 from anyformer.tokenizers.episode.discrete import Categories
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.points import Points

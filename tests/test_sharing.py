@@ -14,7 +14,7 @@ from anyformer.tasks.mixture import Mixture
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.sharing import check_tokenizers, learn_shared, named_fields
-from anyformer.tasks.written import Written
+from anyformer.tasks.targets.text import Written
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.small_mixture import CONTEXT, SAYINGS, small_mixed, small_tasks

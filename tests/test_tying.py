@@ -13,14 +13,14 @@ from anyformer.model.config import RelativeConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.categories import Category
-from anyformer.tasks.measures import Numbers
 from anyformer.tasks.mixture import Mixture
 from anyformer.tasks.pairs import Architecture
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.regression import Numbers
+from anyformer.tasks.targets.text import Written
 from anyformer.tasks.tying import Common
-from anyformer.tasks.written import Written
 from anyformer.tokenizers.image.patches import ImagePatches
 from tests.helpers.small_mixture import TRANSFORMER
 from tests.test_sharing import classify, known

@@ -18,10 +18,10 @@ from anyformer.planning.checks import _balance, cautions
 from anyformer.planning.token_budget import count_budget, stacks
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.categories import Category
 from anyformer.tasks.classify import Classify
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.predict import Predict
+from anyformer.tasks.targets.category import Category
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokenizers.text.text import Text

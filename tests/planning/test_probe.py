@@ -13,12 +13,12 @@ from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.planning.probe import N_LOOKED, drawable, look, sizes, tokens_of, trunk
 from anyformer.planning.token_budget import count_budget
-from anyformer.tasks.categories import Category
 from anyformer.tasks.classify import Classify
-from anyformer.tasks.masked import Masked
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.sequence import SequenceToSequence
-from anyformer.tasks.written import Written
+from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.masked import Masked
+from anyformer.tasks.targets.text import Written
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.text import Text
 

@@ -21,15 +21,7 @@ from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.targets import (
-    Aim,
-    Target,
-    TargetHead,
-    aim_at_samples,
-    check_weight,
-    known_values,
-    linear,
-)
+from anyformer.tasks.targets.target import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
 
 N_SCATTERED = 5000
 """Points of a scatter plot at most."""

@@ -24,7 +24,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.lifts import Lookup
-from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, linear
+from anyformer.tasks.targets.target import Aim, Target, TargetHead, check_weight, linear
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer, TokenSet
 

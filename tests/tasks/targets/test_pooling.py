@@ -4,7 +4,7 @@ import torch
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.packing import collate
-from anyformer.tasks.reading import Pool, first_places, own_tokens
+from anyformer.tasks.targets.pooling import Pool, first_places, own_tokens
 from tests.helpers.witnesses import Ids
 
 SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3, init_std=0.3)

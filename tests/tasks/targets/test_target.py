@@ -10,11 +10,12 @@ from anyformer.data.source import Source
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.categories import Category, Labels
-from anyformer.tasks.done import Done
-from anyformer.tasks.measures import Numbers
-from anyformer.tasks.targets import TargetHead, aim_at_samples, known_values
-from anyformer.tasks.written import Written
+from anyformer.tasks.targets.action import Done
+from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.labels import Labels
+from anyformer.tasks.targets.regression import Numbers
+from anyformer.tasks.targets.target import TargetHead, aim_at_samples, known_values
+from anyformer.tasks.targets.text import Written
 from anyformer.tokenizers.episode.discrete import Categories
 from anyformer.tokenizers.text.text import Text
 

@@ -6,7 +6,7 @@ from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.packing import collate
-from anyformer.tasks.masked import Masked, token_sets
+from anyformer.tasks.targets.masked import Masked, token_sets
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import TokenSet

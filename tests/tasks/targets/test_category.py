@@ -6,8 +6,9 @@ import torch.nn.functional as F
 
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.categories import Category, Labels
-from tests.test_targets import column
+from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.labels import Labels
+from tests.tasks.targets.test_target import column
 
 SMALL = TransformerConfig(d_model=6, depth=1, n_heads=2, init_std=0.5)
 

@@ -7,10 +7,10 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.packing import collate
 from anyformer.tasks.decoding import DecodeConfig
-from anyformer.tasks.written import Writing, Written
+from anyformer.tasks.targets.text import Writing, Written
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.witnesses import Ids
-from tests.test_targets import column
+from tests.tasks.targets.test_target import column
 
 SMALL = TransformerConfig(d_model=24, depth=2, n_heads=3, init_std=0.1)
 INPUT = Ids(9)

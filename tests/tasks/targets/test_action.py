@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
-from anyformer.tasks.done import Done
+from anyformer.tasks.targets.action import Done
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.episode.discrete import Bins, Categories
 from anyformer.tokenizers.episode.frames import Frames
-from tests.test_measures import SMALL, head_and_values
-from tests.test_targets import column
+from tests.tasks.targets.test_regression import SMALL, head_and_values
+from tests.tasks.targets.test_target import column
 
 ACTIONS = {
     "choice": (Categories(), [3, 5, 4, 3], "accuracy"),

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.measures import Numbers
-from tests.test_targets import Rows, column
+from anyformer.tasks.targets.regression import Numbers
+from tests.tasks.targets.test_target import Rows, column
 
 SMALL = TransformerConfig(d_model=6, depth=1, n_heads=2, init_std=0.5)
 

@@ -22,7 +22,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.tasks.decoding import DecodeConfig, Decoder, written
 from anyformer.tasks.pairs import read_target
-from anyformer.tasks.targets import Aim, Target, TargetHead, check_weight, known_values
+from anyformer.tasks.targets.target import Aim, Target, TargetHead, check_weight, known_values
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
 from anyformer.tokens import Sample, Tokenizer, TokenSet

@@ -1,0 +1,149 @@
+"""Categories as targets: one of several classes, or any number of labels at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anyformer.batch import Batch
+from anyformer.data.source import Source
+from anyformer.data.values import is_missing
+from anyformer.drawing.evaluation import draw_confusion
+from anyformer.errors import InputError
+from anyformer.metrics.accumulators import Kept, Sums
+from anyformer.metrics.classification import auroc, macro_f1
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.tasks.targets.classes import _as_names, _likeliest, balance, class_index, sort_classes
+from anyformer.tasks.targets.target import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
+
+
+@dataclass(frozen=True)
+class Category(Target):
+    """One of several classes."""
+
+    classes: tuple[str | int, ...] | None = None
+    """Their names; what the training records hold, sorted, when left out."""
+    class_weights: tuple[float, ...] | Literal["balanced"] | None = None
+    """Of each class in the loss; balanced: so that all classes weigh the same in sum."""
+    label_smoothing: float = 0.0
+    """Mass taken from the right class and spread over all."""
+    weight: float = 1.0
+    """Of its losses among those of other targets."""
+
+    means = ("classes",)
+
+    def __post_init__(self) -> None:
+        _as_names(self)
+        if isinstance(self.class_weights, list):
+            object.__setattr__(self, "class_weights", tuple(self.class_weights))
+        check_weight(self.weight)
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing}")
+
+    @property
+    def best(self) -> dict[str, Literal["min", "max"]]:
+        return {"accuracy": "max", "f1": "max", "auroc": "max", "top5": "max", "loss": "min"}
+
+    def fit(self, name: str, source: Source) -> Self:
+        labels = [str(label) for label in known_values(source, name)]
+        classes = tuple(self.classes or sort_classes(labels))
+        if len(classes) < 2:
+            raise InputError(f"column {name!r} must hold at least two classes, got {list(classes)}")
+        weights = balance(labels, classes) if self.class_weights == "balanced" else self.class_weights
+        return replace(self, classes=classes, class_weights=weights)
+
+    def value(self, name: str, record: Mapping[str, Any]) -> Tensor | None:
+        label = record.get(name)
+        return None if is_missing(label) else torch.tensor(class_index(name, label, self.classes))
+
+    def aim(self, name: str, values: Sequence[Tensor | None], batch: Batch) -> Aim:
+        return aim_at_samples(values, torch.zeros(0, dtype=torch.int64))
+
+    def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> CategoryHead:
+        if self.classes is None:
+            raise InputError(f"targets.{name}: the classes are not known yet: give classes, or fit to data")
+        if self.class_weights is not None and len(self.class_weights) != len(self.classes):
+            raise InputError(
+                f"targets.{name}.class_weights must have a number for each of the {len(self.classes)} classes, "
+                f"got {len(self.class_weights)}"
+            )
+        return CategoryHead(self, linear(transformer.d_model, len(self.classes), transformer))
+
+    def render(self, result: Mapping[str, Any]) -> str:
+        top = list(result["probabilities"].items())[:5]
+        return "  ".join(f"{name} {value:.1%}" for name, value in top)
+
+    def row(self, name: str, result: Mapping[str, Any]) -> dict[str, Any]:
+        by_class = {f"{name}({each})": result["probabilities"][each] for each in self.classes}
+        return {name: result["label"], **by_class}
+
+    def words(self, value: Tensor) -> str:
+        return self.classes[int(value)]
+
+
+class CategoryHead(TargetHead):
+    """A softmax over the classes.
+
+    Values are (t,) int64 classes, or, of samples that are blended in training, (t, classes) shares of each.
+    """
+
+    def __init__(self, category: Category, output: nn.Module) -> None:
+        """output: what makes logits of what is read."""
+        super().__init__()
+        self.classes, self.label_smoothing = category.classes, category.label_smoothing
+        n = len(self.classes)
+        self.output = output
+        weights = None if category.class_weights is None else torch.tensor(category.class_weights, dtype=torch.float32)
+        self.register_buffer("loss_weights", weights, persistent=False)
+        self.sums.update({"confusion": Sums(n, n)} | ({"top5": Sums()} if n > 5 else {}))
+        if n == 2:
+            self.sums["scores"] = Kept(2)
+        self.confusion: Tensor | None = None
+
+    def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        logits, smoothing = self.output(vectors).float(), self.label_smoothing if self.training else 0.0
+        loss = F.cross_entropy(logits, values, self.loss_weights, reduction="sum", label_smoothing=smoothing)
+        if self.loss_weights is None:
+            return loss, loss.new_tensor(len(values))
+        return loss, (values @ self.loss_weights if values.ndim == 2 else self.loss_weights[values]).sum()
+
+    def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
+        logits = self.output(vectors).float()
+        self.add_loss(vectors, values)
+        n = len(self.classes)
+        found = logits.argmax(-1)
+        self.sums["confusion"].update(torch.bincount(values * n + found, minlength=n * n).view(n, n))
+        if n > 5:
+            self.sums["top5"].update((logits.topk(5).indices == values[:, None]).sum())
+        if n == 2:
+            self.sums["scores"].update(torch.stack([logits[:, 1] - logits[:, 0], values.float()], 1))
+        return {"accuracy": (found == values).float()}
+
+    def has(self, figure: str) -> bool:
+        return {"top5": "top5" in self.sums, "auroc": "scores" in self.sums}.get(figure, True)
+
+    def figures(self) -> dict[str, Tensor]:
+        confusion = self.sums["confusion"].compute()
+        self.confusion = confusion.cpu()
+        total = confusion.sum()
+        values = {"loss": self.mean_loss(), "accuracy": confusion.trace() / total, "f1": macro_f1(confusion)}
+        if "top5" in self.sums:
+            values["top5"] = self.sums["top5"].compute() / total
+        if "scores" in self.sums:
+            values["auroc"] = auroc(*self.sums["scores"].compute().unbind(1))
+        return values
+
+    def results(self, vectors: Tensor) -> list[dict[str, Any]]:
+        every = _likeliest(self.output(vectors).float().softmax(-1), self.classes)
+        return [{"label": next(iter(by_class)), "probabilities": by_class} for by_class in every]
+
+    def draw(self, folder: Path, suffix: str) -> None:
+        if self.confusion is not None:
+            draw_confusion(self.confusion, self.classes, folder / f"confusion{suffix}.png")

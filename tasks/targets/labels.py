@@ -1,0 +1,138 @@
+"""A target of any number of labels: each is there or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anyformer.batch import Batch
+from anyformer.data.source import Source
+from anyformer.data.values import is_json, is_missing, read_json
+from anyformer.errors import InputError
+from anyformer.metrics.accumulators import Kept, Sums
+from anyformer.metrics.classification import average_precision
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
+from anyformer.tasks.targets.classes import _as_names, _likeliest, class_index, sort_classes
+from anyformer.tasks.targets.target import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
+
+
+@dataclass(frozen=True)
+class Labels(Target):
+    """Any number of labels at once: a list of them, as JSON too, or a text that holds them with `separator` between.
+
+    An empty list says that there are none; an empty text says nothing.
+    """
+
+    classes: tuple[str | int, ...] | None = None
+    """The labels that there are; what the training records hold, sorted, when left out."""
+    separator: str = ","
+    """Between the labels of a text; spaces around them do not count."""
+    weight: float = 1.0
+    """Of its losses among those of other targets."""
+
+    means = ("classes",)
+
+    def __post_init__(self) -> None:
+        _as_names(self)
+        check_weight(self.weight)
+        if not self.separator:
+            raise InputError("separator must be at least one character")
+
+    @property
+    def best(self) -> dict[str, Literal["min", "max"]]:
+        return {"map": "max", "f1": "max", "exact_match": "max", "loss": "min"}
+
+    def fit(self, name: str, source: Source) -> Self:
+        known = known_values(source, name, self._split)
+        if self.classes is not None:
+            return self
+        found = {label for labels in known for label in labels}
+        if not found:
+            raise InputError(f"column {name!r} must hold labels, and no training record has one")
+        return replace(self, classes=tuple(sort_classes(found)))
+
+    def _split(self, name: str, value: Any) -> list[str]:
+        if is_json(value):
+            value = read_json(value)
+        if isinstance(value, str):
+            value = value.split(self.separator)
+        elif not isinstance(value, Iterable) or isinstance(value, Mapping):
+            raise InputError(f"field {name!r} must hold a list of labels, or a text, got {type(value).__name__}")
+        return [str(part).strip() for part in value if not is_missing(part)]
+
+    def value(self, name: str, record: Mapping[str, Any]) -> Tensor | None:
+        given = record.get(name)
+        if is_missing(given):
+            return None
+        value = torch.zeros(len(self.classes))
+        for label in self._split(name, given):
+            value[class_index(name, label, self.classes)] = 1
+        return value
+
+    def aim(self, name: str, values: Sequence[Tensor | None], batch: Batch) -> Aim:
+        return aim_at_samples(values, torch.zeros(0, len(self.classes)))
+
+    def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> LabelsHead:
+        if self.classes is None:
+            raise InputError(f"targets.{name}: the labels are not known yet: give classes, or fit to data")
+        return LabelsHead(self.classes, transformer)
+
+    def render(self, result: Mapping[str, Any]) -> str:
+        return "  ".join(f"{label} {result['probabilities'][label]:.1%}" for label in result["labels"]) or "none"
+
+    def row(self, name: str, result: Mapping[str, Any]) -> dict[str, Any]:
+        by_class = {f"{name}({each})": result["probabilities"][each] for each in self.classes}
+        return {name: self.separator.join(result["labels"]), **by_class}
+
+    def words(self, value: Tensor) -> str:
+        return " ".join(self.classes[i] for i in value.nonzero().flatten().tolist()) or "none"
+
+
+class LabelsHead(TargetHead):
+    """A yes or no for each label, apart from the others."""
+
+    def __init__(self, classes: Sequence[str], transformer: TransformerConfig) -> None:
+        super().__init__()
+        self.classes = classes
+        self.output = linear(transformer.d_model, len(classes), transformer)
+        # Of each label: said and true, said, true; and how many have all labels right.
+        self.sums.update({"counts": Sums(3, len(classes)), "exact": Sums(), "kept": Kept(2 * len(classes))})
+
+    def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean over the labels of the binary cross-entropies."""
+        logits = self.output(vectors).float()
+        losses = F.binary_cross_entropy_with_logits(logits, values, reduction="none").mean(1)
+        return losses.sum(), losses.new_tensor(len(values))
+
+    def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
+        self.add_loss(vectors, values)
+        logits = self.output(vectors).float()
+        said = (logits > 0).to(values.dtype)
+        self.sums["counts"].update(torch.stack([(said * values).sum(0), said.sum(0), values.sum(0)]))
+        self.sums["kept"].update(torch.cat([logits, values], 1))
+        is_exact = (said == values).all(1).float()
+        self.sums["exact"].update(is_exact.sum())
+        return {"exact_match": is_exact}
+
+    def figures(self) -> dict[str, Tensor]:
+        """map: the mean over the labels that occur of their average precision. f1: of all decisions together, at a
+        probability of a half. exact_match: the share of samples that have all labels right."""
+        both, said, true = self.sums["counts"].compute().sum(1)
+        scores, truth = self.sums["kept"].compute().chunk(2, 1)
+        each = [average_precision(s, t) for s, t in zip(scores.unbind(1), truth.unbind(1), strict=True) if t.any()]
+        mean = torch.stack(each).mean() if each else both.new_tensor(torch.nan)
+        exact = self.sums["exact"].compute() / self.sums["targets"].compute()
+        return {"loss": self.mean_loss(), "map": mean, "f1": 2 * both / (said + true), "exact_match": exact}
+
+    def results(self, vectors: Tensor) -> list[dict[str, Any]]:
+        every = _likeliest(self.output(vectors).float().sigmoid(), self.classes)
+        return [
+            {"labels": [name for name, p in by_class.items() if p > 0.5], "probabilities": by_class}
+            for by_class in every
+        ]
