@@ -25,7 +25,7 @@ from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
 from anyformer.tasks.base.task import divide_gradients
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.audio.mel import MelConfig
 from anyformer.tokenizers.image.patches import ImagePatches

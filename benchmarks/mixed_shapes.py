@@ -22,7 +22,7 @@ from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
 from anyformer.tasks.base.task import divide_gradients
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.patches import ImagePatches
 
 BATCH, CLASSES = 64, 10

@@ -21,7 +21,7 @@ from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.language import LanguageModel, Masking
 from anyformer.tokenizers.text.text import Text

@@ -28,7 +28,7 @@ from anyformer.saving.manifest import read_manifest
 from anyformer.saving.model_folder import load, make, save
 from anyformer.saving.run_folder import find_run, split_run
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.mixed import Turn
@@ -56,7 +56,7 @@ from tests.runs.test_checkpointing import Signal, assert_same_run, last_state
 def without_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
-        patch.setattr("anyformer.tasks.classify.Classify.draw", lambda self, folder: None)
+        patch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
         yield
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.mixture import Mixture
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.sequence import SequenceToSequence

@@ -12,7 +12,7 @@ import torch
 
 from anyformer.errors import InputError
 from anyformer.saving.model_folder import load, save
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.weights.tensors import Report, read_tensors
 from anyformer.weights.timm_vit import load_timm
 from tests.helpers.witnesses import redraw

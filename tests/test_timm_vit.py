@@ -17,7 +17,7 @@ from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConf
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.tasks.base.fields import FieldsConfig
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.weights.timm_vit import load_timm, to_timm
 from tests.helpers.drawn import noise

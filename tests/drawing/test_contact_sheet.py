@@ -22,7 +22,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.runs.fit import fit
 from anyformer.runs.metrics_file import read_rows
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokens import Tokenizer, TokenSet

@@ -9,7 +9,7 @@ from anyformer.data.source import Source
 from anyformer.model.config import TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from tests.helpers.witnesses import Ids
 
 SMALL = TransformerConfig(d_model=16, depth=1, n_heads=2, dropout=0.1)

@@ -14,7 +14,7 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import fit
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits

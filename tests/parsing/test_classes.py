@@ -19,7 +19,7 @@ from anyformer.parsing.messages import condense
 from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.text.text import Text
 
 HINTS = {"trainer": Trainer, "model": Task, "data": Records}
@@ -230,7 +230,7 @@ def test_arguments_are_known_unless_any_is_taken() -> None:
     assert list(parameters(Plain)) == ["a", "b"]
     assert parameters(Open) is None
     assert find_class("Classify", [Task]) is Classify
-    assert find_class("anyformer.tasks.classify.Classify", [Task]) is Classify
+    assert find_class("anyformer.tasks.classify.classify.Classify", [Task]) is Classify
     assert find_class("Absent", [Task]) is find_class("anyformer.absent.Class", [Task]) is None
 
 

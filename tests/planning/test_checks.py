@@ -18,7 +18,7 @@ from anyformer.planning.checks import _balance, cautions
 from anyformer.planning.token_budget import count_budget, stacks
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.predict import Predict
 from anyformer.tasks.targets.category import Category

@@ -21,7 +21,7 @@ from anyformer.planning.dry_run import plan
 from anyformer.planning.report import Planned
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.sequence import SequenceToSequence

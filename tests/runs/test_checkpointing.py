@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from anyformer.runs.checkpointing import Saving
 from anyformer.saving.manifest import read_manifest
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from tests.helpers.small_run import BATCHES, EPOCHS, in_a_fork, small_fit
 
 
@@ -68,7 +68,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
 def without_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
-        patch.setattr("anyformer.tasks.classify.Classify.draw", lambda self, folder: None)
+        patch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
         yield
 
 

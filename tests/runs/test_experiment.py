@@ -9,7 +9,7 @@ import yaml
 
 from anyformer.errors import InputError
 from anyformer.runs.experiment import Experiment, Unmade, config_of, locate, parse
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 
 CONFIG = """\
 trainer: {max_epochs: 1, logger: {class_path: CSVLogger}}

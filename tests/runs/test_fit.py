@@ -21,7 +21,7 @@ from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_rows
 from anyformer.saving.manifest import describe, write_manifest
 from anyformer.saving.model_folder import load, save
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
 from tests.helpers.small_run import AUGMENT, BATCHES, EPOCHS, in_a_fork, small_data, small_fit, small_task

@@ -16,7 +16,7 @@ from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.fit import quiet as quietly
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from tests.helpers.mixed_fields import SMALL, Shown, two_inputs
 from tests.helpers.small_run import in_a_fork
 from tests.helpers.turned import Turned, translator
@@ -162,7 +162,7 @@ def small_fit(run: Path, **options: Any) -> dict[str, float]:
 
 def test_a_run_stopped_in_the_second_pass_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
-    monkeypatch.setattr("anyformer.tasks.classify.Classify.draw", lambda self, folder: None)
+    monkeypatch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
     monkeypatch.setattr("anyformer.runs.checkpointing.SAFE_VALIDATION", 0.0)
     whole, run = tmp_path / "whole", tmp_path / "run"
     small_fit(whole)

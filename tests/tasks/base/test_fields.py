@@ -11,7 +11,7 @@ from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.parsing.instantiate import instantiate
 from anyformer.tasks.base.fields import FieldsConfig
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 from tests.helpers.witnesses import Ids, Vectors

@@ -22,7 +22,7 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.checkpointing import Saving
 from anyformer.saving.model_folder import load
 from anyformer.tasks.base.examples import Examples
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from tests.helpers.small_run import small_fit, small_task
 from tests.helpers.witnesses import Ids, Vectors, draw_ids
 from tests.runs.test_checkpointing import Signal, assert_same_run
@@ -215,7 +215,7 @@ def test_a_run_starts_from_another_and_goes_on_without_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
-    monkeypatch.setattr("anyformer.tasks.classify.Classify.draw", lambda self, folder: None)
+    monkeypatch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
     first, whole, run = (tmp_path / name for name in ("first", "whole", "run"))
     small_fit(first, max_epochs=1, limit_train_batches=1)
     before = load(first).state_dict()

@@ -16,7 +16,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.packing import collate
 from anyformer.saving.model_folder import load, save
-from anyformer.tasks.classify import Classify
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.targets.pooling import Pool
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.mixing import Mixing
