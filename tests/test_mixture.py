@@ -33,7 +33,7 @@ from anyformer.tasks.decide import Decide
 from anyformer.tasks.language import LanguageModel
 from anyformer.tasks.mixed import Turn
 from anyformer.tasks.mixture import Mixture
-from anyformer.tasks.predict import Predict
+from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.text import Written
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.image.patches import ImagePatches

@@ -11,7 +11,7 @@ from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.mixture import Mixture
-from anyformer.tasks.predict import Predict
+from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.sharing import check_tokenizers, learn_shared, named_fields
 from anyformer.tasks.targets.text import Written

@@ -15,7 +15,7 @@ from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.mixture import Mixture
 from anyformer.tasks.pairs import Architecture
-from anyformer.tasks.predict import Predict
+from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.regression import Numbers

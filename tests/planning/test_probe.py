@@ -14,7 +14,7 @@ from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.planning.probe import N_LOOKED, drawable, look, sizes, tokens_of, trunk
 from anyformer.planning.token_budget import count_budget
 from anyformer.tasks.classify.classify import Classify
-from anyformer.tasks.predict import Predict
+from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.masked import Masked

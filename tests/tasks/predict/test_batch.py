@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
-from anyformer.tasks.predict import Predict
+from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.masked import Masked
 from anyformer.tasks.targets.regression import Numbers
-from tests.test_predict import IMAGE, SMALL, batch, inputs, records, targets, task
+from tests.tasks.predict.test_predict import IMAGE, SMALL, batch, inputs, records, targets, task
 
 
 def test_a_record_has_as_many_tokens_as_were_counted():

@@ -20,10 +20,10 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import difference, plain
-from anyformer.tasks.aims import Aims, Item, PredictChopper
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.cases import Cases
+from anyformer.tasks.predict.batch import Aims, Item, PredictChopper
 from anyformer.tasks.targets.masked import Masked, MaskedHead
 from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.targets.target import Aim, Target, TargetHead

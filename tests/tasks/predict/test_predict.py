@@ -16,7 +16,7 @@ from anyformer.runs.fit import fit
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.predict import Predict
+from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.action import Done
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.labels import Labels
