@@ -79,7 +79,8 @@ def make_ours(size, device):
     from anyformer.optim.optimizer import make_optimizer
     from anyformer.packing import collate
     from anyformer.tasks.base.task import divide_gradients
-    from anyformer.tasks.language import LanguageModel, TextExamples
+    from anyformer.tasks.language.batch import TextExamples
+    from anyformer.tasks.language.language import LanguageModel
     from anyformer.tokenizers.text.text import Text
     from anyformer.tokens import TokenSet
 
@@ -127,8 +128,6 @@ def contestants(size, device):
 def memory(size, device, name, answer):
     """Put the bytes that training steps take, at the most, above what the process held before the model was built."""
     import transformers  # noqa: F401
-
-    import anyformer.tasks.language  # noqa: F401
 
     ids = draw(size, device)
     if device == "cuda":

@@ -21,7 +21,8 @@ from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.decide_exchange import decide_design, decide_settings, decide_task, with_spaces
-from anyformer.tasks.language import LanguageModel, Masking
+from anyformer.tasks.language.batch import Masking
+from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.sequence import SequenceToSequence
 from anyformer.tasks.sequence_exchange import (
     counterpart,

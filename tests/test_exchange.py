@@ -23,7 +23,8 @@ from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
-from anyformer.tasks.language import LanguageModel, Masking
+from anyformer.tasks.language.batch import Masking
+from anyformer.tasks.language.language import LanguageModel
 from anyformer.tokenizers.text.text import Text
 from anyformer.weights.timm_vit import to_timm
 from tests.helpers.transformers_folders import bert, gpt2

@@ -14,7 +14,8 @@ from anyformer.errors import InputError
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.planning.token_budget import Budget, FieldBudget
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.language import LanguageModel, Pieces
+from anyformer.tasks.language.language import LanguageModel
+from anyformer.tasks.language.windows import Pieces
 from anyformer.tasks.targets.category import Category
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer

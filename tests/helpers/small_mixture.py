@@ -15,7 +15,7 @@ from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import fit
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
-from anyformer.tasks.language import LanguageModel
+from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.mixed import Mixed, Part
 from anyformer.tasks.mixture import Mixture
 from anyformer.tokenizers.image.augmentation import Augmentation

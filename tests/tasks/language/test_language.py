@@ -21,7 +21,8 @@ from anyformer.packing import collate
 from anyformer.runs.fit import evaluate, fit
 from anyformer.saving.model_folder import load
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.language import FillConfig, LanguageModel, Masking, TextChopper
+from anyformer.tasks.language.batch import Masking, TextChopper
+from anyformer.tasks.language.language import FillConfig, LanguageModel
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokenizers.text.text import Text
