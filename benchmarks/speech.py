@@ -29,9 +29,9 @@ from transformers.utils import logging
 from anyformer.generation.config import GenerationConfig
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.tasks.base.task import divide_gradients
-from anyformer.tasks.decoding import written
-from anyformer.tasks.pairs import Pair
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.batch import Pair
+from anyformer.tasks.sequence.decoding import written
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.mel import MelConfig, log_mel
 from anyformer.tokenizers.text.text import Text

@@ -33,9 +33,9 @@ from anyformer.data.batch_plan import plan_batches
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
 from anyformer.tasks.base.task import divide_gradients
-from anyformer.tasks.decoding import DecodeConfig
-from anyformer.tasks.pairs import Pair
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.batch import Pair
+from anyformer.tasks.sequence.decoding import DecodeConfig
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.text.aligned import Aligned
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import TokenSet

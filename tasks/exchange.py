@@ -23,7 +23,7 @@ from anyformer.tasks.decide import Decide
 from anyformer.tasks.decide_exchange import decide_design, decide_settings, decide_task, with_spaces
 from anyformer.tasks.language.batch import Masking
 from anyformer.tasks.language.language import LanguageModel
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tasks.sequence_exchange import (
     counterpart,
     sequence_design,

@@ -12,8 +12,8 @@ from typing import Any
 from tokenizers import Tokenizer as Package
 
 from anyformer.errors import InputError
-from anyformer.tasks.decoding import DecodeConfig
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.decoding import DecodeConfig
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.mel import MelConfig
 from anyformer.tokenizers.text.huggingface import read_vocabulary, sized_text, write_vocabulary

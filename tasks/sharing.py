@@ -19,7 +19,7 @@ from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.parsing.plain import plain
 from anyformer.tasks.base.task import OF_TRAINING, Task
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.text.corpus import Documents
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer

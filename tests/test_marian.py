@@ -23,7 +23,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.text.text import Text
 from anyformer.weights.marian import MARIAN
 from tests.helpers.sequence_models import difference, logits, source_batch, their_logits

@@ -12,7 +12,7 @@ from anyformer.errors import InputError
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.mixture import Mixture
 from anyformer.tasks.predict.predict import Predict
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tasks.sharing import check_tokenizers, learn_shared, named_fields
 from anyformer.tasks.targets.text import Written
 from anyformer.tokenizers.image.patches import ImagePatches

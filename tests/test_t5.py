@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from anyformer.model.config import RelativeConfig
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.weights.t5 import T5
 from tests.helpers.sequence_models import difference, logits, source_batch, their_logits
 from tests.helpers.transformers_folders import V1_1, disagreement, padded, t5

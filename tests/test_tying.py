@@ -14,9 +14,9 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.mixture import Mixture
-from anyformer.tasks.pairs import Architecture
 from anyformer.tasks.predict.predict import Predict
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.batch import Architecture
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.regression import Numbers
 from anyformer.tasks.targets.text import Written

@@ -22,8 +22,8 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.cases import Cases
 from anyformer.tasks.predict.batch import Aims, Item, PredictChopper
+from anyformer.tasks.sequence.worst_cases import Cases
 from anyformer.tasks.targets.masked import Masked, MaskedHead
 from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.targets.target import Aim, Target, TargetHead

@@ -20,8 +20,7 @@ from anyformer.metrics.text import N_SUMS, count_errors, error_rates
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
-from anyformer.tasks.decoding import DecodeConfig, Decoder, written
-from anyformer.tasks.pairs import read_target
+from anyformer.tasks.sequence.decoding import DecodeConfig, Decoder, read_target, written
 from anyformer.tasks.targets.target import Aim, Target, TargetHead, check_weight, known_values
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS

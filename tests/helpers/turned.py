@@ -10,7 +10,7 @@ import numpy as np
 from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.mel import MelConfig
 from anyformer.tokenizers.text.text import Text

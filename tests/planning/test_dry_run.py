@@ -24,7 +24,7 @@ from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.decide import Decide
 from anyformer.tasks.language.language import LanguageModel
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.text.corpus import Corpus

@@ -15,7 +15,7 @@ from anyformer.planning.probe import N_LOOKED, drawable, look, sizes, tokens_of,
 from anyformer.planning.token_budget import count_budget
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.predict.predict import Predict
-from anyformer.tasks.sequence import SequenceToSequence
+from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.masked import Masked
 from anyformer.tasks.targets.text import Written

@@ -6,7 +6,7 @@ from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.packing import collate
-from anyformer.tasks.decoding import DecodeConfig
+from anyformer.tasks.sequence.decoding import DecodeConfig
 from anyformer.tasks.targets.text import Writing, Written
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.witnesses import Ids

@@ -17,7 +17,7 @@ from anyformer.errors import InputError
 from anyformer.model.losses.ctc import needed_frames
 from anyformer.packing import collate
 from anyformer.tasks.base.examples import Examples
-from anyformer.tasks.decoding import written
+from anyformer.tasks.sequence.decoding import read_target, written
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Sample, Tokenizer, expand
 
@@ -59,34 +59,6 @@ class Pairs(Examples):
     """The text of each sample."""
     sources: tuple[Mapping[str, Any], ...] = ()
     """The inputs of each as they stand in the records."""
-
-
-def read_target(record: Mapping[str, Any], name: str, text: Text, n_start: int) -> np.ndarray:
-    """The ids of a text that is to be learnt, (n,) int64.
-
-    text: its tokenizer. n_start: tokens that stand before it. Raises InputError where there is nothing to learn from.
-    """
-    value, field = record.get(name), f"field {name!r}"
-    if value is None:
-        raise InputError(f"{field} must hold the text to be learnt, but it is missing or empty")
-    try:
-        (ids,) = text.encode_batch([value])
-    except InputError as error:
-        raise InputError(f"{field}: {error}") from error
-    if not len(ids):
-        raise InputError(f"{field}: the text is empty, there is nothing to learn from it")
-    if text.unk_id is not None and (ids == text.unk_id).any():
-        unknown = next((c for c in value if (text.encode_batch([c])[0] == text.unk_id).any()), None)
-        what = "a part that" if unknown is None else f"{unknown!r}, which"
-        raise InputError(f"{field}: the text holds {what} is not in the vocabulary of the training records")
-    if text.max_len is not None and len(ids) > (room := text.max_len - n_start):
-        if not text.truncate:
-            raise InputError(
-                f"{field}: the text has {len(ids)} tokens, more than the {room} that max_len={text.max_len} leaves "
-                "beside the start; raise max_len, or give truncate: true to cut it off"
-            )
-        ids = ids[:room]
-    return ids
 
 
 @dataclass(frozen=True)

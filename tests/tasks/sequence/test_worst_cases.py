@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anyformer.tasks.cases import N_WORST, Cases
+from anyformer.tasks.sequence.worst_cases import N_WORST, Cases
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.text import Text
 from anyformer.worst import Sound

@@ -25,9 +25,9 @@ from anyformer.planning.parameters import measure, token_counts
 from anyformer.runs.fit import evaluate, fit
 from anyformer.saving.model_folder import load
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.decoding import DecodeConfig
-from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
-from anyformer.tasks.transcripts import TranscriptConfig
+from anyformer.tasks.sequence.decoding import DecodeConfig
+from anyformer.tasks.sequence.sequence import CTCConfig, SequenceToSequence
+from anyformer.tasks.sequence.transcripts import TranscriptConfig
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.turned import RATE, SMALL, Turned, audio, recogniser, sound, translator
 from tests.helpers.witnesses import redraw

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from anyformer.subtitles import FORMATS, Line, Word, break_lines, join_words, to_json, to_srt, to_vtt
+from anyformer.tasks.sequence.subtitles import FORMATS, Line, Word, break_lines, join_words, to_json, to_srt, to_vtt
 
 
 def words(text: str, start: float = 0.0) -> list[Word]:

@@ -25,13 +25,13 @@ from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.subtitles import Word
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.cases import Cases
-from anyformer.tasks.decoding import DecodeConfig, Decoder, Found
-from anyformer.tasks.pairs import Architecture, Pair, PairChopper, Pairs
-from anyformer.tasks.transcripts import Part, TranscriptConfig, find_words, parts, show_words
+from anyformer.tasks.sequence.batch import Architecture, Pair, PairChopper, Pairs
+from anyformer.tasks.sequence.decoding import DecodeConfig, Decoder, Found
+from anyformer.tasks.sequence.subtitles import Word
+from anyformer.tasks.sequence.transcripts import Part, TranscriptConfig, find_words, parts, show_words
+from anyformer.tasks.sequence.worst_cases import Cases
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS

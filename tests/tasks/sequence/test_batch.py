@@ -14,8 +14,8 @@ from torch import Tensor
 
 from anyformer.data.chopper import LeftOut
 from anyformer.errors import InputError
-from anyformer.tasks.pairs import Pairs
-from anyformer.tasks.sequence import CTCConfig, SequenceToSequence
+from anyformer.tasks.sequence.batch import Pairs
+from anyformer.tasks.sequence.sequence import CTCConfig, SequenceToSequence
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.turned import Turned, audio, recogniser, sound, translator
 from tests.helpers.witnesses import redraw

@@ -13,8 +13,8 @@ from anyformer.errors import InputError
 from anyformer.generation.ctc_search import align
 from anyformer.generation.detokenizer import ShownText
 from anyformer.model.losses.ctc import needed_frames
-from anyformer.subtitles import FORMATS, Word, break_lines, join_words
-from anyformer.tasks.decoding import DecodeConfig
+from anyformer.tasks.sequence.decoding import DecodeConfig
+from anyformer.tasks.sequence.subtitles import FORMATS, Word, break_lines, join_words
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.audio.reading import pieces, sound_seconds
 from anyformer.tokenizers.text.text import Text

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
-from anyformer.subtitles import Word
-from anyformer.tasks.transcripts import Part, TranscriptConfig, find_words, parts, show_words
+from anyformer.tasks.sequence.subtitles import Word
+from anyformer.tasks.sequence.transcripts import Part, TranscriptConfig, find_words, parts, show_words
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.turned import RATE, audio, sound
 
