@@ -16,8 +16,8 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from anyformer.errors import InputError
-from anyformer.tasks.acting import PlayConfig
-from anyformer.tasks.decide import Decide
+from anyformer.tasks.decide.actor import PlayConfig
+from anyformer.tasks.decide.decide import Decide
 from anyformer.tokenizers.episode.continuous import Returns, Vector
 from anyformer.tokenizers.episode.discrete import Categories
 from anyformer.tokenizers.episode.environments import make

@@ -19,7 +19,7 @@ from anyformer.errors import InputError
 from anyformer.saving.atomic import PART, sync_file, sync_folder, write_whole
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
-from anyformer.tasks.decide import Decide
+from anyformer.tasks.decide.decide import Decide
 from anyformer.tasks.decide_exchange import decide_design, decide_settings, decide_task, with_spaces
 from anyformer.tasks.language.batch import Masking
 from anyformer.tasks.language.language import LanguageModel

@@ -27,8 +27,8 @@ from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.packing import collate
-from anyformer.tasks.acting import PlayConfig
-from anyformer.tasks.decide import Decide
+from anyformer.tasks.decide.actor import PlayConfig
+from anyformer.tasks.decide.decide import Decide
 from anyformer.tasks.exchange import export, from_transformers, to_transformers
 from anyformer.tokenizers.episode.continuous import Returns, Vector
 from anyformer.tokenizers.episode.discrete import Bins

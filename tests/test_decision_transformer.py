@@ -19,7 +19,7 @@ pytest.importorskip("transformers")
 from transformers import DecisionTransformerModel
 
 from anyformer.packing import collate
-from anyformer.tasks.decide import Decide
+from anyformer.tasks.decide.decide import Decide
 from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tokenizers.episode.steps import Stretch
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER

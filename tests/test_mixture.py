@@ -29,7 +29,7 @@ from anyformer.saving.model_folder import load, make, save
 from anyformer.saving.run_folder import find_run, split_run
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
-from anyformer.tasks.decide import Decide
+from anyformer.tasks.decide.decide import Decide
 from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.mixed import Turn
 from anyformer.tasks.mixture import Mixture

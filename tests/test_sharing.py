@@ -97,7 +97,7 @@ def test_a_vocabulary_that_is_not_shared_is_left_alone() -> None:
 
 
 def test_fields_that_a_task_finds_are_its_own() -> None:
-    from anyformer.tasks.decide import Decide
+    from anyformer.tasks.decide.decide import Decide
     from anyformer.tokenizers.episode.continuous import Vector
 
     assert named_fields(classify({"a": known()})).keys() == {"a"}

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from anyformer.errors import InputError
-from anyformer.tasks.filming import Video as Film
+from anyformer.tasks.decide.video_file import Video as Film
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.video import Video
 from tests.helpers.drawn import noise, smooth

@@ -23,7 +23,7 @@ def _collect(args: list[str]) -> None:
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="decides the episodes, 0 by default")
     parser.add_argument("--out", metavar="DIR", required=True, help="the folder to make")
     own = parser.parse_args(args)
-    collecting = importlib.import_module("anyformer.tasks.collecting")
+    collecting = importlib.import_module("anyformer.tasks.decide.collect")
     # Where nothing is opened nothing needs to be imported: a run that plays imports what it needs.
     with allowed_imports(own.unsafe_imports) if own.unsafe_imports else nullcontext():
         print(collecting.collect(own.env, own.policy or ["random"], own.episodes, own.seed, own.out))

@@ -7,8 +7,8 @@ from typing import Any
 import tests.helpers.small_environments  # noqa: F401  registers it
 from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
-from anyformer.tasks.collecting import Collected
-from anyformer.tasks.decide import Decide
+from anyformer.tasks.decide.collect import Collected
+from anyformer.tasks.decide.decide import Decide
 from anyformer.tokenizers.episode.episode import EnvironmentConfig
 from tests.helpers.witnesses import redraw
 

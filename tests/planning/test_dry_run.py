@@ -22,7 +22,7 @@ from anyformer.planning.report import Planned
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
-from anyformer.tasks.decide import Decide
+from anyformer.tasks.decide.decide import Decide
 from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.image.patches import ImagePatches

@@ -13,7 +13,7 @@ import pytest
 
 import tests.helpers.small_environments  # noqa: F401  registers them
 from anyformer.errors import InputError
-from anyformer.tasks.collecting import Collected, write_minari
+from anyformer.tasks.decide.collect import Collected, write_minari
 from anyformer.tokenizers.episode.environments import make
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, EpisodeSource, transform
 from anyformer.tokenizers.episode.files import Episodes, Minari

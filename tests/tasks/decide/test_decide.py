@@ -25,11 +25,11 @@ from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_figures, read_rows
 from anyformer.saving.model_folder import load
-from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.collecting import Collected, write_minari
-from anyformer.tasks.decide import Decide
-from anyformer.tasks.windows import ACTION, RETURN, STATE
+from anyformer.tasks.decide.actor import PlayConfig
+from anyformer.tasks.decide.batch import ACTION, RETURN, STATE
+from anyformer.tasks.decide.collect import Collected, write_minari
+from anyformer.tasks.decide.decide import Decide
 from anyformer.tokenizers.episode.continuous import Returns, Vector
 from anyformer.tokenizers.episode.discrete import Bins, Categories
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode

@@ -22,10 +22,9 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import difference, plain
-from anyformer.tasks.acting import LearnedActor, PlayConfig, Policy
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.performing import PerformConfig, conclude, perform, summarize
-from anyformer.tasks.windows import (
+from anyformer.tasks.decide.actor import LearnedActor, PlayConfig, Policy
+from anyformer.tasks.decide.batch import (
     ACTION,
     RETURN,
     STATE,
@@ -35,6 +34,7 @@ from anyformer.tasks.windows import (
     WindowExamples,
     Windows,
 )
+from anyformer.tasks.decide.play import PerformConfig, conclude, perform, summarize
 from anyformer.tokenizers.episode.continuous import Returns
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, origin
 from anyformer.tokenizers.episode.spaces import compare, leaves, read_space, step_tokenizer
@@ -374,7 +374,7 @@ class Decide(Task):
 
         Raises InputError where there is none, or its spaces are not those that the model was trained with.
         """
-        from anyformer.tasks.playing import play as play_out
+        from anyformer.tasks.decide.rollout import play as play_out
 
         if self.environment is None:
             raise InputError("the model knows no environment to play in; train with model.environment: {id: ...}")

@@ -10,7 +10,7 @@ import pytest
 
 import tests.helpers.small_environments  # noqa: F401  registers them
 from anyformer.errors import InputError
-from anyformer.tasks.playing import Noisy, RandomActor, episode_seed, play
+from anyformer.tasks.decide.rollout import Noisy, RandomActor, episode_seed, play
 from anyformer.tokenizers.episode.environments import make
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Nested
 

@@ -17,15 +17,15 @@ from torch import Tensor
 
 from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
-from anyformer.tasks.acting import LearnedActor, PlayConfig
-from anyformer.tasks.windows import ACTION, RETURN
+from anyformer.tasks.decide.actor import LearnedActor, PlayConfig
+from anyformer.tasks.decide.batch import ACTION, RETURN
 from anyformer.tokenizers.episode.continuous import Regression
 from anyformer.tokenizers.episode.discrete import Categories
 from anyformer.tokenizers.episode.episode import stack
 from anyformer.tokenizers.episode.spaces import split
 
 if TYPE_CHECKING:
-    from anyformer.tasks.decide import Decide
+    from anyformer.tasks.decide.decide import Decide
 
 
 class Planner(LearnedActor):

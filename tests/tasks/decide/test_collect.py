@@ -16,8 +16,8 @@ from anyformer.data.splits import split
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.saving.model_folder import save
-from anyformer.tasks.collecting import Collected, actor_of, collect, summary, write_minari
-from anyformer.tasks.decide import Decide
+from anyformer.tasks.decide.collect import Collected, actor_of, collect, summary, write_minari
+from anyformer.tasks.decide.decide import Decide
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource, lengths, transform
 from anyformer.tokenizers.episode.files import Episodes
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.tasks.playing import play
-from anyformer.tasks.scripted import SCRIPTS, Scripted
+from anyformer.tasks.decide.rollout import play
+from anyformer.tasks.decide.scripted import SCRIPTS, Scripted
 from anyformer.tokenizers.episode.episode import EnvironmentConfig
 
 GOOD = {

@@ -11,11 +11,11 @@ import numpy as np
 
 from anyformer.errors import InputError
 from anyformer.saving.atomic import write_whole
-from anyformer.tasks.acting import PlayConfig, PlayOptions
+from anyformer.tasks.decide.actor import PlayConfig, PlayOptions
 from anyformer.tokenizers.episode.episode import Episode
 
 if TYPE_CHECKING:
-    from anyformer.tasks.decide import Decide
+    from anyformer.tasks.decide.decide import Decide
 
 N_ASKED = 11
 """Returns that a sweep asks for."""
@@ -86,7 +86,7 @@ def perform(task: Decide, options: PerformConfig, folder: Path | None) -> Iterat
 
     Raises InputError for what the model has not learned.
     """
-    from anyformer.tasks.planning import Planner
+    from anyformer.tasks.decide.lookahead import Planner
 
     if options.sweep and (task.known_returns is None or not task.returns):
         raise InputError("--sweep: the model was trained without returns and cannot be asked for one")
@@ -111,7 +111,7 @@ def _filmed(task: Decide, actor: Any, play: PlayConfig, video: str | None) -> It
     if video is None:
         yield from task.episodes(actor, play)
         return
-    from anyformer.tasks.filming import Video
+    from anyformer.tasks.decide.video_file import Video
     from anyformer.tokenizers.episode.environments import make
 
     made = make(task.environment)

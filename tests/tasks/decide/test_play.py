@@ -12,9 +12,9 @@ from gymnasium.spaces import Box, Discrete
 from PIL import Image
 
 from anyformer.errors import InputError
-from anyformer.tasks.acting import PlayConfig
-from anyformer.tasks.performing import N_ASKED, PerformConfig, conclude, draw_sweep, perform, summarize
-from anyformer.tasks.playing import play
+from anyformer.tasks.decide.actor import PlayConfig
+from anyformer.tasks.decide.play import N_ASKED, PerformConfig, conclude, draw_sweep, perform, summarize
+from anyformer.tasks.decide.rollout import play
 from anyformer.tokenizers.episode.episode import Episode
 from tests.helpers.worlds import decider, walks, world
 

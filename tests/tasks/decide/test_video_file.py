@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.tasks.filming import Video
-from anyformer.tasks.playing import RandomActor, play
+from anyformer.tasks.decide.rollout import RandomActor, play
+from anyformer.tasks.decide.video_file import Video
 from anyformer.tokenizers.episode.environments import make
 from anyformer.tokenizers.episode.episode import EnvironmentConfig
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
-from anyformer.tasks.acting import LearnedActor, PlayConfig
-from anyformer.tasks.playing import Noisy, episode_seed, play
-from anyformer.tasks.windows import RETURN, Steps, cut
+from anyformer.tasks.decide.actor import LearnedActor, PlayConfig
+from anyformer.tasks.decide.batch import RETURN, Steps, cut
+from anyformer.tasks.decide.rollout import Noisy, episode_seed, play
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.episode.discrete import Bins
 from anyformer.tokenizers.episode.environments import make

@@ -13,7 +13,7 @@ from anyformer.data.batch_plan import Draw
 from anyformer.data.loader import Samples
 from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.tasks.windows import RETURN, REWARD, CutEpisodes, StepFields, WindowChopper, Windows, cut
+from anyformer.tasks.decide.batch import RETURN, REWARD, CutEpisodes, StepFields, WindowChopper, Windows, cut
 from anyformer.tokenizers.episode.continuous import Returns, Vector
 from anyformer.tokenizers.episode.discrete import Bins, Letters
 from anyformer.tokenizers.episode.episode import lengths
@@ -156,7 +156,7 @@ def test_what_the_return_head_predicts_is_the_reward_and_the_return_after_it() -
 
 
 def test_only_so_many_bytes_of_episodes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    from anyformer.tasks import windows
+    from anyformer.tasks.decide import batch as windows
 
     source = walks("box", 4)
     one = sum(array.nbytes for array in cut(source.episode(0), *source.spaces).values())

@@ -21,14 +21,14 @@ from anyformer.batch import Batch
 from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
 from anyformer.packing import lay
-from anyformer.tasks.windows import ACTION, RETURN, STATE, StepFields, Steps
+from anyformer.tasks.decide.batch import ACTION, RETURN, STATE, StepFields, Steps
 from anyformer.tokenizers.episode.discrete import Categories, Letters
 from anyformer.tokenizers.episode.episode import Nested
 from anyformer.tokenizers.episode.spaces import join, nest, split
 from anyformer.tokens import TokenSet
 
 if TYPE_CHECKING:
-    from anyformer.tasks.decide import Decide
+    from anyformer.tasks.decide.decide import Decide
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from gymnasium import Space, spaces
 
 from anyformer.errors import InputError
 from anyformer.saving.atomic import PART, sync_file, sync_folder
-from anyformer.tasks.playing import Actor, Noisy, RandomActor, episode_seed, play
-from anyformer.tasks.scripted import Scripted
+from anyformer.tasks.decide.rollout import Actor, Noisy, RandomActor, episode_seed, play
+from anyformer.tasks.decide.scripted import Scripted
 from anyformer.tokenizers.episode.environments import make, to_spec
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource, Nested
 from anyformer.tokenizers.episode.spaces import split
@@ -117,8 +117,8 @@ def _number(policy: str, text: str, what: str) -> float:
 
 def _learned(folder: str, asked: float | None, environment: EnvironmentConfig, seed: int) -> Actor:
     from anyformer.saving.model_folder import load
-    from anyformer.tasks.acting import PlayConfig
-    from anyformer.tasks.decide import Decide
+    from anyformer.tasks.decide.actor import PlayConfig
+    from anyformer.tasks.decide.decide import Decide
 
     task = load(folder)
     if not isinstance(task, Decide):

@@ -15,13 +15,13 @@ from anyformer.model.attention.cache import Cache
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.fit import fit
-from anyformer.tasks.acting import PlayConfig
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.collecting import Collected
-from anyformer.tasks.decide import Decide
-from anyformer.tasks.planning import Planner
-from anyformer.tasks.playing import play
-from anyformer.tasks.windows import RETURN, STATE, Steps, cut
+from anyformer.tasks.decide.actor import PlayConfig
+from anyformer.tasks.decide.batch import RETURN, STATE, Steps, cut
+from anyformer.tasks.decide.collect import Collected
+from anyformer.tasks.decide.decide import Decide
+from anyformer.tasks.decide.lookahead import Planner
+from anyformer.tasks.decide.rollout import play
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.episode.discrete import Bins
 from anyformer.tokens import TokenSet
