@@ -21,8 +21,8 @@ from anyformer.__main__ import main as anyformer
 from anyformer.parsing.plain import plain
 from anyformer.runs.experiment import parse
 from anyformer.runs.metrics_file import read_figures
-from anyformer.tasks.mixed import plan_turns
-from anyformer.tasks.sharing import OF_ALL, has_encoder
+from anyformer.tasks.mixture.data import plan_turns
+from anyformer.tasks.mixture.shared_fields import OF_ALL, has_encoder
 
 CONFIG = Path(__file__).parents[1] / "configs" / "generalist.yaml"
 MIXTURE = "mixture"

@@ -40,7 +40,7 @@ def _classes() -> tuple[type, type, type]:
     return (
         importlib.import_module("anyformer.tasks.base.task").Task,
         importlib.import_module("anyformer.tasks.base.records").Records,
-        importlib.import_module("anyformer.tasks.mixed").Mixed,
+        importlib.import_module("anyformer.tasks.mixture.data").Mixed,
     )
 
 
@@ -118,7 +118,7 @@ class Experiment(LightningCLI):
         if not self.is_mixed:
             return text
         # What a mixture has for all of its tasks stands there alone, and not as defaults of each.
-        content, of_all = yaml.safe_load(text), importlib.import_module("anyformer.tasks.sharing").OF_ALL
+        content, of_all = yaml.safe_load(text), importlib.import_module("anyformer.tasks.mixture.shared_fields").OF_ALL
         for task in content["model"]["init_args"].get("tasks", {}).values():
             for name in of_all:
                 task.get("init_args", {}).pop(name, None)

@@ -16,8 +16,8 @@ from anyformer.runs.fit import fit
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.language.language import LanguageModel
-from anyformer.tasks.mixed import Mixed, Part
-from anyformer.tasks.mixture import Mixture
+from anyformer.tasks.mixture.data import Mixed, Part
+from anyformer.tasks.mixture.mixture import Mixture
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits

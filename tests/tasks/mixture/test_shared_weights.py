@@ -13,17 +13,17 @@ from anyformer.model.config import RelativeConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.mixture import Mixture
+from anyformer.tasks.mixture.mixture import Mixture
+from anyformer.tasks.mixture.shared_weights import Common
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.batch import Architecture
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.regression import Numbers
 from anyformer.tasks.targets.text import Written
-from anyformer.tasks.tying import Common
 from anyformer.tokenizers.image.patches import ImagePatches
 from tests.helpers.small_mixture import TRANSFORMER
-from tests.test_sharing import classify, known
+from tests.tasks.mixture.test_shared_fields import classify, known
 
 
 def built(**tasks: Task) -> Mixture:

@@ -14,7 +14,7 @@ from anyformer.data.chopper import Chopper
 from anyformer.data.loader import Loader, Samples
 from anyformer.errors import InputError
 from anyformer.tasks.base.examples import Examples
-from anyformer.tasks.mixed import Mixed, MixedLoader, Part, Turn, named, plan_turns
+from anyformer.tasks.mixture.data import Mixed, MixedLoader, Part, Turn, named, plan_turns
 from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokens import Sample
 from tests.helpers.small_mixture import small_mixed, small_mixture, small_parts

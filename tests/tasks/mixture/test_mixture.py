@@ -31,8 +31,8 @@ from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.decide.decide import Decide
 from anyformer.tasks.language.language import LanguageModel
-from anyformer.tasks.mixed import Turn
-from anyformer.tasks.mixture import Mixture
+from anyformer.tasks.mixture.data import Turn
+from anyformer.tasks.mixture.mixture import Mixture
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.text import Written
 from anyformer.tokenizers.episode.continuous import Vector

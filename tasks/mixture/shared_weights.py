@@ -15,7 +15,7 @@ from anyformer.errors import InputError
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.lifts import SharedLift
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.sharing import join_groups, named_fields
+from anyformer.tasks.mixture.shared_fields import join_groups, named_fields
 
 STACKS = ("transformer", "encoder", "relative", "encoder_relative")
 """Modules of `Anyformer` that belong to no field."""

@@ -24,8 +24,8 @@ from anyformer.saving.run_folder import find_run
 from anyformer.tasks.base.evaluation import Evaluations, of_task
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.task import OF_TRAINING, Task
-from anyformer.tasks.mixed import Mixed, Turn, named
-from anyformer.tasks.sharing import (
+from anyformer.tasks.mixture.data import Mixed, Turn, named
+from anyformer.tasks.mixture.shared_fields import (
     OF_ALL,
     check_tasks,
     check_tokenizers,
@@ -34,7 +34,7 @@ from anyformer.tasks.sharing import (
     named_fields,
     read_fields,
 )
-from anyformer.tasks.tying import check_heads, tie
+from anyformer.tasks.mixture.shared_weights import check_heads, tie
 from anyformer.tokens import expand
 from anyformer.weights.tensors import Report, take
 

@@ -10,10 +10,10 @@ import pytest
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.tasks.classify.classify import Classify
-from anyformer.tasks.mixture import Mixture
+from anyformer.tasks.mixture.mixture import Mixture
+from anyformer.tasks.mixture.shared_fields import check_tokenizers, learn_shared, named_fields
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.sequence import SequenceToSequence
-from anyformer.tasks.sharing import check_tokenizers, learn_shared, named_fields
 from anyformer.tasks.targets.text import Written
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.text import Text
