@@ -30,11 +30,11 @@ from transformers.utils import logging
 
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.tasks.base.task import divide_gradients
+from anyformer.tasks.convert.decide import decide_task, with_spaces
 from anyformer.tasks.decide.actor import PlayConfig
 from anyformer.tasks.decide.batch import CutEpisodes, Windows
 from anyformer.tasks.decide.collect import Collected
 from anyformer.tasks.decide.rollout import episode_seed
-from anyformer.tasks.decide_exchange import decide_task, with_spaces
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
 from anyformer.weights.huggingface import Settings

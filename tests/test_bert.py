@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, BertForMaskedLM, BertForSequenceClassifi
 
 from anyformer.packing import collate
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
+from anyformer.tasks.convert.huggingface import from_transformers, take_in, to_transformers
 from anyformer.tokens import TokenSet
 from anyformer.weights.bert import BERT
 from tests.helpers.transformers_folders import ODD, bert, disagreement, padded, word_pieces

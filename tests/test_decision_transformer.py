@@ -19,8 +19,8 @@ pytest.importorskip("transformers")
 from transformers import DecisionTransformerModel
 
 from anyformer.packing import collate
+from anyformer.tasks.convert.huggingface import from_transformers, take_in, to_transformers
 from anyformer.tasks.decide.decide import Decide
-from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
 from anyformer.tokenizers.episode.steps import Stretch
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
 from tests.helpers.transformers_folders import decision_transformer, disagreement

@@ -21,7 +21,7 @@ from anyformer.generation.config import GenerationConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
-from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
+from anyformer.tasks.convert.huggingface import from_transformers, take_in, to_transformers
 from anyformer.tasks.language.language import LanguageModel
 from anyformer.weights.gpt2 import GPT2
 from tests.helpers.transformers_folders import ODD, byte_level, disagreement, gpt2, padded

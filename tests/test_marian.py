@@ -22,7 +22,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
-from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
+from anyformer.tasks.convert.huggingface import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.text.text import Text
 from anyformer.weights.marian import MARIAN

@@ -16,7 +16,7 @@ pytest.importorskip("transformers")
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from anyformer.model.config import RelativeConfig
-from anyformer.tasks.exchange import from_transformers, take_in, to_transformers
+from anyformer.tasks.convert.huggingface import from_transformers, take_in, to_transformers
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.weights.t5 import T5
 from tests.helpers.sequence_models import difference, logits, source_batch, their_logits

@@ -18,7 +18,7 @@ from transformers import WhisperForConditionalGeneration
 
 from anyformer.errors import InputError
 from anyformer.model.positions import PositionConfig
-from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
+from anyformer.tasks.convert.huggingface import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.audio.audio import AudioStem
 from anyformer.tokens import TokenSet

@@ -26,7 +26,7 @@ def _import(args: list[str]) -> None:
     run = run_folder(own.run)
     if run.exists():
         raise InputError(f"{run} is there already; choose another folder")
-    task, report = importlib.import_module("anyformer.tasks.exchange").take_in(
+    task, report = importlib.import_module("anyformer.tasks.convert.huggingface").take_in(
         own.folder, own.language, own.pad, own.env
     )
     save(task, run / "model")
@@ -44,7 +44,7 @@ def _export(args: list[str]) -> None:
         "as OpenAI has it",
     )
     own = parser.parse_args(args)
-    importlib.import_module("anyformer.tasks.exchange").export(
+    importlib.import_module("anyformer.tasks.convert.huggingface").export(
         load(own.run, unsafe_imports=own.unsafe_imports), own.target
     )
     print(f"The model is in {own.target}.")

@@ -37,7 +37,7 @@ from transformers import (
 from transformers.utils import logging
 
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.exchange import from_transformers
+from anyformer.tasks.convert.huggingface import from_transformers
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
 from anyformer.weights.huggingface import Family, read_folder, read_settings

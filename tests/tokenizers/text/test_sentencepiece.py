@@ -15,7 +15,7 @@ import sentencepiece
 from transformers import MarianTokenizer
 
 from anyformer.errors import InputError
-from anyformer.tasks.exchange import from_transformers, to_transformers
+from anyformer.tasks.convert.huggingface import from_transformers, to_transformers
 from anyformer.tokenizers.text.sentencepiece import marian_vocabularies, read_pieces, t5_vocabulary
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.transformers_folders import LINES, marian

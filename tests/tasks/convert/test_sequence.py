@@ -21,7 +21,7 @@ from transformers import AutoProcessor
 from anyformer.cli.main import main
 from anyformer.errors import InputError
 from anyformer.saving.model_folder import load, save
-from anyformer.tasks.exchange import export, from_transformers, to_transformers
+from anyformer.tasks.convert.huggingface import export, from_transformers, to_transformers
 from anyformer.tasks.sequence.sequence import CTCConfig, SequenceToSequence
 from anyformer.tasks.sequence.transcripts import parts
 from anyformer.tokenizers.audio.audio import Audio, AudioStem

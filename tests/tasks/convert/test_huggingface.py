@@ -22,7 +22,7 @@ from anyformer.model.positions import PositionConfig
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
-from anyformer.tasks.exchange import export, from_transformers, take_in, to_transformers
+from anyformer.tasks.convert.huggingface import export, from_transformers, take_in, to_transformers
 from anyformer.tasks.language.batch import Masking
 from anyformer.tasks.language.language import LanguageModel
 from anyformer.tokenizers.text.text import Text

@@ -27,16 +27,16 @@ from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.packing import collate
+from anyformer.tasks.convert.huggingface import export, from_transformers, to_transformers
 from anyformer.tasks.decide.actor import PlayConfig
 from anyformer.tasks.decide.decide import Decide
-from anyformer.tasks.exchange import export, from_transformers, to_transformers
 from anyformer.tokenizers.episode.continuous import Returns, Vector
 from anyformer.tokenizers.episode.discrete import Bins
 from anyformer.tokenizers.episode.spaces import plain
 from anyformer.tokenizers.episode.steps import StepTokenizer, Stretch
 from tests.helpers.transformers_folders import decision_transformer, gpt2
+from tests.tasks.convert.test_huggingface import settings
 from tests.test_decision_transformer import theirs_at_real, windows
-from tests.test_exchange import settings
 
 CARTPOLE = {"state_dim": 4, "act_dim": 2, "action_tanh": False, "max_ep_len": 500}
 PENDULUM = {"state_dim": 3, "act_dim": 1, "action_tanh": False, "max_ep_len": 200}
