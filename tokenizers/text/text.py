@@ -18,22 +18,23 @@ from torch import Tensor, nn
 from anyformer.errors import InputError, nearest
 from anyformer.model.lifts import Lookup
 from anyformer.tokenizers.text.vocabulary import (
+    EOS,
     LEAST,
+    MASK,
     NAMES,
     NORMALIZERS,
-    _Bytes,
-    _Characters,
-    _clean,
-    _learn_characters,
-    _open,
-    _Package,
-    _read,
-    _texts,
-    _train,
+    Bytes,
+    Characters,
+    Package,
+    clean,
+    learn_characters,
+    open_vocabulary,
+    read_texts,
+    read_vocabulary,
+    train_bpe,
 )
 from anyformer.tokens import Tokenizer, TokenSet
 
-EOS, MASK, UNK = "<eos>", "<mask>", "<unk>"
 SPACES = "\u0120\u2581"
 """How a BPE of bytes and SentencePiece spell the space that a word begins with."""
 
@@ -124,7 +125,7 @@ class Text(Tokenizer):
             return self._table.encode(texts)
         except (UnicodeEncodeError, TypeError):
             # The package says TypeError. Looked for only now, because it takes time and hardly ever happens.
-            return self._table.encode([_clean(text) for text in texts])
+            return self._table.encode([clean(text) for text in texts])
 
     def empty(self) -> TokenSet:
         return TokenSet(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.int64))
@@ -164,14 +165,14 @@ class Text(Tokenizer):
         """
         if self.vocabulary is not None:
             if self.file is not None:
-                self.check_vocabulary(_read(self.file), self.file)
+                self.check_vocabulary(read_vocabulary(self.file), self.file)
             return self
         if self.kind == "bytes":
             return self
         if self.file is not None:
-            return replace(self, vocabulary=_read(self.file))
-        learnt = _learn_characters if self.kind == "characters" else _train
-        return replace(self, vocabulary=learnt(_texts(records), self))
+            return replace(self, vocabulary=read_vocabulary(self.file))
+        learnt = learn_characters if self.kind == "characters" else train_bpe
+        return replace(self, vocabulary=learnt(read_texts(records), self.normalize, self.vocab_size))
 
     def inherit(self, other: Tokenizer) -> Self:
         has_own = self.file is not None or self.vocabulary is not None
@@ -188,7 +189,7 @@ class Text(Tokenizer):
 
         name: of the other, for the message.
         """
-        ours, theirs = self._table.spellings, _open(self.kind, vocabulary, self.normalize).spellings
+        ours, theirs = self._table.spellings, open_vocabulary(self.kind, vocabulary, self.normalize).spellings
         for i in range(max(len(ours), len(theirs))):
             one, other = (table[i] if i < len(table) else None for table in (ours, theirs))
             if one != other:
@@ -272,10 +273,10 @@ class Text(Tokenizer):
         return self._table.specials[role]
 
     @property
-    def _table(self) -> _Bytes | _Characters | _Package:
+    def _table(self) -> Bytes | Characters | Package:
         if self.vocabulary is None and self.kind != "bytes":
             raise InputError("the text has no vocabulary yet: fit it to the training records first")
-        return _open(self.kind, self.vocabulary, self.normalize)
+        return open_vocabulary(self.kind, self.vocabulary, self.normalize)
 
 
 # What a process makes of a vocabulary, once.

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from anyformer.data.files import find_file, read_file
 from anyformer.errors import InputError
-from anyformer.tokenizers.text.text import EOS, MASK, UNK, Text
 
+EOS, MASK, UNK = "<eos>", "<mask>", "<unk>"
 NAMES = {
     "end-of-text": (EOS, "</s>", "<|endoftext|>", "<|end_of_text|>", "[SEP]"),
     "mask": (MASK, "[MASK]"),
@@ -40,11 +40,11 @@ NORMALIZERS: dict[str, Callable[[str], str]] = {
 }
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
-def _texts(records: Iterable[str]) -> Iterator[str]:
+def read_texts(records: Iterable[str]) -> Iterator[str]:
     """The records that hold text, cleaned. Raises InputError where none does."""
     found = False
     for text in records:
@@ -52,31 +52,31 @@ def _texts(records: Iterable[str]) -> Iterator[str]:
             raise InputError(f"a text must be a string, got {type(text).__name__}")
         if text:
             found = True
-            yield text if text.isascii() else _clean(text)
+            yield text if text.isascii() else clean(text)
     if not found:
         raise InputError("there is no text to learn a vocabulary from: the training records are empty")
 
 
-def _learn_characters(texts: Iterable[str], of: Text) -> str:
+def learn_characters(texts: Iterable[str], normalize: str, vocab_size: int) -> str:
     characters: set[str] = set()
     for text in texts:
-        characters |= set(NORMALIZERS[of.normalize](text))
+        characters |= set(NORMALIZERS[normalize](text))
     return "".join(sorted(characters))
 
 
-def _train(texts: Iterable[str], of: Text) -> str:
+def train_bpe(texts: Iterable[str], normalize: str, vocab_size: int) -> str:
     from tokenizers import Tokenizer as Package
     from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
     package = Package(models.BPE())
     package.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     package.decoder = decoders.ByteLevel()
-    if of.normalize != "none":
+    if normalize != "none":
         kinds = {"nfc": normalizers.NFC, "nfkc": normalizers.NFKC, "lowercase": normalizers.Lowercase}
-        package.normalizer = kinds[of.normalize]()
+        package.normalizer = kinds[normalize]()
     _keep_forks_quiet()
     trainer = trainers.BpeTrainer(
-        vocab_size=of.vocab_size - (LEAST - 256),
+        vocab_size=vocab_size - (LEAST - 256),
         min_frequency=2,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -87,7 +87,7 @@ def _train(texts: Iterable[str], of: Text) -> str:
     return package.to_str()
 
 
-def _read(file: str) -> str:
+def read_vocabulary(file: str) -> str:
     """The JSON of a tokenizer.json. What it says of padding and cutting off is left out: neither is done here."""
     from tokenizers import Tokenizer as Package
 
@@ -125,10 +125,10 @@ def _keep_forks_quiet() -> None:
 
 
 @lru_cache(maxsize=16)
-def _open(kind: str, vocabulary: str, normalize: str) -> _Bytes | _Characters | _Package:
+def open_vocabulary(kind: str, vocabulary: str, normalize: str) -> Bytes | Characters | Package:
     if kind == "bpe":
-        return _Package(vocabulary)
-    return _Bytes(normalize) if kind == "bytes" else _Characters(vocabulary, normalize)
+        return Package(vocabulary)
+    return Bytes(normalize) if kind == "bytes" else Characters(vocabulary, normalize)
 
 
 def _joints(spellings: Sequence[str], special_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,7 @@ def _joints(spellings: Sequence[str], special_ids: Sequence[int]) -> tuple[Tenso
     return begins, ends
 
 
-class _Bytes:
+class Bytes:
     def __init__(self, normalize: str) -> None:
         self.normalize = NORMALIZERS[normalize]
         self.spellings = [bytes([i]).decode("utf-8", "surrogateescape") for i in range(256)] + [EOS, MASK]
@@ -158,7 +158,7 @@ class _Bytes:
         return _joints(self.spellings, self.special_ids)
 
 
-class _Characters:
+class Characters:
     def __init__(self, characters: str, normalize: str) -> None:
         self.normalize = NORMALIZERS[normalize]
         n = len(characters)
@@ -182,7 +182,7 @@ class _Characters:
         return _joints(self.spellings, (*self.special_ids, self.specials["unknown"]))
 
 
-class _Package:
+class Package:
     """A tokenizer of the `tokenizers` package."""
 
     def __init__(self, vocabulary: str) -> None:
