@@ -71,13 +71,13 @@ def read_options(given: argparse.Namespace, of: Any) -> Any:
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def _first(what: str, command: str, args: Sequence[str]) -> None:
+def require_first(what: str, command: str, args: Sequence[str]) -> None:
     """Raise InputError where an option stands in the place of what must stand first."""
     if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
         raise InputError(f"the {what} stands first, got {args[0]}: anyformer {command} {args[0]} ...")
 
 
-def _tokens(given: Sequence[str]) -> dict[str, int] | int | None:
+def read_tokens(given: Sequence[str]) -> dict[str, int] | int | None:
     """What --tokens says: one number, or one for each field named."""
     by_field = {}
     for value in given:

@@ -9,7 +9,7 @@ from anyformer.cli.arguments import Options
 from anyformer.parsing.classes import allowed_imports
 
 
-def _collect(args: list[str]) -> None:
+def collect_command(args: list[str]) -> None:
     parser = Options("collect", "Play episodes of an environment and write them as a Minari data set, to learn from.")
     parser.add_argument("--env", metavar="ID", required=True, help="the environment, with its version: CartPole-v1")
     parser.add_argument(

@@ -10,7 +10,7 @@ from anyformer.saving.model_folder import load, save
 from anyformer.saving.run_folder import run_folder
 
 
-def _import(args: list[str]) -> None:
+def import_command(args: list[str]) -> None:
     parser = Options("import", "Make a run of weights from elsewhere, for `run`, `export` and init_from.")
     parser.add_argument(
         "folder",
@@ -34,7 +34,7 @@ def _import(args: list[str]) -> None:
     print(f"{report}\nThe model is in {run}. Next:\n  {program()} run {run} {fields}")
 
 
-def _export(args: list[str]) -> None:
+def export_command(args: list[str]) -> None:
     parser = Options("export", "Write the best model of a run for another library.")
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from anyformer.cli.arguments import Options, _first
-from anyformer.cli.outputs import _show
+from anyformer.cli.arguments import Options, require_first
+from anyformer.cli.outputs import show_metrics
 from anyformer.errors import InputError
 from anyformer.runs.experiment import config_of, parse
 from anyformer.runs.fit import evaluate
@@ -14,11 +14,11 @@ from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import split_run
 
 
-def _validate(args: list[str]) -> None:
+def validate_command(args: list[str]) -> None:
     _evaluate("validate", args)
 
 
-def _test(args: list[str]) -> None:
+def test_command(args: list[str]) -> None:
     _evaluate("test", args)
 
 
@@ -26,7 +26,7 @@ def _evaluate(stage: str, args: list[str]) -> None:
     part = "validation" if stage == "validate" else "test"
     parser = Options(stage, f"{stage} the best model of a run; --data.{part} OTHER and the like override its config")
     parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
-    _first("run's folder", f"{stage} RUN", args)
+    require_first("run's folder", f"{stage} RUN", args)
     own, overrides = parser.parse_known_args(args)
     run, member = split_run(own.run)
     task = load(own.run, unsafe_imports=own.unsafe_imports)
@@ -49,4 +49,4 @@ def _evaluate(stage: str, args: list[str]) -> None:
     if kept:
         named = {name.replace("/", f"/{member}/", 1): value for name, value in figures.items()} if member else figures
         write_figures(run, named)
-    _show(figures)
+    show_metrics(figures)

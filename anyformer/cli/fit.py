@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.cli.arguments import Options
-from anyformer.cli.outputs import _show
+from anyformer.cli.outputs import show_metrics
 from anyformer.errors import InputError, program
 from anyformer.runs.cross_validation import fit_trials
 from anyformer.runs.experiment import config_of, parse
@@ -15,7 +15,7 @@ from anyformer.runs.fit import fit
 from anyformer.saving.run_folder import run_folder
 
 
-def _fit(args: list[str]) -> None:
+def fit_command(args: list[str]) -> None:
     parser = Options("fit", add_help=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     parser.add_argument("--run_dir")
@@ -48,7 +48,7 @@ def _fit(args: list[str]) -> None:
     )
     if rank_zero_only.rank != 0:
         return
-    _show({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))} or figures)
+    show_metrics({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))} or figures)
     again = "test" if any(name.startswith("test/") for name in figures) else "validate"
     if not any(name.startswith("val/") for name in figures) and "validation" in getattr(
         experiment.datamodule, "sources", {}

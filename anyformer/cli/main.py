@@ -12,20 +12,26 @@ from collections.abc import Sequence
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from anyformer.cli.collect import _collect
-from anyformer.cli.convert import _export, _import
-from anyformer.cli.evaluate import _test, _validate
-from anyformer.cli.fit import _fit
-from anyformer.cli.params import _params
-from anyformer.cli.plan import _plan
-from anyformer.cli.predict import _run
+from anyformer.cli.collect import collect_command
+from anyformer.cli.convert import export_command, import_command
+from anyformer.cli.evaluate import test_command, validate_command
+from anyformer.cli.fit import fit_command
+from anyformer.cli.params import params_command
+from anyformer.cli.plan import plan_command
+from anyformer.cli.predict import predict_command
 from anyformer.errors import InputError, say
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command. Returns the exit code: 2 for anything the user gave that cannot be used, said in one line."""
-    commands = {"fit": _fit, "validate": _validate, "test": _test, "run": _run, "params": _params}
-    commands |= {"plan": _plan, "collect": _collect, "import": _import, "export": _export}
+    commands = {
+        "fit": fit_command,
+        "validate": validate_command,
+        "test": test_command,
+        "run": predict_command,
+        "params": params_command,
+    }
+    commands |= {"plan": plan_command, "collect": collect_command, "import": import_command, "export": export_command}
     try:
         commands[argv[0]](list(argv[1:]))
     except BrokenPipeError:

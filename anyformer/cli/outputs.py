@@ -152,7 +152,7 @@ def _begin(file: TextIO, columns: Sequence[str]) -> csv.DictWriter:
     return writer
 
 
-def _check_table(output: Path, as_json: bool) -> None:
+def check_table(output: Path, as_json: bool) -> None:
     """Raise InputError where a table cannot be written as it was asked for."""
     if output.suffix.lower() not in KINDS:
         raise InputError(f"--output must end in {', '.join(KINDS)}, got {output}")
@@ -162,7 +162,7 @@ def _check_table(output: Path, as_json: bool) -> None:
         raise InputError(f"--output {output}: there is no folder {output.parent}")
 
 
-def _write_table(output: Path, outcomes: Iterable[Outcome], row: Callable[[Any], Mapping[str, Any]]) -> None:
+def write_table(output: Path, outcomes: Iterable[Outcome], row: Callable[[Any], Mapping[str, Any]]) -> None:
     def write(part: Path) -> None:
         with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             write_outcomes(iter(outcomes), file, KINDS[output.suffix.lower()], row)
@@ -170,7 +170,7 @@ def _write_table(output: Path, outcomes: Iterable[Outcome], row: Callable[[Any],
     write_whole(output, write)
 
 
-def _show(figures: Mapping[str, float]) -> None:
+def show_metrics(figures: Mapping[str, float]) -> None:
     width = max(map(len, figures), default=0)
     for name, value in figures.items():
         print(f"{name:<{width}}  {value:.4f}" if isinstance(value, float) else f"{name:<{width}}  {value}")

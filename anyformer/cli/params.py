@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from anyformer.cli.arguments import Options, _first, _tokens
+from anyformer.cli.arguments import Options, read_tokens, require_first
 from anyformer.errors import InputError
 from anyformer.parsing.instantiate import instantiate
 from anyformer.planning.parameters import measure, token_counts
@@ -18,7 +18,7 @@ from anyformer.saving.model_folder import make
 from anyformer.saving.run_folder import split_run
 
 
-def _params(args: list[str]) -> None:
+def params_command(args: list[str]) -> None:
     parser = Options("params", "Count the parameters and the forward FLOPs of a model; its weights are not made.")
     parser.add_argument("config", metavar="CONFIG", help="a config, whose values can be overridden; or a run's folder")
     parser.add_argument(
@@ -30,10 +30,10 @@ def _params(args: list[str]) -> None:
         "positions hold",
     )
     parser.add_argument("--classes", metavar="N", type=int, help="how many, where neither config nor run says")
-    _first("config", "params CONFIG", args)
+    require_first("config", "params CONFIG", args)
     own, overrides = parser.parse_known_args(args)
     task = _without_weights(Path(own.config), overrides, own.unsafe_imports, own.classes)
-    print(measure(task, token_counts(task, _tokens(own.tokens)), task.conditions))
+    print(measure(task, token_counts(task, read_tokens(own.tokens)), task.conditions))
 
 
 def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[str], n_classes: int | None) -> Any:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from anyformer.cli.arguments import Options, _first
+from anyformer.cli.arguments import Options, require_first
 from anyformer.errors import InputError
 from anyformer.planning.dry_run import plan
 from anyformer.runs.experiment import config_of, parse
 from anyformer.saving.run_folder import run_folder
 
 
-def _plan(args: list[str]) -> None:
+def plan_command(args: list[str]) -> None:
     parser = Options(
         "plan",
         "Look at real batches and take a few steps, before anything is trained: sizes, tokens, parameters, time and "
@@ -21,7 +21,7 @@ def _plan(args: list[str]) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a config, whose values can be overridden; or a run's folder")
     parser.add_argument("--json", action="store_true", help="print all that was found as JSON")
     parser.add_argument("--out", metavar="FILE", help="the picture, FILE.png: plan.png in the run's folder by default")
-    _first("config", "plan CONFIG", args)
+    require_first("config", "plan CONFIG", args)
     own, overrides = parser.parse_known_args(args)
     if own.out is not None and Path(own.out).suffix.lower() != ".png":
         raise InputError(f"--out is a picture, FILE.png, got {own.out}")

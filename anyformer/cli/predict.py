@@ -11,24 +11,24 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anyformer.cli.arguments import Options, _first, add_options, read_options
+from anyformer.cli.arguments import Options, add_options, read_options, require_first
 from anyformer.cli.outputs import (
     KINDS,
     Outcome,
-    _check_table,
-    _write_table,
+    check_table,
     predict_each,
     say_failed,
     watched,
     write_files,
     write_outcomes,
+    write_table,
 )
 from anyformer.cli.records import STANDARD_INPUT, find_records
 from anyformer.errors import InputError, suggest
 from anyformer.saving.model_folder import load
 
 
-def _run(args: list[str]) -> None:
+def predict_command(args: list[str]) -> None:
     parser = Options("run", "Say what the best model of a run makes of a record, or of many files.")
     parser.add_argument("run", metavar="RUN", help="the run's folder; RUN:TASK is one task of a mixture")
     fields = {
@@ -46,7 +46,7 @@ def _run(args: list[str]) -> None:
         help="write a table instead: FILE.csv, FILE.jsonl or FILE.json; of what has a form of its own, as subtitles, "
         "FILE.srt and the like, or for many a folder",
     )
-    _first("run's folder", "run RUN", args)
+    require_first("run's folder", "run RUN", args)
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files, and texts from the command line, may hold bytes that are no text.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -86,7 +86,7 @@ def _run(args: list[str]) -> None:
                 raise InputError("--json prints, and --output writes a file; give one of the two")
             write_files(task, find_records(given, task.tokenizers), options, output, ending)
             return
-        _check_table(output, own.json)
+        check_table(output, own.json)
     records, field = find_records(given, task.tokenizers)
     if field is None and output is None:
         if own.json:
@@ -115,7 +115,7 @@ def _run(args: list[str]) -> None:
         write_outcomes(outcomes, sys.stdout, "jsonl" if own.json else "csv", task.row)
         sys.stdout.flush()
     else:
-        _write_table(output, outcomes, task.row)
+        write_table(output, outcomes, task.row)
     say_failed(failed, records)
 
 
@@ -125,13 +125,13 @@ def _perform(task: Any, own: argparse.Namespace, options: Sequence[Any]) -> None
         raise InputError(f"the model of {own.run} is given no fields, got {own.fields[0]!r}")
     output = None if own.output is None else Path(own.output)
     if output is not None:
-        _check_table(output, own.json)
+        check_table(output, own.json)
     results = []
     for result in tqdm(task.perform(*options, folder=Path(own.run)), file=sys.stderr):
         results.append(result)
         if own.json:
             print(json.dumps(result))
     if output is not None:
-        _write_table(output, [Outcome({}, result) for result in results], task.row)
+        write_table(output, [Outcome({}, result) for result in results], task.row)
     if not own.json:
         print(task.conclude(results))

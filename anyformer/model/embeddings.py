@@ -15,8 +15,8 @@ from anyformer.errors import InputError
 from anyformer.model.attention.rotary import Rotary
 from anyformer.model.config import TransformerConfig
 from anyformer.model.layers import dropout, make_norm
-from anyformer.model.lifts import Lookup, _shared_lift
-from anyformer.model.positions import PositionConfig, _positions
+from anyformer.model.lifts import Lookup, share_lift
+from anyformer.model.positions import PositionConfig, make_positions
 from anyformer.tokens import Tokenizer
 
 
@@ -70,7 +70,7 @@ class Embeddings(nn.Module):
         for name, owner in shared.items():
             if owner in shared:
                 raise InputError(f"fields {owner!r} and {name!r} cannot share a lift: that of {owner!r} is another's")
-            self.lifts[_key(name)] = _shared_lift(name, self.lifts[_key(name)], owner, self.lifts[_key(owner)])
+            self.lifts[_key(name)] = share_lift(name, self.lifts[_key(name)], owner, self.lifts[_key(owner)])
         self.masks = nn.ParameterDict({_key(name): torch.empty(d_model).normal_(std=0.02) for name in maskable})
         # Fields of one lift differ by their type alone, which then begins about as strong as what lifts put out: far
         # weaker, and a model takes thousands of steps to tell a left picture from a right one. Ids begin weak too.
@@ -90,7 +90,7 @@ class Embeddings(nn.Module):
         self._check_axes(
             [axis for axes in (*(position.axes for position in self.placed), *told) for axis in axes], tokenizers
         )
-        self.positions = nn.ModuleList(_positions(position, tokenizers, d_model) for position in self.placed)
+        self.positions = nn.ModuleList(make_positions(position, tokenizers, d_model) for position in self.placed)
         self.rotary, self.encoder_rotary = (
             Rotary(stack.rotary, stack.head_width) if stack and stack.rotary else None
             for stack in (transformer, encoder)

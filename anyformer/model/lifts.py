@@ -59,7 +59,7 @@ class Projection(nn.Module):
         return self.linear(content.flatten(1))
 
 
-def _shared_lift(name: str, ours: nn.Module, owner: str, theirs: nn.Module) -> SharedLift:
+def share_lift(name: str, ours: nn.Module, owner: str, theirs: nn.Module) -> SharedLift:
     """What lifts a field by the weights of another's lift. Raises InputError where these are for other content."""
     shapes = [{each: value.shape for each, value in lift.state_dict().items()} for lift in (ours, theirs)]
     if type(ours) is not type(theirs) or shapes[0] != shapes[1]:

@@ -132,7 +132,7 @@ class SineTable(nn.Module):
         return F.embedding(position[:, 0], self.table)
 
 
-def _positions(config: PositionConfig, tokenizers: Mapping[str, Tokenizer], d_model: int) -> nn.Module:
+def make_positions(config: PositionConfig, tokenizers: Mapping[str, Tokenizer], d_model: int) -> nn.Module:
     """The module of a position config; sizes that it leaves out are those of the tokenizers."""
     if config.scheme == "sinusoidal":
         return (SineTable if config.sizes else SinusoidalPositions)(config, d_model)

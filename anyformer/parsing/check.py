@@ -13,7 +13,7 @@ import yaml
 from jsonargparse._common import denying_import_path_entry
 
 from anyformer.errors import InputError, suggest
-from anyformer.parsing.classes import _is_plain, _is_sequence, find_class, members, parameters, refusal, subclasses
+from anyformer.parsing.classes import find_class, is_plain, is_sequence, members, parameters, refusal, subclasses
 
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -82,11 +82,11 @@ def check(
 
     def visit(value: Any, hint: Any, path: str) -> None:
         if isinstance(value, list):
-            inner = tuple(arg for member in members(hint) if _is_sequence(member) for arg in typing.get_args(member))
+            inner = tuple(arg for member in members(hint) if is_sequence(member) for arg in typing.get_args(member))
             for i, item in enumerate(value):
                 visit(item, inner, f"{path}.{i}")
         elif isinstance(value, dict):
-            classes = [member for member in members(hint) if inspect.isclass(member) and not _is_plain(member)]
+            classes = [member for member in members(hint) if inspect.isclass(member) and not is_plain(member)]
             mapping = next((m for m in members(hint) if typing.get_origin(m) in (dict, Mapping)), None)
             if "class_path" in value:
                 visit_class(value, classes, path)

@@ -84,11 +84,11 @@ def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
-def _is_plain(cls: Any) -> bool:
+def is_plain(cls: Any) -> bool:
     return typing.get_origin(cls) is not None or cls.__module__ in ("builtins", "typing", "collections.abc")
 
 
-def _is_sequence(hint: Any) -> bool:
+def is_sequence(hint: Any) -> bool:
     origin = typing.get_origin(hint)
     return inspect.isclass(origin) and issubclass(origin, Iterable) and not issubclass(origin, Mapping)
 

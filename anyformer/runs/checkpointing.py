@@ -25,10 +25,10 @@ from anyformer.data.loader import Loader
 from anyformer.drawing.contact_sheet import draw_samples
 from anyformer.drawing.visibility import draw_sight, has_sights
 from anyformer.errors import InputError, program, say
-from anyformer.runs.loop_state import _go_on_averaging, _limits, _running_averages, _settle
+from anyformer.runs.loop_state import go_on_averaging, limits, running_averages, settle
 from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_figures
 from anyformer.runs.random_state import generators, set_generators
-from anyformer.runs.signals import Stopped, _Signals
+from anyformer.runs.signals import Signals, Stopped
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.manifest import keep_newest
 from anyformer.saving.model_folder import save
@@ -68,7 +68,7 @@ class Keeper(Callback):
         """config: the text that a resumed run's config.yaml gets, once its checkpoint has been found to fit."""
         self.run, self.rows, self.saving = run, rows, saving
         self.resuming, self.config = resuming, config
-        self.signals = _Signals()
+        self.signals = Signals()
         self.best: dict[str, Any] = {}
         """The value of the task's metric in the best model, and its step."""
         self._resumed: dict[str, Any] = {}
@@ -89,7 +89,7 @@ class Keeper(Callback):
         self._resumed = dict(checkpoint["anyformer"])
         self.best = dict(self._resumed["best"])
         ended = self._resumed.get("ended")
-        if ended is not None and not any(limit > ended[name] for name, limit in _limits(trainer).items()):
+        if ended is not None and not any(limit > ended[name] for name, limit in limits(trainer).items()):
             # It came to its end, perhaps before its limits; so it does not begin again.
             trainer.should_stop = True
         if self._resumed["point"] == "validation" and checkpoint["global_step"] == trainer.max_steps:
@@ -195,7 +195,7 @@ class Keeper(Callback):
         loader = trainer.train_dataloader
         self._place = loader.state_dict() if hasattr(loader, "state_dict") else None
         if running := self._resumed.get("running"):
-            _go_on_averaging(trainer, running)
+            go_on_averaging(trainer, running)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         # Means of the epoch that no batch since the checkpoint has added to.
@@ -290,10 +290,10 @@ class Keeper(Callback):
             "best": dict(self.best),
             "metrics": self.rows.state_dict(),
             "generators": ranks,
-            "running": _running_averages(trainer),
-            "ended": _limits(trainer) if self._ended else None,
+            "running": running_averages(trainer),
+            "ended": limits(trainer) if self._ended else None,
         }
-        _settle(checkpoint["loops"]["fit_loop"], self._point, self._place, self._validated)
+        settle(checkpoint["loops"]["fit_loop"], self._point, self._place, self._validated)
 
 
 def _draw_samples(path: Path, loader: Loader, module: LightningModule) -> None:

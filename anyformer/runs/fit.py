@@ -28,7 +28,7 @@ from anyformer.runs.metrics_file import MetricsFile, read_figures, read_rows, wr
 from anyformer.runs.signals import Stopped, handlers_kept, stopping_at_once
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.manifest import newest
-from anyformer.saving.model_folder import _load_weights, _misfit, model_folder
+from anyformer.saving.model_folder import misfit, model_folder, read_weights
 from anyformer.saving.run_folder import holds_trials, run_folder
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def fit(
                 ) from None
             if "`val_check_interval`" in str(error):
                 raise InputError(NEVER_VALIDATED) from None
-            if checkpoint is not None and (wrong := _misfit(error)):
+            if checkpoint is not None and (wrong := misfit(error)):
                 raise InputError(
                     f"{checkpoint} is of another model: {wrong}; resume with the model of {run / 'config.yaml'}, "
                     "or train this one with another --run_dir"
@@ -118,7 +118,7 @@ def fit(
         except SIGTERMException:
             # The signal came before the first batch, when there was nothing to save.
             raise Stopped(128 + signal.SIGTERM) from None
-        _load_weights(task, model_folder(run))
+        read_weights(task, model_folder(run))
         if trainer.world_size > 1:
             if trainer.is_global_zero:
                 say(f"not tested, because {trainer.world_size} processes trained; test with: {program()} test {run}")

@@ -10,14 +10,14 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Timer
 
 
-def _limits(trainer: Trainer) -> dict[str, float]:
+def limits(trainer: Trainer) -> dict[str, float]:
     """How far the trainer may train."""
     seconds = [callback._duration for callback in trainer.callbacks if isinstance(callback, Timer)]
     limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps, "max_time": next(iter(seconds), None)}
     return {name: math.inf if limit is None or limit < 0 else limit for name, limit in limits.items()}
 
 
-def _settle(loops: dict[str, Any], point: str, place: Any, validated: bool) -> None:
+def settle(loops: dict[str, Any], point: str, place: Any, validated: bool) -> None:
     """Write the counters of Lightning's loops as they stand at rest, so that it goes on right there.
 
     A hook runs while something has been announced and not yet done. Lightning guesses from the counters where a
@@ -45,7 +45,7 @@ def _settle(loops: dict[str, Any], point: str, place: Any, validated: bool) -> N
         validation["is_last_batch"] = False
 
 
-def _running_averages(trainer: Trainer) -> dict[str, Any]:
+def running_averages(trainer: Trainer) -> dict[str, Any]:
     """What the batches of this epoch have added up to, of figures that are logged for the epoch."""
     return {
         key: {"name": r.meta.forked_name(False), "value": r.value, "count": getattr(r, "cumulated_batch_size", None)}
@@ -54,7 +54,7 @@ def _running_averages(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _go_on_averaging(trainer: Trainer, running: dict[str, Any]) -> None:
+def go_on_averaging(trainer: Trainer, running: dict[str, Any]) -> None:
     """Add what was added up before the checkpoint to what is logged since."""
     results = trainer.fit_loop.epoch_loop._results
     for key in running.keys() & results.keys():

@@ -45,7 +45,7 @@ def stopping_at_once() -> Iterator[None]:
         yield
 
 
-class _Signals:
+class Signals:
     """Notes the first SIGTERM or SIGINT, so that the step can end; the second has its usual effect."""
 
     def __init__(self) -> None:

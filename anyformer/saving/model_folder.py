@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anyformer.tasks.base.task import Task
 
 
-def _misfit(error: Exception) -> str | None:
+def misfit(error: Exception) -> str | None:
     """What does not fit, where an error says that a state is of another model or optimiser."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines and "loading state_dict" in lines[0] and len(lines) > 1:
@@ -38,7 +38,7 @@ def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> Task:
     path, member = split_run(run_dir)
     task = make(path, unsafe_imports=unsafe_imports)
     task.configure_model()
-    _load_weights(task, model_folder(path))
+    read_weights(task, model_folder(path))
     return _member(task, path, member).eval()
 
 
@@ -70,11 +70,11 @@ def model_folder(run: Path) -> Path:
     return folder
 
 
-def _load_weights(task: Task, folder: Path) -> None:
+def read_weights(task: Task, folder: Path) -> None:
     try:
         task.load_weights(load_file(folder / "weights.safetensors"))
     except RuntimeError as error:
-        raise InputError(f"{folder / 'weights.safetensors'} does not fit config.json: {_misfit(error)}") from None
+        raise InputError(f"{folder / 'weights.safetensors'} does not fit config.json: {misfit(error)}") from None
 
 
 def save(task: Task, folder: str | Path) -> None:

@@ -25,7 +25,7 @@ from anyformer.tasks.convert.sequence import (
     sequence_task,
     write_sequence_files,
 )
-from anyformer.tasks.convert.text import FIELD, _single_design, _task
+from anyformer.tasks.convert.text import FIELD, single_design, text_task
 from anyformer.tasks.decide.decide import Decide
 from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.sequence.sequence import SequenceToSequence
@@ -107,7 +107,7 @@ def take_in(
         task = acting
     else:
         text = sized_text(read_vocabulary(folder), design.max_len, design.vocab_size, settings.path)
-        task = _task(use, design, text, settings)
+        task = text_task(use, design, text, settings)
     task.build()
     field = task.target if isinstance(task, SequenceToSequence) else None if acting else FIELD
     report = family.load(task, field, state, settings, source)
@@ -165,7 +165,7 @@ def _transformers_model(task: Task) -> tuple[dict[str, Any], dict[str, Tensor]]:
     elif isinstance(task, Decide):
         name, design, rest = None, decide_design(task), decide_settings(task)
     else:
-        name, design, rest = _single_design(task, use)
+        name, design, rest = single_design(task, use)
     settings = {"architectures": [architecture], "model_type": family.model_type, **family.settings(design)}
     # Whatever the way back does not give again is more than their config.json can say.
     ours, theirs = design.plain, family.design(Settings(settings, CONFIG), architecture).plain

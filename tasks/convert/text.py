@@ -22,7 +22,7 @@ FIELD = "text"
 """What the one field of a model from elsewhere is called."""
 
 
-def _task(use: str, design: Design, text: Text, settings: Settings) -> Task:
+def text_task(use: str, design: Design, text: Text, settings: Settings) -> Task:
     if use == "causal":
         if text.can_wrap:
             raise InputError(
@@ -60,7 +60,7 @@ def _classes(settings: Settings) -> list[str]:
     return [str(names[i]) for i in wanted]
 
 
-def _single_design(task: Task, use: str) -> tuple[str, Design, dict[str, Any]]:
+def single_design(task: Task, use: str) -> tuple[str, Design, dict[str, Any]]:
     """The one field of a task, its design, and what a config.json says beside it."""
     ((name, text),) = task.tokenizers.items()
     positions = [place.sizes[0] for place in task.model.embeddings.positions if place.sizes]

@@ -20,7 +20,7 @@ from anyformer.metrics.accumulators import Kept, Sums
 from anyformer.metrics.classification import auroc, macro_f1
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.targets.classes import _as_names, _likeliest, balance, class_index, sort_classes
+from anyformer.tasks.targets.classes import balance, class_index, class_names, likeliest, sort_classes
 from anyformer.tasks.targets.target import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
 
 
@@ -40,7 +40,7 @@ class Category(Target):
     means = ("classes",)
 
     def __post_init__(self) -> None:
-        _as_names(self)
+        object.__setattr__(self, "classes", class_names(self.classes))
         if isinstance(self.class_weights, list):
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
         check_weight(self.weight)
@@ -141,7 +141,7 @@ class CategoryHead(TargetHead):
         return values
 
     def results(self, vectors: Tensor) -> list[dict[str, Any]]:
-        every = _likeliest(self.output(vectors).float().softmax(-1), self.classes)
+        every = likeliest(self.output(vectors).float().softmax(-1), self.classes)
         return [{"label": next(iter(by_class)), "probabilities": by_class} for by_class in every]
 
     def draw(self, folder: Path, suffix: str) -> None:

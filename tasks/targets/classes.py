@@ -10,11 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from anyformer.errors import InputError
-from anyformer.tasks.targets.category import Category
-from anyformer.tasks.targets.labels import Labels
 
 
-def _likeliest(probabilities: Tensor, classes: Sequence[str]) -> list[dict[str, float]]:
+def likeliest(probabilities: Tensor, classes: Sequence[str]) -> list[dict[str, float]]:
     """The probability of each class by its name, the likeliest first. probabilities: (t, classes)."""
     values, indices = probabilities.sort(descending=True)
     pairs = zip(values.tolist(), indices.tolist(), strict=True)
@@ -46,7 +44,6 @@ def class_index(name: str, label: Any, classes: Sequence[str]) -> int:
         ) from None
 
 
-def _as_names(target: Category | Labels) -> None:
-    """Classes may be given as a list, and as numbers."""
-    if target.classes is not None:
-        object.__setattr__(target, "classes", tuple(str(name) for name in target.classes))
+def class_names(classes: Sequence[Any] | None) -> tuple[str, ...] | None:
+    """The names of classes, which may be given as a list, and as numbers."""
+    return None if classes is None else tuple(str(name) for name in classes)

@@ -18,7 +18,7 @@ from anyformer.metrics.accumulators import Kept, Sums
 from anyformer.metrics.classification import average_precision
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.targets.classes import _as_names, _likeliest, class_index, sort_classes
+from anyformer.tasks.targets.classes import class_index, class_names, likeliest, sort_classes
 from anyformer.tasks.targets.target import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
 
 
@@ -39,7 +39,7 @@ class Labels(Target):
     means = ("classes",)
 
     def __post_init__(self) -> None:
-        _as_names(self)
+        object.__setattr__(self, "classes", class_names(self.classes))
         check_weight(self.weight)
         if not self.separator:
             raise InputError("separator must be at least one character")
@@ -131,7 +131,7 @@ class LabelsHead(TargetHead):
         return {"loss": self.mean_loss(), "map": mean, "f1": 2 * both / (said + true), "exact_match": exact}
 
     def results(self, vectors: Tensor) -> list[dict[str, Any]]:
-        every = _likeliest(self.output(vectors).float().sigmoid(), self.classes)
+        every = likeliest(self.output(vectors).float().sigmoid(), self.classes)
         return [
             {"labels": [name for name, p in by_class.items() if p > 0.5], "probabilities": by_class}
             for by_class in every
