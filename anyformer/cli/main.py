@@ -21,19 +21,23 @@ from anyformer.cli.plan import plan_command
 from anyformer.cli.predict import predict_command
 from anyformer.errors import InputError, say
 
+COMMANDS = {
+    "fit": fit_command,
+    "validate": validate_command,
+    "test": test_command,
+    "run": predict_command,
+    "plan": plan_command,
+    "params": params_command,
+    "collect": collect_command,
+    "import": import_command,
+    "export": export_command,
+}
+
 
 def main(argv: Sequence[str]) -> int:
     """Run one command. Returns the exit code: 2 for anything the user gave that cannot be used, said in one line."""
-    commands = {
-        "fit": fit_command,
-        "validate": validate_command,
-        "test": test_command,
-        "run": predict_command,
-        "params": params_command,
-    }
-    commands |= {"plan": plan_command, "collect": collect_command, "import": import_command, "export": export_command}
     try:
-        commands[argv[0]](list(argv[1:]))
+        COMMANDS[argv[0]](list(argv[1:]))
     except BrokenPipeError:
         # Who reads has seen enough, as in `| head`; else Python complains once more as it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

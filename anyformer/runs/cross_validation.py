@@ -12,8 +12,8 @@ from anyformer.errors import InputError, say
 from anyformer.parsing.plain import difference
 from anyformer.runs.experiment import Experiment, Unmade, parse
 from anyformer.runs.fit import fit
+from anyformer.runs.trials import Trial, list_trials, read_trial, show_trials, write_trials
 from anyformer.saving.run_folder import read_trials
-from anyformer.trials import Trial, list_trials, read_trial, show_trials, write_trials
 
 
 def fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> None:

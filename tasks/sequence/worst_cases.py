@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from anyformer.drawing.worst_cases import Case, Sound, write_worst
 from anyformer.errors import InputError
 from anyformer.metrics.text import edit_distance
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.audio.reading import read_sound
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
-from anyformer.worst import Case, Sound, write_worst
 
 N_WORST = 30
 """Cases on the page."""

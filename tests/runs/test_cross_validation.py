@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from anyformer.__main__ import main
+from anyformer.runs.trials import list_trials, write_trials
 from anyformer.saving.run_folder import read_trials
-from anyformer.trials import list_trials, write_trials
 
 CONFIG = """\
 trainer: {max_epochs: 1, accelerator: cpu, enable_progress_bar: false, limit_train_batches: 1}

@@ -36,7 +36,7 @@ from anyformer.tokenizers.episode.spaces import plain
 from anyformer.tokenizers.episode.steps import StepTokenizer, Stretch
 from tests.helpers.transformers_folders import decision_transformer, gpt2
 from tests.tasks.convert.test_huggingface import settings
-from tests.test_decision_transformer import theirs_at_real, windows
+from tests.weights.test_decision_transformer import theirs_at_real, windows
 
 CARTPOLE = {"state_dim": 4, "act_dim": 2, "action_tanh": False, "max_ep_len": 500}
 PENDULUM = {"state_dim": 3, "act_dim": 1, "action_tanh": False, "max_ep_len": 200}

@@ -28,7 +28,7 @@ from anyformer.tasks.language.language import LanguageModel
 from anyformer.tokenizers.text.text import Text
 from anyformer.weights.timm_vit import to_timm
 from tests.helpers.transformers_folders import bert, gpt2
-from tests.test_timm_vit import classifier, same
+from tests.weights.test_timm_vit import classifier, same
 
 
 def settings(folder: Path, **changes: Any) -> None:

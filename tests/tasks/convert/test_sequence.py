@@ -29,8 +29,8 @@ from anyformer.tokenizers.text.text import Text
 from tests.helpers.sequence_models import logits
 from tests.helpers.transformers_folders import marian, t5, whisper
 from tests.helpers.witnesses import error
-from tests.test_marian import SIZES, translator
-from tests.test_whisper import TARGETS, openai
+from tests.weights.test_marian import SIZES, translator
+from tests.weights.test_whisper import TARGETS, openai
 
 
 def sound(path: Path, seconds: float) -> Path:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from anyformer.drawing.worst_cases import Sound
 from anyformer.tasks.sequence.worst_cases import N_WORST, Cases
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.text import Text
-from anyformer.worst import Sound
 from tests.helpers.drawn import noise
 from tests.helpers.turned import RATE, audio, sound
 

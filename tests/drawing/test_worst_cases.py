@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anyformer.worst import Case, Sound, write_worst
+from anyformer.drawing.worst_cases import Case, Sound, write_worst
 from tests.helpers.drawn import smooth
 
 VOID = ("img", "meta", "br")

@@ -17,7 +17,7 @@ from anyformer.weights.tensors import Report, read_tensors
 from anyformer.weights.timm_vit import load_timm
 from tests.helpers.witnesses import redraw
 from tests.saving.test_manifest import cut, flip
-from tests.test_timm_vit import CLASSES, IMAGE, SIZES, classifier, same, vit, wide, written
+from tests.weights.test_timm_vit import CLASSES, IMAGE, SIZES, classifier, same, vit, wide, written
 
 
 def test_a_long_list_is_cut() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from anyformer.errors import InputError
+from anyformer.runs.trials import Trial, list_trials, mean, show_trials, standard_error, write_trials
 from anyformer.saving.run_folder import first_trial, holds_trials, read_trials
-from anyformer.trials import Trial, list_trials, mean, show_trials, standard_error, write_trials
 
 
 def test_every_fold_is_trained_before_another_seed_is_begun():
