@@ -47,8 +47,8 @@ def allowed_imports(unsafe: Sequence[str] = ()) -> Iterator[None]:
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*ALLOWED, *unsafe])
     try:
         for package in ("anyformer.tokenizers", "anyformer.tasks"):
-            for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-                importlib.import_module(f"{package}.{module.name}")
+            for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+                importlib.import_module(module.name)
         if unsafe and (here := os.getcwd()) not in sys.path:
             # As with `python -m`, but behind all others, so that it hides none.
             sys.path.append(here)

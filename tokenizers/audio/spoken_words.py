@@ -10,6 +10,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -126,9 +127,9 @@ def synthesize(scripts: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
     Returns (samples,) int16 each, at `RATE`. Raises InputError where the synthesiser cannot be started.
     """
     lines = "".join(json.dumps(script) + "\n" for script in scripts)
-    done = subprocess.run(
-        [sys.executable, "-m", "anyformer.tokenizers.audio.synthesizer"], input=lines.encode(), capture_output=True
-    )
+    # By its path, as it needs nothing of the packages that it lies in.
+    program = [sys.executable, "-P", str(Path(__file__).with_name("synthesizer.py"))]
+    done = subprocess.run(program, input=lines.encode(), capture_output=True)
     if done.returncode != 0:
         reason = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise InputError(f"the speech synthesiser espeakng-loader cannot be used: {reason}")

@@ -1,4 +1,4 @@
-"""The eSpeak NG speech synthesiser, in a process of its own: `python -m anyformer.tokenizers.audio.synthesizer`.
+"""The eSpeak NG speech synthesiser, in a process of its own: a script that imports nothing of anyformer.
 
 Its library keeps something of what it has said, so that a sound is the same again only where all before it were; and it
 stays out of the processes that learn. A line of standard input is `[text, voice, words a minute, pitch]` in JSON; what

@@ -20,7 +20,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from anyformer.errors import InputError
 from anyformer.packing import collate
 from anyformer.tokenizers.text.text import Text
-from anyformer.tokenizers.text.vocabulary import LEAST, _open
+from anyformer.tokenizers.text.vocabulary import LEAST, open_vocabulary
 from anyformer.tokens import TokenSet
 
 SPECIAL = ["<eos>", "<mask>", "<unk>", "<pad>", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "</s>", "<|endoftext|>"]
@@ -174,7 +174,7 @@ def test_a_text_that_has_learnt_stays_as_it_is_and_travels() -> None:
     again = pickle.loads(pickle.dumps(BPE))
     assert again == BPE and again.key == BPE.key != CHARACTERS.key
     assert again.encode("the cat").content.tolist() == BPE.encode("the cat").content.tolist()
-    assert _open("bpe", BPE.vocabulary, "none") is _open("bpe", BPE.vocabulary, "none")
+    assert open_vocabulary("bpe", BPE.vocabulary, "none") is open_vocabulary("bpe", BPE.vocabulary, "none")
     assert json.loads(BPE.vocabulary)["model"]["type"] == "BPE"
 
 

@@ -1,0 +1,1 @@
+"""Pictures of samples, of who attends to whom, and of evaluations."""

@@ -1,0 +1,1 @@
+"""Configs: checked, parsed and made into objects."""

@@ -1,0 +1,1 @@
+"""Runs: training into a folder, going on exactly, cross-validation."""

@@ -1,0 +1,5 @@
+"""Classification."""
+
+from anyformer.tasks.classify.classify import Classify
+
+__all__ = ["Classify"]
