@@ -295,6 +295,16 @@ def test_what_does_not_belong_is_seen() -> None:
     assert not re.search(UNWANTED["a path of one machine"], f"https://example.org{home}")
 
 
+def test_the_public_names_are_found_by_editors_and_at_run_time_alike() -> None:
+    tree = ast.parse((ROOT / "anyformer" / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    for_types = {alias.name: node.module for node in block.body for alias in node.names}
+    assert for_types == {name: f"anyformer.{home}" for name, home in anyformer._HOMES.items()}
+    for public in anyformer.__all__:
+        assert getattr(anyformer, public) is not None
+    assert (ROOT / "anyformer" / "py.typed").exists()
+
+
 def test_the_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == anyformer.__version__
