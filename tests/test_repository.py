@@ -234,7 +234,9 @@ def test_our_folders_are_imported_by_their_full_name(path: Path) -> None:
 def test_a_front_door_imports_the_standard_library_alone(path: Path) -> None:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef) or (
+            isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        ):
             node.body = [ast.Pass()]
     known = {"anyformer", "anyformer.errors", "anyformer.errors.InputError", "anyformer.__version__"}
     assert not {found for found in imports(tree) - known if found.split(".")[0] not in sys.stdlib_module_names}
