@@ -1,7 +1,7 @@
 """What the tasks of a mixture have in common: which they may be, and fields, by their names.
 
 A field of one name in several tasks is one field, be it read or written: it has one tokenizer, which learns from the
-records of all. What of the weights is one and the same is in `tying.py`.
+records of all. What of the weights is one and the same is in `shared_weights.py`.
 """
 
 from __future__ import annotations

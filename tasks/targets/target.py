@@ -1,8 +1,8 @@
 """Targets: what is predicted of a sample.
 
 A target says how a column becomes what is to be predicted, and makes the head that has the weights, the loss and the
-figures. Categories and labels are in `categories.py`, numbers in `measures.py`, actions in `done.py`, texts in
-`written.py`, masked content in `masked.py`.
+figures. Categories and labels are in `category.py` and `labels.py`, numbers in `regression.py`, actions in `action.py`, texts in
+`text.py`, masked content in `masked.py`.
 """
 
 from __future__ import annotations

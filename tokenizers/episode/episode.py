@@ -1,8 +1,8 @@
 """Episodes of an agent: what it saw, did and got, from a reset to the end; and sources of them.
 
 Observations and actions are nested as their gymnasium space is: a dict of a `Dict`, a tuple of a `Tuple`, and at the
-leaves arrays whose first axis is the step. Files of episodes are read by tasks/episode_files.py and played ones
-written by tasks/collecting.py.
+leaves arrays whose first axis is the step. Files of episodes are read by files.py and played ones
+written by tasks/decide/collect.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Nested = Any
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
-    """Which environment an agent acts in; `tasks/environments.py` makes it."""
+    """Which environment an agent acts in; `environments.py` makes it."""
 
     id: str
     """Its name with its version, as gymnasium has it registered: CartPole-v1; `package:Name-v0` for one that a package

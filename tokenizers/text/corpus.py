@@ -1,6 +1,6 @@
 """Documents of text, larger than memory: plain files, JSON lines and Parquet, and the one that comes with Python.
 
-Knows files; knows no tokenizer and no trainer. `streams.py` makes an array of ids of them.
+Knows files; knows no tokenizer and no trainer. `token_stream.py` makes an array of ids of them.
 """
 
 from __future__ import annotations
