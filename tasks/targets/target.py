@@ -1,8 +1,7 @@
 """Targets: what is predicted of a sample.
 
 A target says how a column becomes what is to be predicted, and makes the head that has the weights, the loss and the
-figures. Categories and labels are in `category.py` and `labels.py`, numbers in `regression.py`, actions in `action.py`, texts in
-`text.py`, masked content in `masked.py`.
+figures. Each kind has a file: `category.py`, `labels.py`, `regression.py`, `action.py`, `text.py`, `masked.py`.
 """
 
 from __future__ import annotations
