@@ -114,8 +114,6 @@ class TransformerConfig:
     """Rotary positions in self-attention."""
     relative: RelativeConfig | None = None
     """Biases by distance in self-attention."""
-    cross_attention: bool = False
-    """Whether each block also attends to the memory of an encoder, between self-attention and MLP."""
     dropout: float = 0.0
     """On what each sublayer adds."""
     attention_dropout: float = 0.0
@@ -133,9 +131,10 @@ class TransformerConfig:
     """Whether activations inside a block are computed again in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "n_heads", "depth"):
-            if getattr(self, name) < (name != "depth"):
-                raise InputError(f"{name} must be at least {int(name != 'depth')}, got {getattr(self, name)}")
+        for name in ("d_model", "n_heads", "depth", "d_head", "n_kv_heads", "d_ff"):
+            value, least = getattr(self, name), int(name != "depth")
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
         if self.d_head is None and self.d_model % self.n_heads:
             raise InputError(
                 "n_heads must divide d_model unless d_head is given, "
@@ -157,9 +156,16 @@ class TransformerConfig:
     @property
     def head_width(self) -> int:
         """d_head as given or computed."""
-        return self.d_head or self.d_model // self.n_heads
+        return self.d_model // self.n_heads if self.d_head is None else self.d_head
+
+    @property
+    def kv_heads(self) -> int:
+        """n_kv_heads as given or computed."""
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
 
     @property
     def inner_width(self) -> int:
         """d_ff as given or computed."""
-        return self.d_ff or (-(-self.d_model // 3) * 8 if self.gated else 4 * self.d_model)
+        if self.d_ff is not None:
+            return self.d_ff
+        return -(-self.d_model // 3) * 8 if self.gated else 4 * self.d_model

@@ -58,7 +58,7 @@ def test_the_inner_width_follows_d_model() -> None:
 
 def ratios(stack: Transformer, segment: torch.Tensor | None, shape: tuple[int, int]) -> torch.Tensor:
     """What each place got of the one sublayer that adds something, as a multiple of what it gets in evaluation."""
-    context = Context(sight=Sight(), segment=segment, n_samples=1 if segment is None else int(segment.max()))
+    context = Context(sights=(Sight(),), segment=segment, n_samples=1 if segment is None else int(segment.max()))
     x = torch.ones(*shape, 6)
     with torch.no_grad():
         whole = stack.eval()(x, context) - x
@@ -118,7 +118,7 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
 
 def test_attention_dropout_drops_weights_of_attention_only() -> None:
     stack = build(depth=1, attention_dropout=0.5).train()
-    context = Context(sight=Sight())
+    context = Context(sights=(Sight(),))
     assert not torch.equal(*(stack(torch.ones(1, 3, 6).cumsum(1), context) for _ in range(2)))
     with torch.no_grad():
         stack.blocks[0].attention.o.weight.zero_()
@@ -136,7 +136,7 @@ def test_checkpointing_changes_nothing() -> None:
     for stack in (plain, again):
         torch.manual_seed(1)
         x = torch.linspace(-1, 1, 60).view(2, 5, 6).requires_grad_()
-        out = stack(x, Context(sight=Sight(causal=True)))
+        out = stack(x, Context(sights=(Sight(causal=True),)))
         out.square().sum().backward()
         results.append([out, x.grad, *(parameter.grad for parameter in stack.parameters())])
     for ours, theirs in zip(*results, strict=True):
@@ -147,7 +147,7 @@ def test_checkpointing_computes_the_blocks_again(monkeypatch: pytest.MonkeyPatch
     stack, calls = build(checkpointing=True).train(), []
     for block in stack.blocks:
         block.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
-    x, context = torch.randn(2, 5, 6), Context(sight=Sight())
+    x, context = torch.randn(2, 5, 6), Context(sights=(Sight(),))
     stack(x, context).sum().backward()
     assert len(calls) == 6, "3 forward, 3 again"
     calls.clear()
@@ -160,7 +160,7 @@ def test_checkpointing_computes_the_blocks_again(monkeypatch: pytest.MonkeyPatch
 
 def test_zero_output_starts_as_the_identity() -> None:
     stack, x = Transformer(replace(SMALL, zero_output=True, final_norm=False)), torch.randn(2, 5, 6)
-    assert torch.equal(stack(x, Context(sight=Sight())), x)
+    assert torch.equal(stack(x, Context(sights=(Sight(),))), x)
 
 
 def test_layer_scale_starts_at_its_value() -> None:
@@ -172,7 +172,7 @@ def test_layer_scale_starts_at_its_value() -> None:
 def test_no_blocks_but_norms() -> None:
     x = torch.randn(2, 5, 6)
     stack = Transformer(replace(SMALL, depth=0))
-    torch.testing.assert_close(stack(x, Context(sight=Sight())), F.layer_norm(x, (6,)))
+    torch.testing.assert_close(stack(x, Context(sights=(Sight(),))), F.layer_norm(x, (6,)))
 
 
 # What the config refuses
