@@ -58,9 +58,8 @@ class Anyformer(nn.Module):
             make_relative(stack.relative, self.embeddings.axes, stack.n_heads) if stack and stack.relative else None
             for stack in (transformer, encoder)
         )
-        self.register_buffer(
-            "sees", None if sees is None else field_matrix(sees, list(self.tokenizers)), persistent=False
-        )
+        seen = None if sees is None else field_matrix(sees, list(self.tokenizers))
+        self.register_buffer("sees", seen, persistent=False)
 
     def forward(
         self,

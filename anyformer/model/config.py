@@ -29,6 +29,8 @@ class RotaryConfig:
             object.__setattr__(self, "axes", tuple(self.axes))
         if not self.axes:
             raise InputError("rotary.axes must name at least one axis, got none")
+        if self.base <= 0:
+            raise InputError(f"rotary.base must be above 0, got {self.base}")
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,9 @@ class TransformerConfig:
             raise InputError(
                 f"n_kv_heads must divide n_heads, got n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}"
             )
+        for name in ("init_std", "norm_eps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")

@@ -39,7 +39,12 @@ class EmbeddingConfig:
     dropout: float = 0.0
     """On the sum."""
     axes: tuple[str, ...] = ()
-    """Axes that positions may go by even if no field here has them: those of all tasks of a mixture."""
+    """Axes that positions may go by even if no field here has them: a mixture gives its tasks those of all; name them
+    where such a task is trained further alone."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"embedding.dropout must be at least 0 and below 1, got {self.dropout}")
 
 
 class Embeddings(nn.Module):
@@ -100,7 +105,8 @@ class Embeddings(nn.Module):
             if axis not in known:
                 raise InputError(
                     f"no field has the axis {axis!r} that positions name, in transformer.rotary or relative or in "
-                    f"embedding.positions; there are {', '.join(known) or 'none'}"
+                    f"embedding.positions; there are {', '.join(known) or 'none'}, and embedding.axes may name those "
+                    "that only other tasks of the same weights have"
                 )
         for position in self.placed:
             if not any(set(position.axes) <= set(axes) for axes in self.axes.values()):

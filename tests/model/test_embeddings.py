@@ -250,8 +250,16 @@ def test_positions_name_axes_that_a_field_has(positions: PositionConfig, message
 
 
 def test_rotary_names_axes_that_a_field_has() -> None:
-    with pytest.raises(InputError, match="no field has the axis 'time'"):
+    with pytest.raises(
+        InputError, match=r"no field has the axis 'time' .*, and embedding\.axes may name those that only"
+    ):
         build(rotary=RotaryConfig(("time",)))
+    build(EmbeddingConfig(axes=("time",)), rotary=RotaryConfig(("time",)))
+
+
+def test_dropout_on_the_sum_is_below_1() -> None:
+    with pytest.raises(InputError, match=r"embedding\.dropout must be at least 0 and below 1, got 1\.0"):
+        EmbeddingConfig(dropout=1.0)
 
 
 def test_a_learned_table_needs_a_size() -> None:
@@ -282,6 +290,10 @@ def test_a_position_config_fits_together() -> None:
         PositionConfig(())
     with pytest.raises(InputError, match=r"must have a number for each of the axes row, column, got \[3\]"):
         PositionConfig(("row", "column"), sizes=(3,))
+    with pytest.raises(InputError, match=r"positions\.sizes must be at least 1, got \[3, 0\]"):
+        PositionConfig(("row", "column"), sizes=(3, 0))
+    with pytest.raises(InputError, match=r"positions\.base must be above 0, got 0"):
+        PositionConfig(("word",), "sinusoidal", base=0)
     with pytest.raises(InputError, match=r"positions\.sizes makes a table of the sines on one axis; leave it out"):
         PositionConfig(("row", "column"), "sinusoidal", sizes=(3, 3))
 

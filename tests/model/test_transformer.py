@@ -184,6 +184,11 @@ def test_no_blocks_but_norms() -> None:
         ({"d_model": 0}, "d_model must be at least 1, got 0"),
         ({"n_heads": 0}, "n_heads must be at least 1, got 0"),
         ({"depth": -1}, "depth must be at least 0, got -1"),
+        ({"d_head": 0}, "d_head must be at least 1, got 0"),
+        ({"n_kv_heads": 0}, "n_kv_heads must be at least 1, got 0"),
+        ({"d_ff": 0}, "d_ff must be at least 1, got 0"),
+        ({"init_std": -0.1}, "init_std must not be negative, got -0.1"),
+        ({"norm_eps": -1e-5}, "norm_eps must not be negative, got -1e-05"),
         (
             {"d_model": 10, "n_heads": 4},
             "n_heads must divide d_model unless d_head is given, got d_model=10, n_heads=4",
@@ -208,4 +213,6 @@ def test_d_head_may_be_free_of_d_model() -> None:
     assert TransformerConfig(d_model=10, n_heads=4, d_head=3).head_width == 3
     with pytest.raises(InputError, match=r"rotary\.axes must name at least one axis, got none"):
         RotaryConfig(())
+    with pytest.raises(InputError, match=r"rotary\.base must be above 0, got 0"):
+        RotaryConfig(("word",), base=0)
     assert RotaryConfig(["row", "column"]) == RotaryConfig(("row", "column"))  # type: ignore[arg-type]
