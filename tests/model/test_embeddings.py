@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.errors import InputError
-from anyformer.model.config import RotaryConfig, TransformerConfig
-from anyformer.model.embeddings import EmbeddingConfig, Embeddings
+from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig, Embeddings, default_positions
 from anyformer.model.lifts import Projection
 from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
@@ -80,6 +80,21 @@ def test_positions_left_out_are_a_joint_table_for_what_rotary_does_not_cover() -
     assert [table.sizes for table in plain.positions] == [(7,), (2, 5)]
     rotary = build(rotary=RotaryConfig(("word",)))
     assert [config.axes for config in rotary.placed] == [("row", "column")]
+
+
+def test_a_field_needs_no_table_where_every_stack_that_may_read_it_goes_by_its_axes() -> None:
+    word, both = (replace(SIZES, d_head=8, rotary=RotaryConfig(axes)) for axes in (("word",), ("word", "time")))
+    timed = replace(word, relative=RelativeConfig("alibi", "time"))
+    for axes, stacks, placed in (
+        (("word",), [word], False),
+        (("word",), [word, SIZES], True),
+        (("time",), [word, both], True),
+        (("word", "time"), [word], True),
+        (("word", "time"), [both, timed], False),
+        ((), [SIZES], False),
+    ):
+        expected = [PositionConfig(axes, "joint")] if placed else []
+        assert default_positions([(axes, stacks), (axes, stacks)]) == expected
 
 
 # What cannot be

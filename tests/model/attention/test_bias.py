@@ -12,7 +12,6 @@ from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.attention.bias import Alibi, RelationBias, alibi_slopes, bucket, make_relative
 from anyformer.model.attention.cache import Cache
-from anyformer.model.attention.rotary import coordinates
 from anyformer.model.config import RelativeConfig, TransformerConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
@@ -150,14 +149,6 @@ def test_a_cache_keeps_where_the_keys_stand() -> None:
     assert cache.coordinate.tolist() == [[7.0, 8.0, 9.0]]
     cache.restart()
     assert cache.coordinate is None
-
-
-def test_coordinates_are_0_without_the_axis_and_at_padding() -> None:
-    batch = collate([{**text(2, 5), "class": CLASS.encode()}, text(4, 1)], FIELDS)
-    assert coordinates(batch, AXES, ("row", "word")).tolist() == [
-        [[0, 5], [0, 0], [0, 6], [0, 0]],
-        [[0, 1], [0, 2], [0, 3], [0, 4]],
-    ]
 
 
 # What cannot be

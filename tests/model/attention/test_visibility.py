@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Layout
-from anyformer.model.attention.visibility import visible
+from anyformer.model.attention.visibility import visible, visible_memory
 
 
 def layout(order: str, segment: str | None = None, field: str | None = None) -> Layout:
@@ -59,3 +59,9 @@ def test_a_relation_can_hide_a_pair() -> None:
     assert picture(visible(row, row, relation=torch.tensor([[[0, -1, 2], [1, 0, 0], [-1, -1, 3]]]))) == "101 111 001"
     row = layout("012")
     assert picture(visible(row, row, relation=torch.tensor([[[0, 1, 2], [-1, 0, 0], [1, 1, 1]]]))) == "100 010 111"
+
+
+def test_conditions_stand_before_all_that_a_decoder_reads() -> None:
+    assert picture(visible_memory(layout("01", "12"), layout("0123", "1122"))) == "1100 0011"
+    sees = torch.tensor([[True, False], [True, True]])
+    assert picture(visible_memory(layout("01", field="01"), layout("23", field="01"), sees)) == "10 11"
