@@ -245,7 +245,7 @@ class Rows:
     def _groups(self) -> list[list[int]]:
         """The rows that are prefilled together: on a CPU only rows of like length, so that no padding is computed."""
         rows = range(len(self.samples))
-        if self.device.type != "cpu" or self.model.transformer.config.cross_attention:
+        if self.device.type != "cpu" or self.model.encoder is not None:
             return [list(rows)]
         lengths = [sum(map(len, sample.values())) for sample in self.samples]
         groups: list[list[int]] = []

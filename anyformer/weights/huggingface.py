@@ -118,9 +118,9 @@ def _plain_stack(config: TransformerConfig) -> dict[str, Any]:
     has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm
     return asdict(config) | {
         "d_head": config.head_width,
-        "n_kv_heads": config.n_kv_heads or config.n_heads,
+        "n_kv_heads": config.kv_heads,
         "d_ff": config.inner_width,
-        "attention_scale": config.attention_scale or config.head_width**-0.5,
+        "attention_scale": config.head_width**-0.5 if config.attention_scale is None else config.attention_scale,
         "final_norm": has_final,
     }
 

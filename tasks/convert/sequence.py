@@ -224,12 +224,12 @@ def sequence_design(task: SequenceToSequence) -> Design:
     sizes = {each.axes: part.sizes for each, part in zip(*_positions(task), strict=True)}
     word = sizes.get(("word",)) or (task.text.max_len,)
     return Design(
-        replace(task.transformer, cross_attention=True),
+        task.transformer,
         replace(task.embedding, positions=list(task.model.embeddings.placed)),
         max_len=word[0],
         vocab_size=task.text.n_ids,
         output=task.output,
-        encoder=replace(task.encoder or task.transformer, cross_attention=False),
+        encoder=task.encoder or task.transformer,
         n_mels=reader.mel.n_mels if isinstance(reader, Audio) else None,
     )
 

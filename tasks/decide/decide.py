@@ -18,8 +18,7 @@ from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.model.embeddings import EmbeddingConfig
-from anyformer.model.positions import PositionConfig
+from anyformer.model.embeddings import EmbeddingConfig, axes_of_attention, default_positions
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.base.task import Task
@@ -273,13 +272,9 @@ class Decide(Task):
         goes by them, and one for the places within a step of fields that have several."""
         if self.embedding.positions is not None:
             return self.embedding
-        rotary, relative = self.transformer.rotary, self.transformer.relative
-        covered = {*(rotary.axes if rotary else ()), *([relative.axis] if relative else ())}
-        axes = [() if "step" in covered else ("step",)]
-        axes += [tuple(a for a in cutter.axes if a not in covered | {"step"}) for cutter in self.tokenizers.values()]
-        return replace(
-            self.embedding, positions=[PositionConfig(each, "joint") for each in dict.fromkeys(axes) if each]
-        )
+        apart = {"step", *axes_of_attention(self.transformer)}
+        axes = [("step",), *(tuple(a for a in cutter.axes if a not in apart) for cutter in self.tokenizers.values())]
+        return replace(self.embedding, positions=default_positions((each, [self.transformer]) for each in axes))
 
     def head(self, name: str) -> Any:
         """The `ValueHead` of a field."""

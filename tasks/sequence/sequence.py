@@ -20,10 +20,9 @@ from anyformer.errors import InputError, say
 from anyformer.metrics.text import N_SUMS, count_errors, error_rates
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.embeddings import EmbeddingConfig, default_positions
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.losses.ctc import CTCHead
-from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
@@ -261,37 +260,32 @@ class SequenceToSequence(Task):
     def build(self) -> None:
         fields = {name: self.tokenizers[name] for name in self.inputs}
         has_decoder, reader = self.architecture != "encoder", None
-        writer = replace(self.transformer, cross_attention=self.architecture == "encoder_decoder")
         if has_decoder:
             fields[self.target] = self.text
-        if writer.cross_attention:
-            reader = replace(self.encoder or self.transformer, cross_attention=False)
+        if self.architecture == "encoder_decoder":
+            reader = self.encoder or self.transformer
         texts = [name for name in self._texts if name in fields] if self.shared_vocabulary else []
         shared = self.fields.owners(fields) | dict.fromkeys(texts[1:], texts[0] if texts else "")
-        embedding = self._embedding(fields, reader, writer)
-        self.model = Anyformer(fields, writer, embedding, reader, self.fields.visibility(fields), shared)
+        embedding = self._embedding(fields, reader)
+        self.model = Anyformer(fields, self.transformer, embedding, reader, self.fields.visibility(fields), shared)
         if has_decoder:
-            self.head = Head(self.model.embeddings.lifts[self.target], writer, self.output)
+            self.head = Head(self.model.embeddings.lifts[self.target], self.transformer, self.output)
         if self.ctc_field is not None:
-            self.ctc_head = CTCHead(writer.d_model, self.text.n_ids)
-            torch.nn.init.trunc_normal_(self.ctc_head.output.weight, std=writer.init_std)
+            self.ctc_head = CTCHead(self.transformer.d_model, self.text.n_ids)
+            torch.nn.init.trunc_normal_(self.ctc_head.output.weight, std=self.transformer.init_std)
             torch.nn.init.zeros_(self.ctc_head.output.bias)
         self.sums = torch.nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in ("loss", "targets")})
         self.errors = torch.zeros(N_SUMS, dtype=torch.int64)
 
-    def _embedding(
-        self, fields: Mapping[str, Tokenizer], reader: TransformerConfig | None, writer: TransformerConfig
-    ) -> EmbeddingConfig:
+    def _embedding(self, fields: Mapping[str, Tokenizer], reader: TransformerConfig | None) -> EmbeddingConfig:
         """The embedding, with tables of positions for the axes that the stack that reads a field does not go by."""
         if self.embedding.positions is not None or reader is None:
             return self.embedding
-        placed = {}
-        for name, tokenizer in expand(fields).items():
-            stack = writer if name == self.target else reader
-            known = {*(stack.rotary.axes if stack.rotary else ()), *([stack.relative.axis] if stack.relative else ())}
-            if not set(tokenizer.axes) <= known:
-                placed[tuple(tokenizer.axes)] = PositionConfig(tuple(tokenizer.axes), "joint")
-        return replace(self.embedding, positions=list(placed.values()))
+        placed = default_positions(
+            (tokenizer.axes, [self.transformer if name == self.target else reader])
+            for name, tokenizer in expand(fields).items()
+        )
+        return replace(self.embedding, positions=placed)
 
     def read(self, batch: Pairs) -> Reading:
         """What the model makes of the inputs, before a word is written."""

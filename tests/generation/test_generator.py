@@ -42,7 +42,7 @@ def build(encoder: bool = False, **choices) -> Generator:
     """A small model, redrawn, with a head of its own, left in training mode."""
     config = TransformerConfig(**{"d_model": 12, "n_heads": 3, "depth": 2, "d_ff": 10, "dropout": 0.5, **choices})
     reader = replace(config, depth=1) if encoder else None
-    model = Anyformer(FIELDS, replace(config, cross_attention=encoder), EmbeddingConfig(), reader)
+    model = Anyformer(FIELDS, config, EmbeddingConfig(), reader)
     head = nn.Linear(12, V)
     redraw(model)
     redraw(head)

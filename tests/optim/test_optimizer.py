@@ -167,7 +167,7 @@ def test_the_learning_rate_falls_from_the_head_to_the_embeddings(name):
 
 
 def test_two_stacks_count_their_own_blocks():
-    field, sizes = Vectors(3, ("row",), (4,)), TransformerConfig(d_model=4, n_heads=2, depth=2, cross_attention=True)
+    field, sizes = Vectors(3, ("row",), (4,)), TransformerConfig(d_model=4, n_heads=2, depth=2)
     model = Anyformer({"x": field}, sizes, encoder=TransformerConfig(d_model=4, n_heads=2, depth=1))
     factors = layer_factors(model, 0.5)
     assert {factors[p] for p in model.embeddings.parameters()} == {0.125}
