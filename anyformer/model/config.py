@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 
 NormName = Literal["layernorm", "rmsnorm"]
@@ -50,6 +51,7 @@ class RelativeConfig:
     no use for the second half."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.kind != "t5":
             return
         least = 4 if self.bidirectional else 2
@@ -133,6 +135,7 @@ class TransformerConfig:
     """Whether activations inside a block are computed again in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("d_model", "n_heads", "depth"):
             if getattr(self, name) < (name != "depth"):
                 raise InputError(f"{name} must be at least {int(name != 'depth')}, got {getattr(self, name)}")

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
+from anyformer.choices import Checked
 from anyformer.data.chopper import Chopper
 from anyformer.data.folders import open_source
 from anyformer.data.source import Source, join_files
@@ -44,7 +45,7 @@ OF_TRAINING = ("init_from", "freeze")
 """Arguments that say how weights are trained, which a saved model, having its weights, does not keep."""
 
 
-class Task(lightning.LightningModule, ABC):
+class Task(Checked, lightning.LightningModule, ABC):
     """A Lightning module whose model is one shared transformer over any fields."""
 
     def __init__(

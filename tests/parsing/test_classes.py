@@ -151,8 +151,8 @@ def test_a_task_that_cannot_be_made_is_told_so_in_one_line(
     "name",
     [
         "os.system",
-        "anyformer.cli.main.importlib.import_module",
-        "anyformer.runs.checkpointing.os.system",
+        "anyformer.parsing.classes.importlib.import_module",
+        "anyformer.errors.os.system",
         "builtins.exec",
     ],
 )
