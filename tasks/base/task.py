@@ -31,7 +31,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.parsing.instantiate import instantiate
-from anyformer.parsing.plain import difference, import_path, plain
+from anyformer.parsing.plain import config_name, difference, plain
 from anyformer.saving.model_folder import load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tasks.base.evaluation import Evaluation
@@ -245,7 +245,7 @@ class Task(Checked, lightning.LightningModule, ABC):
         """
         names = [name for name in inspect.signature(type(self)).parameters if name not in OF_TRAINING]
         arguments = {name: getattr(self, name) for name in names}
-        return {"class_path": import_path(type(self)), "init_args": plain(arguments)}
+        return {"class_path": config_name(type(self)), "init_args": plain(arguments)}
 
     # Lightning's side.
 

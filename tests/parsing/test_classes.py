@@ -254,5 +254,5 @@ def test_what_a_config_holds_is_plain_and_what_it_chooses_has_a_name() -> None:
     made = plain({"sizes": TransformerConfig(d_model=8), "text": field, "files": (Path("a"), 1.5, None)})
     assert made["files"] == ["a", 1.5, None]
     assert made["sizes"]["d_model"] == 8 and "class_path" not in made["sizes"]
-    assert made["text"]["class_path"] == "anyformer.tokenizers.text.text.Text"
+    assert made["text"]["class_path"] == "Text"
     assert made["text"]["init_args"]["kind"] == "characters"
