@@ -72,7 +72,7 @@ def _alike(value: Any, made: Any) -> bool:
 
 def _placed(message: str, key: str, cls: type, kwargs: Mapping[str, Any]) -> str:
     """What a constructor says, with the key of the object before it, or of the argument that it begins with."""
-    message = message.removeprefix(f"{cls.__name__}.")
+    message = re.sub(r"^`(\w+)`", r"\1", message.removeprefix(f"{cls.__name__}."))
     first, *rest = re.match(r"[\w.]*", message)[0].split(".")
     above, _, last = key.rpartition(".")
     if first == last and rest:

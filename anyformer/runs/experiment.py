@@ -198,25 +198,20 @@ def locate(message: str, given: Mapping[str, str], overrides: Sequence[str]) -> 
     beside = re.findall(r"\w+", message[key.end() :])
     candidates = [
         *((*wanted, name) for name in beside),
-        # An option that gave the whole, but for the model or the data, has the say over a file that gave a part.
-        *(part for part in _holders(wanted)[:-1] if part in options and wanted not in options),
         wanted,
         # jsonargparse leaves out the keys of dicts and the numbers of lists.
-        *(parts for parts in [*options, *places] if _skips(parts, wanted)),
+        *(parts for parts in places if _skips(parts, wanted)),
         *((*wanted[:-1], name) for name in beside if wanted[1:]),
-        *_holders(wanted),
+        *(wanted[:i] for i in range(len(wanted) - 1, 0, -1)),
     ]
-    place = next((places[parts] for parts in candidates if parts in places), None)
+    # An option has the say over a file; but one that names the class of the model leaves it what the file gave.
+    chosen = next((parts for parts in candidates if parts in options and (parts[1:] or parts == wanted)), None)
+    place = places.get(chosen or next((parts for parts in candidates if parts in places), ()))
     return f"{place}: {message}" if place else message
 
 
 def _parts(key: str) -> tuple[str, ...]:
     return tuple(part for part in key.split(".") if part != "init_args")
-
-
-def _holders(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The keys above a key, the nearest first."""
-    return [parts[:i] for i in range(len(parts) - 1, 0, -1)]
 
 
 def _skips(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:

@@ -61,6 +61,8 @@ def test_an_error_says_which_line_gave_it_unless_an_option_did(config: str) -> N
     assert locate("model.optimizer is odd", given, []) == "model.optimizer is odd"
 
 
+RUN = Path("run")
+"""Of the logger; nothing is written."""
 SECOND = """\
 trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val/loss, mode: up}}]}
 """
@@ -86,9 +88,9 @@ trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val/loss,
             r"config.yaml line 7: data.train.n must be at least 1, got 0",
         ),
         (
-            "train: Digits",
-            "train:\n  - Digits\n  - class_path: DigitQuestions\n    init_args:\n      n: 0\n ",
-            r"config.yaml line 11: data.train.1.n must be at least 1, got 0",
+            "{train: Digits, validation: 0.1}",
+            "\n  train:\n  - Digits\n  - class_path: DigitQuestions\n    init_args:\n      n: 0",
+            r"config.yaml line 12: data.train.1.n must be at least 1, got 0",
         ),
         (
             "validation: 0.1",
@@ -96,9 +98,9 @@ trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val/loss,
             r"config.yaml line 7: data.batch_size must be at least 1",
         ),
         (
-            "    transformer:",
-            "    head_dropout: 2\n    transformer:",
-            r"config.yaml line 6: model.head_dropout must be at least 0 and below 1, got 2",
+            "{image: {class_path: ImagePatches, init_args: {size: [8, 8], patch: 4, channels: 1}}}",
+            "{}",
+            r"config.yaml line 5: model.tokenizers must name at least one field",
         ),
     ],
 )
@@ -107,36 +109,36 @@ def test_what_a_constructor_refuses_is_said_with_its_file_line_and_key(
 ) -> None:
     Path(config).write_text(CONFIG.replace(before, now))
     with pytest.raises(InputError, match=message) as caught:
-        parse("fit", [config], [], [])
+        parse("fit", [config], [], [], RUN)
     assert "\n" not in str(caught.value)
 
 
 def test_what_a_constructor_refuses_may_be_of_another_file_or_an_option(config: str) -> None:
     second = Path(config).with_name("second.yaml")
     second.write_text(SECOND)
-    with pytest.raises(InputError, match=r"second.yaml line 1: trainer.callbacks.0.mode"):
-        parse("fit", [config, str(second)], [], [])
+    with pytest.raises(InputError, match=r"second.yaml line 1: trainer.callbacks.0.mode can be min, max, got up"):
+        parse("fit", [config, str(second)], [], [], RUN)
     second.write_text("model:\n  init_args:\n    transformer:\n      n_heads: 3\n")
     with pytest.raises(InputError, match=r"second.yaml line 4: model.transformer.n_heads must divide d_model"):
-        parse("fit", [config, str(second)], [], [])
+        parse("fit", [config, str(second)], [], [], RUN)
     option = "--model.transformer.d_model"
     with pytest.raises(InputError, match=rf"^{option}: model.transformer.n_heads must divide .*, got d_model=7"):
-        parse("fit", [config], [f"{option}=7"], [])
-    with pytest.raises(InputError, match=r"^--optimizer.lr: |^--model.optimizer.lr: model.optimizer.lr and "):
-        parse("fit", [config], ["--model.optimizer.lr", "-1"], [])
+        parse("fit", [config], [f"{option}=7"], [], RUN)
+    with pytest.raises(InputError, match=r"^--model.optimizer.lr: model.optimizer.lr and .* must be above 0"):
+        parse("fit", [config], ["--model.optimizer.lr", "-1"], [], RUN)
     with pytest.raises(InputError, match=r"^--data.batch_size: data.batch_size must be at least 1, got 0$"):
-        parse("fit", [config], ["--data.batch_size=0"], [])
+        parse("fit", [config], ["--data.batch_size=0"], [], RUN)
 
 
 def test_a_config_of_a_run_names_our_classes_by_their_short_names(config: str) -> None:
-    resolved = parse("fit", [config], [], []).resolved
+    resolved = parse("fit", [config], [], [], RUN).resolved
     content = yaml.safe_load(resolved)
     assert content["model"]["class_path"] == "Classify"
     assert content["model"]["init_args"]["tokenizers"]["image"]["class_path"] == "ImagePatches"
     assert "class_path: anyformer." not in resolved
     # It is read back as it stands, and those of others keep their path.
     Path(config).write_text(resolved)
-    assert parse("fit", [config], [], []).resolved == resolved
+    assert parse("fit", [config], [], [], RUN).resolved == resolved
     assert content["trainer"]["logger"]["class_path"].startswith("lightning.")
 
 
