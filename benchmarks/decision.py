@@ -32,7 +32,7 @@ from anyformer.optim.optimizer import make_optimizer
 from anyformer.tasks.base.task import divide_gradients
 from anyformer.tasks.convert.decide import decide_task, with_spaces
 from anyformer.tasks.decide.actor import PlayConfig
-from anyformer.tasks.decide.batch import CutEpisodes, Windows
+from anyformer.tasks.decide.batch import CutEpisodes, EpisodeWindows
 from anyformer.tasks.decide.collect import Collected
 from anyformer.tasks.decide.rollout import episode_seed
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource
@@ -114,7 +114,10 @@ def draw_batches(task, n_batches, device):
     from d3rlpy.torch_utility import TorchTrajectoryMiniBatch
 
     source = Drawn(100)
-    windows, chopper = Windows(CutEpisodes(source, *source.spaces), CONTEXT, training=True), task.chopper(training=True)
+    windows, chopper = (
+        EpisodeWindows(CutEpisodes(source, *source.spaces), CONTEXT, training=True),
+        task.chopper(training=True),
+    )
     batches = []
     for b in range(n_batches):
         items = [chopper(windows[0], np.random.default_rng((2, b, i))) for i in range(BATCH)]
@@ -217,7 +220,10 @@ def compare_training(options):
 def learn(task, n_steps, device):
     """Train on collected episodes of all qualities, and give the mean loss of the last steps."""
     source = Collected(task.environment, ("random", "scripted:0.5", "scripted:0.2", "scripted"), 80, seed=1)
-    windows, chopper = Windows(CutEpisodes(source, *task.spaces), CONTEXT, training=True), task.chopper(training=True)
+    windows, chopper = (
+        EpisodeWindows(CutEpisodes(source, *task.spaces), CONTEXT, training=True),
+        task.chopper(training=True),
+    )
     optimizer = make_optimizer(task, [task.model.transformer], replace(task.optimizer, lr=1e-3))
     task.train()
     losses = []

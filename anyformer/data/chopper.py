@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from anyformer.choices import Checked
 from anyformer.errors import InputError
 from anyformer.tokens import Sample, Tokenizer, expand
 
@@ -23,7 +24,7 @@ class Unasked(LeftOut):
 
 
 @dataclass(frozen=True)
-class Chopper(ABC):
+class Chopper(Checked, ABC):
     """What a task lends to the data workers: how a record becomes an item, and items a batch. Plain values only."""
 
     tokenizers: Mapping[str, Tokenizer]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from anyformer.choices import Checked
 from anyformer.data.batch_plan import Draw, Plan
 from anyformer.data.chopper import Chopper, LeftOut, Unasked
 from anyformer.data.source import Source, join_files
@@ -29,7 +30,7 @@ OR_SKIP = "mend it, or leave such records out by data.on_bad_sample: skip"
 
 
 @dataclass(frozen=True, eq=False)
-class Samples(Dataset):
+class Samples(Checked, Dataset):
     """A source whose records come chopped: what runs in the data workers.
 
     A sample is asked for by a `Draw`, which holds all that augmentation may depend on. A record that cannot be used

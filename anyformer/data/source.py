@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from anyformer.choices import Checked
 from anyformer.data.values import spells_values
 from anyformer.errors import InputError, nearest
 from anyformer.tokens import Tokenizer
@@ -56,7 +57,7 @@ def no_column(place: str, name: str, names: Collection[str]) -> InputError:
     return InputError(f"{place}: no column {name!r}; there are {', '.join(names)}{nearest(name, names)}")
 
 
-class Source(ABC):
+class Source(Checked, ABC):
     """Records by number. A subclass is a frozen dataclass of plain values, which a YAML file can name."""
 
     @abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 
 NormName = Literal["layernorm", "rmsnorm"]
@@ -52,6 +53,7 @@ class RelativeConfig:
     no use for the second half."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.kind != "t5":
             return
         least = 4 if self.bidirectional else 2
@@ -133,6 +135,7 @@ class TransformerConfig:
     """Whether activations inside a block are computed again in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("d_model", "n_heads", "depth", "d_head", "n_kv_heads", "d_ff"):
             value, least = getattr(self, name), int(name != "depth")
             if value is not None and value < least:

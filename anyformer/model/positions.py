@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 from anyformer.tokens import Tokenizer
 
@@ -36,6 +37,7 @@ class PositionConfig:
     """Of the sinusoidal frequencies."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if not self.axes:
             raise InputError("positions.axes must name at least one axis, got none")
         if self.sizes is not None and len(self.sizes) != len(self.axes):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.optim.muon import Muon
@@ -47,6 +48,7 @@ class OptimizerConfig:
     """Further arguments of the optimiser, by its own names (betas, momentum, ...)."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.lr <= 0 or self.adamw_lr <= 0:
             raise InputError(f"optimizer.lr and optimizer.adamw_lr must be above 0, got {self.lr} and {self.adamw_lr}")
         for name in ("warmup", "weight_decay", "final"):

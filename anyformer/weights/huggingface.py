@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from anyformer.choices import Checked
 from anyformer.data.files import find_file
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
@@ -135,7 +136,7 @@ def _plain_positions(config: PositionConfig) -> tuple[Any, ...]:
 
 
 @dataclass(frozen=True)
-class Family:
+class Family(Checked):
     """How the models of a family are told and named in transformers, and taken apart."""
 
     model_type: str

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
+from anyformer.choices import Checked
 from anyformer.data.chopper import Chopper
 from anyformer.data.folders import open_source
 from anyformer.data.source import Source, join_files
@@ -30,7 +31,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.parsing.instantiate import instantiate
-from anyformer.parsing.plain import difference, import_path, plain
+from anyformer.parsing.plain import config_name, difference, plain
 from anyformer.saving.model_folder import load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tasks.base.evaluation import Evaluation
@@ -44,7 +45,7 @@ OF_TRAINING = ("init_from", "freeze")
 """Arguments that say how weights are trained, which a saved model, having its weights, does not keep."""
 
 
-class Task(lightning.LightningModule, ABC):
+class Task(Checked, lightning.LightningModule, ABC):
     """A Lightning module whose model is one shared transformer over any fields."""
 
     def __init__(
@@ -244,7 +245,7 @@ class Task(lightning.LightningModule, ABC):
         """
         names = [name for name in inspect.signature(type(self)).parameters if name not in OF_TRAINING]
         arguments = {name: getattr(self, name) for name in names}
-        return {"class_path": import_path(type(self)), "init_args": plain(arguments)}
+        return {"class_path": config_name(type(self)), "init_args": plain(arguments)}
 
     # Lightning's side.
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
 from anyformer.packing import lay
@@ -51,11 +52,10 @@ class PlayOptions:
     """Decides the environments' beginnings and what is drawn."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("episodes", "n_environments"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{self.option}{name} must be at least 1, got {getattr(self, name)}")
-        if self.past_context not in ("halve", "exact"):
-            raise InputError(f"{self.option}past_context must be halve or exact, got {self.past_context!r}")
         if not 0 <= self.temperature < math.inf:
             raise InputError(f"{self.option}temperature must be a number from 0, got {self.temperature}")
         if self.seed < 0:

@@ -28,10 +28,10 @@ from anyformer.tasks.decide.batch import (
     RETURN,
     STATE,
     CutEpisodes,
+    EpisodeWindows,
     StepFields,
     WindowChopper,
     WindowExamples,
-    Windows,
 )
 from anyformer.tasks.decide.play import PerformConfig, conclude, perform, summarize
 from anyformer.tokenizers.episode.continuous import Returns
@@ -228,7 +228,7 @@ class Decide(Task):
     def view(self, source: Source, training: bool) -> Source:
         # What has been learnt from has been read already.
         kept = self._cut is not None and self._cut.source is source
-        return Windows(self._cut if kept else CutEpisodes(source, *self.spaces), self.context, training)
+        return EpisodeWindows(self._cut if kept else CutEpisodes(source, *self.spaces), self.context, training)
 
     def chopper(self, training: bool) -> WindowChopper:
         return WindowChopper(

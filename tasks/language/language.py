@@ -25,7 +25,7 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.packing import collate
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
-from anyformer.tasks.language.windows import Pieces, Windows
+from anyformer.tasks.language.windows import Pieces, TextWindows
 from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.token_stream import learn_once, token_stream
@@ -144,7 +144,7 @@ class LanguageModel(Task):
                 f"the training text has {len(stream)} tokens, not more than one window of context={self.context}; "
                 "give more text or a smaller context"
             )
-        return (Windows if self.samples == "windows" else Pieces)(stream, self.field, self._stretch)
+        return (TextWindows if self.samples == "windows" else Pieces)(stream, self.field, self._stretch)
 
     def chopper(self, training: bool) -> TextChopper:
         jitter = self._stretch if self.samples == "windows" else 0

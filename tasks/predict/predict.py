@@ -75,8 +75,6 @@ class Predict(Task):
         self.cases: dict[str, Cases] = {}
         self.place_class, self.n_registers, self.head_dropout = place_class, n_registers, head_dropout
         self._check_targets()
-        if read not in ("class", "first", "mean", "attention"):
-            raise InputError(f"read must be class, first, mean or attention, got {read!r}")
         needed = {} if self._first is None else {self._first: "read: first"}
         self.fields.check(self.tokenizers, [*self.own_tokens, *self._texts], needed)
         self.pool: Pool | None = None

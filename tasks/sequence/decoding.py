@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.ctc_search import CTCPrefixScorer, greedy, prefix_beam_search
@@ -47,8 +48,7 @@ class DecodeConfig:
     """Ids that no text begins with. Not of ctc."""
 
     def __post_init__(self) -> None:
-        if self.method not in (None, "attention", "ctc", "joint"):
-            raise InputError(f"method must be attention, ctc or joint, got {self.method!r}")
+        check_choices(self)
         for name in ("n_beams", "max_new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -133,8 +133,6 @@ class SequenceToSequence(Task):
             raise InputError(f"tokenizers must name an input beside the target {target!r}")
         if self.tokenizers[target].wrap:
             raise InputError(f"tokenizers.{target}.wrap: the task itself puts tokens around the target; leave it out")
-        if architecture not in ("encoder_decoder", "decoder", "encoder"):
-            raise InputError(f"architecture must be encoder_decoder, decoder or encoder, got {architecture!r}")
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
         if choose is not None and choose not in BEST:

@@ -57,9 +57,6 @@ class Numbers(Target):
             if isinstance(getattr(self, part), list):
                 object.__setattr__(self, part, tuple(getattr(self, part)))
         check_weight(self.weight)
-        for part, known in (("scaling", ("standard", "log", "none")), ("loss", ("squared", "absolute", "huber"))):
-            if getattr(self, part) not in known:
-                raise InputError(f"{part} must be {', '.join(known)}, got {getattr(self, part)!r}")
         if self.n is not None and self.n < 1:
             raise InputError(f"n must be at least 1, got {self.n}")
         if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):

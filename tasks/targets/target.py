@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
+from anyformer.choices import Checked
 from anyformer.data.source import Source
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError
@@ -38,7 +39,7 @@ class Aim:
     """(t,) int64: the sample that it belongs to."""
 
 
-class Target(ABC):
+class Target(Checked, ABC):
     """What is predicted of a sample. A subclass is a frozen dataclass of plain values, without weights.
 
     Its name is that of the column that holds it, where nothing else is said.

@@ -172,8 +172,6 @@ class Corpus(Documents):
             raise InputError("path must name at least one file, folder or glob")
         if self.split == "":
             raise InputError("split must be line, paragraph or the characters between documents; it is empty")
-        if self.errors not in ("strict", "replace"):
-            raise InputError(f"errors must be strict or replace, got {self.errors!r}")
 
     def __len__(self) -> int:
         return len(self._index.start)

@@ -221,7 +221,6 @@ def test_what_is_drawn_is_decided_by_the_seed() -> None:
     [
         ({"episodes": 0}, "play.episodes must be at least 1, got 0"),
         ({"n_environments": 0}, "play.n_environments must be at least 1, got 0"),
-        ({"past_context": "half"}, "play.past_context must be halve or exact, got 'half'"),
         ({"temperature": -1.0}, "play.temperature must be a number from 0, got -1.0"),
         ({"seed": -1}, "play.seed must not be negative, got -1"),
     ],

@@ -305,7 +305,6 @@ IMAGE = {"image": ImagePatches(size=(4, 6), patch=2, channels=1)}
         ({"targets": {"a.b": Numbers()}}, "targets.a.b: the name of a target has no dot"),
         ({"targets": {"kind": Category()}, "choose": "rmse"}, r"choose must be one of accuracy, .*, got 'rmse'"),
         ({"targets": {"class": Written(Text("bytes"))}}, "the name 'class' is taken by the task's own tokens"),
-        ({"targets": {"kind": Category()}, "read": "last"}, "read must be class, first, mean or attention, got 'last'"),
         (
             {"targets": {"kind": Category()}, "fields": FieldsConfig(sees={"imago": ["image"]})},
             "fields.sees: there is no field 'imago'",

@@ -128,7 +128,6 @@ def test_methods_and_options_that_cannot_be_say_why() -> None:
         with pytest.raises(InputError, match=message):
             built(task).predict([Turned()[0]], DecodeConfig(method))
     for options, message in (
-        ({"method": "both"}, "method must be attention, ctc or joint, got 'both'"),
         ({"n_beams": 0}, "n_beams must be at least 1, got 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"ctc_weight": 1.0}, "ctc_weight must lie between 0 and 1, got 1.0"),

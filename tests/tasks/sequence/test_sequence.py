@@ -227,7 +227,6 @@ def test_the_encoder_is_counted_on_the_inputs() -> None:
     [
         ({"target": "other"}, "target: 'other' must be a field of tokenizers that is a Text"),
         ({"tokenizers": {"turned": Text()}}, "tokenizers must name an input beside the target 'turned'"),
-        ({"architecture": "both"}, "architecture must be encoder_decoder, decoder or encoder, got 'both'"),
         ({"decoding": DecodeConfig("joint")}, "decoding.method: joint needs a model with ctc"),
         (
             {"architecture": "encoder", "decoding": DecodeConfig("attention")},

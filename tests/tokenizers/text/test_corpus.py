@@ -279,7 +279,6 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     [
         ({"path": ()}, "path must name at least one file"),
         ({"split": ""}, "split must be line, paragraph or the characters between documents; it is empty"),
-        ({"errors": "ignore"}, "errors must be strict or replace, got 'ignore'"),
         ({"part": (0.5, 0.5)}, r"part must be two shares of the whole, as in \[0, 0.9\], got \[0.5, 0.5\]"),
         ({"part": (0.0, 1.1)}, "part must be two shares"),
         ({"part": (0.5,)}, "part must be two shares"),

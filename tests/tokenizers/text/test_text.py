@@ -302,8 +302,6 @@ def test_a_text_longer_than_max_len_is_an_error_or_cut_off_when_asked() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "words"}, "kind must be bpe, bytes or characters, got 'words'"),
-        ({"normalize": "upper"}, "normalize must be none, nfc, nfkc, lowercase, got 'upper'"),
         ({"vocab_size": 257}, "vocab_size must be at least 258 for the 256 bytes, <eos> and <mask>, got 257"),
         ({"kind": "bytes", "file": "x.json"}, "file is a tokenizer.json, which kind: bytes has no use for"),
         ({"file": "x.json", "normalize": "nfc"}, "a tokenizer.json brings its own normalisation"),
