@@ -67,6 +67,7 @@ def _design(settings: Settings, architecture: str) -> Design:
         vocab_size=settings.get("vocab_size", 30522),
         output=HeadConfig(bias=True, transform=activation) if architecture == "BertForMaskedLM" else None,
         head_dropout=dropout if head_dropout is None else head_dropout,
+        options={"read": "first", "pool_dense": True} if architecture == "BertForSequenceClassification" else {},
     )
 
 
@@ -114,7 +115,7 @@ def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
 
 BERT = Family(
     "bert",
-    {"BertForMaskedLM": "masked", "BertForSequenceClassification": "classes"},
+    {"BertForMaskedLM": "masked", "BertForSequenceClassification": "classify"},
     _design,
     _settings,
     NAMES,

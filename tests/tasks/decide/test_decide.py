@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-import anyformer
 from anyformer.__main__ import main
 from anyformer.batch import read_before
 from anyformer.errors import InputError
@@ -21,6 +20,7 @@ from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import OptimizerConfig
+from anyformer.parsing.instantiate import instantiate
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_figures, read_rows
@@ -190,9 +190,8 @@ def test_spaces_scales_and_the_known_returns_come_from_the_data() -> None:
     totals = [source.episode(i).total for i in range(len(source))]
     assert task.known_returns == (min(totals), max(totals))
     assert task.environment == world("picture")
-    task.build()
     assert asked_return(task.acting_model()) == max(totals)
-    again = anyformer.runs.fit.instantiate(task.config())
+    again = instantiate(task.config())
     assert json.dumps(again.config()) == json.dumps(task.config())
 
 
