@@ -137,8 +137,8 @@ def _plain_positions(config: PositionConfig) -> tuple[Any, ...]:
 
 
 Kind = Literal["language", "masked", "classify", "sequence", "speech", "decide"]
-"""What a model is here: a language model, one of masked tokens, or one that tells classes apart; an encoder-decoder that
-reads a text, or speech, and writes a text; or one that acts."""
+"""What a model is here: a language model, one of masked tokens, or one that tells classes apart; an encoder-decoder
+that reads a text, or speech, and writes a text; or one that acts."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,13 @@ class Speech:
     """What a family that writes down speech says in other files than config.json."""
 
     opening: Callable[[Mapping[str, int], Settings, Design, str | None], list[str | list[str]]]
-    """What stands before a transcript, from the ids of tokens by their spelling, generation_config.json, and the language
-    that is asked for. Raises InputError for one that the model does not know."""
-    suppressed: Callable[[Mapping[str, int], Callable[[list[str]], Any], Settings], tuple[set[int], set[int]]]
+    """What stands before a transcript, from the ids of tokens by their spelling, generation_config.json, the design, and
+    the language that is asked for. Raises InputError for one that the model does not know."""
+    suppressed: Callable[
+        [Mapping[str, int], Callable[[list[str]], Any], int, Settings], tuple[tuple[int, ...], tuple[int, ...]]
+    ]
     """Ids that are not to be written, and not to be written first; from the ids by spelling, what cuts texts into ids,
-    and generation_config.json."""
+    the id that ends a text, and generation_config.json."""
     generation: Callable[[Mapping[str, int], Sequence[str | list[str]]], dict[str, Any]]
     """Of generation_config.json what the tokens and the opening decide."""
     sound: Callable[[Design], dict[str, Any]]

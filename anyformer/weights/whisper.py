@@ -118,20 +118,20 @@ def _opening(ids: Mapping[str, int], told: Settings, design: Design, language: s
 
 
 def _suppressed(
-    ids: Mapping[str, int], cut: Callable[[list[str]], Any], told: Settings
-) -> tuple[set[int], set[int]]:
+    ids: Mapping[str, int], cut: Callable[[list[str]], Any], end: int, told: Settings
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """As generation_config.json lists them; OpenAI's file lists none, and has those of its library."""
     always, first = (told.get(name, None, (list, type(None))) for name in ("suppress_tokens", "begin_suppress_tokens"))
     if always is None and told.path.endswith(".pt"):
-        always = {int(cut([" -", " '"])[i][0]) for i in range(2)}
+        always = {int(each[0]) for each in cut([" -", " '"])}
         for sign in (*UNSAID, *NOTES):
             always |= {int(each[0]) for each in cut([sign, f" {sign}"]) if len(each) == 1 or sign in NOTES}
         others = (TRANSLATE, TRANSCRIBE, START, "<|startoflm|>", "<|startofprev|>", "<|nospeech|>")
         always |= {ids[token] for token in others if token in ids}
-        first = [int(cut([" "])[0][0])]
+        first = [int(cut([" "])[0][0]), end]
     if wrong := [token for token in (*(always or ()), *(first or ())) if not isinstance(token, int)]:
         raise InputError(f"{told.path}: suppress_tokens and begin_suppress_tokens must be ids, got {wrong[0]!r}")
-    return set(always or ()) - {-1}, set(first or ())
+    return tuple(sorted(set(always or ()) - {-1, end})), tuple(sorted(set(first or ())))
 
 
 def _generation(ids: Mapping[str, int], start: Sequence[str | list[str]]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.language.batch import Masking
 from anyformer.tasks.language.language import LanguageModel
 from anyformer.tokenizers.text.text import Text
-from anyformer.weights.families import choose_family
 from anyformer.weights.huggingface import Design, Kind, Settings
 
 FIELD = "text"
@@ -57,14 +56,33 @@ def _classes(settings: Settings) -> list[str]:
     return [str(names[i]) for i in wanted]
 
 
-def single_design(task: Task, kind: Kind) -> tuple[str, Design, dict[str, Any]]:
+def text_kind(task: Task) -> Kind:
+    """What a task of one text is to transformers. Raises InputError if there is no such thing there."""
+    texts = [text for text in task.tokenizers.values() if isinstance(text, Text)]
+    if len(task.tokenizers) == 1 and texts and texts[0].kind != "bpe":
+        raise InputError(
+            f"a text of kind: {texts[0].kind} has no tokenizer.json, which transformers needs; train with kind: bpe"
+        )
+    if len(task.tokenizers) == 1 and texts and isinstance(task, LanguageModel):
+        return "language" if task.masking is None else "masked"
+    if len(task.tokenizers) != 1 or not texts or not isinstance(task, Classify):
+        raise InputError(
+            f"transformers has no counterpart of a {type(task).__name__} of {', '.join(task.tokenizers)}; language "
+            "models and classifiers of one text have"
+        )
+    if task.fields.sees:
+        raise InputError("transformers has no word for fields.sees; train a model without it")
+    return "classify"
+
+
+def text_design(task: Task, kind: Kind) -> tuple[str, Design, dict[str, Any]]:
     """The one field of a task, its design, and what a config.json says beside it."""
     ((name, text),) = task.tokenizers.items()
     positions = [place.sizes[0] for place in task.model.embeddings.positions if place.sizes]
     design = Design(
         task.transformer,
         task.embedding,
-        max_len=positions[0] if positions else 0,
+        max_len=positions[0] if positions else text.max_len,
         vocab_size=text.n_ids,
         output=None if kind == "classify" else task.output,
         head_dropout=task.head_dropout if kind == "classify" else 0.0,
