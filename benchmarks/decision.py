@@ -34,6 +34,7 @@ from anyformer.tasks.convert.decide import decide_task, with_spaces
 from anyformer.tasks.decide.actor import PlayConfig
 from anyformer.tasks.decide.batch import CutEpisodes, EpisodeWindows
 from anyformer.tasks.decide.collect import Collected
+from anyformer.tasks.decide.play import episodes
 from anyformer.tasks.decide.rollout import episode_seed
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
@@ -279,7 +280,7 @@ def compare_acting(options):
     def play_ours(past_context, n_episodes):
         together = min(options.together, n_episodes)
         play = PlayConfig(n_episodes, together, past_context, asked=asked)
-        return [round(episode.total) for episode in ours.episodes(play=play)]
+        return [round(episode.total) for episode in episodes(ours.acting_model(), play=play)]
 
     few = min(options.few, options.episodes)
     sides = {

@@ -153,4 +153,14 @@ def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor[None] if name == BIAS else tensor for name, tensor in untyped(pieces, "marian").items()}
 
 
-MARIAN = Family("marian", {"MarianMTModel": "text"}, _design, _settings, NAMES, LAYERS, _apart, _together)
+MARIAN = Family(
+    "marian",
+    {"MarianMTModel": "sequence"},
+    _design,
+    _settings,
+    NAMES,
+    LAYERS,
+    _apart,
+    _together,
+    vocabulary="source.spm",
+)

@@ -137,7 +137,7 @@ def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
 
 T5 = Family(
     "t5",
-    {"T5ForConditionalGeneration": "text"},
+    {"T5ForConditionalGeneration": "sequence"},
     _design,
     _settings,
     NAMES,
@@ -145,4 +145,5 @@ T5 = Family(
     _apart,
     _together,
     _settled,
+    vocabulary="spiece.model",
 )
