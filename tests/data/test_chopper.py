@@ -31,8 +31,6 @@ class Fields(Chopper):
 
 
 BOTH = {"left": LEFT, "right": RIGHT}
-
-
 HALF = {"left": 0.5, "right": 0.3}
 
 
