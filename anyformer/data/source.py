@@ -1,6 +1,6 @@
 """Sources of records, and parts of them: for training, validation and test, or a few of each value.
 
-Knows no file format, no modality and no trainer. `tables.py` and `folders.py` read files; `loading.py` makes batches.
+Knows no file format, no modality and no trainer. `tables.py` and `folders.py` read files; `loader.py` makes batches.
 """
 
 from __future__ import annotations

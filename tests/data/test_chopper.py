@@ -11,7 +11,8 @@ import torch
 
 from anyformer.data.batch_plan import Draw, plan_batches
 from anyformer.data.chopper import Chopper, Unasked
-from anyformer.data.loader import Loader, Samples
+from anyformer.data.loader import Loader
+from anyformer.data.samples import Samples
 from anyformer.errors import InputError
 from tests.helpers.choppers import Sums
 from tests.helpers.mixed_fields import LEFT, RIGHT, Shown

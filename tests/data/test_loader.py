@@ -14,7 +14,8 @@ import torch
 from anyformer.data.batch_plan import plan_batches
 from anyformer.data.chopper import LeftOut
 from anyformer.data.files import read_file
-from anyformer.data.loader import OR_SKIP, Loader, Samples
+from anyformer.data.loader import Loader
+from anyformer.data.samples import OR_SKIP, Samples
 from anyformer.errors import InputError
 from tests.helpers.choppers import Pairs
 from tests.helpers.witnesses import Numbers

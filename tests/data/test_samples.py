@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from anyformer.data.batch_plan import Draw
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from tests.helpers.choppers import Pairs

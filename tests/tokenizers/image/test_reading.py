@@ -21,7 +21,7 @@ from PIL import Image
 
 from anyformer.data.batch_plan import Draw
 from anyformer.data.chopper import Chopper
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.tokenizers.image.patches import ImagePatches
