@@ -27,7 +27,7 @@ _HOMES = {
     "Records": "tasks.base.records",
     "Row": "tokenizers.row",
     "SequenceToSequence": "tasks.sequence.sequence",
-    "Series": "tokenizers.series",
+    "Series": "tokenizers.series.series",
     "Table": "data.tables",
     "Task": "tasks.base.task",
     "Text": "tokenizers.text.text",
