@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     from anyformer.tokenizers.molecule import Molecule as Molecule
     from anyformer.tokenizers.points import Points as Points
     from anyformer.tokenizers.row import Row as Row
-    from anyformer.tokenizers.series import Series as Series
+    from anyformer.tokenizers.series.series import Series as Series
     from anyformer.tokenizers.text.aligned import Aligned as Aligned
     from anyformer.tokenizers.text.corpus import Corpus as Corpus
     from anyformer.tokenizers.text.corpus import PythonDocs as PythonDocs
@@ -157,7 +157,7 @@ _HOMES = {
     "Row": "tokenizers.row",
     "Saving": "runs.checkpointing",
     "SequenceToSequence": "tasks.sequence.sequence",
-    "Series": "tokenizers.series",
+    "Series": "tokenizers.series.series",
     "SoundAugmentation": "tokenizers.audio.augmentation",
     "Source": "data.source",
     "SpecAugment": "tokenizers.audio.augmentation",

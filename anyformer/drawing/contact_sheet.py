@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from anyformer.data.batch_plan import Plan
 from anyformer.data.chopper import LeftOut
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.errors import InputError
 from anyformer.tokens import Sample, Tokenizer, expand
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.data.source import Source
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError

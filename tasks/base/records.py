@@ -11,7 +11,8 @@ from lightning import LightningDataModule
 from anyformer.choices import Checked
 from anyformer.data.batch_plan import plan_batches
 from anyformer.data.folders import Folders, open_source
-from anyformer.data.loader import Loader, Samples
+from anyformer.data.loader import Loader
+from anyformer.data.samples import Samples
 from anyformer.data.source import Joined, Source, no_column
 from anyformer.data.splits import deal, split
 from anyformer.data.tables import Table

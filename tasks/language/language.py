@@ -27,8 +27,9 @@ from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
 from anyformer.tasks.language.windows import Pieces, TextWindows
 from anyformer.tokenizers.text.corpus import Corpus
+from anyformer.tokenizers.text.corpus_cache import learn_once
 from anyformer.tokenizers.text.text import Text
-from anyformer.tokenizers.text.token_stream import learn_once, token_stream
+from anyformer.tokenizers.text.token_stream import token_stream
 from anyformer.tokens import Sample, Tokenizer, TokenSet
 
 

@@ -14,7 +14,7 @@ from lightning import seed_everything
 from PIL import Image
 
 from anyformer.data.batch_plan import Plan, plan_batches
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.data.source import Source
 from anyformer.drawing.contact_sheet import GAP, IN_A_ROW, LINE, SIDE, draw_samples, draw_sheet
 from anyformer.errors import InputError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anyformer.data.batch_plan import plan_batches
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig

@@ -18,7 +18,9 @@ from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
 from anyformer.tokenizers.audio.augmentation import SoundAugmentation
 from anyformer.tokenizers.audio.mel import MelConfig, log_mel
-from anyformer.tokenizers.audio.reading import SOUNDS, read_sound, set_level, sound_length
+from anyformer.tokenizers.audio.reading import read_sound, sound_length
+from anyformer.tokenizers.audio.sound_files import SOUNDS
+from anyformer.tokenizers.audio.waveform import set_level
 from anyformer.tokenizers.mixing import Mixing
 from anyformer.tokens import Tokenizer, TokenSet
 

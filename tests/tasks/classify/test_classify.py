@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torchmetrics.functional.classification import binary_auroc, multiclass_f1_score
 
 from anyformer.data.batch_plan import Draw
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anyformer.data.batch_plan import Draw
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.tasks.decide.batch import RETURN, REWARD, CutEpisodes, EpisodeWindows, StepFields, WindowChopper, cut
