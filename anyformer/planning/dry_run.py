@@ -244,7 +244,7 @@ class _Watch(Callback):
         kept = [
             value for optimizer in trainer.optimizers for state in optimizer.state.values() for value in state.values()
         ]
-        kept += getattr(module, "_average", {}).values()
+        kept += module.average.weights.values()
         is_cuda = device.type == "cuda"
         memory = Memory(
             weights=_bytes([*parameters, *module.buffers()]),

@@ -363,9 +363,6 @@ class Decide(Task):
     def conclude(self, results: Sequence[Mapping[str, Any]]) -> str:
         return conclude(results, self.known_returns)
 
-    def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        raise InputError("a policy acts in an environment: use `perform`, or `policy` in a loop of your own")
-
     def render(self, result: Mapping[str, Any]) -> str:
         return "  ".join(f"{name} {value}" for name, value in result.items())
 

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import SumMetric
 
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.generator import Generator
+from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
@@ -26,7 +26,7 @@ from anyformer.packing import collate
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
 from anyformer.tasks.language.windows import Pieces, TextWindows
-from anyformer.tokenizers.text.corpus import Corpus
+from anyformer.tokenizers.text.corpus import Corpus, Documents
 from anyformer.tokenizers.text.corpus_cache import learn_once
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.token_stream import token_stream
@@ -126,6 +126,10 @@ class LanguageModel(Task):
             text = replace(text, vocabulary=learnt)
         self.tokenizers[self.field] = text.fit(())
 
+    def values(self, source: Source, name: str) -> Iterator[Any]:
+        # A document of a corpus may be larger than memory.
+        return source.texts() if isinstance(source, Documents) else super().values(source, name)
+
     def open(self, path: str) -> Source:
         return Corpus(path)
 
@@ -156,9 +160,8 @@ class LanguageModel(Task):
     def build(self) -> None:
         self.model = Anyformer(self.tokenizers, self.transformer, self.embedding)
         self.head = Head(self.model.embeddings.lifts[self.field], self.transformer, self.output)
-        # A loss that is no number shows, and is not left out of the sum.
-        names = "loss", "targets", "bytes", "right"
-        self.sums = torch.nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in names})
+        # The loss, how many targets and bytes it is over, and how many masked tokens were found.
+        self.sums = Sums(4)
         if self.example is not None and self.masking is None:
             try:
                 self._prompt({self.field: self.example})
@@ -170,21 +173,19 @@ class LanguageModel(Task):
         return self.head.loss(hidden, batch.target), torch.tensor(float(len(batch.target)), device=hidden.device)
 
     def begin_evaluation(self) -> None:
-        for metric in self.sums.values():
-            metric.reset()
+        self.sums.reset()
 
     def evaluate(self, batch: TextExamples) -> None:
         hidden = self.model(batch.tokens).flatten(0, 1)[batch.read]
-        self.sums["loss"].update(self.head.loss(hidden, batch.target))
-        self.sums["targets"].update(len(batch.target))
-        self.sums["bytes"].update(batch.n_bytes)
+        loss = self.head.loss(hidden, batch.target)
         # All logits at once are few enough where few tokens are masked.
         found = batch.target.new_zeros(()) if self.masking is None else self.head(hidden).argmax(-1) == batch.target
-        self.sums["right"].update(found.sum())
+        counts = loss.new_tensor([len(batch.target), batch.n_bytes], dtype=torch.float64)
+        self.sums.update(torch.stack([loss.double(), *counts, found.sum().double()]))
 
     def report(self, stage: str) -> dict[str, Tensor]:
         """Nats a token, perplexity, and bits a byte or the share of masked tokens found."""
-        loss, n_targets, n_bytes, right = (self.sums[name].compute() for name in ("loss", "targets", "bytes", "right"))
+        loss, n_targets, n_bytes, right = self.sums.compute()
         mean = loss / n_targets.clamp(min=1)
         values = {"loss": mean, "perplexity": mean.exp()}
         if self.masking is None:

@@ -168,9 +168,9 @@ class Predict(Task):
                 self.targets[name] = replace(target, text=target.text.inherit(tokenizers[name]))
 
     @property
-    def _packages(self) -> list[str]:
+    def packages(self) -> list[str]:
         modules = {type(target).__module__ for target in self.targets.values()}
-        return sorted({*super()._packages, *(name.partition(".")[0] for name in modules)} - {"anyformer"})
+        return sorted({*super().packages, *(name.partition(".")[0] for name in modules)} - {"anyformer"})
 
     def chopper(self, training: bool) -> PredictChopper:
         return PredictChopper(
@@ -307,7 +307,9 @@ class Predict(Task):
     # Use
 
     @torch.inference_mode()
-    def predict(self, records: Sequence[Mapping[str, Any]], batch_size: int = 64) -> list[dict[str, Any]]:
+    def predict(
+        self, records: Sequence[Mapping[str, Any]], options: None = None, *, batch_size: int = 64
+    ) -> list[dict[str, Any]]:
         """What the model says of records, by target, as plain values.
 
         records: dicts of fields, a value being whatever its tokenizer takes (a path, an array, a string).
@@ -370,7 +372,7 @@ class Predict(Task):
 
     def weights_of(self, other: Task) -> dict[str, Tensor]:
         """Without the heads of targets whose outputs mean something else here: other classes, another mean."""
-        theirs = getattr(other, "targets", {})
+        theirs = other.targets
         strange = [
             f"heads.{_key(name)}."
             for name, target in self.targets.items()

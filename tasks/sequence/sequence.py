@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import SumMetric
 
 from anyformer.batch import Batch
 from anyformer.data.source import Source
 from anyformer.errors import InputError, say
+from anyformer.metrics.accumulators import Sums
 from anyformer.metrics.text import N_SUMS, count_errors, error_rates
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
@@ -174,7 +174,21 @@ class SequenceToSequence(Task):
     @property
     def conditions(self) -> list[str]:  # type: ignore[override]
         read = {name: self.tokenizers[name] for name in self.inputs}
-        return list(expand(read)) if self.architecture == "encoder_decoder" else []
+        return list(expand(read)) if self.has_encoder else []
+
+    @property
+    def has_encoder(self) -> bool:
+        return self.architecture == "encoder_decoder"
+
+    @property
+    def read_fields(self) -> dict[str, Tokenizer]:
+        # An encoder alone writes text that it never reads.
+        names = self.inputs if self.architecture == "encoder" else self.tokenizers
+        return {name: self.tokenizers[name] for name in names}
+
+    @property
+    def alike(self) -> list[list[str]]:
+        return [*super().alike, *([self._texts] if self.shared_vocabulary else [])]
 
     @property
     def _texts(self) -> list[str]:
@@ -260,7 +274,7 @@ class SequenceToSequence(Task):
         has_decoder, reader = self.architecture != "encoder", None
         if has_decoder:
             fields[self.target] = self.text
-        if self.architecture == "encoder_decoder":
+        if self.has_encoder:
             reader = self.encoder or self.transformer
         texts = [name for name in self._texts if name in fields] if self.shared_vocabulary else []
         shared = self.fields.owners(fields) | dict.fromkeys(texts[1:], texts[0] if texts else "")
@@ -272,7 +286,8 @@ class SequenceToSequence(Task):
             self.ctc_head = CTCHead(self.transformer.d_model, self.text.n_ids)
             torch.nn.init.trunc_normal_(self.ctc_head.output.weight, std=self.transformer.init_std)
             torch.nn.init.zeros_(self.ctc_head.output.bias)
-        self.sums = torch.nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in ("loss", "targets")})
+        # The loss, and the sum of the weights of its targets.
+        self.sums = Sums(2)
         self.errors = torch.zeros(N_SUMS, dtype=torch.int64)
 
     def _embedding(self, fields: Mapping[str, Tokenizer], reader: TransformerConfig | None) -> EmbeddingConfig:
@@ -288,7 +303,7 @@ class SequenceToSequence(Task):
     def read(self, batch: Pairs) -> Reading:
         """What the model makes of the inputs, before a word is written."""
         rows = batch.tokens if batch.inputs is None else batch.inputs
-        if self.architecture == "encoder_decoder":
+        if self.has_encoder:
             memory = self.model.encode(rows)
             return Reading(memory, self._frames(rows, memory))
         return Reading() if self.ctc_field is None else Reading(frames=self._frames(rows, self.model(rows)))
@@ -324,8 +339,7 @@ class SequenceToSequence(Task):
     def evaluate(self, batch: Pairs) -> dict[str, Tensor]:
         reading = self.read(batch)
         loss, n_targets = self._loss(batch, reading, 0.0)
-        self.sums["loss"].update(loss)
-        self.sums["targets"].update(n_targets)
+        self.sums.update(torch.stack([loss, n_targets]).double())
         texts = [self.text.decode(ids).strip() for ids in self.write(batch, self.decoding, reading)]
         # What the tokenizer makes the same for the model is the same for the figures.
         references = [NORMALIZERS[self.text.normalize](reference).strip() for reference in batch.references]
@@ -335,8 +349,7 @@ class SequenceToSequence(Task):
         return {"exact_match": torch.tensor(exact, dtype=torch.float32)}
 
     def begin_evaluation(self) -> None:
-        for metric in self.sums.values():
-            metric.reset()
+        self.sums.reset()
         self.errors = torch.zeros_like(self.errors)
         self.cases = Cases(self.tokenizers)
 
@@ -346,7 +359,7 @@ class SequenceToSequence(Task):
         if self.trainer.world_size > 1:
             errors = self.trainer.strategy.reduce(errors.to(self.device), reduce_op="sum")
         rates, self.cases.stage = error_rates(errors), stage
-        loss, n_targets = (self.sums[name].compute() for name in ("loss", "targets"))
+        loss, n_targets = self.sums.compute()
         return {"loss": loss / n_targets.clamp(min=1)} | {name: rates[name] for name in self.figures}
 
     # Use
@@ -372,7 +385,7 @@ class SequenceToSequence(Task):
         return self.decoder.find(
             config,
             batch.prompts or [{}] * len(batch.n_frames),
-            rows if self.architecture == "encoder_decoder" else None,
+            rows if self.has_encoder else None,
             reading.memory,
             reading.frames,
             batch.n_frames,
@@ -505,7 +518,7 @@ class SequenceToSequence(Task):
         return {self.target: result[self.target], "ended": result["ended"], **words}
 
     def rows(self, batch: Pairs) -> tuple[Batch, Batch | None]:  # type: ignore[override]
-        return batch.tokens, batch.inputs if self.architecture == "encoder_decoder" else None
+        return batch.tokens, batch.inputs if self.has_encoder else None
 
     def look(self, item: Pair) -> tuple[Sample, str]:
         return item.sample, item.reference
