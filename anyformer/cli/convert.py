@@ -11,7 +11,7 @@ from anyformer.saving.run_folder import run_folder
 
 
 def import_command(args: list[str]) -> None:
-    parser = Options("import", "Make a run of weights from elsewhere, for `run`, `export` and init_from.")
+    parser = Options("import", "Make a run from the weights of another library, for `predict`, `export` and init_from.")
     parser.add_argument(
         "folder",
         metavar="FOLDER",
@@ -19,8 +19,8 @@ def import_command(args: list[str]) -> None:
         "it; or OpenAI's file of a Whisper, FILE.pt, with a tokenizer.json beside it",
     )
     parser.add_argument("run", metavar="RUN", help="the folder to make")
-    parser.add_argument("--language", metavar="CODE", help="of Whisper: the one that is spoken; heard when left out")
-    parser.add_argument("--pad", action="store_true", help="of Whisper: put silence behind a recording, to 30 seconds")
+    parser.add_argument("--language", metavar="CODE", help="of Whisper: the language spoken; detected when left out")
+    parser.add_argument("--pad", action="store_true", help="of Whisper: pad recordings with silence to 30 seconds")
     parser.add_argument("--env", metavar="ID", help="of a Decision Transformer: where it acts, such as Hopper-v5")
     own = parser.parse_args(args)
     run = run_folder(own.run)
@@ -31,7 +31,7 @@ def import_command(args: list[str]) -> None:
     )
     save(task, run / "model")
     fields = " ".join(f"{name}=..." for name in task.inputs) or "--episodes 10"
-    print(f"{report}\nThe model is in {run}. Next:\n  {program()} run {run} {fields}")
+    print(f"{report}\nThe model is in {run}. Next:\n  {program()} predict {run} {fields}")
 
 
 def export_command(args: list[str]) -> None:

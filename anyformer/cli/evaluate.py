@@ -24,7 +24,9 @@ def test_command(args: list[str]) -> None:
 
 def _evaluate(stage: str, args: list[str]) -> None:
     part = "validation" if stage == "validate" else "test"
-    parser = Options(stage, f"{stage} the best model of a run; --data.{part} OTHER and the like override its config")
+    parser = Options(
+        stage, f"Metrics of the best model on the {part} records; --data.{part} OTHER overrides the config"
+    )
     parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
     require_first("run's folder", f"{stage} RUN", args)
     own, overrides = parser.parse_known_args(args)
@@ -33,7 +35,7 @@ def _evaluate(stage: str, args: list[str]) -> None:
     allowed = tuple(f"--model.{name}" for name in task.in_use)
     for option in overrides:
         if option.startswith("--model") and not option.startswith(allowed):
-            raise InputError(f"{option.partition('=')[0]}: the model of a run is what it is; leave it out")
+            raise InputError(f"{option.partition('=')[0]}: a trained model's options can't be changed; leave it out")
     # Figures of other data, or of a part of it, are shown, and the run keeps its own.
     kept = stage == "test" and not overrides
     if member:

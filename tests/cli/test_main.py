@@ -89,17 +89,25 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 def test_help_version_and_a_misspelt_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    assert all(
-        command in capsys.readouterr().out for command in ["fit --config", "fit --resume", "test RUN", "run RUN"][:1]
-    )
+    out = capsys.readouterr().out
+    for command in ("fit --config", "fit --resume", "test RUN", "predict RUN", "collect --env", "also called run"):
+        assert command in out
     assert main([]) == 2
     assert "usage: anyformer" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"anyformer {anyformer.__version__}\n"
     assert refused(capsys, "fitt") == "there is no command 'fitt'; did you mean 'fit'?"
     assert refused(capsys, "xyz") == (
-        "there is no command 'xyz'; there are fit, validate, test, run, collect, plan, params, import, export"
+        "there is no command 'xyz'; there are fit, validate, test, predict, collect, plan, params, import, export"
     )
+
+
+def test_run_is_another_name_of_predict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--help"]) == 0
+    help = capsys.readouterr().out
+    assert main(["predict", "--help"]) == 0
+    assert capsys.readouterr().out == help
+    assert help.startswith("usage: anyformer predict")
 
 
 def test_every_name_the_package_offers_is_there() -> None:
@@ -137,7 +145,7 @@ def test_fit_prints_the_figures_and_what_to_type_next(capsys: pytest.CaptureFixt
     assert main(argv) == 0
     out, err = capsys.readouterr()
     assert re.search(r"^test/accuracy +0\.\d{4}$", out, re.MULTILINE)
-    assert "anyformer run runs/b image=..." in out
+    assert "anyformer predict runs/b image=..." in out
     assert "anyformer test runs/b" in out
     assert err == ""
     config = yaml.safe_load(Path("runs/b/config.yaml").read_text())
@@ -239,7 +247,7 @@ def test_help_and_print_config(capsys: pytest.CaptureFixture[str]) -> None:
         assert option in out
     assert main(["fit", "--config", "small.yaml", "--trainer.max_epochs=7", "--print_config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["trainer"]["max_epochs"] == 7
-    for command in ("test", "validate", "run"):
+    for command in ("test", "validate", "predict"):
         assert main([command, "--help"]) == 0
         assert "RUN" in capsys.readouterr().out
 
@@ -292,12 +300,12 @@ def test_other_records_are_tested_without_changing_the_runs_figures(capsys: pyte
 
 
 def test_run_says_what_the_model_makes_of_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "runs/small", "image=seven.png", "--json"]) == 0
+    assert main(["predict", "runs/small", "image=seven.png", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["label"] in result["probabilities"]
     assert sum(result["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert result == anyformer.load("runs/small").predict([{"image": "seven.png"}])[0]
-    assert main(["run", "runs/small", "image=seven.png"]) == 0
+    assert main(["predict", "runs/small", "image=seven.png"]) == 0
     assert f"{result['label']} " in capsys.readouterr().out.splitlines()[0]
 
 
@@ -334,27 +342,27 @@ def test_a_language_model_is_trained_goes_on_with_a_text_and_is_told_how(
     assert main(["fit", "--config", "play.yaml"]) == 0
     assert "\nA sample:\nbe" in capsys.readouterr().out
     drawn = ["--max_new_tokens", "12", "--temperature", "0.9", "--seed", "3"]
-    assert main(["run", "runs/play", "text=to be", *drawn]) == 0
+    assert main(["predict", "runs/play", "text=to be", *drawn]) == 0
     streamed = capsys.readouterr().out
     assert streamed.startswith("to be") and len(streamed) > len("to be\n")
-    assert main(["run", "runs/play", "text=to be", "--json", *drawn]) == 0
+    assert main(["predict", "runs/play", "text=to be", "--json", *drawn]) == 0
     result = json.loads(capsys.readouterr().out)
     assert f"to be{result['continuations'][0]}\n" == streamed
-    assert main(["run", "runs/play", "--n_samples", "2", *drawn, "--output", "out.csv", "text=to be"]) == 0
+    assert main(["predict", "runs/play", "--n_samples", "2", *drawn, "--output", "out.csv", "text=to be"]) == 0
     (row,) = csv.DictReader(Path("out.csv").read_text().splitlines(keepends=True))
     assert row["continuation 1"] == result["continuations"][0] and row["continuation 2"]
     capsys.readouterr()
-    assert refused(capsys, "run", "runs/play", "text=a", "--stop", "") == (
+    assert refused(capsys, "predict", "runs/play", "text=a", "--stop", "") == (
         "stop must not hold an empty string, which every text contains"
     )
-    assert "invalid int value: 'many'" in refused(capsys, "run", "runs/play", "text=a", "--max_new_tokens", "many")
+    assert "invalid int value: 'many'" in refused(capsys, "predict", "runs/play", "text=a", "--max_new_tokens", "many")
     assert "the prompt has 17 tokens, more than the 16" in refused(
-        capsys, "run", "runs/play", "text=" + "to be or not to b"
+        capsys, "predict", "runs/play", "text=" + "to be or not to b"
     )
-    message = refused(capsys, "run", "runs/play", "text=a", "--temprature", "1")
+    message = refused(capsys, "predict", "runs/play", "text=a", "--temprature", "1")
     assert "there is no option --temprature; did you mean" in message
-    assert refused(capsys, "run", "text=a").startswith("there is no run folder text=a")
-    assert main(["run", "runs/play", "--help"]) == 0
+    assert refused(capsys, "predict", "text=a").startswith("there is no run folder text=a")
+    assert main(["predict", "runs/play", "--help"]) == 0
     help = capsys.readouterr().out
     assert "--top_p TOP_P" in help and "text: the record" in help
 
@@ -362,7 +370,7 @@ def test_a_language_model_is_trained_goes_on_with_a_text_and_is_told_how(
 def test_run_streams_a_table_of_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     pictures(Path("some"), 3, 10, 11)
     Path("some/notes.txt").write_text("not a picture, and not asked for")
-    assert main(["run", "runs/small", "image=some"]) == 0
+    assert main(["predict", "runs/small", "image=some"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     rows = list(csv.DictReader(out.splitlines()))
@@ -373,7 +381,7 @@ def test_run_streams_a_table_of_a_folder(capsys: pytest.CaptureFixture[str]) -> 
         assert (row["label"], row["error"]) == (result["label"], "")
         assert float(row["probability"]) == result["probabilities"][result["label"]]
         assert {name: float(row[f"p({name})"]) for name in result["probabilities"]} == result["probabilities"]
-    assert main(["run", "runs/small", "image=some/**/1*.png", "--json"]) == 0
+    assert main(["predict", "runs/small", "image=some/**/1*.png", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         {"image": path, **result} for path, result in zip(["some/0/10.png", "some/1/11.png"], expected, strict=False)
@@ -383,14 +391,14 @@ def test_run_streams_a_table_of_a_folder(capsys: pytest.CaptureFixture[str]) -> 
 def test_run_writes_a_table_whole(capsys: pytest.CaptureFixture[str]) -> None:
     pictures(Path("some"), 3, 10)
     for kind in ("csv", "jsonl", "json"):
-        assert main(["run", "runs/small", "image=some", "--output", f"out.{kind}"]) == 0
+        assert main(["predict", "runs/small", "image=some", "--output", f"out.{kind}"]) == 0
     assert capsys.readouterr() == ("", "")
     lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert json.loads(Path("out.json").read_text()) == lines
     assert [line["image"] for line in lines] == ["some/0/10.png", "some/3/3.png"]
     rows = read_csv(Path("out.csv"))
     assert [(row["image"], row["label"]) for row in rows] == [(line["image"], line["label"]) for line in lines]
-    assert main(["run", "runs/small", "image=seven.png", "--output", "out.csv"]) == 0
+    assert main(["predict", "runs/small", "image=seven.png", "--output", "out.csv"]) == 0
     assert [row["image"] for row in read_csv(Path("out.csv"))] == ["seven.png"]
     assert not list(Path().glob("*.part"))
 
@@ -404,7 +412,7 @@ def test_run_names_the_files_that_cannot_be_used_and_goes_on(capsys: pytest.Capt
     Path("some/bad.png").write_text("text")
     whole = Path("some/3/3.png").read_bytes()
     Path("some/0/cut.png").write_bytes(whole[: len(whole) // 2])
-    assert main(["run", "runs/small", "image=some", "--output", "out.csv"]) == 2
+    assert main(["predict", "runs/small", "image=some", "--output", "out.csv"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     cut, bad, last = err.splitlines()
@@ -419,7 +427,7 @@ def test_run_names_the_files_that_cannot_be_used_and_goes_on(capsys: pytest.Capt
         ("some/bad.png", bad),
     ]
     assert [bool(row["label"]) for row in rows] == [True, False, True, False]
-    assert main(["run", "runs/small", "image=some/*.png"]) == 2
+    assert main(["predict", "runs/small", "image=some/*.png"]) == 2
     assert capsys.readouterr().out.splitlines()[0] == "image,error"
 
 
@@ -430,7 +438,7 @@ def test_run_shows_a_bar_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     fcntl.ioctl(line, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
     with open(line, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        assert main(["run", "runs/small", "image=some"]) == 0
+        assert main(["predict", "runs/small", "image=some"]) == 0
         terminal.flush()
         shown = ""
         # What is written comes piece by piece.
@@ -442,7 +450,7 @@ def test_run_shows_a_bar_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_run_ends_quietly_when_nobody_reads_on(at_home: Path) -> None:
     pictures(Path("some"), *range(300))
-    argv = [sys.executable, "-m", "anyformer", "run", "runs/small", "image=some"]
+    argv = [sys.executable, "-m", "anyformer", "predict", "runs/small", "image=some"]
     done = subprocess.run(f"{shlex.join(argv)} | head -n 1", shell=True, capture_output=True, text=True)
     assert done.stdout.startswith("image,label,probability")
     assert done.stderr == ""
@@ -528,9 +536,9 @@ def test_weights_of_transformers_become_a_run_and_go_out_again(capsys: pytest.Ca
     assert main(["import", "hub", "runs/gpt"]) == 0
     assert capsys.readouterr().out == (
         "weights from hub/model.safetensors: 36 tensors taken\n"
-        "The model is in runs/gpt. Next:\n  anyformer run runs/gpt text=...\n"
+        "The model is in runs/gpt. Next:\n  anyformer predict runs/gpt text=...\n"
     )
-    assert main(["run", "runs/gpt", "text=to be", "--max_new_tokens=5", "--temperature=0"]) == 0
+    assert main(["predict", "runs/gpt", "text=to be", "--max_new_tokens=5", "--temperature=0"]) == 0
     assert capsys.readouterr().out.startswith("to be")
     assert main(["export", "runs/gpt", "out"]) == 0
     assert capsys.readouterr().out == "The model is in out.\n"
@@ -626,13 +634,19 @@ def test_a_wrong_config_is_told_so_in_one_line(
             "checkpoints.every_n_steps must be above 0",
         ),
         ("fit --resume runs/absent", "runs/absent/config.yaml does not exist"),
-        ("collect --env CartPol-v1 --out new", "there is no environment CartPol-v1; did you mean 'CartPole-v1'"),
-        ("collect --env CartPole-v1 --out runs/small", "runs/small is there already; choose another folder"),
-        ("collect --env CartPole-v1 --out new --policy runs/absent", "there is no run folder runs/absent; a policy is"),
-        ("collect --env CartPole-v1 --out new --policy runs/small", "policy runs/small: a run of Classify, which does"),
-        ("collect --env CartPole-v1 --out new --episodes 0", "episodes must be at least 1, got 0"),
-        ("collect --env CartPole-v1", "the following arguments are required: --out; see anyformer collect --help"),
-        ("collect --env absent:Car-v0 --out new", "the package absent is not opened; --unsafe_imports absent does"),
+        ("collect --env CartPol-v1 --output new", "there is no environment CartPol-v1; did you mean 'CartPole-v1'"),
+        ("collect --env CartPole-v1 --output runs/small", "runs/small is there already; choose another folder"),
+        (
+            "collect --env CartPole-v1 --output new --policy runs/absent",
+            "there is no run folder runs/absent; a policy is",
+        ),
+        (
+            "collect --env CartPole-v1 --output new --policy runs/small",
+            "policy runs/small: a run of Classify, which does",
+        ),
+        ("collect --env CartPole-v1 --output new --episodes 0", "episodes must be at least 1, got 0"),
+        ("collect --env CartPole-v1", "the following arguments are required: --output; see anyformer collect --help"),
+        ("collect --env absent:Car-v0 --output new", "the package absent is not opened; --unsafe_imports absent does"),
         ("import empty runs/new", "empty holds no config.json; give a folder as save_pretrained"),
         ("import absent runs/new", "absent: no such file; looked for absent and"),
         ("import https://host/gpt2 runs/new", "nothing is loaded from the network"),
@@ -654,18 +668,18 @@ def test_a_wrong_config_is_told_so_in_one_line(
             "there are no test records: give data.test a source, a path or a fraction",
         ),
         ("test runs/small --data.test=absent.csv", "absent.csv: no such file"),
-        ("run runs/small seven.png", "a field is given as FIELD=VALUE, got 'seven.png'"),
-        ("run runs/small img=seven.png", r"has no field 'img'; (did you mean 'image'|there are image)"),
-        ("run runs/small image=absent.png", "absent.png: no such file"),
-        ("run runs/small image=small.yaml", "small.yaml"),
-        ("run runs/small image=seven.png image=seven.png", "the field 'image' is given twice; for many files give"),
-        ("run runs/small image=no*.png", r"field 'image': no file matches no\*.png$"),
-        ("run runs/small image=empty", "field 'image': empty is empty$"),
-        ("run runs/small image=runs/small/model", "none of the 3 files in runs/small/model ends in .png, .jpg"),
-        ("run runs/small image=seven.png --output x.txt", "--output must end in .csv, .jsonl, .json, got x.txt"),
-        ("run runs/small image=seven.png --output no/x.csv", "--output no/x.csv: there is no folder no$"),
-        ("run runs/small image=seven.png --output x.csv --json", "--json prints, and --output writes a file"),
-        ("run runs/absent image=seven.png", "there is no run folder runs/absent"),
+        ("predict runs/small seven.png", "a field is given as FIELD=VALUE, got 'seven.png'"),
+        ("predict runs/small img=seven.png", r"has no field 'img'; (did you mean 'image'|there are image)"),
+        ("predict runs/small image=absent.png", "absent.png: no such file"),
+        ("predict runs/small image=small.yaml", "small.yaml"),
+        ("predict runs/small image=seven.png image=seven.png", "the field 'image' is given twice; for many files give"),
+        ("predict runs/small image=no*.png", r"field 'image': no file matches no\*.png$"),
+        ("predict runs/small image=empty", "field 'image': empty is empty$"),
+        ("predict runs/small image=runs/small/model", "none of the 3 files in runs/small/model ends in .png, .jpg"),
+        ("predict runs/small image=seven.png --output x.txt", "--output must end in .csv, .jsonl, .json, got x.txt"),
+        ("predict runs/small image=seven.png --output no/x.csv", "--output no/x.csv: there is no folder no$"),
+        ("predict runs/small image=seven.png --output x.csv --json", "--json prints, and --output writes a file"),
+        ("predict runs/absent image=seven.png", "there is no run folder runs/absent"),
     ],
 )
 def test_a_wrong_command_is_told_so_in_one_line(argv: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -684,15 +698,15 @@ def test_a_package_is_opened_for_the_users_own_classes(at_home: Path, monkeypatc
     edit("class_path: Classify", "class_path: mine.Mine")
     assert main(["fit", "--config", "wrong.yaml"]) == 2
     assert main(["fit", "--config", "wrong.yaml", "--unsafe_imports", "mine"]) == 0
-    assert main(["run", "runs/wrong", "image=seven.png", "--unsafe_imports", "mine"]) == 0
-    assert main(["run", "runs/wrong", "image=seven.png"]) == 2
+    assert main(["predict", "runs/wrong", "image=seven.png", "--unsafe_imports", "mine"]) == 0
+    assert main(["predict", "runs/wrong", "image=seven.png"]) == 2
 
 
 def test_episodes_are_collected(
     at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["collect", "--env", "CartPole-v1", "--policy", "random", "--policy", "scripted", "--episodes", "4"]
-    assert main([*argv, "--seed", "1", "--out", "carts"]) == 0
+    assert main([*argv, "--seed", "1", "--output", "carts"]) == 0
     random, scripted, last = capsys.readouterr().out.splitlines()
     assert re.match(r"random +2 episodes, \d+ steps, return", random)
     assert re.match(r"scripted +2 episodes, 1000 steps, return 500.00", scripted)
@@ -703,7 +717,7 @@ def test_episodes_are_collected(
         "import gymnasium\ngymnasium.register('Mine-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
     )
     monkeypatch.syspath_prepend(at_home)
-    argv = ["collect", "--env", "mine_too:Mine-v0", "--episodes", "1", "--out", "mine"]
+    argv = ["collect", "--env", "mine_too:Mine-v0", "--episodes", "1", "--output", "mine"]
     assert main(argv) == 2
     assert main([*argv, "--unsafe_imports", "mine_too"]) == 0
     assert Episodes("mine").played_in.id == "mine_too:Mine-v0"
@@ -745,13 +759,13 @@ def test_a_mixture_is_trained_and_each_of_its_tasks_used_by_itself(
     Path("poem.txt").write_text("a rose is a rose is a rose. " * 40)
     assert main(["fit", "--config", "mixture.yaml"]) == 0
     out = capsys.readouterr().out
-    assert "anyformer run runs/mixture:digits image=...\n  anyformer run runs/mixture:masked text=..." in out
+    assert "anyformer predict runs/mixture:digits image=...\n  anyformer predict runs/mixture:masked text=..." in out
     figures = read_figures(Path("runs/mixture"))
     assert Path("runs/mixture/digits/confusion.png").exists()
     config = yaml.safe_load(Path("runs/mixture/config.yaml").read_text())["model"]["init_args"]
     assert config["transformer"]["d_model"] == 8 and "transformer" not in config["tasks"]["digits"]["init_args"]
 
-    assert main(["run", "runs/mixture:digits", "image=seven.png", "--json"]) == 0
+    assert main(["predict", "runs/mixture:digits", "image=seven.png", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["label"] in "0123456789"
     assert main(["test", "runs/mixture:digits"]) == 0
     assert f"test/accuracy  {figures['test/digits/accuracy']:.4f}" in capsys.readouterr().out
@@ -765,7 +779,7 @@ def test_a_mixture_is_trained_and_each_of_its_tasks_used_by_itself(
         assert main(["params", of, *(["--tokens=masked:text=16"] if "masked" not in of else [])]) == 0
     assert "masked: head" not in capsys.readouterr().out
 
-    assert refused(capsys, "run", "runs/mixture", "image=seven.png") == (
+    assert refused(capsys, "predict", "runs/mixture", "image=seven.png") == (
         "runs/mixture is a mixture; name one of its tasks: runs/mixture:digits or runs/mixture:masked"
     )
     assert "there are digits, masked; did you mean 'digits'?" in refused(capsys, "test", "runs/mixture:digit")

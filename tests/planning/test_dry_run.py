@@ -220,11 +220,11 @@ def test_the_command_says_it_in_words_and_as_json(
     said = capsys.readouterr().out
     assert "an epoch  9 batches" in said and "What the model sees is in runs/small/plan.png." in said
     assert sorted(path.name for path in Path("runs/small").iterdir()) == ["plan.png"]
-    assert main(["plan", "small.yaml", "--json", "--out", "here.png"]) == 0
+    assert main(["plan", "small.yaml", "--json", "--output", "here.png"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["parts"][""]["n_batches"] == 17 and values["n_steps"] == 17 and Path("here.png").exists()
     for wrong, message in (
-        (["--out", "here.jpg"], "--out is a picture, FILE.png, got here.jpg"),
+        (["--output", "here.jpg"], "--output is a picture, FILE.png, got here.jpg"),
         (["--trainer.max_epoch=3"], "there is no option --trainer.max_epoch; did you mean 'trainer.max_epochs'?"),
     ):
         assert main(["plan", "small.yaml", *wrong]) == 2

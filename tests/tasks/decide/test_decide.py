@@ -318,14 +318,14 @@ def test_a_picture_and_a_vector_train_and_play_without_a_line_of_python(
     monkeypatch.chdir(tmp_path)
     Path("walk.yaml").write_text(CONFIG)
     assert main(["fit", "--config", "walk.yaml"]) == 0
-    assert "anyformer run runs/walk --episodes 100" in capsys.readouterr().out
+    assert "anyformer predict runs/walk --episodes 100" in capsys.readouterr().out
     assert load("runs/walk").tokenizers["state.picture"].patch == 2
-    assert main(["run", "runs/walk", "--episodes", "3", "--return", "2", "--output", "walks.csv"]) == 0
+    assert main(["predict", "runs/walk", "--episodes", "3", "--return", "2", "--output", "walks.csv"]) == 0
     assert re.search(r"asked +return .*\n +2 .* 3\n", capsys.readouterr().out)
     assert Path("walks.csv").read_text().startswith("episode,asked,return,length,error\n0,2.0,")
-    assert main(["run", "runs/walk", "--episodes", "2", "--json"]) == 0
+    assert main(["predict", "runs/walk", "--episodes", "2", "--json"]) == 0
     assert [json.loads(line)["episode"] for line in capsys.readouterr().out.splitlines()] == [0, 1]
-    assert main(["run", "runs/walk", "--episodes", "2", "--sweep", "--video", "walk.mp4"]) == 0
+    assert main(["predict", "runs/walk", "--episodes", "2", "--sweep", "--video", "walk.mp4"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 11 + 1
     assert Path("runs/walk/sweep.png").stat().st_size > 1000
     assert Path("walk.mp4").stat().st_size > 1000

@@ -234,7 +234,7 @@ def test_a_run_trains_is_drawn_and_is_used_from_its_folder(tmp_path, capsys):
     assert results[0]["kind"]["label"] in ("even", "odd")
     from anyformer.cli.main import main
 
-    main(["run", str(tmp_path / "run"), "note=xxx", "--json"])
+    main(["predict", str(tmp_path / "run"), "note=xxx", "--json"])
     shown = json.loads(capsys.readouterr().out)
     assert shown["image"] == {"loss": None} and shown["kind"]["label"] in ("even", "odd")
 
