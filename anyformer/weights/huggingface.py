@@ -147,7 +147,7 @@ class Speech:
     """What a family that writes down speech says in other files than config.json."""
 
     opening: Callable[[Mapping[str, int], Settings, Design, str | None], list[str | list[str]]]
-    """What stands before a transcript, from ids of tokens by their spelling, generation_config.json, the design, and
+    """What stands before a transcript, from the ids of tokens by their spelling, generation_config.json, the design and
     the language that is asked for. Raises InputError for one that the model does not know."""
     suppressed: Callable[
         [Mapping[str, int], Callable[[list[str]], Any], int, Settings], tuple[tuple[int, ...], tuple[int, ...]]

@@ -48,8 +48,8 @@ class PlayOptions:
     temperature: float = 0.0
     """0: the most likely action, or the mean. Above: actions are drawn, at this temperature."""
     seed: int = 0
-    """Decides the environments' beginnings and what is drawn. Where `run` is told none it takes the config's and one:
-    other beginnings than those of validation."""
+    """Decides the environments' beginnings and what is drawn. `run` takes the config's plus 1 when left out: other
+    beginnings than those of validation."""
 
     def __post_init__(self) -> None:
         check_choices(self)
