@@ -1,4 +1,4 @@
-"""What turns a record into an item and items into a batch, lent by a task to the data workers."""
+"""The collate function of a task: record -> item, items -> batch. It runs in the data workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Unasked(LeftOut):
 
 @dataclass(frozen=True)
 class Chopper(Checked, ABC):
-    """What a task lends to the data workers: how a record becomes an item, and items a batch. Plain values only."""
+    """The collate function of a task: record -> item, items -> batch. Of plain values alone, to reach the workers."""
 
     tokenizers: Mapping[str, Tokenizer]
     """Of the fields that come from the record: strings of one that reads files are file names."""

@@ -1,4 +1,4 @@
-"""Optimisers by name, which parameters decay, the learning rate over the run, and Muon."""
+"""Optimisers by name, which parameters decay, and the learning rate over the run and over the layers."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def make_optimizer(
 
 
 def _raise_versions(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Say of parameters that they have changed: fused steps do not, and copies of them are told old by it."""
+    """Mark parameters as changed: fused steps do not, and by that mark stale copies are found."""
     torch.autograd.graph.increment_version([p for group in optimizer.param_groups for p in group["params"]])
 
 

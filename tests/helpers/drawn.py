@@ -1,4 +1,4 @@
-"""Pictures drawn for the tests, and a generator that draws what it is told to."""
+"""Pictures drawn for the tests."""
 
 from __future__ import annotations
 
@@ -23,22 +23,3 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-class Fixed:
-    """A generator that draws what it is told to."""
-
-    def __init__(self, *values: Any) -> None:
-        self.values = list(values)
-
-    def random(self) -> float:
-        return self.values.pop(0)
-
-    def uniform(self, low: float, high: float, size: int | None = None) -> Any:
-        return self.values.pop(0) if size is None else np.array([self.values.pop(0) for _ in range(size)])
-
-    def integers(self, high: int, size: int | None = None) -> Any:
-        return self.values.pop(0) if size is None else np.array([self.values.pop(0) for _ in range(size)])
-
-    def beta(self, a: float, b: float) -> float:
-        return self.values.pop(0)

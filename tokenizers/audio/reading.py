@@ -1,7 +1,8 @@
-"""Sound: the one door through which recordings come in, as samples of one channel at one rate.
+"""Reading of sound: files, bytes and arrays become samples of one channel at one rate.
 
-`read_sound` makes samples of anything that is a recording, or says why it is none; `sound_length` reads its header
-alone; `pieces` goes through a recording of any length in bounded memory, cut at its pauses.
+Every recording of a record is read by `read_sound`, which refuses what is none, is damaged or is too long;
+`sound_length` reads its header alone; `pieces` goes through a recording of any length in bounded memory, cut at its
+pauses.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ MP3_START = 20_000
 
 
 def read_sound(record: Any, rate: int = 16_000, max_seconds: float | None = None) -> Tensor:
-    """The one door for sound.
+    """Read a recording.
 
     record: a path (also into a zip), the bytes of a file, an array at `rate`, `(array, its rate)`, or a dict of one of
         them: `{"path": ...}`, `{"bytes": ...}`, `{"array": ..., "sampling_rate": ...}`; there `start` and `end`, in

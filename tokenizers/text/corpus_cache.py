@@ -23,7 +23,7 @@ from anyformer.tokenizers.text.corpus import Documents
 def learn_once(
     source: Source, key: str, learn: Callable[[Iterable[str]], str], cache: str | None = None, field: str = "text"
 ) -> str:
-    """A vocabulary of the texts of a source, learnt once: the same text and options find it again.
+    """A vocabulary of the texts of a source, learnt once and cached for later runs of the same text and options.
 
     key: names the options. learn: texts -> the vocabulary. cache, field: see `token_stream`.
     """

@@ -272,6 +272,3 @@ class Text(Tokenizer):
         if self.vocabulary is None and self.kind != "bytes":
             raise InputError("the text has no vocabulary yet: fit it to the training records first")
         return open_vocabulary(self.kind, self.vocabulary, self.normalize)
-
-
-# What a process makes of a vocabulary, once.

@@ -87,7 +87,7 @@ def token_stream(
     cache: str | None = None,
     field: str = "text",
 ) -> TokenStream:
-    """Turn the texts of a source into one array of ids, once: the same text and tokenizer find it again.
+    """Turn the texts of a source into one array of ids, cached for later runs of the same text and tokenizer.
 
     Texts are read and encoded a few megabytes at a time. A long one is cut at spaces and line ends, where a look at the
     characters around shows that its ids are those of the whole. A run of more than 10,000 characters without such a

@@ -22,6 +22,7 @@ from anyformer.tokenizers.audio.audio import Audio, AudioLift, AudioStem
 from anyformer.tokenizers.audio.augmentation import SoundAugmentation, SpecAugment
 from anyformer.tokenizers.audio.mel import MelConfig, log_mel
 from anyformer.tokenizers.mixing import Mixing
+from tests.helpers.lifts import assert_lifted_alone
 from tests.helpers.sounds import hiss, sound_file, tone
 from tests.helpers.witnesses import redraw
 
@@ -189,22 +190,7 @@ def lifted(audio: Audio, seed: int = 1) -> nn.Module:
 def test_lifting_a_batch_equals_lifting_each_clip_forward_and_gradient(audio, lengths):
     lift = lifted(audio)
     samples = [audio.encode(hiss(160 * n, seed)) for seed, n in enumerate(lengths)]
-    contents = [sample.content.double().requires_grad_() for sample in samples]
-    weights = torch.randn(sum(map(len, samples)), 7, dtype=torch.float64)
-
-    together = lift(torch.cat(contents), tuple(sample.extent for sample in samples))
-    (together * weights).sum().backward()
-    gradients = [tensor.grad.clone() for tensor in (*lift.parameters(), *contents)]
-    for tensor in (*lift.parameters(), *contents):
-        tensor.grad = None
-
-    alone = [lift(content, (sample.extent,)) for content, sample in zip(contents, samples, strict=True)]
-    assert [len(part) for part in alone] == [len(sample) for sample in samples]
-    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-6)
-    (torch.cat(alone) * weights).sum().backward()
-    for gradient, tensor in zip(gradients, (*lift.parameters(), *contents), strict=True):
-        torch.testing.assert_close(gradient, tensor.grad, rtol=0, atol=1e-6)
-        assert gradient.abs().sum() > 0
+    assert_lifted_alone(lift, samples)
 
 
 @given(

@@ -12,7 +12,8 @@ import torch
 from anyformer.errors import InputError
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ImagePatches
-from tests.helpers.drawn import Fixed, noise, smooth
+from tests.helpers.drawn import noise, smooth
+from tests.helpers.generators import Fixed, global_generators
 
 EVERYTHING = {
     "scale": Augmentation(scale=(0.2, 0.8)),
@@ -39,13 +40,9 @@ def test_what_is_drawn_is_a_function_of_the_generator_alone(augment, channels):
     def content(seed: int | None) -> torch.Tensor:
         return tokenizer.encode(picture, None if seed is None else np.random.default_rng(seed)).content
 
-    def states() -> list[Any]:
-        name, keys, *rest = np.random.get_state()
-        return [torch.random.get_rng_state().tolist(), python_random.getstate(), name, keys.tolist(), rest]
-
-    before = states()
+    before = global_generators()
     drawn = [content(seed) for seed in range(20)]
-    assert states() == before
+    assert global_generators() == before
     torch.manual_seed(17)
     python_random.seed(17)
     assert all(torch.equal(content(seed), each) for seed, each in enumerate(drawn))
