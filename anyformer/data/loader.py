@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -53,6 +54,20 @@ class Samples(Dataset):
 
     def __getitem__(self, draw: Draw) -> Any:
         return self._draw(draw)[0]
+
+    def usable(self, draws: Iterable[Draw]) -> Iterator[tuple[Draw, Any]]:
+        """Those of the draws that can be used, with their items, as training would take them. Raises InputError for one
+        that cannot, unless such are skipped."""
+        for draw in draws:
+            try:
+                yield draw, self[draw]
+            except InputError as error:
+                if self.on_bad_sample == "fail" and not isinstance(error, LeftOut):
+                    raise
+
+    def first(self, plan: Plan, n: int) -> Iterator[Any]:
+        """The items of the first n draws of epoch 0 that can be used, augmented."""
+        return (item for _, item in self.usable(islice(chain.from_iterable(plan.epoch(0)), n)))
 
     def _draw(self, draw: Draw) -> tuple[Any, str]:
         """An item, and in evaluation the group that its record belongs to; "" for none."""
