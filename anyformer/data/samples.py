@@ -6,14 +6,16 @@ batch nor the number of workers can matter.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Literal
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from anyformer.choices import Checked
-from anyformer.data.batch_plan import Draw
+from anyformer.data.batch_plan import Draw, Plan
 from anyformer.data.chopper import Chopper, LeftOut, Unasked
 from anyformer.data.source import Source, join_files
 from anyformer.errors import InputError
@@ -47,6 +49,20 @@ class Samples(Checked, Dataset):
 
     def __getitem__(self, draw: Draw) -> Any:
         return self._draw(draw)[0]
+
+    def usable(self, draws: Iterable[Draw]) -> Iterator[tuple[Draw, Any]]:
+        """Those of the draws that can be used, with their items, as training would take them. Raises InputError for one
+        that cannot, unless such are skipped."""
+        for draw in draws:
+            try:
+                yield draw, self[draw]
+            except InputError as error:
+                if self.on_bad_sample == "fail" and not isinstance(error, LeftOut):
+                    raise
+
+    def first(self, plan: Plan, n: int) -> Iterator[Any]:
+        """The items of the first n draws of epoch 0 that can be used, augmented."""
+        return (item for _, item in self.usable(islice(chain.from_iterable(plan.epoch(0)), n)))
 
     def _draw(self, draw: Draw) -> tuple[Any, str]:
         """An item, and in evaluation the group that its record belongs to; "" for none."""

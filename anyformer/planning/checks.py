@@ -66,9 +66,9 @@ def cautions(
 
 def _balance(task: Task, source: Source) -> Iterator[str]:
     """Of classes that nothing weighs."""
-    columns = {name: target for name, target in getattr(task, "targets", {}).items() if isinstance(target, Category)}
+    columns = {name: target for name, target in task.targets.items() if isinstance(target, Category)}
     weighed = {name: target.class_weights for name, target in columns.items()}
-    if getattr(task, "classes", None) is not None:
+    if task.classes is not None:
         weighed[task.target] = task.class_weights
     for name, weights in weighed.items():
         if weights is not None:

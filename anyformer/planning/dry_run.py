@@ -33,7 +33,8 @@ from anyformer.runs.signals import stopping_at_once
 from anyformer.saving.atomic import write_whole
 
 if TYPE_CHECKING:
-    from anyformer.tasks.base.task import Task
+    from anyformer.tasks.base.run_length import run_length
+from anyformer.tasks.base.task import Task
 
 N_DRAWN = 6
 """Samples in the picture, of all tasks together."""
@@ -163,7 +164,7 @@ class _Watch(Callback):
         self.found = {
             "parts": parts,
             "n_parameters": sum(parameter.numel() for parameter in module.parameters()),
-            "n_steps": _length(trainer, n_steps, 1),
+            "n_steps": run_length(trainer, n_steps),
             "setup_seconds": setup_seconds,
             "n_validations": n_validations,
             "validation_seconds": _time_validation(trainer, members.values()) if n_validations else 0.0,
@@ -266,19 +267,9 @@ def _cautions(*args: Any) -> list[str]:
     return list(importlib.import_module("anyformer.planning.checks").cautions(*args))
 
 
-# The length of the run.
-
-
-def _length(trainer: Trainer, of_epoch: int, of_step: int) -> float:
-    """How long the run is, in batches or steps. of_epoch, of_step: how many of them each has."""
-    by_epochs = math.inf if trainer.max_epochs is None or trainer.max_epochs < 0 else trainer.max_epochs * of_epoch
-    by_steps = math.inf if trainer.max_steps < 0 else trainer.max_steps * of_step
-    return min(by_epochs, by_steps)
-
-
 def _n_validations(trainer: Trainer) -> int:
     n, each = trainer.num_training_batches, trainer.accumulate_grad_batches
-    n_batches, often, every = _length(trainer, n, each), trainer.check_val_every_n_epoch, trainer.val_check_batch
+    n_batches, often, every = run_length(trainer, n, each), trainer.check_val_every_n_epoch, trainer.val_check_batch
     if "validation" not in trainer.datamodule.sources or math.isinf(n_batches):
         return 0
     if often is None:

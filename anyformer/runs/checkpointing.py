@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from dataclasses import dataclass
-from itertools import chain, islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from anyformer.data.chopper import LeftOut
 from anyformer.data.loader import Loader
 from anyformer.drawing.contact_sheet import draw_samples
 from anyformer.drawing.visibility import draw_sight, has_sights
@@ -307,14 +306,8 @@ def _draw_sight(path: Path, loader: Loader, module: LightningModule) -> None:
     """Who sees whom in that of the first samples which has the most fields."""
     if not has_sights(module.model):
         return
-    items, samples = [], loader.samples
-    for draw in islice(chain.from_iterable(loader.plan.epoch(0)), 32):
-        try:
-            items.append(samples[draw])
-        except InputError as error:
-            if samples.on_bad_sample == "fail" and not isinstance(error, LeftOut):
-                raise
-    if items:
+    samples = loader.samples
+    if items := list(samples.first(loader.plan, 32)):
         fullest = max(items, key=lambda item: len(module.look(item)[0]))
         figure = draw_sight(module.model, *module.rows(samples.chopper.collate([fullest])))
         path.parent.mkdir(exist_ok=True)

@@ -9,12 +9,15 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Timer
 
+from anyformer.tasks.base.run_length import epochs_and_steps
+
 
 def limits(trainer: Trainer) -> dict[str, float]:
     """How far the trainer may train."""
-    seconds = [callback._duration for callback in trainer.callbacks if isinstance(callback, Timer)]
-    limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps, "max_time": next(iter(seconds), None)}
-    return {name: math.inf if limit is None or limit < 0 else limit for name, limit in limits.items()}
+    durations = [callback._duration for callback in trainer.callbacks if isinstance(callback, Timer)]
+    seconds = next(iter(durations), None)
+    epochs, steps = epochs_and_steps(trainer)
+    return {"max_epochs": epochs, "max_steps": steps, "max_time": math.inf if seconds is None else seconds}
 
 
 def settle(loops: dict[str, Any], point: str, place: Any, validated: bool) -> None:

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import SumMetric
 
 from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
+from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig, axes_of_attention, default_positions
@@ -257,7 +257,7 @@ class Decide(Task):
         kinds = sorted({self.head(name).metric_name for name in fields.actions})
         # A loss that is no number shows, and is not left out of the sum.
         names = "loss", "targets", *kinds, *(f"n_{kind}" for kind in kinds)
-        self.sums = torch.nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in names})
+        self.sums = torch.nn.ModuleDict({name: Sums() for name in names})
 
     def _positioned(self) -> EmbeddingConfig:
         """The embedding, with what positions it leaves out: one table of timesteps for all fields, unless attention
@@ -312,7 +312,7 @@ class Decide(Task):
         for name, before, content in self._predicted(batch, hidden):
             total, n = self.head(name).metric(before, content)
             self.sums[self.head(name).metric_name].update(total)
-            self.sums[f"n_{self.head(name).metric_name}"].update(n)
+            self.sums[f"n_{self.head(name).metric_name}"].update(torch.as_tensor(n))
 
     def report(self, stage: str) -> dict[str, Tensor]:
         """The mean loss of an action's token, how many were right or how far off, and the figures of playing."""

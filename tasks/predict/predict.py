@@ -150,6 +150,11 @@ class Predict(Task):
         name = self.choose or next(iter(self._best))
         return f"val/{name}", self._best[name]
 
+    @property
+    def metric_scale(self) -> float:
+        name, _, figure = self.metric[0].removeprefix("val/").rpartition("/")
+        return self.targets[name or next(iter(self.targets))].scale(figure)
+
     # Data
 
     def learn(self, source: Source) -> None:

@@ -74,6 +74,14 @@ class Numbers(Target):
     def best(self) -> dict[str, Literal["min", "max"]]:
         return {"rmse": "min", "mae": "min", "r2": "max", "loss": "min"}
 
+    def scale(self, figure: str) -> float:
+        """Of rmse and mae one standard deviation, in the data's units; scaling: none says that the numbers have none
+        that matters."""
+        if figure not in ("rmse", "mae") or self.n is None:
+            return 1.0
+        middle, above = self.unscale(torch.tensor([[0.0] * self.n, [1.0] * self.n]))
+        return float((above - middle).mean())
+
     def columns_of(self, name: str) -> tuple[str, ...]:
         return self.columns or (name,)
 

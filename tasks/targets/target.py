@@ -59,6 +59,10 @@ class Target(Checked, ABC):
     def best(self) -> dict[str, Literal["min", "max"]]:
         """The figures that may choose the best model, which of their values is best, and the usual one first."""
 
+    def scale(self, figure: str) -> float:
+        """What a figure is about for a constant prediction, where it has a unit; 1 for one without."""
+        return 1.0
+
     def columns_of(self, name: str) -> tuple[str, ...]:
         """The columns that it is taken from."""
         return (name,)

@@ -91,6 +91,18 @@ def test_a_bad_sample_fails_with_its_name(n_workers):
         drain(loader(bad=(4,), n_workers=n_workers))
 
 
+def test_the_first_samples_are_those_of_training_without_what_is_left_out():
+    whole = loader(seed=5)
+    drawn = [item for items, _ in drain(whole) for item in items]
+    assert list(whole.samples.first(whole.plan, 4)) == drawn[:4]
+    bad = drawn[1][0]
+    skipping = loader(seed=5, bad=(bad,), skip=True)
+    assert list(skipping.samples.first(skipping.plan, 4)) == [drawn[0], *drawn[2:4]]
+    failing = loader(seed=5, bad=(bad,))
+    with pytest.raises(InputError, match=f"numbers row {bad}: field 'x': {bad} is bad"):
+        list(failing.samples.first(failing.plan, 4))
+
+
 def test_what_is_to_be_mended_is_said_once():
     @dataclass(frozen=True)
     class Bad(Pairs):

@@ -385,7 +385,7 @@ def test_what_lacks_something_says_what() -> None:
         Decide().build()
     with pytest.raises(InputError, match="was trained without returns and cannot be asked for one"):
         decider(walks("box"), returns=False).policy(asked=3.0)
-    with pytest.raises(InputError, match="a policy acts in an environment"):
+    with pytest.raises(InputError, match="Decide has no `predict`, as it is given no records: use `perform`"):
         decider(walks("box")).predict([{}])
     task = decider(walks("box"))
     task.environment = None

@@ -16,6 +16,7 @@ from anyformer.runs.fit import fit
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.records import Records
+from anyformer.tasks.base.warm_start import inherit_tokenizers
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.action import Done
 from anyformer.tasks.targets.category import Category
@@ -264,7 +265,7 @@ def test_a_text_goes_on_with_the_vocabulary_of_the_weights_that_it_starts_from(t
     made = task({"name": Written(Text("characters", max_len=20))})
     save(made, tmp_path / "model")
     other = Predict(inputs(), {"name": Written(Text("characters", max_len=20))}, SMALL, init_from=str(tmp_path))
-    other._inherit()
+    inherit_tokenizers(other, other.init_from)
     other.learn(Rows(({"image": records(1)[0]["image"], "note": "x", "name": "one"},)))
     assert other.targets["name"].text == made.targets["name"].text
     other.build()
