@@ -32,8 +32,8 @@ def build(**choices) -> Generator:
 
 
 def begun(generator: Generator, samples: list[Sample], n_each: int = 1) -> tuple[Rows, Tensor]:
-    started = Rows(generator, samples, GenerationConfig(), None, n_each)
-    return started, started.begin()
+    started = Rows(generator.parts, samples, GenerationConfig())
+    return started, started.begin(n_each)
 
 
 def prompt(ids: list[int], bag: int = 0) -> Sample:

@@ -13,7 +13,8 @@ from anyformer.errors import InputError
 from anyformer.generation import sampling
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.detokenizer import ShownText
-from anyformer.generation.sampling import candidates, draw, penalize
+from anyformer.generation.running_batch import penalize
+from anyformer.generation.sampling import candidates, draw
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, -1.0, 3.0], [0.0, 0.1, 4.0, 0.2, -torch.inf]])
 
