@@ -96,7 +96,7 @@ class BeamSearch:
             self._scores[prompt] = [value for value, _, _ in going]
             keep.append(i)
             chosen += [token for _, _, token in going]
-        if not keep:
+        if not keep or is_last:
             return [], None
         kept = None
         if len(keep) < len(live):

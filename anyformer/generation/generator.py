@@ -124,7 +124,7 @@ class Generator:
         for left in reversed(range(rows.options.max_new_tokens)):
             steps, move = method.step(rows.restrict(logits, method.ids), is_last=not left)
             yield steps
-            if move is None or not left:
+            if move is None:
                 return
             if move.keep is not None:
                 rows.select(move.keep, move.sharing)

@@ -49,7 +49,7 @@ class Method(Protocol):
 
         logits: (b, v), of each row after its ids, -inf for what may not follow; they may be overwritten.
         is_last: no further step will come.
-        Returns what can be shown, and how the rows go on; None where all has ended.
+        Returns what can be shown, and how the rows go on; None where all has ended, as it has at the last step.
         """
 
     def continuations(self) -> list[list[Continuation]]:
