@@ -288,7 +288,7 @@ class LanguageModel(Task):
 
     def stream(self, record: Mapping[str, Any], options: Any = None) -> Iterator[str]:
         options = options or self.options()
-        if self.masking is not None or options.n_beams > 1 or options.n_samples > 1:
+        if self.masking is not None or options.decoded_by.not_streamed or options.n_samples > 1:
             yield from super().stream(record, options)
             return
         self.eval()

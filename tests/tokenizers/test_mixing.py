@@ -10,7 +10,7 @@ import pytest
 from anyformer.errors import InputError
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.tokenizers.mixing import Mixing
-from tests.helpers.generators import Fixed
+from tests.helpers.random_generators import Fixed
 
 
 def blended(mixing: Mixing, *drawn: Any, stem: bool = False) -> tuple[np.ndarray, float]:

@@ -10,7 +10,7 @@ from anyformer.errors import InputError
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.augmentation import SoundAugmentation, SpecAugment
 from anyformer.tokenizers.audio.mel import MelConfig
-from tests.helpers.generators import global_generators
+from tests.helpers.random_generators import global_generators
 from tests.helpers.sounds import hiss, tone
 
 EVERYTHING = {

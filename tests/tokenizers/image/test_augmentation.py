@@ -13,7 +13,7 @@ from anyformer.errors import InputError
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ImagePatches
 from tests.helpers.drawn import noise, smooth
-from tests.helpers.generators import Fixed, global_generators
+from tests.helpers.random_generators import Fixed, global_generators
 
 EVERYTHING = {
     "scale": Augmentation(scale=(0.2, 0.8)),
