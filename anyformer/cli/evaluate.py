@@ -24,9 +24,7 @@ def test_command(args: list[str]) -> None:
 
 def _evaluate(stage: str, args: list[str]) -> None:
     part = "validation" if stage == "validate" else "test"
-    parser = Options(
-        stage, f"Metrics of the best model on the {part} records; --data.{part} OTHER overrides the config"
-    )
+    parser = Options(stage, f"Metrics of the best model on {part} records: those of its config, or --data.{part} OTHER")
     parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
     require_first("run's folder", f"{stage} RUN", args)
     own, overrides = parser.parse_known_args(args)

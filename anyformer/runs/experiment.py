@@ -21,7 +21,7 @@ from anyformer.parsing.check import check, read_yaml
 from anyformer.parsing.classes import allowed_imports, dotted, find_class, subclasses
 from anyformer.parsing.messages import one_line
 from anyformer.runs.checkpointing import Saving
-from anyformer.runs.fit import quiet
+from anyformer.runs.trainer import quiet
 from anyformer.saving.run_folder import first_trial, holds_trials, run_folder
 
 OWN_OPTIONS = """\
@@ -45,7 +45,7 @@ def _classes() -> tuple[type, type, type]:
 
 
 class Experiment(LightningCLI):
-    """A config parsed, with its task and data made; the Trainer is made by `runs.fit`."""
+    """A config parsed, with its task and data made; the Trainer is made by `runs.trainer`."""
 
     def __init__(self, args: Sequence[str], command: str, is_mixed: bool = False) -> None:
         """is_mixed: whether the config names the class of its data, as that of a mixture does."""

@@ -69,6 +69,11 @@ def test_the_model_is_the_same_from_any_folder(trained: tuple, monkeypatch: pyte
     )
 
 
+def test_an_evaluation_is_a_test_or_a_validation(trained: tuple) -> None:
+    with pytest.raises(InputError, match=r"^stage must be test or validate, got 'predict'"):
+        evaluate(trained[2], small_data(), "predict")
+
+
 def test_a_task_can_be_saved_alone(trained: tuple, tmp_path: Path) -> None:
     task = load(trained[0])
     save(task, tmp_path / "mine")

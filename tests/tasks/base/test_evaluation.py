@@ -14,7 +14,7 @@ from lightning import seed_everything
 from anyformer.errors import InputError
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
-from anyformer.runs.fit import quiet as quietly
+from anyformer.runs.trainer import quiet as quietly
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
 from tests.helpers.mixed_fields import SMALL, Shown, two_inputs
