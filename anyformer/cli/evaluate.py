@@ -43,7 +43,6 @@ def _evaluate(stage: str, args: list[str]) -> None:
     model, data, folder = experiment.model, experiment.datamodule, run
     if member:
         model, data, folder = model.members[member], data.parts[member], run / member
-        folder.mkdir(exist_ok=True)
     task.use_as(model)
     figures = evaluate(task, data, stage, folder if kept else None, **experiment.options)
     if kept:

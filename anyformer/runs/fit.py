@@ -161,6 +161,7 @@ def evaluate(
         )
         # One for each loader, of which each holds what was logged at the end.
         figures = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
-    if run_dir is not None:
+    if run_dir is not None and type(task).draw is not Task.draw:
+        Path(run_dir).mkdir(exist_ok=True)
         task.draw(Path(run_dir))
     return dict(figures)
