@@ -24,8 +24,8 @@ from anyformer.saving.model_folder import load
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.classify.classify import Classify
 from tests.helpers.small_run import small_fit, small_task
+from tests.helpers.stopped_runs import Signal, assert_same_run
 from tests.helpers.witnesses import Ids, Vectors, draw_ids
-from tests.runs.test_checkpointing import Signal, assert_same_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 
