@@ -35,6 +35,9 @@ ALIASES = {"run": "predict"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if sys.platform == "win32":
+        print("anyformer: Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
+        return 2
     args = list(sys.argv[1:] if argv is None else argv)
     args[:1] = [ALIASES.get(name, name) for name in args[:1]]
     if not args or args[0] in ("-h", "--help", "help"):

@@ -24,9 +24,7 @@ def test_command(args: list[str]) -> None:
 
 def _evaluate(stage: str, args: list[str]) -> None:
     part = "validation" if stage == "validate" else "test"
-    parser = Options(
-        stage, f"Metrics of the best model on the {part} records; --data.{part} OTHER overrides the config"
-    )
+    parser = Options(stage, f"Metrics of the best model on {part} records: those of its config, or --data.{part} OTHER")
     parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
     require_first("run's folder", f"{stage} RUN", args)
     own, overrides = parser.parse_known_args(args)
@@ -45,7 +43,6 @@ def _evaluate(stage: str, args: list[str]) -> None:
     model, data, folder = experiment.model, experiment.datamodule, run
     if member:
         model, data, folder = model.members[member], data.parts[member], run / member
-        folder.mkdir(exist_ok=True)
     task.use_as(model)
     figures = evaluate(task, data, stage, folder if kept else None, **experiment.options)
     if kept:

@@ -22,7 +22,7 @@ from anyformer.parsing.classes import allowed_imports, dotted, find_class, subcl
 from anyformer.parsing.instantiate import make_objects
 from anyformer.parsing.messages import one_line
 from anyformer.runs.checkpointing import Saving
-from anyformer.runs.fit import quiet
+from anyformer.runs.trainer import quiet
 from anyformer.saving.run_folder import first_trial, holds_trials, run_folder
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
@@ -41,7 +41,7 @@ OWN_OPTIONS = """\
 
 
 class Experiment(LightningCLI):
-    """A config parsed, with its task and data made; the Trainer is made by `runs.fit`."""
+    """A config parsed, with its task and data made; the Trainer is made by `runs.trainer`."""
 
     def __init__(self, args: Sequence[str], command: str, is_mixed: bool = False) -> None:
         """is_mixed: whether the config names the class of its data, as that of a mixture does."""

@@ -52,7 +52,7 @@ from tests.helpers.small_mixture import (
     small_tasks,
 )
 from tests.helpers.small_run import in_a_fork
-from tests.runs.test_checkpointing import Signal, assert_same_run, last_state
+from tests.helpers.stopped_runs import Signal, assert_same_run, last_state
 
 
 @pytest.fixture(scope="module", autouse=True)
