@@ -123,7 +123,8 @@ class Generator:
         logits = rows.begin(method.n_rows)
         for left in reversed(range(rows.options.max_new_tokens)):
             steps, move = method.step(rows.restrict(logits, method.ids), is_last=not left)
-            yield steps
+            if steps:
+                yield steps
             if move is None:
                 return
             if move.keep is not None:
