@@ -1,4 +1,4 @@
-"""Using a model on many files: the records that a command line means, what the model says of each, and tables of that.
+"""Predicting many records, and writing the results as tables or files.
 
 Knows files and tables; the model is a task's `predict`.
 """

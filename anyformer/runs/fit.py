@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning import LightningDataModule
 from lightning.pytorch.callbacks import Checkpoint
@@ -138,12 +138,16 @@ def _has_test(data: LightningDataModule) -> bool:
 
 
 def evaluate(
-    task: Task, data: LightningDataModule, stage: str, run_dir: str | Path | None = None, **options: Any
+    task: Task,
+    data: LightningDataModule,
+    stage: Literal["test", "validate"] = "test",
+    run_dir: str | Path | None = None,
+    **options: Any,
 ) -> dict[str, float]:
     """Test or validate a task, in one process; returns the figures by name.
 
     task: fitted, or of `load`. data: as for `fit`; an evaluation takes its test or validation records.
-    stage: "test" or "validate". run_dir: where the task draws its pictures, if anywhere.
+    stage: on which records. run_dir: where the task draws its pictures, if anywhere.
     options: Lightning's, for the Trainer; those that are for training only are left out.
     Raises InputError for another stage, for data without such records and for options that Lightning refuses; and
     Stopped, a SystemExit, where SIGTERM or SIGINT ended it.
