@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from contextlib import nullcontext
 
 from anyformer.cli.arguments import Options
 from anyformer.parsing.classes import allowed_imports
+from anyformer.tasks.decide.collect import collect
 
 
 def collect_command(args: list[str]) -> None:
@@ -23,8 +23,7 @@ def collect_command(args: list[str]) -> None:
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed of the episodes, 0 by default")
     parser.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
     own = parser.parse_args(args)
-    collecting = importlib.import_module("anyformer.tasks.decide.collect")
     # Where nothing is opened nothing needs to be imported: a run that plays imports what it needs.
     with allowed_imports(own.unsafe_imports) if own.unsafe_imports else nullcontext():
-        print(collecting.collect(own.env, own.policy or ["random"], own.episodes, own.seed, own.output))
+        print(collect(own.env, own.policy or ["random"], own.episodes, own.seed, own.output))
     print(f"The episodes are in {own.output}. To train on them: `class_path: Episodes` with `path: {own.output}`")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-
 from anyformer.cli.arguments import Options
 from anyformer.errors import InputError, program
 from anyformer.saving.model_folder import load, save
 from anyformer.saving.run_folder import run_folder
+from anyformer.tasks.convert.huggingface import export, take_in
 
 
 def import_command(args: list[str]) -> None:
@@ -26,9 +25,7 @@ def import_command(args: list[str]) -> None:
     run = run_folder(own.run)
     if run.exists():
         raise InputError(f"{run} is there already; choose another folder")
-    task, report = importlib.import_module("anyformer.tasks.convert.huggingface").take_in(
-        own.folder, own.language, own.pad, own.env
-    )
+    task, report = take_in(own.folder, own.language, own.pad, own.env)
     save(task, run / "model")
     fields = " ".join(f"{name}=..." for name in task.inputs) or "--episodes 10"
     print(f"{report}\nThe model is in {run}. Next:\n  {program()} predict {run} {fields}")
@@ -44,7 +41,5 @@ def export_command(args: list[str]) -> None:
         "as OpenAI has it",
     )
     own = parser.parse_args(args)
-    importlib.import_module("anyformer.tasks.convert.huggingface").export(
-        load(own.run, unsafe_imports=own.unsafe_imports), own.target
-    )
+    export(load(own.run, unsafe_imports=own.unsafe_imports), own.target)
     print(f"The model is in {own.target}.")

@@ -16,7 +16,6 @@ from anyformer.planning.token_budget import Budget, FieldBudget
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.language.windows import Pieces
-from anyformer.tasks.targets.category import Category
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 
@@ -67,13 +66,10 @@ def cautions(
 
 def _balance(task: Task, source: Source) -> Iterator[str]:
     """Of classes that nothing weighs."""
-    columns = {name: target for name, target in task.targets.items() if isinstance(target, Category)}
-    weighed = {name: target.class_weights for name, target in columns.items()}
-    if task.classes is not None:
-        weighed[task.target] = task.class_weights
-    for name, weights in weighed.items():
-        if weights is not None:
-            continue
+    names = [name for name, target in task.targets.items() if not target.is_balanced]
+    if task.classes is not None and task.class_weights is None:
+        names.append(task.target)
+    for name in names:
         try:
             counts = Counter(str(label) for label in source.column(name) if not is_missing(label)).most_common()
         except InputError:

@@ -56,7 +56,7 @@ def fit(
     """
     run = run_folder(run_dir)
     rows = MetricsFile(run)
-    checkpoint = newest(run / "checkpoints", say) if resume else None
+    checkpoint = newest(run / "checkpoints", say, mends=rank_zero_only.rank == 0) if resume else None
     if rank_zero_only.rank == 0:
         _prepare(run, resume)
         if resume and checkpoint is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -103,7 +102,7 @@ def _put(task: Task, field: str, tokenizer: Tokenizer) -> None:
     if field in task.tokenizers:
         task.tokenizers[field] = tokenizer
     else:
-        task.targets[field] = replace(task.targets[field], text=tokenizer)
+        task.targets[field] = task.targets[field].with_learnt(tokenizer)
 
 
 def _values(task: Task, source: Source, field: str) -> Iterable[Any]:

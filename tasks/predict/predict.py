@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from anyformer.batch import Batch
 from anyformer.data.source import Source
-from anyformer.errors import InputError, nearest
+from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
@@ -22,12 +22,10 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.predict.batch import Aims, Item, PredictChopper
-from anyformer.tasks.sequence.worst_cases import Cases
-from anyformer.tasks.targets.masked import Masked, MaskedHead
+from anyformer.tasks.predict.batch import Item, PredictChopper, generated
+from anyformer.tasks.targets.aims import Aim, Aims
 from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, own_tokens
-from anyformer.tasks.targets.target import Aim, Target, TargetHead
-from anyformer.tasks.targets.text import Written, WrittenHead
+from anyformer.tasks.targets.target import Stage, Target, TargetHead
 from anyformer.tokens import Sample, Tokenizer, expand
 
 
@@ -72,7 +70,7 @@ class Predict(Task):
         super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, fields)
         self.targets, self.read, self.choose = dict(targets), read, choose
         self.heads = nn.ModuleDict()
-        self.cases: dict[str, Cases] = {}
+        self.stage: Stage = ""
         self.place_class, self.n_registers, self.head_dropout = place_class, n_registers, head_dropout
         self._check_targets()
         needed = {} if self._first is None else {self._first: "read: first"}
@@ -85,21 +83,8 @@ class Predict(Task):
             raise InputError("targets must name at least one, got none")
         if OWN_FIELD in {*self.tokenizers, *self._texts}:
             raise InputError(f"the name {OWN_FIELD!r} is taken by the task's own tokens; choose another")
-        inputs = expand(self.tokenizers)
         for name, target in self.targets.items():
-            if isinstance(target, Masked):
-                if name not in inputs:
-                    raise InputError(f"targets.{name}: there is no input {name!r} to be masked{nearest(name, inputs)}")
-                target.check(name, inputs[name])
-                continue
-            if "." in name:
-                raise InputError(f"targets.{name}: the name of a target has no dot; choose another")
-            for column in target.columns_of(name):
-                if column in self.tokenizers:
-                    raise InputError(
-                        f"targets.{name}: the column {column!r} is also an input, which a model would only copy; "
-                        "take it out of tokenizers"
-                    )
+            target.check(name, self.tokenizers)
         self._check_choice()
 
     def _check_choice(self) -> None:
@@ -109,11 +94,11 @@ class Predict(Task):
     @property
     def _texts(self) -> dict[str, Tokenizer]:
         """The tokenizers of what is written, by target."""
-        return {name: target.cut for name, target in self.targets.items() if isinstance(target, Written)}
+        return generated(self.targets)
 
     @property
     def _masked(self) -> list[str]:
-        return [name for name, target in self.targets.items() if isinstance(target, Masked)]
+        return [name for name, target in self.targets.items() if target.hides]
 
     @property
     def _reads_samples(self) -> bool:
@@ -163,14 +148,13 @@ class Predict(Task):
 
     @property
     def learnt(self) -> dict[str, Tokenizer]:
-        written = {name: target.text for name, target in self.targets.items() if isinstance(target, Written)}
-        return {**self.tokenizers, **written}
+        return {**self.tokenizers, **{name: self.targets[name].learnt for name in self._texts}}
 
     def inherit(self, tokenizers: Mapping[str, Tokenizer]) -> None:
         super().inherit(tokenizers)
-        for name, target in self.targets.items():
-            if isinstance(target, Written) and name in tokenizers:
-                self.targets[name] = replace(target, text=target.text.inherit(tokenizers[name]))
+        for name in self._texts.keys() & tokenizers.keys():
+            target = self.targets[name]
+            self.targets[name] = target.with_learnt(target.learnt.inherit(tokenizers[name]))
 
     @property
     def packages(self) -> list[str]:
@@ -247,35 +231,18 @@ class Predict(Task):
     def begin_evaluation(self) -> None:
         for head in self.heads.values():
             head.reset()
-        self.cases = {name: Cases(self.tokenizers) for name in self._texts}
 
     def evaluate(self, batch: Aims) -> dict[str, Tensor]:
         vectors = self._vectors(batch)
         scores = {}
-        for name, aim in batch.aims.items():
-            head = self.head(name)
-            found = head.evaluate(vectors[name], aim.values)
-            if isinstance(head, WrittenHead):
-                texts = batch.references[name]
-                right, said = head.compare([batch.prompts[i] for i in texts], list(texts.values()))
-                self.cases[name].add(
-                    [batch.sources[i] for i in texts], right, said, [batch.samples[i] for i in texts if batch.samples]
-                )
-                is_exact = torch.tensor([float(a == b) for a, b in zip(right, said, strict=True)])
-                scores |= self._spread(name, {"exact_match": is_exact}, torch.tensor(list(texts)), batch)
-            elif isinstance(head, MaskedHead):
-                head.keep(vectors[name], batch.tokens.fields[name])
-            scores |= self._spread(name, found, aim.sample, batch)
+        for name in batch.aims:
+            samples, found = self.head(name).evaluate_batch(name, vectors[name], batch)
+            for figure, score in found.items():
+                # NaN for a sample that has none.
+                of_samples = torch.full((batch.tokens.n_samples,), torch.nan)
+                of_samples[samples.cpu().long()] = score.detach().cpu().float()
+                scores[f"{self._prefix(name)}{figure}"] = of_samples
         return scores
-
-    def _spread(self, name: str, found: Mapping[str, Tensor], samples: Tensor, batch: Aims) -> dict[str, Tensor]:
-        """Scores of predictions as those of samples, (b,) each; NaN for a sample that has none."""
-        spread = {}
-        for figure, score in found.items():
-            of_samples = torch.full((batch.tokens.n_samples,), torch.nan)
-            of_samples[samples.cpu().long()] = score.detach().cpu().float()
-            spread[f"{self._prefix(name)}{figure}"] = of_samples
-        return spread
 
     def _vectors(self, batch: Aims) -> dict[str, Tensor]:
         """The vectors that all targets are predicted from: what is masked is so for its own target alone."""
@@ -290,8 +257,7 @@ class Predict(Task):
 
         Those of which the evaluation saw nothing are left out, but for the one that chooses the best model.
         """
-        for cases in self.cases.values():
-            cases.stage = stage
+        self.stage = stage
         sums = {name: (self.head(name).sums["loss"], self.head(name).sums["targets"]) for name in self.targets}
         sums = {name: (loss.compute(), n.compute()) for name, (loss, n) in sums.items()}
         loss, n = self._sum(sums)
@@ -335,17 +301,15 @@ class Predict(Task):
         n = batch.tokens.n_samples
         every = torch.arange(n, device=batch.tokens.layout.segment.device)
         of_samples = [name for name, target in self.targets.items() if target.of_samples]
-        masked, found = self._masked, {}
+        vectors: dict[str, Tensor] = {}
         if of_samples:
             whole = batch.tokens if batch.whole is None else batch.whole
-            vectors = self._read(
+            vectors |= self._read(
                 whole, of_samples, {name: replace(batch.aims[name], read=every) for name in of_samples}
             )
-            found |= {name: self.head(name).results(vectors[name]) for name in of_samples}
-        if masked:
-            vectors = self._read(batch.tokens, masked, batch.aims)
-            found |= {name: self.head(name).fill(vectors[name], batch.tokens.fields[name], n) for name in masked}
-        found |= {name: self.head(name).write(batch.prompts) for name in self._texts}
+        if self._masked:
+            vectors |= self._read(batch.tokens, self._masked, batch.aims)
+        found = {name: self.head(name).predict_batch(name, vectors.get(name), batch) for name in self.targets}
         return [{name: found[name][i] for name in self.targets} for i in range(n)]
 
     def render(self, result: Mapping[str, Any]) -> str:
@@ -369,9 +333,7 @@ class Predict(Task):
         the worst of what was Written are in `worst.html`."""
         for name in self.targets:
             suffix = f"_{name}" if len(self.targets) > 1 else ""
-            self.head(name).draw(folder, suffix)
-            if name in self.cases:
-                self.cases[name].draw(folder, suffix)
+            self.head(name).draw(folder, suffix, self.stage, self.tokenizers)
 
     # Kept
 

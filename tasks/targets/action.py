@@ -17,7 +17,8 @@ from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.targets.target import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values
+from anyformer.tasks.targets.aims import Aim
+from anyformer.tasks.targets.target import Target, TargetHead, aim_at_samples, check_weight, known_values
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.episode.discrete import Bins, Categories, Choice
 from anyformer.tokenizers.episode.steps import Stretch, ValueHead

@@ -20,8 +20,10 @@ from anyformer.metrics.accumulators import Kept, Sums
 from anyformer.metrics.classification import auroc, macro_f1
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
+from anyformer.tasks.targets.aims import Aim
 from anyformer.tasks.targets.classes import balance, class_index, class_names, likeliest, sort_classes
-from anyformer.tasks.targets.target import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
+from anyformer.tasks.targets.target import Stage, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
+from anyformer.tokens import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Category(Target):
     @property
     def best(self) -> dict[str, Literal["min", "max"]]:
         return {"accuracy": "max", "f1": "max", "auroc": "max", "top5": "max", "loss": "min"}
+
+    @property
+    def is_balanced(self) -> bool:
+        return self.class_weights is not None
 
     def fit(self, name: str, source: Source) -> Self:
         labels = [str(label) for label in known_values(source, name)]
@@ -144,6 +150,6 @@ class CategoryHead(TargetHead):
         every = likeliest(self.output(vectors).float().softmax(-1), self.classes)
         return [{"label": next(iter(by_class)), "probabilities": by_class} for by_class in every]
 
-    def draw(self, folder: Path, suffix: str) -> None:
+    def draw(self, folder: Path, suffix: str, stage: Stage = "", inputs: Mapping[str, Tokenizer] = {}) -> None:
         if self.confusion is not None:
             draw_confusion(self.confusion, self.classes, folder / f"confusion{suffix}.png")

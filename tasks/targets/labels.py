@@ -18,8 +18,9 @@ from anyformer.metrics.accumulators import Kept, Sums
 from anyformer.metrics.classification import average_precision
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
+from anyformer.tasks.targets.aims import Aim
 from anyformer.tasks.targets.classes import class_index, class_names, likeliest, sort_classes
-from anyformer.tasks.targets.target import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
+from anyformer.tasks.targets.target import Target, TargetHead, aim_at_samples, check_weight, known_values, linear
 
 
 @dataclass(frozen=True)

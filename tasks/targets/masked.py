@@ -18,15 +18,16 @@ from torch import Tensor, nn
 
 from anyformer.batch import Batch, FieldTokens
 from anyformer.drawing.evaluation import draw_rows
-from anyformer.errors import InputError
+from anyformer.errors import InputError, nearest
 from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.lifts import Lookup
-from anyformer.tasks.targets.target import Aim, Target, TargetHead, check_weight, linear
+from anyformer.tasks.targets.aims import Aim, Aims
+from anyformer.tasks.targets.target import Stage, Target, TargetHead, check_weight, linear
 from anyformer.tokenizers.text.text import Text
-from anyformer.tokens import Tokenizer, TokenSet
+from anyformer.tokens import Tokenizer, TokenSet, expand
 
 N_DRAWN = 8
 """Samples on `reconstructions.png`."""
@@ -53,6 +54,7 @@ class Masked(Target):
     """Of its losses among those of other targets."""
 
     of_samples = False
+    hides = True
     means = ("normalize",)
 
     def __post_init__(self) -> None:
@@ -73,8 +75,12 @@ class Masked(Target):
             return self.normalize
         return {"row", "column"} <= set(tokenizer.axes)
 
-    def check(self, name: str, tokenizer: Tokenizer) -> None:
-        """Raise InputError for an input of which nothing can be predicted: tokens of a set, without relations."""
+    def check(self, name: str, tokenizers: Mapping[str, Tokenizer]) -> None:
+        """Of tokens of a set, without relations, nothing can be predicted."""
+        inputs = expand(tokenizers)
+        if name not in inputs:
+            raise InputError(f"targets.{name}: there is no input {name!r} to be masked{nearest(name, inputs)}")
+        tokenizer = inputs[name]
         if not tokenizer.axes and not tokenizer.n_relations:
             raise InputError(
                 f"targets.{name}: the tokens of {type(tokenizer).__name__} have no positions, so nothing tells one "
@@ -87,11 +93,6 @@ class Masked(Target):
     def hide(
         self, name: str, tokens: TokenSet, tokenizer: Tokenizer, random: np.random.Generator | None, alone: bool
     ) -> TokenSet:
-        """The tokens of a field with some of them masked.
-
-        random: draws them; None takes them as a function of the content. alone: whether the sample has no other field,
-            so that one token must stay.
-        """
         n = len(tokens)
         if len(tokens.content) != n:
             raise InputError(
@@ -226,6 +227,13 @@ class MaskedHead(TargetHead):
                 made[i]["text"] = self.tokenizer.decode(each)
         return made
 
+    def evaluate_batch(self, name: str, vectors: Tensor, batch: Aims) -> tuple[Tensor, dict[str, Tensor]]:
+        self.keep(vectors, batch.tokens.fields[name])
+        return super().evaluate_batch(name, vectors, batch)
+
+    def predict_batch(self, name: str, vectors: Tensor, batch: Aims) -> list[dict[str, Any]]:
+        return self.fill(vectors, batch.tokens.fields[name], batch.tokens.n_samples)
+
     @torch.no_grad()
     def keep(self, vectors: Tensor, tokens: FieldTokens) -> None:
         """Keep what the field was, what was shown of it, and what was made of it, of some samples, as pictures."""
@@ -239,7 +247,7 @@ class MaskedHead(TargetHead):
             if len(self.drawn) < N_DRAWN and pictures[0] is not None:
                 self.drawn.append(tuple(pictures))
 
-    def draw(self, folder: Path, suffix: str) -> None:
+    def draw(self, folder: Path, suffix: str, stage: Stage = "", inputs: Mapping[str, Tokenizer] = {}) -> None:
         if self.drawn:
             draw_rows(self.drawn, ("whole", "shown", "filled in"), folder / f"reconstructions{suffix}.png")
 

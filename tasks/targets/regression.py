@@ -21,7 +21,9 @@ from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.targets.target import Aim, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
+from anyformer.tasks.targets.aims import Aim
+from anyformer.tasks.targets.target import Stage, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
+from anyformer.tokens import Tokenizer
 
 N_SCATTERED = 5000
 """Points of a scatter plot at most."""
@@ -243,7 +245,7 @@ class NumbersHead(TargetHead):
             return [dict(zip(self.numbers.columns, row, strict=True)) for row in said]
         return [row[0] if len(row) == 1 else row for row in said]
 
-    def draw(self, folder: Path, suffix: str) -> None:
+    def draw(self, folder: Path, suffix: str, stage: Stage = "", inputs: Mapping[str, Tokenizer] = {}) -> None:
         if self.seen:
             true, said = torch.cat(self.seen)[:N_SCATTERED].unbind(1)
             n = self.numbers.n

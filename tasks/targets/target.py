@@ -1,7 +1,8 @@
 """Targets: what is predicted of a sample.
 
 A target says how a column becomes what is to be predicted, and makes the head that has the weights, the loss and the
-figures. Each kind has a file: `category.py`, `labels.py`, `regression.py`, `action.py`, `text.py`, `masked.py`.
+figures. `Predict` knows no kind of target: whatever it asks of one is a method or a property here, and most have an
+answer that a new kind need not change.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,19 +25,10 @@ from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
+from anyformer.tasks.targets.aims import Aim, Aims
+from anyformer.tokens import Tokenizer, TokenSet
 
-
-@dataclass(frozen=True)
-class Aim:
-    """What one target predicts in a batch. Of t predictions:"""
-
-    read: Tensor
-    """(t,) int64: where; the number of the sample, or a place in the flattened (rows * length) layout, as the target's
-    `of_samples` says."""
-    values: Tensor
-    """(t, ...): what."""
-    sample: Tensor
-    """(t,) int64: the sample that it belongs to."""
+Stage = Literal["", "val", "test"]
 
 
 class Target(Checked, ABC):
@@ -51,6 +43,10 @@ class Target(Checked, ABC):
     # Without annotations, which jsonargparse would look up in the module of every subclass.
     of_samples = True
     """Whether it is read of the sample's one vector, and not of tokens."""
+    hides = False
+    """Whether it hides tokens of the input of its name, see `hide`; then it has no column and no values."""
+    is_balanced = True
+    """False of classes that all weigh the same in the loss, however rare."""
     means: tuple = ()
     """The arguments that say what the outputs of its head mean."""
 
@@ -66,6 +62,17 @@ class Target(Checked, ABC):
     def columns_of(self, name: str) -> tuple[str, ...]:
         """The columns that it is taken from."""
         return (name,)
+
+    def check(self, name: str, tokenizers: Mapping[str, Tokenizer]) -> None:
+        """Raise InputError where a model cannot have it beside these inputs."""
+        if "." in name:
+            raise InputError(f"targets.{name}: the name of a target has no dot; choose another")
+        for column in self.columns_of(name):
+            if column in tokenizers:
+                raise InputError(
+                    f"targets.{name}: the column {column!r} is also an input, which a model would only copy; "
+                    "take it out of tokenizers"
+                )
 
     def fit(self, name: str, source: Source) -> Self:
         """A copy that holds what the training records decide: the classes, a mean."""
@@ -85,6 +92,38 @@ class Target(Checked, ABC):
     @abstractmethod
     def aim(self, name: str, values: Sequence[Any], batch: Batch) -> Aim:
         """The predictions of a batch. values: of each sample, None where there is none."""
+
+    # Of a target that is generated behind the inputs, as a field of its name.
+
+    @property
+    def learnt(self) -> Tokenizer | None:
+        """The tokenizer of what is generated, as the data has taught it; None where nothing is."""
+        return None
+
+    def with_learnt(self, tokenizer: Tokenizer) -> Self:
+        """A copy that generates with another tokenizer."""
+        raise NotImplementedError
+
+    @property
+    def generated(self) -> Tokenizer | None:
+        """That tokenizer as the model has it, with places for all that is generated."""
+        return self.learnt
+
+    def tokens(self, value: Any) -> TokenSet:
+        """The tokens of a value that the model is fed."""
+        raise NotImplementedError
+
+    # Of a target that hides tokens of an input.
+
+    def hide(
+        self, name: str, tokens: TokenSet, tokenizer: Tokenizer, random: np.random.Generator | None, alone: bool
+    ) -> TokenSet:
+        """The tokens of the field with some of them masked.
+
+        random: draws them; None takes them as a function of the content. alone: whether the sample has no other field,
+            so that one token must stay.
+        """
+        raise NotImplementedError
 
     def count(self, name: str, record: Mapping[str, Any]) -> int:
         """Tokens that it adds to a sample."""
@@ -125,6 +164,14 @@ class TargetHead(nn.Module):
         """Take predictions into the figures. Returns those that are means over predictions, of each, (t,)."""
         raise NotImplementedError
 
+    def evaluate_batch(self, name: str, vectors: Tensor, batch: Aims) -> tuple[Tensor, dict[str, Tensor]]:
+        """Take a batch into the figures. Returns the samples of what has a score, (s,), and its scores, (s,) each.
+
+        name: of the target. vectors: (t, d), of its predictions. Where more is needed than `evaluate` is given.
+        """
+        aim = batch.aims[name]
+        return aim.sample, self.evaluate(vectors, aim.values)
+
     def has(self, figure: str) -> bool:
         """Whether a figure that may choose the best model is among those given."""
         return True
@@ -153,8 +200,15 @@ class TargetHead(nn.Module):
         """The predictions as plain values. vectors: (t, d)."""
         raise NotImplementedError
 
-    def draw(self, folder: Path, suffix: str) -> None:
-        """Draw pictures of the last evaluation into a folder. suffix: of the names of the files."""
+    def predict_batch(self, name: str, vectors: Tensor | None, batch: Aims) -> list[Any]:
+        """The prediction of each sample as plain values. vectors: None of a target that is generated."""
+        return self.results(vectors)
+
+    def draw(self, folder: Path, suffix: str, stage: Stage = "", inputs: Mapping[str, Tokenizer] = {}) -> None:
+        """Draw pictures of the last evaluation into a folder.
+
+        suffix: of the names of the files. stage: which evaluation it was. inputs: the tokenizers of the columns.
+        """
 
 
 def aim_at_samples(values: Sequence[Tensor | None], empty: Tensor) -> Aim:

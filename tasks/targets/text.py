@@ -21,7 +21,9 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.tasks.sequence.decoding import DecodeConfig, Decoder, read_target, written
-from anyformer.tasks.targets.target import Aim, Target, TargetHead, check_weight, known_values
+from anyformer.tasks.sequence.worst_cases import Cases
+from anyformer.tasks.targets.aims import Aim, Aims
+from anyformer.tasks.targets.target import Stage, Target, TargetHead, check_weight, known_values
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
 from anyformer.tokens import Sample, Tokenizer, TokenSet
@@ -69,8 +71,15 @@ class Written(Target):
         return {"cer": "min", "wer": "min", "exact_match": "max", "loss": "min"}
 
     @property
-    def cut(self) -> Text:
-        """The tokenizer as the model has it: with places for a text of the greatest length that is written."""
+    def learnt(self) -> Text:
+        return self.text
+
+    def with_learnt(self, tokenizer: Tokenizer) -> Self:
+        return replace(self, text=tokenizer)
+
+    @property
+    def generated(self) -> Text:
+        """With places for a text of the greatest length that is written."""
         if self.text.max_len is not None or self.decoding is None or self.decoding.max_new_tokens is None:
             return self.text
         return replace(self.text, max_len=len(self.start) + self.decoding.max_new_tokens)
@@ -138,6 +147,7 @@ class WrittenHead(TargetHead):
         # In a tuple, so that the model is no part of its head.
         self._model = (model,)
         self._decoder: Decoder | None = None
+        self.cases = Cases({})
 
     @property
     def decoder(self) -> Decoder:
@@ -151,9 +161,15 @@ class WrittenHead(TargetHead):
         loss = self.output.loss(vectors, values, self.target.label_smoothing if self.training else 0.0)
         return loss, loss.new_tensor(len(values))
 
-    def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
-        self.add_loss(vectors, values)
-        return {}
+    def evaluate_batch(self, name: str, vectors: Tensor, batch: Aims) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scores are of the texts of samples, not of tokens."""
+        self.add_loss(vectors, batch.aims[name].values)
+        texts = batch.references[name]
+        right, said = self.compare([batch.prompts[i] for i in texts], list(texts.values()))
+        names = [batch.samples[i] for i in texts if batch.samples]
+        self.cases.add([batch.sources[i] for i in texts], right, said, names)
+        is_exact = torch.tensor([float(a == b) for a, b in zip(right, said, strict=True)])
+        return torch.tensor(list(texts)), {"exact_match": is_exact}
 
     def compare(self, prompts: Sequence[Sample], references: Sequence[str]) -> tuple[list[str], list[str]]:
         """Write texts and take what is wrong with them into the figures. Returns what was right, and the texts."""
@@ -182,5 +198,13 @@ class WrittenHead(TargetHead):
             each: loss.new_tensor(rates.get(each, torch.nan)) for each in ("exact_match", "cer", "wer")
         }
 
-    def draw(self, folder: Path, suffix: str) -> None:
-        """What goes wrong the task shows, which has the inputs."""
+    def reset(self) -> None:
+        super().reset()
+        self.cases = Cases({})
+
+    def predict_batch(self, name: str, vectors: Tensor | None, batch: Aims) -> list[str]:
+        return self.write(batch.prompts)
+
+    def draw(self, folder: Path, suffix: str, stage: Stage = "", inputs: Mapping[str, Tokenizer] = {}) -> None:
+        self.cases.tokenizers, self.cases.stage = inputs, stage
+        self.cases.draw(folder, suffix)

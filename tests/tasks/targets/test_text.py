@@ -21,7 +21,7 @@ def made():
     """A model that reads a number and writes it as a word, its head, and the samples of all numbers."""
     torch.manual_seed(0)
     target = Written(Text("characters")).fit("word", column("word", [*TEXTS, None]))
-    model = Anyformer({"number": INPUT, "word": target.cut}, SMALL)
+    model = Anyformer({"number": INPUT, "word": target.generated}, SMALL)
     samples = [{"number": INPUT.encode([i])} for i in range(len(TEXTS))]
     return target, model, target.head("word", model, SMALL), samples
 
@@ -39,9 +39,9 @@ def read(target, model, samples, values):
 def test_a_text_learns_its_vocabulary_and_how_long_it_gets():
     target = Written(Text("characters")).fit("word", column("word", list(TEXTS)))
     assert target.text.vocabulary == "efhnortuw" and target.decoding.max_new_tokens == 12
-    assert target.cut.max_len == 13 and target.text.max_len is None
+    assert target.generated.max_len == 13 and target.text.max_len is None
     assert target.count("word", {"word": "two"}) == 4 and target.count("word", {}) == 0
-    assert Written(Text("bytes", max_len=5)).cut.max_len == 5
+    assert Written(Text("bytes", max_len=5)).generated.max_len == 5
 
 
 def test_each_token_is_read_for_the_one_that_follows_it():
