@@ -28,6 +28,7 @@ TEST_COMMAND = "pip install uv && uv run pytest"
 
 FLOORS = (
     {"errors"},
+    {"choices"},
     {"metrics", "parsing", "tokens"},
     {"batch"},
     {"packing"},
