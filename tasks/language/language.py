@@ -118,7 +118,7 @@ class LanguageModel(Task):
 
     # Data
 
-    def learn(self, source: Source) -> None:
+    def fit_tokenizers(self, source: Source) -> None:
         text = self.text
         if text.vocabulary is None and text.file is None and text.kind != "bytes":
             key = f"{text.kind} {text.vocab_size} {text.normalize}"

@@ -135,7 +135,7 @@ class CategoryHead(TargetHead):
     def has(self, figure: str) -> bool:
         return {"top5": "top5" in self.sums, "auroc": "scores" in self.sums}.get(figure, True)
 
-    def figures(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Tensor]:
         confusion = self.sums["confusion"].compute()
         self.confusion = confusion.cpu()
         total = confusion.sum()

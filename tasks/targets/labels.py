@@ -121,7 +121,7 @@ class LabelsHead(TargetHead):
         self.sums["exact"].update(is_exact.sum())
         return {"exact_match": is_exact}
 
-    def figures(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Tensor]:
         """map: the mean over the labels that occur of their average precision. f1: of all decisions together, at a
         probability of a half. exact_match: the share of samples that have all labels right."""
         both, said, true = self.sums["counts"].compute().sum(1)

@@ -180,7 +180,7 @@ class MaskedHead(TargetHead):
     def has(self, figure: str) -> bool:
         return figure != "accuracy" or self.is_ids
 
-    def figures(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Tensor]:
         values = {"loss": self.mean_loss()}
         if self.is_ids:
             values["accuracy"] = self.sums["found"].compute() / self.sums["targets"].compute()

@@ -30,7 +30,7 @@ N_SCATTERED = 5000
 
 
 @dataclass(frozen=True)
-class Numbers(Target):
+class Regression(Target):
     """One number, or several: of a column that holds a list, or of several columns.
 
     What is missing, or not a number (NaN), is not counted.
@@ -42,7 +42,7 @@ class Numbers(Target):
     """The columns, where they are several; the target's own name when left out."""
     scaling: Literal["standard", "log", "none"] = "standard"
     """What the model predicts. standard: the number with the mean of the training records taken off, divided by their
-    standard deviation. log: the same of its logarithm, for numbers above 0. Figures are in the data's units."""
+    standard deviation. log: the same of its logarithm, for numbers above 0. Metrics are in the data's units."""
     loss: Literal["squared", "absolute", "huber"] = "squared"
     """Of the scaled number. huber: squared up to 1, and straight from there on."""
     mean: tuple[float, ...] | None = None
@@ -157,10 +157,10 @@ class Numbers(Target):
     def aim(self, name: str, values: Sequence[Tensor | None], batch: Batch) -> Aim:
         return aim_at_samples(values, torch.zeros(0, self.n))
 
-    def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> NumbersHead:
+    def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> RegressionHead:
         if self.n is None or (self.scaling != "none" and (self.mean is None or self.std is None)):
             raise InputError(f"targets.{name}: the numbers are not known yet: fit to data first")
-        return NumbersHead(self, transformer)
+        return RegressionHead(self, transformer)
 
     def render(self, result: Any) -> str:
         if isinstance(result, dict):
@@ -188,10 +188,10 @@ def _number(name: str, value: Any) -> float:
     return math.nan if is_missing(value) else to_number(value, f"field {name!r}")
 
 
-class NumbersHead(TargetHead):
+class RegressionHead(TargetHead):
     """A linear map to the scaled numbers."""
 
-    def __init__(self, numbers: Numbers, transformer: TransformerConfig) -> None:
+    def __init__(self, numbers: Regression, transformer: TransformerConfig) -> None:
         super().__init__()
         self.numbers = numbers
         self.output = linear(transformer.d_model, numbers.n, transformer)
@@ -224,7 +224,7 @@ class NumbersHead(TargetHead):
             self.seen.append(torch.stack([true, said], 1).detach().cpu())
         return {"mae": error.abs().sum(1) / is_known.sum(1)}
 
-    def figures(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Tensor]:
         """Where the numbers are several the mean of theirs, and `rmse_<column>` of each that has a column."""
         n, total, squares, squared, absolute = self.sums["numbers"].compute()
         variance = squares - total**2 / n

@@ -1,7 +1,7 @@
 """Targets: what is predicted of a sample.
 
 A target says how a column becomes what is to be predicted, and makes the head that has the weights, the loss and the
-figures. `Predict` knows no kind of target: whatever it asks of one is a method or a property here, and most have an
+metrics. `Predict` knows no kind of target: whatever it asks of one is a method or a property here, and most have an
 answer that a new kind need not change.
 """
 
@@ -53,7 +53,7 @@ class Target(Checked, ABC):
     @property
     @abstractmethod
     def best(self) -> dict[str, Literal["min", "max"]]:
-        """The figures that may choose the best model, which of their values is best, and the usual one first."""
+        """The metrics that may choose the best model, which of their values is best, and the usual one first."""
 
     def scale(self, figure: str) -> float:
         """What a figure is about for a constant prediction, where it has a unit; 1 for one without."""
@@ -147,7 +147,7 @@ class Target(Checked, ABC):
 
 
 class TargetHead(nn.Module):
-    """Predicts a target from hidden vectors, and adds up the figures of an evaluation."""
+    """Predicts a target from hidden vectors, and adds up the metrics of an evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,11 +161,11 @@ class TargetHead(nn.Module):
         raise NotImplementedError
 
     def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
-        """Take predictions into the figures. Returns those that are means over predictions, of each, (t,)."""
+        """Take predictions into the metrics. Returns those that are means over predictions, of each, (t,)."""
         raise NotImplementedError
 
     def evaluate_batch(self, name: str, vectors: Tensor, batch: Aims) -> tuple[Tensor, dict[str, Tensor]]:
-        """Take a batch into the figures. Returns the samples of what has a score, (s,), and its scores, (s,) each.
+        """Take a batch into the metrics. Returns the samples of what has a score, (s,), and its scores, (s,) each.
 
         name: of the target. vectors: (t, d), of its predictions. Where more is needed than `evaluate` is given.
         """
@@ -177,7 +177,7 @@ class TargetHead(nn.Module):
         return True
 
     def add_loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, taken into the figures."""
+        """The loss, taken into the metrics."""
         loss, n = self.loss(vectors, values)
         self.sums["loss"].update(loss)
         self.sums["targets"].update(n)
@@ -187,8 +187,8 @@ class TargetHead(nn.Module):
         """() NaN where the evaluation held no target."""
         return self.sums["loss"].compute() / self.sums["targets"].compute()
 
-    def figures(self) -> dict[str, Tensor]:
-        """The figures of an evaluation, of all ranks together; NaN where it held no target."""
+    def metrics(self) -> dict[str, Tensor]:
+        """The metrics of an evaluation, of all ranks together; NaN where it held no target."""
         raise NotImplementedError
 
     def reset(self) -> None:

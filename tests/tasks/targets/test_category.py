@@ -55,14 +55,14 @@ def test_the_figures_of_a_category_are_those_of_all_batches():
     target = Category(classes=tuple("abcdef"))
     head, vectors, values = evaluated(target, list("abcdefabc"))
     logits = head.output(vectors)
-    figures = head.figures()
-    assert figures["loss"].item() == pytest.approx(F.cross_entropy(logits, values).item(), rel=1e-6)
-    assert figures["accuracy"].item() == pytest.approx((logits.argmax(1) == values).double().mean().item())
+    metrics = head.metrics()
+    assert metrics["loss"].item() == pytest.approx(F.cross_entropy(logits, values).item(), rel=1e-6)
+    assert metrics["accuracy"].item() == pytest.approx((logits.argmax(1) == values).double().mean().item())
     top5 = (logits.topk(5).indices == values[:, None]).any(1)
-    assert figures["top5"].item() == pytest.approx(top5.double().mean().item())
+    assert metrics["top5"].item() == pytest.approx(top5.double().mean().item())
     assert head.confusion.sum() == 9
     head.reset()
-    assert head.figures()["accuracy"].isnan()
+    assert head.metrics()["accuracy"].isnan()
 
 
 def test_a_category_of_two_has_an_area_under_the_curve(tmp_path):
@@ -72,7 +72,7 @@ def test_a_category_of_two_has_an_area_under_the_curve(tmp_path):
         head.output.weight[1, 0] = 1
     head.reset()
     head.evaluate(torch.tensor([[0.1], [0.9], [0.4], [0.6]]) * torch.eye(6)[0], values)
-    assert head.figures()["auroc"] == 0.75
+    assert head.metrics()["auroc"] == 0.75
     head.draw(tmp_path, "_kind")
     assert (tmp_path / "confusion_kind.png").exists()
     (first, *_) = head.results(torch.eye(6)[:1])
@@ -104,18 +104,18 @@ def test_the_figures_of_labels():
     given = [["a"], ["b"], [], ["a", "b"]]
     head, vectors, values = evaluated(target, given, name="tags")
     logits = head.output(vectors)
-    figures = head.figures()
+    metrics = head.metrics()
     mean = F.binary_cross_entropy_with_logits(logits, values)
-    assert figures["loss"].item() == pytest.approx(mean.item(), rel=1e-6)
+    assert metrics["loss"].item() == pytest.approx(mean.item(), rel=1e-6)
     said = logits > 0
-    assert figures["exact_match"].item() == pytest.approx((said == values.bool()).all(1).double().mean().item())
-    assert 0 < figures["map"] <= 1
+    assert metrics["exact_match"].item() == pytest.approx((said == values.bool()).all(1).double().mean().item())
+    assert 0 < metrics["map"] <= 1
     with torch.no_grad():
         # What is true is said, and what is not is not: a vector of ones and minus ones for each label.
         head.output.weight.copy_(torch.eye(3, 6))
     head.reset()
     head.evaluate(F.pad(2 * values - 1, (0, 3)), values)
-    perfect = head.figures()
+    perfect = head.metrics()
     assert [round(perfect[name].item(), 6) for name in ("map", "f1", "exact_match")] == [1, 1, 1]
     (result, *_) = head.results(torch.tensor([[3.0, 1.0, -1.0, 0, 0, 0]]))
     assert result["labels"] == ["a", "b"] and target.row("tags", result)["tags"] == "a,b"
