@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import SumMetric
 
 from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
+from anyformer.metrics.accumulators import Sums
+from anyformer.metrics.metric import LOSS, Accumulators, Metric, ratio
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
@@ -44,6 +45,13 @@ from anyformer.tokens import Tokenizer
 
 MOST = 128
 """Environments that are stepped together, where nothing else is said."""
+
+METRICS = {
+    "loss": LOSS,
+    "accuracy": Metric("max", ("accuracy", "n_accuracy"), ratio),
+    "error": Metric("min", ("error", "n_error"), ratio),
+}
+"""Of recorded actions; those of playing are counted by `summarize`."""
 
 
 class Decide(Task):
@@ -264,9 +272,8 @@ class Decide(Task):
             {name.replace(".", "/"): self.tokenizers[name].head(d_model) for name in predicted}
         )
         kinds = sorted({self.head(name).metric_name for name in fields.actions})
-        # A loss that is no number shows, and is not left out of the sum.
         names = "loss", "targets", *kinds, *(f"n_{kind}" for kind in kinds)
-        self.sums = torch.nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in names})
+        self.sums = Accumulators({name: Sums() for name in names})
 
     def _positioned(self) -> EmbeddingConfig:
         """The embedding, with what positions it leaves out: one table of timesteps for all fields, unless attention
@@ -314,24 +321,19 @@ class Decide(Task):
         return total, torch.tensor(float(len(batch.before)), device=hidden.device)
 
     def begin_evaluation(self) -> None:
-        for metric in self.sums.values():
-            metric.reset()
+        self.sums.reset()
 
     def evaluate(self, batch: WindowExamples) -> None:
         hidden = self.read(batch)
         loss, n_targets = self._loss(batch, hidden)
-        self.sums["loss"].update(loss)
-        self.sums["targets"].update(n_targets)
+        self.sums.add(loss=loss, targets=n_targets)
         for name, before, content in self._predicted(batch, hidden):
-            total, n = self.head(name).metric(before, content)
-            self.sums[self.head(name).metric_name].update(total)
-            self.sums[f"n_{self.head(name).metric_name}"].update(n)
+            kind, (total, n) = self.head(name).metric_name, self.head(name).metric(before, content)
+            self.sums.add(**{kind: total, f"n_{kind}": n})
 
     def report(self, stage: str) -> dict[str, Tensor]:
         """The mean loss of an action's token, how many were right or how far off, and the figures of playing."""
-        sums = {name: metric.compute() for name, metric in self.sums.items()}
-        values = {"loss": sums["loss"] / sums["targets"].clamp(min=1)}
-        values |= {name: sums[name] / sums[f"n_{name}"].clamp(min=1) for name in ("accuracy", "error") if name in sums}
+        values = self.sums.figures(METRICS)
         if self.plays and not self.trainer.sanity_checking:
             # What is tested begins elsewhere than what has chosen the best model.
             play = self.play if stage == "val" else replace(self.play, seed=self.play.seed + 1)

@@ -11,12 +11,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import SumMetric
 
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.generator import Generator
+from anyformer.metrics.accumulators import Sums
+from anyformer.metrics.metric import LOSS, Accumulators, Metric, ratio
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
@@ -30,6 +31,13 @@ from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.token_stream import learn_once, token_stream
 from anyformer.tokens import Sample, Tokenizer, TokenSet
+
+METRICS = {
+    "loss": LOSS,
+    "perplexity": Metric("min", ("loss", "targets"), lambda loss, n: (loss / n).exp()),
+}
+CAUSAL = METRICS | {"bits_per_byte": Metric("min", ("loss", "bytes"), lambda loss, n: loss / (n * math.log(2)))}
+MASKED = METRICS | {"accuracy": Metric("max", ("right", "targets"), ratio)}
 
 
 @dataclass(frozen=True)
@@ -155,9 +163,7 @@ class LanguageModel(Task):
     def build(self) -> None:
         self.model = Anyformer(self.tokenizers, self.transformer, self.embedding)
         self.head = Head(self.model.embeddings.lifts[self.field], self.transformer, self.output)
-        # A loss that is no number shows, and is not left out of the sum.
-        names = "loss", "targets", "bytes", "right"
-        self.sums = torch.nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in names})
+        self.sums = Accumulators({name: Sums() for name in ("loss", "targets", "bytes", "right")})
         if self.example is not None and self.masking is None:
             try:
                 self._prompt({self.field: self.example})
@@ -169,28 +175,18 @@ class LanguageModel(Task):
         return self.head.loss(hidden, batch.target), torch.tensor(float(len(batch.target)), device=hidden.device)
 
     def begin_evaluation(self) -> None:
-        for metric in self.sums.values():
-            metric.reset()
+        self.sums.reset()
 
     def evaluate(self, batch: TextExamples) -> None:
         hidden = self.model(batch.tokens).flatten(0, 1)[batch.read]
-        self.sums["loss"].update(self.head.loss(hidden, batch.target))
-        self.sums["targets"].update(len(batch.target))
-        self.sums["bytes"].update(batch.n_bytes)
+        self.sums.add(loss=self.head.loss(hidden, batch.target), targets=len(batch.target), bytes=batch.n_bytes)
         # All logits at once are few enough where few tokens are masked.
         found = batch.target.new_zeros(()) if self.masking is None else self.head(hidden).argmax(-1) == batch.target
-        self.sums["right"].update(found.sum())
+        self.sums.add(right=found.sum())
 
     def report(self, stage: str) -> dict[str, Tensor]:
         """Nats a token, perplexity, and bits a byte or the share of masked tokens found."""
-        loss, n_targets, n_bytes, right = (self.sums[name].compute() for name in ("loss", "targets", "bytes", "right"))
-        mean = loss / n_targets.clamp(min=1)
-        values = {"loss": mean, "perplexity": mean.exp()}
-        if self.masking is None:
-            values["bits_per_byte"] = loss / (n_bytes * math.log(2)).clamp(min=1)
-        else:
-            values["accuracy"] = right / n_targets.clamp(min=1)
-        return values
+        return self.sums.figures(CAUSAL if self.masking is None else MASKED)
 
     # Use
 

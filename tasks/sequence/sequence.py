@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import SumMetric
 
 from anyformer.batch import Batch
 from anyformer.data.source import Source
 from anyformer.errors import InputError, say
-from anyformer.metrics.text import N_SUMS, count_errors, error_rates
+from anyformer.metrics.accumulators import Sums
+from anyformer.metrics.metric import LOSS, Accumulators
+from anyformer.metrics.text import N_SUMS, TEXT_METRICS, count_errors
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
@@ -39,8 +40,8 @@ from anyformer.tokens import Sample, Tokenizer, expand
 
 AT_ONCE = 2**14
 """Tokens of inputs that are read at once in use, padding included."""
-BEST = {"wer": "min", "cer": "min", "loss": "min", "bleu": "max", "bleu_moses": "max", "exact_match": "max"}
-"""The figures that may choose the best model, and which is best."""
+METRICS = {"loss": LOSS} | TEXT_METRICS
+"""Those that may choose the best model."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,8 @@ class SequenceToSequence(Task):
             raise InputError(f"architecture must be encoder_decoder, decoder or encoder, got {architecture!r}")
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
-        if choose is not None and choose not in BEST:
-            raise InputError(f"choose must be one of {', '.join(BEST)}, got {choose!r}")
+        if choose is not None and choose not in METRICS:
+            raise InputError(f"choose must be one of {', '.join(METRICS)}, got {choose!r}")
         if shared_vocabulary and len({self._design(name) for name in self._texts}) > 1:
             raise InputError(f"shared_vocabulary: {', '.join(self._texts)} must have the same kind, size and file")
         if decoding.method in ("ctc", "joint") and ctc is None and architecture != "encoder":
@@ -223,7 +224,7 @@ class SequenceToSequence(Task):
     @property
     def metric(self) -> tuple[str, str]:
         name = self.choose or self.figures[0]
-        return f"val/{name}", BEST[name]
+        return f"val/{name}", METRICS[name].best
 
     def score(self, value: float) -> float:
         return value / 100 if "bleu" in self.metric[0] else super().score(value)
@@ -276,8 +277,7 @@ class SequenceToSequence(Task):
             self.ctc_head = CTCHead(writer.d_model, self.text.n_ids)
             torch.nn.init.trunc_normal_(self.ctc_head.output.weight, std=writer.init_std)
             torch.nn.init.zeros_(self.ctc_head.output.bias)
-        self.sums = torch.nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in ("loss", "targets")})
-        self.errors = torch.zeros(N_SUMS, dtype=torch.int64)
+        self.sums = Accumulators({"loss": Sums(), "targets": Sums(), "errors": Sums(N_SUMS)})
 
     def _embedding(
         self, fields: Mapping[str, Tokenizer], reader: TransformerConfig | None, writer: TransformerConfig
@@ -332,30 +332,23 @@ class SequenceToSequence(Task):
     def evaluate(self, batch: Pairs) -> dict[str, Tensor]:
         reading = self.read(batch)
         loss, n_targets = self._loss(batch, reading, 0.0)
-        self.sums["loss"].update(loss)
-        self.sums["targets"].update(n_targets)
         texts = [self.text.decode(ids).strip() for ids in self.write(batch, self.decoding, reading)]
         # What the tokenizer makes the same for the model is the same for the figures.
         references = [NORMALIZERS[self.text.normalize](reference).strip() for reference in batch.references]
-        self.errors += count_errors(references, texts, self.language if "bleu_moses" in self.figures else None)
+        language = self.language if "bleu_moses" in self.figures else None
+        self.sums.add(loss=loss, targets=n_targets, errors=count_errors(references, texts, language))
         self.cases.add(batch.sources, references, texts, batch.samples)
         exact = [text == reference for text, reference in zip(texts, references, strict=True)]
         return {"exact_match": torch.tensor(exact, dtype=torch.float32)}
 
     def begin_evaluation(self) -> None:
-        for metric in self.sums.values():
-            metric.reset()
-        self.errors = torch.zeros_like(self.errors)
+        self.sums.reset()
         self.cases = Cases(self.tokenizers)
 
     def report(self, stage: str) -> dict[str, Tensor | float]:
         """The loss of a target, and how far the decoded texts are from what they should be."""
-        errors = self.errors
-        if self.trainer.world_size > 1:
-            errors = self.trainer.strategy.reduce(errors.to(self.device), reduce_op="sum")
-        rates, self.cases.stage = error_rates(errors), stage
-        loss, n_targets = (self.sums[name].compute() for name in ("loss", "targets"))
-        return {"loss": loss / n_targets.clamp(min=1)} | {name: rates[name] for name in self.figures}
+        self.cases.stage = stage
+        return self.sums.figures({name: METRICS[name] for name in ("loss", *self.figures)})
 
     # Use
 
