@@ -33,6 +33,7 @@ from anyformer.tasks.sequence.decoding import DecodeConfig, Decoder, Found
 from anyformer.tasks.sequence.subtitles import Word
 from anyformer.tasks.sequence.transcripts import Part, TranscriptConfig, find_words, parts, show_words
 from anyformer.tasks.sequence.worst_cases import Cases
+from anyformer.tasks.targets.classes import check_smoothing
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
@@ -137,8 +138,7 @@ class SequenceToSequence(Task):
             raise InputError(f"tokenizers.{target}.wrap: the task itself puts tokens around the target; leave it out")
         if architecture not in ("encoder_decoder", "decoder", "encoder"):
             raise InputError(f"architecture must be encoder_decoder, decoder or encoder, got {architecture!r}")
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        check_smoothing(label_smoothing)
         if choose is not None and choose not in METRICS:
             raise InputError(f"choose must be one of {', '.join(METRICS)}, got {choose!r}")
         if shared_vocabulary and len({self._design(name) for name in self._texts}) > 1:

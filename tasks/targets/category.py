@@ -22,7 +22,7 @@ from anyformer.metrics.metric import LOSS, Metric
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets.aims import Aim
-from anyformer.tasks.targets.classes import balance, class_index, class_names, likeliest, sort_classes
+from anyformer.tasks.targets.classes import balance, check_smoothing, class_index, class_names, likeliest, sort_classes
 from anyformer.tasks.targets.target import Stage, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
 from anyformer.tokens import Tokenizer
 
@@ -57,8 +57,7 @@ class Category(Target):
         if isinstance(self.class_weights, list):
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
         check_weight(self.weight)
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing}")
+        check_smoothing(self.label_smoothing)
 
     @property
     def metrics(self) -> Mapping[str, Metric]:

@@ -24,6 +24,7 @@ from anyformer.model.heads import Head, HeadConfig
 from anyformer.tasks.sequence.decoding import DecodeConfig, Decoder, read_target, written
 from anyformer.tasks.sequence.worst_cases import Cases
 from anyformer.tasks.targets.aims import Aim, Aims
+from anyformer.tasks.targets.classes import check_smoothing
 from anyformer.tasks.targets.target import Stage, Target, TargetHead, check_weight, known_values
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
@@ -62,8 +63,7 @@ class Written(Target):
             raise InputError(f"text must be a Text, got {type(self.text).__name__}")
         if self.text.wrap:
             raise InputError("text.wrap: the task itself puts tokens around what is written; leave it out")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing}")
+        check_smoothing(self.label_smoothing)
         if self.decoding is not None and self.decoding.method not in (None, "attention"):
             raise InputError(f"decoding.method must be attention, got {self.decoding.method}: there is no ctc here")
 
