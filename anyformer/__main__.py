@@ -15,24 +15,31 @@ Trains one transformer on any kind of data, as a YAML file says.
   fit --resume RUN           go on with a run exactly where it stopped
   fit --config FILE --folds 5 --seeds 3
                              cross-validate: a run for every fold and seed, their mean and standard error
-  validate RUN               the best model's figures on the validation records
-  test RUN                   the best model's figures on the test records
-  run RUN FIELD=VALUE ...    what the best model says of a record, or of a folder of files
-  collect --env ID --out DIR play episodes of an environment and write them as a data set, to learn from
+  validate RUN               metrics of the best model on the validation records
+  test RUN                   metrics of the best model on the test records
+  predict RUN FIELD=VALUE ...
+                             predict with the best model of a run, for a record or a folder of files; also called run
+  collect --env ID --output DIR
+                             play episodes of an environment and save them as a data set for training
   plan CONFIG                sizes, tokens, time, memory and warnings of a run, before anything is trained
   params CONFIG              parameters and FLOPs by component, before anything is trained
   import FOLDER RUN          make a run of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer of transformers
   export RUN TARGET          write the best model as a folder for transformers, or a safetensors file for timm
 
 Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help, and
-anyformer run RUN --help for what the model of a run can be told.
+anyformer predict RUN --help for the options of that model.
 """
-COMMANDS = ("fit", "validate", "test", "run", "collect", "plan", "params", "import", "export")
+COMMANDS = ("fit", "validate", "test", "predict", "collect", "plan", "params", "import", "export")
+ALIASES = {"run": "predict"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if sys.platform == "win32":
+        print("anyformer: Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
+        return 2
     args = list(sys.argv[1:] if argv is None else argv)
+    args[:1] = [ALIASES.get(name, name) for name in args[:1]]
     if not args or args[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0 if args else 2

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from anyformer.choices import Checked
+
 
 class Layout(NamedTuple):
     """Who stands where in the rows of a transformer: each (rows, length) int64."""
@@ -41,7 +43,7 @@ class FieldTokens:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Checked):
     """Samples laid into rows. Made by `collate`; see `FieldTokens` for the content."""
 
     fields: dict[str, FieldTokens]

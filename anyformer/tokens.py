@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anyformer.choices import Checked
+
 UNSEEN = -1
 """The relation of a pair whose first token may not look at the second."""
 
@@ -90,7 +92,7 @@ class TokenSet:
 Sample = dict[str, TokenSet]
 
 
-class Tokenizer(ABC):
+class Tokenizer(Checked, ABC):
     """Cuts records of one modality into token sets, and says how their content is lifted to d_model.
 
     A subclass is a frozen dataclass of plain values: it has no weights, runs in data workers, and is written to a run's

@@ -32,8 +32,9 @@ from anyformer.optim.optimizer import make_optimizer
 from anyformer.tasks.base.task import divide_gradients
 from anyformer.tasks.convert.decide import decide_task, with_spaces
 from anyformer.tasks.decide.actor import PlayConfig
-from anyformer.tasks.decide.batch import CutEpisodes, Windows
+from anyformer.tasks.decide.batch import CutEpisodes, EpisodeWindows
 from anyformer.tasks.decide.collect import Collected
+from anyformer.tasks.decide.play import episodes
 from anyformer.tasks.decide.rollout import episode_seed
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource
 from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
@@ -114,7 +115,10 @@ def draw_batches(task, n_batches, device):
     from d3rlpy.torch_utility import TorchTrajectoryMiniBatch
 
     source = Drawn(100)
-    windows, chopper = Windows(CutEpisodes(source, *source.spaces), CONTEXT, training=True), task.chopper(training=True)
+    windows, chopper = (
+        EpisodeWindows(CutEpisodes(source, *source.spaces), CONTEXT, training=True),
+        task.chopper(training=True),
+    )
     batches = []
     for b in range(n_batches):
         items = [chopper(windows[0], np.random.default_rng((2, b, i))) for i in range(BATCH)]
@@ -217,7 +221,10 @@ def compare_training(options):
 def learn(task, n_steps, device):
     """Train on collected episodes of all qualities, and give the mean loss of the last steps."""
     source = Collected(task.environment, ("random", "scripted:0.5", "scripted:0.2", "scripted"), 80, seed=1)
-    windows, chopper = Windows(CutEpisodes(source, *task.spaces), CONTEXT, training=True), task.chopper(training=True)
+    windows, chopper = (
+        EpisodeWindows(CutEpisodes(source, *task.spaces), CONTEXT, training=True),
+        task.chopper(training=True),
+    )
     optimizer = make_optimizer(task, [task.model.transformer], replace(task.optimizer, lr=1e-3))
     task.train()
     losses = []
@@ -273,7 +280,7 @@ def compare_acting(options):
     def play_ours(past_context, n_episodes):
         together = min(options.together, n_episodes)
         play = PlayConfig(n_episodes, together, past_context, asked=asked)
-        return [round(episode.total) for episode in ours.episodes(play=play)]
+        return [round(episode.total) for episode in episodes(ours.acting_model(), play=play)]
 
     few = min(options.few, options.episodes)
     sides = {

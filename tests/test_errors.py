@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from anyformer.errors import program
+from anyformer.errors import program, suggest
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,10 @@ def test_commands_are_shown_as_the_user_can_type_them(
     monkeypatch.setattr("shutil.which", lambda name: started if on_path else None)
     monkeypatch.setattr(sys, "argv", [started])
     assert program() == shown
+
+
+def test_the_nearest_name_is_suggested() -> None:
+    assert suggest("D_Modle", ["d_model", "depth"]) == "; did you mean 'd_model'?"
+    assert suggest("xyz", ["b", "a"]) == "; there are a, b"
+    assert suggest("xyz", []) == ""
+    assert suggest("xyz", ["b", "a"], "see --help") == "; see --help"

@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -23,23 +23,28 @@ from anyformer.testing.tokenizer import check_tokenizer
 
 ROOT = Path(__file__).parents[1]
 LINKED = ("tokenizers", "tasks", "configs")
-CORE = sorted([*(ROOT / "anyformer").glob("*.py"), *(ROOT / "anyformer" / "weights").glob("*.py")])
-TOKENIZERS = sorted((ROOT / "tokenizers").glob("*.py"))
-TASKS = sorted((ROOT / "tasks").glob("*.py"))
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 TEST_COMMAND = "pip install uv && uv run pytest"
 
-OUTSIDE_THE_CORE = {
-    "checkpoints.py": "the saves of a run are Lightning's checkpoint plugins",
-    "cli.py": "the command line starts Lightning on a task",
-    "experiment.py": "a config is parsed by Lightning's command line",
-    "metrics.py": "the figures of a run are written by a Lightning logger",
-    "plan.py": "the steps that are measured are Lightning's",
-    "repeats.py": "it trains the runs of folds and seeds",
-    "resume.py": "a run is kept and put back by a Lightning callback",
-    "runs.py": "the run folder is kept by Lightning callbacks",
-}
-"""Files of anyformer/ that may import Lightning and the tasks, and why."""
+FLOORS = (
+    {"errors"},
+    {"choices"},
+    {"metrics", "parsing", "tokens"},
+    {"batch"},
+    {"packing"},
+    {"data", "model"},
+    {"generation", "optim", "saving", "weights"},
+    {"drawing", "testing"},
+    {"tokenizers"},
+    {"tasks"},
+    {"runs"},
+    {"planning"},
+    {"cli"},
+)
+"""The folders and files of the package from the ground: each may import what is on floors below, and itself."""
+
+ABOVE_THE_CORE = {"tasks", "runs", "planning", "cli"}
+"""Who may know a trainer."""
 
 FRONT_DOORS = {
     "__init__.py": "anyformer.load is looked up when it is asked for",
@@ -47,19 +52,40 @@ FRONT_DOORS = {
 }
 """Files of anyformer/ that import the rest within functions alone, and why."""
 
+BY_NAME = {
+    "anyformer/__init__.py": "the public names are looked up when they are asked for",
+    "anyformer/parsing/classes.py": "a config names classes",
+}
+"""Files that import modules by a name that is made, and why."""
+
 WITHOUT_A_TEST = {
-    "__init__": "the package's holds the version, which test_the_versions_agree compares; that of weights/ only names",
-    "__main__": "the front of the command line: tests/test_cli.py",
+    "anyformer/__main__.py": "the front of the command line: tests/cli",
 }
 """Source files that have no test file of their own, and why."""
+
+
+def in_the_package(folder: str) -> list[Path]:
+    """The Python files below a folder of the repository; those behind the links of anyformer/ are not its own."""
+    found = sorted((ROOT / folder).rglob("*.py"))
+    return [path for path in found if path.relative_to(ROOT).parts[1] not in LINKED]
+
+
+SOURCES = [path for folder in ("anyformer", "tokenizers", "tasks") for path in in_the_package(folder)]
+FACES = [path for path in SOURCES if path.name == "__init__.py" and path.parent != ROOT / "anyformer"]
+FILES = [path for path in SOURCES if path not in FACES]
 
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def core_name(path: Path) -> str:
-    return path.relative_to(ROOT / "anyformer").as_posix()
+def module_of(path: Path) -> str:
+    """Its dotted name in the package: `anyformer.tokenizers.row` for tokenizers/row.py."""
+    dotted = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+    return dotted if dotted.split(".")[0] == "anyformer" else f"anyformer.{dotted}"
+
+
+MODULES = {module_of(path): path for path in SOURCES}
 
 
 def every(paths: list[Path]) -> pytest.MarkDecorator:
@@ -79,7 +105,7 @@ def test_a_folder_at_the_root_is_linked_into_the_package(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", LINKED)
 def test_a_linked_folder_is_no_regular_package(folder: str) -> None:
-    assert not list((ROOT / folder).rglob("__init__.py")), "it would hide the published package of that name"
+    assert not (ROOT / folder / "__init__.py").exists(), "it would hide the published package of that name"
 
 
 def test_the_published_tokenizers_is_found_from_the_root(tmp_path: Path) -> None:
@@ -113,29 +139,105 @@ def within(found: set[str], *packages: str) -> set[str]:
     return {module for module in found for package in packages if f"{module}.".startswith(f"{package}.")}
 
 
-@every([path for path in CORE if core_name(path) not in OUTSIDE_THE_CORE])
-def test_the_core_knows_no_trainer_no_modality_and_no_task(path: Path) -> None:
+def imported(path: Path) -> set[str]:
+    """The modules of ours that a file imports: at its top, in a function, or for types alone."""
     found = imports(ast.parse(path.read_text()))
-    assert not within(found, "lightning", "pytorch_lightning", "anyformer.tokenizers", "anyformer.tasks")
-    if core_name(path) not in FRONT_DOORS:
-        assert not within(found, *(f"anyformer.{Path(file).stem}" for file in OUTSIDE_THE_CORE))
+    # Of `from a import b` a is one only where b is none.
+    return {
+        module
+        for module in found & MODULES.keys()
+        if module != module_of(path)
+        and not (MODULES[module].name == "__init__.py" and any(other.startswith(f"{module}.") for other in found))
+    }
 
 
-@every(TOKENIZERS)
-def test_a_tokenizer_knows_no_trainer_and_no_task(path: Path) -> None:
-    assert not within(imports(ast.parse(path.read_text())), "lightning", "pytorch_lightning", "anyformer.tasks")
+def floor_of(module: str) -> int:
+    room = module.split(".")[1]
+    (floor,) = [number for number, rooms in enumerate(FLOORS) if room in rooms]
+    return floor
 
 
-@every(CORE + TOKENIZERS + TASKS)
+INSIDE = [path for path in FILES if path.parent != ROOT / "anyformer" or path.name not in FRONT_DOORS]
+
+
+@every(INSIDE)
+def test_a_file_imports_what_is_on_its_floor_in_its_room_or_below(path: Path) -> None:
+    own = module_of(path)
+    for module in imported(path):
+        same_room = module.split(".")[1] == own.split(".")[1]
+        assert same_room or floor_of(module) < floor_of(own), f"{own} imports {module}"
+
+
+@every(INSIDE)
+def test_a_file_imports_from_files_and_not_from_faces(path: Path) -> None:
+    assert not {module for module in imported(path) if MODULES[module].name == "__init__.py"}
+
+
+@every([path for path in FILES if module_of(path).partition(".")[2].split(".")[0] not in ABOVE_THE_CORE])
+def test_the_core_and_tokenizers_know_no_trainer(path: Path) -> None:
+    assert not within(imports(ast.parse(path.read_text())), "lightning", "pytorch_lightning")
+
+
+def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
+    """The ways round of a graph, each found once."""
+    found, state = [], {}
+
+    def visit(node: str, way: list[str]) -> None:
+        state[node] = "open"
+        for other in sorted(edges.get(node, ())):
+            if state.get(other) == "open":
+                found.append([*way[way.index(other) :], other])
+            elif other not in state:
+                visit(other, [*way, other])
+        state[node] = "done"
+
+    for node in sorted(edges):
+        if node not in state:
+            visit(node, [node])
+    return found
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Neither at import time nor later: imports in functions and for types alone count."""
+    assert not circles({module_of(path): imported(path) for path in INSIDE})
+
+
+def test_a_circle_is_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [["a", "b", "c", "a"]]
+
+
+@every([path for path in SOURCES if name(path) not in BY_NAME])
+def test_no_import_is_hidden_behind_a_name(path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert not [call.lineno for call in calls if ast.unparse(call.func).rpartition(".")[2] == "import_module"]
+
+
+@every(FACES)
+def test_a_face_holds_imports_alone_and_is_short(path: Path) -> None:
+    _, *body = ast.parse(path.read_text()).body
+    assert all(isinstance(node, ast.ImportFrom) or ast.unparse(node).startswith("__all__ = ") for node in body)
+    assert len(path.read_text().splitlines()) < 40
+
+
+@every(sorted({path.parent for path in SOURCES}))
+def test_a_folder_has_at_most_a_dozen_files(path: Path) -> None:
+    own = [file for file in path.iterdir() if file.is_file() and file.name != "__init__.py"]
+    assert len(own) <= 12
+    assert path in (ROOT / "anyformer", ROOT / "tokenizers", ROOT / "tasks") or (path / "__init__.py").exists()
+
+
+@every(SOURCES)
 def test_our_folders_are_imported_by_their_full_name(path: Path) -> None:
-    assert not within(imports(ast.parse(path.read_text())), "tasks", "configs", "core")
+    assert not within(imports(ast.parse(path.read_text())), "tasks", "configs", "core", "tests")
 
 
-@every([path for path in CORE if core_name(path) in FRONT_DOORS])
+@every([ROOT / "anyformer" / file for file in FRONT_DOORS])
 def test_a_front_door_imports_the_standard_library_alone(path: Path) -> None:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef) or (
+            isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        ):
             node.body = [ast.Pass()]
     known = {"anyformer", "anyformer.errors", "anyformer.errors.InputError", "anyformer.__version__"}
     assert not {found for found in imports(tree) - known if found.split(".")[0] not in sys.stdlib_module_names}
@@ -149,20 +251,15 @@ def test_an_import_in_the_wrong_direction_is_seen() -> None:
 # Every file
 
 
-@every(CORE + TOKENIZERS + TASKS)
-def test_a_source_file_has_a_test_file_of_its_name(path: Path) -> None:
-    assert path.stem in WITHOUT_A_TEST or (ROOT / "tests" / f"test_{path.stem}.py").exists()
+@every([path for path in FILES if name(path) not in WITHOUT_A_TEST and path.name != "__init__.py"])
+def test_a_source_file_has_a_test_file_of_its_name_in_the_same_room(path: Path) -> None:
+    room = path.relative_to(ROOT).parent.as_posix().removeprefix("anyformer").strip("/")
+    assert (ROOT / "tests" / room / f"test_{path.stem}.py").exists()
 
 
-def test_no_two_source_files_share_a_name() -> None:
-    stems = [path.stem for path in CORE + TOKENIZERS + TASKS if path.stem != "__init__"]
-    assert len(stems) == len(set(stems))
-
-
-@every([path for path in CORE + TOKENIZERS + TASKS if ">>> " in path.read_text()])
+@every([path for path in SOURCES if ">>> " in path.read_text()])
 def test_the_examples_in_docstrings_run(path: Path) -> None:
-    module = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
-    result = doctest.testmod(importlib.import_module(module if path in CORE else f"anyformer.{module}"))
+    result = doctest.testmod(importlib.import_module(module_of(path)))
     assert result.attempted
     assert not result.failed
 
@@ -199,6 +296,16 @@ def test_what_does_not_belong_is_seen() -> None:
     home = "/".join(["", "home", "me", "data"])
     assert re.search(UNWANTED["a path of one machine"], f'open("{home}")')
     assert not re.search(UNWANTED["a path of one machine"], f"https://example.org{home}")
+
+
+def test_the_public_names_are_found_by_editors_and_at_run_time_alike() -> None:
+    tree = ast.parse((ROOT / "anyformer" / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    for_types = {alias.name: node.module for node in block.body for alias in node.names}
+    assert for_types == {name: f"anyformer.{home}" for name, home in anyformer._HOMES.items()}
+    for public in anyformer.__all__:
+        assert getattr(anyformer, public) is not None
+    assert (ROOT / "anyformer" / "py.typed").exists()
 
 
 def test_the_versions_agree() -> None:

@@ -1,4 +1,4 @@
-"""Arrays of numbers out of files: .npy and .npz as numpy writes them, and columns of a .csv; and out of texts."""
+"""Arrays of numbers out of files: .npy and .npz as numpy writes them, and columns of a .csv."""
 
 from __future__ import annotations
 

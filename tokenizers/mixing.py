@@ -1,4 +1,4 @@
-"""Mixup and cutmix, drawn from (seed, epoch, index)."""
+"""Mixup and cutmix: one training sample is blended with another, pixels by the tokenizer and classes by the task."""
 
 from __future__ import annotations
 

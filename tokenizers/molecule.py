@@ -81,8 +81,6 @@ class Molecule(Tokenizer):
     def __post_init__(self) -> None:
         if isinstance(self.vocabulary, list):
             object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
-        if self.kind not in ("smiles", "graph"):
-            raise InputError(f"kind must be smiles or graph, got {self.kind!r}")
         if self.max_len < 1:
             raise InputError(f"max_len must be at least 1, got {self.max_len}")
         if self.max_distance < 2:

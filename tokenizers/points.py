@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anyformer.choices import check_choices
 from anyformer.data.moments import Moments
 from anyformer.data.values import is_json, read_json, to_numbers
 from anyformer.errors import InputError
@@ -32,8 +33,7 @@ class PointsAugmentation:
     """It is made larger or smaller, by a factor from 1 - scale to 1 + scale."""
 
     def __post_init__(self) -> None:
-        if self.rotate not in (None, "up", "any"):
-            raise InputError(f"augment.rotate must be up, any or null, got {self.rotate!r}")
+        check_choices(self)
         if self.jitter < 0:
             raise InputError(f"augment.jitter must be at least 0, got {self.jitter}")
         if not 0 <= self.scale < 1:
@@ -89,8 +89,6 @@ class Points(Tokenizer):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.max_points < 1:
             raise InputError(f"max_points must be at least 1, got {self.max_points}")
-        if self.normalize not in ("cloud", "data", "none"):
-            raise InputError(f"normalize must be cloud, data or none, got {self.normalize!r}")
         if self.n_features is not None and self.n_features < 0:
             raise InputError(f"n_features must be at least 0, got {self.n_features}")
 

@@ -47,12 +47,8 @@ class Row(Tokenizer):
     """The values of each column of categories."""
 
     def __post_init__(self) -> None:
-        if self.columns is not None:
-            if not self.columns:
-                raise InputError("columns must name at least one column, as in {age: number}; or leave it out")
-            for name, kind in self.columns.items():
-                if kind not in ("number", "category"):
-                    raise InputError(f"columns: {name!r} must be number or category, got {kind!r}")
+        if self.columns is not None and not self.columns:
+            raise InputError("columns must name at least one column, as in {age: number}; or leave it out")
         if self.values is not None:
             object.__setattr__(self, "values", {name: tuple(known) for name, known in self.values.items()})
         if (self.means is None) != (self.stds is None):

@@ -20,6 +20,7 @@ from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
 from anyformer.tokenizers.arrays import ARRAYS, array_shape, read_array
 from anyformer.tokenizers.image.augmentation import Augmentation
+from anyformer.tokenizers.image.patches import check_channels
 from anyformer.tokenizers.image.reading import MAX_PIXELS, open_image
 from anyformer.tokens import Tokenizer, TokenSet
 
@@ -76,17 +77,11 @@ class Video(Tokenizer):
         for name in ("patch", "tubelet"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.channels not in (1, 3):
-            raise InputError(f"channels must be 1 (grey) or 3 (colour), got {self.channels}")
+        check_channels(self.channels, self.mean, self.std)
         if min(self.size) < 1 or any(side % self.patch for side in self.size):
             raise InputError(f"size must be multiples of patch={self.patch}, got {self.size}")
         if self.frames is not None and (self.frames < 1 or self.frames % self.tubelet):
             raise InputError(f"frames must be a multiple of tubelet={self.tubelet}, got {self.frames}")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) not in (1, self.channels):
-                raise InputError(f"{name} must be one number or {self.channels}, got {len(getattr(self, name))}")
-        if min(self.std) <= 0:
-            raise InputError(f"std must be above 0, got {self.std}")
         if self.augment is not None and (self.augment.policy is not None or self.augment.jitter):
             raise InputError("augment.policy and augment.jitter recolour single pictures; leave them out for clips")
         if self.augment is not None and self.augment.crop >= min(self.size):

@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser, of: Any) -> None:
     if of is None:
         return
     cls = of if isinstance(of, type) else type(of)
-    group, hints = parser.add_argument_group("what this task can be told"), typing.get_type_hints(cls)
+    group, hints = parser.add_argument_group("options of this model"), typing.get_type_hints(cls)
     said = {
         param.arg_name: param.description
         for base in reversed(cls.__mro__[:-1])

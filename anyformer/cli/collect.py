@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from contextlib import nullcontext
 
 from anyformer.cli.arguments import Options
 from anyformer.parsing.classes import allowed_imports
+from anyformer.tasks.decide.collect import collect
 
 
 def collect_command(args: list[str]) -> None:
-    parser = Options("collect", "Play episodes of an environment and write them as a Minari data set, to learn from.")
+    parser = Options("collect", "Play episodes of an environment and save them as a Minari data set for training.")
     parser.add_argument("--env", metavar="ID", required=True, help="the environment, with its version: CartPole-v1")
     parser.add_argument(
         "--policy",
@@ -20,11 +20,10 @@ def collect_command(args: list[str]) -> None:
         "actions random; a run's folder, or RUN:return=200. Given several times they share the episodes evenly",
     )
     parser.add_argument("--episodes", metavar="N", type=int, default=200, help="how many, 200 by default")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="decides the episodes, 0 by default")
-    parser.add_argument("--out", metavar="DIR", required=True, help="the folder to make")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed of the episodes, 0 by default")
+    parser.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
     own = parser.parse_args(args)
-    collecting = importlib.import_module("anyformer.tasks.decide.collect")
     # Where nothing is opened nothing needs to be imported: a run that plays imports what it needs.
     with allowed_imports(own.unsafe_imports) if own.unsafe_imports else nullcontext():
-        print(collecting.collect(own.env, own.policy or ["random"], own.episodes, own.seed, own.out))
-    print(f"The episodes are in {own.out}: `class_path: Episodes` with `path: {own.out}` in a config learns from them.")
+        print(collect(own.env, own.policy or ["random"], own.episodes, own.seed, own.output))
+    print(f"The episodes are in {own.output}. To train on them: `class_path: Episodes` with `path: {own.output}`")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-
 from anyformer.cli.arguments import Options
 from anyformer.errors import InputError, program
 from anyformer.saving.model_folder import load, save
 from anyformer.saving.run_folder import run_folder
+from anyformer.tasks.convert.huggingface import export, take_in
 
 
 def import_command(args: list[str]) -> None:
-    parser = Options("import", "Make a run of weights from elsewhere, for `run`, `export` and init_from.")
+    parser = Options("import", "Make a run from the weights of another library, for `predict`, `export` and init_from.")
     parser.add_argument(
         "folder",
         metavar="FOLDER",
@@ -19,19 +18,17 @@ def import_command(args: list[str]) -> None:
         "it; or OpenAI's file of a Whisper, FILE.pt, with a tokenizer.json beside it",
     )
     parser.add_argument("run", metavar="RUN", help="the folder to make")
-    parser.add_argument("--language", metavar="CODE", help="of Whisper: the one that is spoken; heard when left out")
-    parser.add_argument("--pad", action="store_true", help="of Whisper: put silence behind a recording, to 30 seconds")
+    parser.add_argument("--language", metavar="CODE", help="of Whisper: the language spoken; detected when left out")
+    parser.add_argument("--pad", action="store_true", help="of Whisper: pad recordings with silence to 30 seconds")
     parser.add_argument("--env", metavar="ID", help="of a Decision Transformer: where it acts, such as Hopper-v5")
     own = parser.parse_args(args)
     run = run_folder(own.run)
     if run.exists():
         raise InputError(f"{run} is there already; choose another folder")
-    task, report = importlib.import_module("anyformer.tasks.convert.huggingface").take_in(
-        own.folder, own.language, own.pad, own.env
-    )
+    task, report = take_in(own.folder, own.language, own.pad, own.env)
     save(task, run / "model")
     fields = " ".join(f"{name}=..." for name in task.inputs) or "--episodes 10"
-    print(f"{report}\nThe model is in {run}. Next:\n  {program()} run {run} {fields}")
+    print(f"{report}\nThe model is in {run}. Next:\n  {program()} predict {run} {fields}")
 
 
 def export_command(args: list[str]) -> None:
@@ -44,7 +41,5 @@ def export_command(args: list[str]) -> None:
         "as OpenAI has it",
     )
     own = parser.parse_args(args)
-    importlib.import_module("anyformer.tasks.convert.huggingface").export(
-        load(own.run, unsafe_imports=own.unsafe_imports), own.target
-    )
+    export(load(own.run, unsafe_imports=own.unsafe_imports), own.target)
     print(f"The model is in {own.target}.")

@@ -24,7 +24,7 @@ def test_command(args: list[str]) -> None:
 
 def _evaluate(stage: str, args: list[str]) -> None:
     part = "validation" if stage == "validate" else "test"
-    parser = Options(stage, f"{stage} the best model of a run; --data.{part} OTHER and the like override its config")
+    parser = Options(stage, f"Metrics of the best model on {part} records: those of its config, or --data.{part} OTHER")
     parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
     require_first("run's folder", f"{stage} RUN", args)
     own, overrides = parser.parse_known_args(args)
@@ -33,7 +33,7 @@ def _evaluate(stage: str, args: list[str]) -> None:
     allowed = tuple(f"--model.{name}" for name in task.in_use)
     for option in overrides:
         if option.startswith("--model") and not option.startswith(allowed):
-            raise InputError(f"{option.partition('=')[0]}: the model of a run is what it is; leave it out")
+            raise InputError(f"{option.partition('=')[0]}: a trained model's options can't be changed; leave it out")
     # Figures of other data, or of a part of it, are shown, and the run keeps its own.
     kept = stage == "test" and not overrides
     if member:
@@ -43,7 +43,6 @@ def _evaluate(stage: str, args: list[str]) -> None:
     model, data, folder = experiment.model, experiment.datamodule, run
     if member:
         model, data, folder = model.members[member], data.parts[member], run / member
-        folder.mkdir(exist_ok=True)
     task.use_as(model)
     figures = evaluate(task, data, stage, folder if kept else None, **experiment.options)
     if kept:

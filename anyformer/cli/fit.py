@@ -62,5 +62,5 @@ def fit_command(args: list[str]) -> None:
     print(f"\nThe run is in {run}. Next:")
     for name, task in (experiment.model.members or {"": experiment.model}).items():
         fields = " ".join(f"{field}=..." for field in task.inputs) or "--episodes 100"
-        print(f"  {program()} run {run}{name and f':{name}'} {fields}")
+        print(f"  {program()} predict {run}{name and f':{name}'} {fields}")
     print(f"  {program()} {again} {run}")

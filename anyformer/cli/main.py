@@ -1,4 +1,4 @@
-"""The command line, on LightningCLI: fit, plan, validate, test, run, collect, params, import, export.
+"""The command line, on LightningCLI: fit, plan, validate, test, predict, collect, params, import, export.
 
 Its front is `__main__`.
 """
@@ -25,7 +25,7 @@ COMMANDS = {
     "fit": fit_command,
     "validate": validate_command,
     "test": test_command,
-    "run": predict_command,
+    "predict": predict_command,
     "plan": plan_command,
     "params": params_command,
     "collect": collect_command,

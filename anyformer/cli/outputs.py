@@ -1,4 +1,4 @@
-"""Using a model on many files: the records that a command line means, what the model says of each, and tables of that.
+"""Predicting many records, and writing the results as tables or files.
 
 Knows files and tables; the model is a task's `predict`.
 """
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 def predict_each(
     predict: Callable[[Sequence[Record]], Sequence[Mapping[str, Any]]], records: Sequence[Record], batch_size: int = 64
 ) -> Iterator[Outcome]:
-    """What `predict` says of the records, batch by batch; a record that cannot be used holds up no other."""
+    """The predictions of the records, batch by batch; a record that cannot be used holds up no other."""
     for start in range(0, len(records), batch_size):
         batch = records[start : start + batch_size]
         try:

@@ -26,10 +26,12 @@ def params_command(args: list[str]) -> None:
         metavar="N",
         action="append",
         default=[],
-        help="tokens of the sample that the FLOPs are of; FIELD=N where there are several fields. By default what the "
-        "positions hold",
+        help="tokens of the sample whose FLOPs are counted; FIELD=N where there are several fields. By default as many "
+        "as the positions allow",
     )
-    parser.add_argument("--classes", metavar="N", type=int, help="how many, where neither config nor run says")
+    parser.add_argument(
+        "--classes", metavar="N", type=int, help="how many classes, where neither config nor run has them"
+    )
     require_first("config", "params CONFIG", args)
     own, overrides = parser.parse_known_args(args)
     task = _without_weights(Path(own.config), overrides, own.unsafe_imports, own.classes)
@@ -46,13 +48,13 @@ def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[st
 
     if split_run(config)[0].is_dir():
         if overrides:
-            raise InputError(f"the model of a run is what it is; give {overrides[0]} with a config")
+            raise InputError(f"a trained model's options can't be changed; give {overrides[0]} with a config")
         return build(make(config, unsafe_imports=unsafe))
     parsed = parse("params", [str(config)], overrides, unsafe, kind=Unmade)
     task = instantiate(yaml.safe_load(parsed.resolved)["model"], unsafe)
     if n_classes is not None:
         if not hasattr(task, "classes"):
-            raise InputError(f"--classes: {type(task).__name__} tells no classes apart")
+            raise InputError(f"--classes: {type(task).__name__} has no classes")
         task.classes = [str(i) for i in range(n_classes)]
     try:
         return build(task)
@@ -64,5 +66,5 @@ def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[st
         experiment.datamodule.setup("fit")
         experiment.model.learn(experiment.datamodule.sources["train"])
     except InputError as error:
-        raise InputError(f"{unknown}; and the training data cannot be asked: {error}") from error
+        raise InputError(f"{unknown}; and the training data cannot be read: {error}") from error
     return build(experiment.model)

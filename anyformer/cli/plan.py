@@ -15,19 +15,21 @@ from anyformer.saving.run_folder import run_folder
 def plan_command(args: list[str]) -> None:
     parser = Options(
         "plan",
-        "Look at real batches and take a few steps, before anything is trained: sizes, tokens, parameters, time and "
-        "memory, a picture of what the model sees, and what to beware of. Nothing is written but the picture.",
+        "Read real batches and take a few steps, before anything is trained: sizes, tokens, parameters, time and "
+        "memory, a picture of what the model sees, and warnings. Only the picture is written.",
     )
     parser.add_argument("config", metavar="CONFIG", help="a config, whose values can be overridden; or a run's folder")
     parser.add_argument("--json", action="store_true", help="print all that was found as JSON")
-    parser.add_argument("--out", metavar="FILE", help="the picture, FILE.png: plan.png in the run's folder by default")
+    parser.add_argument(
+        "--output", metavar="FILE", help="the picture, FILE.png: plan.png in the run's folder by default"
+    )
     require_first("config", "plan CONFIG", args)
     own, overrides = parser.parse_known_args(args)
-    if own.out is not None and Path(own.out).suffix.lower() != ".png":
-        raise InputError(f"--out is a picture, FILE.png, got {own.out}")
+    if own.output is not None and Path(own.output).suffix.lower() != ".png":
+        raise InputError(f"--output is a picture, FILE.png, got {own.output}")
     is_run = Path(own.config).is_dir()
     run = run_folder(own.config) if is_run else Path("runs") / Path(own.config).stem
     experiment = parse("plan", [config_of(run) if is_run else own.config], overrides, own.unsafe_imports)
-    picture = own.out or run / "plan.png"
+    picture = own.output or run / "plan.png"
     planned = plan(experiment.model, experiment.datamodule, picture, **experiment.options)
     print(json.dumps(planned.plain(), indent=2) if own.json else planned)

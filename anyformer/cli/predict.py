@@ -29,24 +29,24 @@ from anyformer.saving.model_folder import load
 
 
 def predict_command(args: list[str]) -> None:
-    parser = Options("run", "Say what the best model of a run makes of a record, or of many files.")
+    parser = Options("predict", "Predict with the best model of a run, for one record or many files.")
     parser.add_argument("run", metavar="RUN", help="the run's folder; RUN:TASK is one task of a mixture")
     fields = {
         "metavar": "FIELD=VALUE",
-        "help": "the record; a picture or a sound is the path of its file. A folder, a zip or a pattern "
-        "('pets/**/*.jpg', quoted) is every file in it: one field may be many, the others are the same for all. - is "
-        "standard input: a file, or a text for each line. A policy has none: it plays",
+        "help": "the record; a picture or a sound is given by the path of its file. A folder, a zip or a pattern "
+        "('pets/**/*.jpg', quoted) stands for every file in it: one field may be many, the others are the same for "
+        "all. - is standard input: a file, or one text a line. A policy takes no fields: it plays episodes",
     }
     parser.add_argument(
-        "--json", action="store_true", help="print all of the result as JSON; of many, an object a line"
+        "--json", action="store_true", help="print the whole result as JSON; for many records, one object a line"
     )
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="write a table instead: FILE.csv, FILE.jsonl or FILE.json; of what has a form of its own, as subtitles, "
-        "FILE.srt and the like, or for many a folder",
+        help="write a table to FILE.csv, FILE.jsonl or FILE.json; subtitles to FILE.srt and the like, or for "
+        "many records to a folder",
     )
-    require_first("run's folder", "run RUN", args)
+    require_first("run's folder", "predict RUN", args)
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files, and texts from the command line, may hold bytes that are no text.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -54,7 +54,7 @@ def predict_command(args: list[str]) -> None:
         parser.add_argument("fields", nargs="+", **fields)
         parser.parse_args(args)  # Shows the help, or says what is missing.
     # The task may have options of its own, so it is asked before the rest is read.
-    unsafe, _ = Options("run", add_help=False).parse_known_args(args[1:])
+    unsafe, _ = Options("predict", add_help=False).parse_known_args(args[1:])
     task = load(args[0], unsafe_imports=unsafe.unsafe_imports)
     if task.members:
         names = " or ".join(f"{args[0]}:{name}" for name in task.members)

@@ -1,4 +1,4 @@
-"""Batches: which samples stand together, and in what order, within a budget of tokens.
+"""The batch sampler: which samples share a batch, and in what order, within a budget of tokens.
 
 Knows numbers of tokens alone. The order is a pure function of (seed, epoch), so that a place in it is two integers.
 """

@@ -1,4 +1,4 @@
-"""What turns a record into an item and items into a batch, lent by a task to the data workers."""
+"""The collate function of a task: record -> item, items -> batch. It runs in the data workers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from anyformer.choices import Checked
 from anyformer.errors import InputError
 from anyformer.tokens import Sample, Tokenizer, expand
 
@@ -23,8 +24,8 @@ class Unasked(LeftOut):
 
 
 @dataclass(frozen=True)
-class Chopper(ABC):
-    """What a task lends to the data workers: how a record becomes an item, and items a batch. Plain values only."""
+class Chopper(Checked, ABC):
+    """The collate function of a task: record -> item, items -> batch. Of plain values alone, to reach the workers."""
 
     tokenizers: Mapping[str, Tokenizer]
     """Of the fields that come from the record: strings of one that reads files are file names."""

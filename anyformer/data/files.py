@@ -178,6 +178,17 @@ class Lines(Sequence[str]):
         return self._content[start : self._stops[i]].removesuffix(b"\r").decode()
 
 
+def read_unpacked(path: str) -> bytes:
+    """The bytes of a file, unpacked where it is gzipped. Raises InputError for what cannot be read."""
+    content = read_file(path)
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: damaged or truncated: {error}") from None
+    return content
+
+
 def read_lines(path: str) -> Lines:
     """The lines of a UTF-8 text, gzipped or not, on the disk or in a zip.
 
@@ -185,13 +196,7 @@ def read_lines(path: str) -> Lines:
     inside, as in every tool that counts lines. A byte order mark at the beginning is left out.
     Raises InputError for what cannot be read, and names the line of a byte that is no UTF-8.
     """
-    content = read_file(path)
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: damaged or truncated: {error}") from None
-    content = content.removeprefix(b"\xef\xbb\xbf")
+    content = read_unpacked(path).removeprefix(b"\xef\xbb\xbf")
     try:
         content.decode()
     except UnicodeDecodeError as error:

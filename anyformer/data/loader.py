@@ -1,8 +1,7 @@
-"""Records to batches of samples: a loader whose place can be saved.
+"""The loop of the data workers: batches of samples, epoch after epoch, with a place that can be saved.
 
-Knows no modality and no trainer. What turns a record into token sets is handed in as a `Chopper`, and which samples
-stand together as a `Plan`. What is drawn for a sample is a function of (seed, epoch, index), so that a loader's place
-is two integers and the number of workers cannot matter.
+Which samples stand together is a `Plan`, and what becomes of them is done by `Samples`. What is drawn for a sample is a
+function of (seed, epoch, index), so that the place is two integers.
 """
 
 from __future__ import annotations
@@ -10,142 +9,16 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from anyformer.data.batch_plan import Draw, Plan
-from anyformer.data.chopper import Chopper, LeftOut, Unasked
-from anyformer.data.source import Source, join_files
+from anyformer.data.samples import Fetched, Samples
 from anyformer.errors import InputError
 
 log = logging.getLogger(__name__)
-
-OR_SKIP = "mend it, or leave such records out by data.on_bad_sample: skip"
-"""What to do about a record that cannot be used."""
-
-
-@dataclass(frozen=True, eq=False)
-class Samples(Dataset):
-    """A source whose records come chopped: what runs in the data workers.
-
-    A sample is asked for by a `Draw`, which holds all that augmentation may depend on. A record that cannot be used
-    fails with its name in front of the reason; or with `on_bad_sample="skip"`, and where it is `LeftOut`, the batch
-    goes on without it. In training a batch of nothing else is filled by the records that follow, because all processes
-    must take the same steps.
-    """
-
-    source: Source
-    chopper: Chopper
-    training: bool = False
-    seed: int = 0
-    on_bad_sample: Literal["fail", "skip"] = "fail"
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def record(self, i: int) -> dict[str, Any]:
-        """The record, with file names as paths."""
-        return join_files(self.source[i], self.source.folder_of(i), self.chopper.tokenizers)
-
-    def __getitem__(self, draw: Draw) -> Any:
-        return self._draw(draw)[0]
-
-    def _draw(self, draw: Draw) -> tuple[Any, str]:
-        """An item, and in evaluation the group that its record belongs to; "" for none."""
-        if not self.training:
-            return self._item(draw.index, None)
-        random = np.random.default_rng((self.seed, draw.epoch, draw.index, 1))
-        (item, _), other = self._item(draw.index, random), None
-        partner = self.chopper.partner(len(self), random)
-        if partner is not None:
-            try:
-                other, _ = self._item(partner, random)
-            except InputError:
-                # A good sample is not left out for its partner's sake, which is reported when its own turn comes.
-                if self.on_bad_sample == "fail":
-                    raise
-        return self.chopper.mix(item, other, random), ""
-
-    def _item(self, i: int, random: np.random.Generator | None) -> tuple[Any, str]:
-        try:
-            record = self.record(i)
-            group = None if self.training or self.chopper.by is None else record.get(self.chopper.by)
-            return self.chopper(record, random), "" if group is None else str(group)
-        except InputError as error:
-            raise type(error)(f"{self.source.name(i)}: {error}") from None
-
-    def __getitems__(self, draws: list[Draw]) -> _Fetched:
-        """A whole batch, and what was left out of it."""
-        used, items, groups, bad = [], [], [], []
-        for draw in draws:
-            try:
-                item, group = self._draw(draw)
-                items.append(item)
-                groups.append(group)
-                used.append(draw)
-            except Unasked:
-                continue
-            except InputError as error:
-                bad.append(str(error))
-                if self.on_bad_sample == "fail" and not isinstance(error, LeftOut):
-                    return _Fetched(None, [_or_skip(error)], fatal=True)
-        if not items and self.training:
-            for step in range(1, len(self)):
-                draw = draws[-1]._replace(index=(draws[-1].index + step) % len(self))
-                try:
-                    items, used = [self[draw]], [draw]
-                    break
-                except InputError:
-                    continue
-        if not items:
-            return _Fetched(None, bad, fatal=self.training)
-        # Numbered anew: a row may have lost all its samples.
-        rows = None if used[0].row is None else np.unique([draw.row for draw in used], return_inverse=True)[1].tolist()
-        try:
-            batch = self.chopper.collate(items, rows)
-        except InputError as error:
-            return _Fetched(None, [str(error)], fatal=True)
-        batch.samples = tuple(self.source.name(draw.index) for draw in used)
-        if any(groups):
-            batch.groups = tuple(groups)
-        return _Fetched(batch, bad)
-
-    def lengths(self) -> list[int] | list[tuple[int, int]]:
-        """Tokens of every sample. One that cannot be used counts as 1 where such are skipped."""
-        lengths: list[Any] = []
-        for i in range(len(self)):
-            try:
-                lengths.append(self.chopper.count(self.record(i)))
-            except InputError as error:
-                if self.on_bad_sample == "fail":
-                    raise InputError(f"{self.source.name(i)}: {_or_skip(error)}") from None
-                lengths.append(None)
-        two = any(isinstance(length, tuple) for length in lengths)
-        return [((1, 1) if two else 1) if length is None else length for length in lengths]
-
-
-def _or_skip(error: InputError) -> str:
-    """What is wrong with a record, and what to do about it."""
-    said = str(error)
-    return f"{said}; {OR_SKIP.removeprefix('mend it, ') if 'mend it' in said else OR_SKIP}"
-
-
-@dataclass
-class _Fetched:
-    """A batch on its way from a worker, with what to say about it: an exception would arrive as a traceback's text."""
-
-    batch: Any
-    bad: list[str]
-    fatal: bool = False
-
-    def pin_memory(self) -> _Fetched:
-        if self.batch is not None:
-            self.batch = self.batch.pin_memory()
-        return self
 
 
 class Loader:
@@ -285,5 +158,5 @@ def _outlive(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
 
 
-def _whole(fetched: _Fetched) -> _Fetched:
+def _whole(fetched: Fetched) -> Fetched:
     return fetched

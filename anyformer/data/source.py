@@ -1,6 +1,6 @@
 """Sources of records, and parts of them: for training, validation and test, or a few of each value.
 
-Knows no file format, no modality and no trainer. `tables.py` and `folders.py` read files; `loading.py` makes batches.
+Knows no file format, no modality and no trainer. `tables.py` and `folders.py` read files; `loader.py` makes batches.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from anyformer.choices import Checked
 from anyformer.data.values import spells_values
 from anyformer.errors import InputError, nearest
 from anyformer.tokens import Tokenizer
@@ -56,7 +57,7 @@ def no_column(place: str, name: str, names: Collection[str]) -> InputError:
     return InputError(f"{place}: no column {name!r}; there are {', '.join(names)}{nearest(name, names)}")
 
 
-class Source(ABC):
+class Source(Checked, ABC):
     """Records by number. A subclass is a frozen dataclass of plain values, which a YAML file can name."""
 
     @abstractmethod

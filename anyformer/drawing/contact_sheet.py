@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
-from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from anyformer.data.batch_plan import Plan
-from anyformer.data.chopper import LeftOut
-from anyformer.data.loader import Samples
-from anyformer.errors import InputError
+from anyformer.data.samples import Samples
 from anyformer.tokens import Sample, Tokenizer, expand
 
 SIDE = 112
@@ -40,13 +37,7 @@ def draw_samples(
         if type(tokenizer).show is not Tokenizer.show
     }
     tiles = []
-    for draw in islice(chain.from_iterable(plan.epoch(0)), n if tokenizers else 0):
-        try:
-            sample, words = look(samples[draw])
-        except InputError as error:
-            if samples.on_bad_sample == "fail" and not isinstance(error, LeftOut):
-                raise
-            continue
+    for sample, words in map(look, samples.first(plan, n if tokenizers else 0)):
         shown = [tokenizer.show(sample[name]) for name, tokenizer in tokenizers.items() if name in sample]
         tiles.append(([picture for picture in shown if picture is not None], words))
     return draw_sheet(tiles) if any(pictures for pictures, _ in tiles) else None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anyformer.batch import Batch, Layout
 from anyformer.model.anyformer import Anyformer
-from anyformer.model.attention.visibility import visible
+from anyformer.model.attention.visibility import visible, visible_memory
 from anyformer.model.learned_tokens import LearnedTokens
 
 if TYPE_CHECKING:
@@ -31,25 +31,26 @@ def has_sights(model: Anyformer) -> bool:
 
 
 def sight(model: Anyformer, batch: Batch, conditions: Batch | None = None) -> tuple[Tensor, Tensor]:
-    """Which tokens of a batch of one sample see which: (n, n) boolean, and the field of each, (n,) int64.
+    """Which tokens of a batch of one sample see which in some layer: (n, n) boolean, and the field of each, (n,) int64.
 
     conditions: what the encoder reads, where there is one; these tokens come first, and those of the batch look at them
         by cross-attention.
     """
-    stacks = [batch] if conditions is None else [conditions, batch]
-    layouts = [Layout(*(part.cpu() for part in stack.layout)) for stack in stacks]
+    parts = [batch] if conditions is None else [conditions, batch]
+    stacks = [model.transformer] if conditions is None else [model.encoder, model.transformer]
+    layouts = [Layout(*(tensor.cpu() for tensor in part.layout)) for part in parts]
     sees = None if model.sees is None else model.sees.cpu()
-    sizes = [stack.shape[1] for stack in stacks]
+    sizes = [part.shape[1] for part in parts]
     seen = torch.zeros(sum(sizes), sum(sizes), dtype=torch.bool)
     start = 0
-    for stack, layout, n in zip(stacks, layouts, sizes, strict=True):
-        relation = None if stack.relation is None else stack.relation.cpu()
-        seen[start : start + n, start : start + n] = visible(layout, layout, sees, relation)[0]
-        start += n
+    for stack, part, layout in zip(stacks, parts, layouts, strict=True):
+        own = slice(start, start + part.shape[1])
+        relation = None if part.relation is None else part.relation.cpu()
+        for pattern in stack.patterns:
+            seen[own, own] |= visible(layout, layout, sees, relation, pattern)[0]
+        start = own.stop
     if conditions is not None:
-        # A condition stands at order 0 for the decoder whatever its order in its own stack.
-        memory = layouts[0]._replace(order=torch.zeros_like(layouts[0].order))
-        seen[sizes[0] :, : sizes[0]] = visible(layouts[1], memory, sees)[0]
+        seen[sizes[0] :, : sizes[0]] = visible_memory(layouts[1], layouts[0], sees)[0]
     return seen, torch.cat([layout.field[0] for layout in layouts])
 
 

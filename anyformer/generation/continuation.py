@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from anyformer.choices import Checked
+
 Ending = Literal["", "stop", "length"]
 
 
@@ -24,7 +26,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Continuation:
+class Continuation(Checked):
     """What was generated after a prompt."""
 
     ids: list[int]

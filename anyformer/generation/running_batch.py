@@ -7,22 +7,20 @@ the logits is not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from anyformer.batch import Batch, FieldTokens, Layout
 from anyformer.errors import InputError
-from anyformer.generation.config import GenerationConfig
-from anyformer.generation.prepacked import PackedProducts, for_inference
-from anyformer.generation.sampling import penalize
+from anyformer.generation.options import CommonOptions
+from anyformer.generation.prepacked import PackedProducts, PackedWeights, for_inference
+from anyformer.model.anyformer import Anyformer
 from anyformer.model.attention.cache import Cache
 from anyformer.packing import collate
 from anyformer.tokens import Sample, TokenSet
-
-if TYPE_CHECKING:
-    from anyformer.generation.generator import Generator
 
 Allow = Callable[[list[int]], Sequence[int] | None]
 """Constrained decoding: from the ids of a continuation so far the ids that may follow, None for all."""
@@ -51,21 +49,36 @@ class Scorer(Protocol):
         """Take in one more id in each row."""
 
 
+@dataclass(frozen=True)
+class RowModel:
+    """What the rows of a generation need of its generator, which says what each is."""
+
+    model: Anyformer
+    head: Callable[[Tensor], Tensor]
+    field: str
+    start: int | None
+    decode: Callable[[Sequence[int]], str] | None
+    context: int | None
+    packed: PackedWeights
+
+
 class Rows:
     """The continuations under way as rows of a model with a cache: ids in, logits out."""
 
     def __init__(
         self,
-        generator: Generator,
+        of: RowModel,
         prompts: Sequence[Sample],
-        config: GenerationConfig,
-        conditions: Batch | None,
-        n_each: int,
+        options: CommonOptions,
+        conditions: Batch | None = None,
+        allow: Allow | None = None,
+        numbers: Sequence[int] | None = None,
         memory: Tensor | None = None,
         second: Scorer | None = None,
     ) -> None:
-        """n_each: rows that every prompt is continued in. The others as in `Generator.generate`."""
-        self.of, self.config, self.n_each = generator, config, n_each
+        """As in `Generator.generate`."""
+        self.of, self.options, self.allow = of, options, allow
+        self.numbers = range(len(prompts)) if numbers is None else numbers
         self.conditions, self.memory, self.second = conditions, memory, second
         if conditions is not None and (not conditions.one_per_row or conditions.n_samples != len(prompts)):
             raise InputError(
@@ -73,9 +86,9 @@ class Rows:
                 f"in {conditions.shape[0]} rows"
             )
         self.samples = [self._opened(i, sample) for i, sample in enumerate(prompts)]
-        self.prompt_ids = [sample[generator.field].content.tolist() for sample in self.samples]
-        self.device = next(generator.model.parameters()).device
-        self.model = for_inference(generator.model, generator.packed)
+        self.prompt_ids = [sample[of.field].content.tolist() for sample in self.samples]
+        self.device = next(of.model.parameters()).device
+        self.model = for_inference(of.model, of.packed)
         self.cache = Cache()
 
     def _opened(self, i: int, sample: Sample) -> Sample:
@@ -102,32 +115,32 @@ class Rows:
         position = place[:, None] if self.of.model.tokenizers[name].axes else None
         return {**sample, name: TokenSet(torch.tensor(ids), position, first + place)}
 
-    def begin(self) -> Tensor:
-        """The logits after the prompts, (prompts * n_each, v)."""
+    def begin(self, n_each: int = 1) -> Tensor:
+        """The logits after the prompts, each continued in n_each rows, (prompts * n_each, v)."""
         logits = self._prefill()
         # What all rows of a prompt have in common.
         self.shared = len(self.cache)
         self.history = None
-        if self.config.repetition_penalty != 1:
+        if self.options.repetition_penalty != 1:
             ids = [sample[self.of.field].content for sample in self.samples]
             width = max(map(len, ids))
             # An id that is named again is penalised once, so the rows are filled up with their first.
             self.history = torch.stack([torch.cat([each, each[:1].expand(width - len(each))]) for each in ids])
             self.history = self.history.to(self.device)
-        if self.config.stop_ids:
-            self._closed(self.config.stop_ids, logits, "stop_ids")
+        if self.options.stop_ids:
+            self._closed(self.options.stop_ids, logits, "stop_ids")
         self.closed = None
-        if self.config.allowed is not None:
-            self.closed = self._closed(self.config.allowed, logits)
-        if self.config.suppressed:
-            closed = ~self._closed(self.config.suppressed, logits, "suppressed")
+        if self.options.allowed is not None:
+            self.closed = self._closed(self.options.allowed, logits)
+        if self.options.suppressed:
+            closed = ~self._closed(self.options.suppressed, logits, "suppressed")
             self.closed = closed if self.closed is None else self.closed | closed
         self.closed_first = None
-        if self.config.suppressed_first:
-            self.closed_first = ~self._closed(self.config.suppressed_first, logits, "suppressed_first")
-        if self.n_each > 1:
-            self.select([i for i in range(len(self.samples)) for _ in range(self.n_each)], sharing=self.n_each)
-            logits = logits.repeat_interleave(self.n_each, 0)
+        if self.options.suppressed_first:
+            self.closed_first = ~self._closed(self.options.suppressed_first, logits, "suppressed_first")
+        if n_each > 1:
+            self.select([i for i in range(len(self.samples)) for _ in range(n_each)], sharing=n_each)
+            logits = logits.repeat_interleave(n_each, 0)
         return logits
 
     def _closed(self, allowed: Sequence[int], logits: Tensor, name: str = "allowed") -> Tensor:
@@ -139,21 +152,21 @@ class Rows:
         closed[torch.tensor(sorted(set(allowed)), device=logits.device)] = False
         return closed
 
-    def restrict(self, logits: Tensor, ids: Sequence[list[int]], allow: Allow | None) -> Tensor:
+    def restrict(self, logits: Tensor, ids: Sequence[list[int]]) -> Tensor:
         """Logits (b, v) under the repetition penalty, -inf for what is not allowed after the ids of each row.
 
         With a second scorer what is returned are the scores of both, each of log-probabilities. What is given is
         changed: on a CPU another array of this size costs more than what is done with it.
         """
         if self.history is not None:
-            logits = penalize(logits, self.history, self.config.repetition_penalty)
+            logits = penalize(logits, self.history, self.options.repetition_penalty)
         if self.closed is not None:
             logits.masked_fill_(self.closed, -torch.inf)
         if self.closed_first is not None and not ids[0]:
             logits.masked_fill_(self.closed_first, -torch.inf)
-        if allow is not None:
+        if self.allow is not None:
             for i, own in enumerate(ids):
-                follow = allow(own)
+                follow = self.allow(own)
                 if follow is not None:
                     logits[i].masked_fill_(self._closed(follow, logits), -torch.inf)
         if self.second is not None:
@@ -245,7 +258,7 @@ class Rows:
     def _groups(self) -> list[list[int]]:
         """The rows that are prefilled together: on a CPU only rows of like length, so that no padding is computed."""
         rows = range(len(self.samples))
-        if self.device.type != "cpu" or self.model.transformer.config.cross_attention:
+        if self.device.type != "cpu" or self.model.encoder is not None:
             return [list(rows)]
         lengths = [sum(map(len, sample.values())) for sample in self.samples]
         groups: list[list[int]] = []
@@ -289,3 +302,9 @@ class Rows:
         self._position += 1
         self._order += 1
         return batch
+
+
+def penalize(logits: Tensor, history: Tensor, penalty: float) -> Tensor:
+    """The repetition penalty on the ids of history (b, n), of which some may be there twice; logits: (b, v)."""
+    seen = logits.gather(1, history)
+    return logits.scatter(1, history, torch.where(seen > 0, seen / penalty, seen * penalty))

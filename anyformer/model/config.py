@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 
 NormName = Literal["layernorm", "rmsnorm"]
@@ -29,6 +30,8 @@ class RotaryConfig:
             object.__setattr__(self, "axes", tuple(self.axes))
         if not self.axes:
             raise InputError("rotary.axes must name at least one axis, got none")
+        if self.base <= 0:
+            raise InputError(f"rotary.base must be above 0, got {self.base}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class RelativeConfig:
     no use for the second half."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.kind != "t5":
             return
         least = 4 if self.bidirectional else 2
@@ -114,8 +118,6 @@ class TransformerConfig:
     """Rotary positions in self-attention."""
     relative: RelativeConfig | None = None
     """Biases by distance in self-attention."""
-    cross_attention: bool = False
-    """Whether each block also attends to the memory of an encoder, between self-attention and MLP."""
     dropout: float = 0.0
     """On what each sublayer adds."""
     attention_dropout: float = 0.0
@@ -133,9 +135,11 @@ class TransformerConfig:
     """Whether activations inside a block are computed again in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "n_heads", "depth"):
-            if getattr(self, name) < (name != "depth"):
-                raise InputError(f"{name} must be at least {int(name != 'depth')}, got {getattr(self, name)}")
+        check_choices(self)
+        for name in ("d_model", "n_heads", "depth", "d_head", "n_kv_heads", "d_ff"):
+            value, least = getattr(self, name), int(name != "depth")
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
         if self.d_head is None and self.d_model % self.n_heads:
             raise InputError(
                 "n_heads must divide d_model unless d_head is given, "
@@ -145,6 +149,9 @@ class TransformerConfig:
             raise InputError(
                 f"n_kv_heads must divide n_heads, got n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}"
             )
+        for name in ("init_std", "norm_eps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
@@ -157,9 +164,16 @@ class TransformerConfig:
     @property
     def head_width(self) -> int:
         """d_head as given or computed."""
-        return self.d_head or self.d_model // self.n_heads
+        return self.d_model // self.n_heads if self.d_head is None else self.d_head
+
+    @property
+    def kv_heads(self) -> int:
+        """n_kv_heads as given or computed."""
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
 
     @property
     def inner_width(self) -> int:
         """d_ff as given or computed."""
-        return self.d_ff or (-(-self.d_model // 3) * 8 if self.gated else 4 * self.d_model)
+        if self.d_ff is not None:
+            return self.d_ff
+        return -(-self.d_model // 3) * 8 if self.gated else 4 * self.d_model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -39,7 +39,12 @@ class EmbeddingConfig:
     dropout: float = 0.0
     """On the sum."""
     axes: tuple[str, ...] = ()
-    """Axes that positions may go by even if no field here has them: those of all tasks of a mixture."""
+    """Axes that positions may go by even if no field here has them: a mixture gives its tasks those of all; name them
+    where such a task is trained further alone."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"embedding.dropout must be at least 0 and below 1, got {self.dropout}")
 
 
 class Embeddings(nn.Module):
@@ -80,16 +85,12 @@ class Embeddings(nn.Module):
             if config.types
             else {}
         )
-        told = [_told_by_attention(stack) for stack in (transformer, encoder) if stack]
+        stacks = [stack for stack in (transformer, encoder) if stack is not None]
         self.placed = config.positions
         if self.placed is None:
-            # An axis needs no table where the attention of every stack goes by it.
-            covered = set(told[0]).intersection(*told)
-            rest = {axes: None for axes in self.axes.values() if axes and not set(axes) <= covered}
-            self.placed = [PositionConfig(axes, "joint") for axes in rest]
-        self._check_axes(
-            [axis for axes in (*(position.axes for position in self.placed), *told) for axis in axes], tokenizers
-        )
+            self.placed = default_positions((axes, stacks) for axes in self.axes.values())
+        named = [*(position.axes for position in self.placed), *map(axes_of_attention, stacks)]
+        self._check_axes([axis for axes in named for axis in axes], tokenizers)
         self.positions = nn.ModuleList(make_positions(position, tokenizers, d_model) for position in self.placed)
         self.rotary, self.encoder_rotary = (
             Rotary(stack.rotary, stack.head_width) if stack and stack.rotary else None
@@ -104,7 +105,8 @@ class Embeddings(nn.Module):
             if axis not in known:
                 raise InputError(
                     f"no field has the axis {axis!r} that positions name, in transformer.rotary or relative or in "
-                    f"embedding.positions; there are {', '.join(known) or 'none'}"
+                    f"embedding.positions; there are {', '.join(known) or 'none'}, and embedding.axes may name those "
+                    "that only other tasks of the same weights have"
                 )
         for position in self.placed:
             if not any(set(position.axes) <= set(axes) for axes in self.axes.values()):
@@ -182,7 +184,21 @@ def _key(name: str) -> str:
     return name.replace(".", "/")
 
 
-def _told_by_attention(stack: TransformerConfig) -> tuple[str, ...]:
+def axes_of_attention(stack: TransformerConfig) -> tuple[str, ...]:
     """The axes on which a stack's attention knows where tokens stand."""
     relative = (stack.relative.axis,) if stack.relative else ()
     return (stack.rotary.axes if stack.rotary else ()) + relative
+
+
+def default_positions(fields: Iterable[tuple[Sequence[str], Sequence[TransformerConfig]]]) -> list[PositionConfig]:
+    """The position embeddings where none are given: a joint table for the axes of a field, of which fields of the same
+    axes share one; none where the attention of every stack that may read the field goes by all of them.
+
+    fields: the axes of each, and the stacks.
+    """
+    placed = {}
+    for axes, stacks in fields:
+        covered = set.intersection(*(set(axes_of_attention(stack)) for stack in stacks))
+        if not set(axes) <= covered:
+            placed[tuple(axes)] = PositionConfig(tuple(axes), "joint")
+    return list(placed.values())

@@ -1,4 +1,4 @@
-"""The small layers of a block: norm, dropout, activations and the MLP."""
+"""The small layers of a block: norm, dropout, activations and the MLP; and the choice of places in rows."""
 
 from __future__ import annotations
 
@@ -54,3 +54,12 @@ class MLP(nn.Module):
         if self.gate is None:
             return self.down(self.activation(self.up(x)))
         return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+def take(x: Tensor | None, place: Tensor, dim: int) -> Tensor | None:
+    """The vectors at some places of every row: x (b or 1, ..., n, d) along `dim`, place (b, r). None stays None."""
+    if x is None:
+        return None
+    index = place.view(len(place), *[1] * (dim - 1), -1, 1)
+    x = x.expand(len(place), *x.shape[1:])
+    return x.gather(dim, index.expand(-1, *x.shape[1:dim], -1, x.shape[-1]))

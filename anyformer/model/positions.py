@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 from anyformer.tokens import Tokenizer
 
@@ -36,11 +37,16 @@ class PositionConfig:
     """Of the sinusoidal frequencies."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if not self.axes:
             raise InputError("positions.axes must name at least one axis, got none")
         if self.sizes is not None and len(self.sizes) != len(self.axes):
             axes = ", ".join(self.axes)
             raise InputError(f"positions.sizes must have a number for each of the axes {axes}, got {list(self.sizes)}")
+        if self.sizes is not None and min(self.sizes) < 1:
+            raise InputError(f"positions.sizes must be at least 1, got {list(self.sizes)}")
+        if self.base <= 0:
+            raise InputError(f"positions.base must be above 0, got {self.base}")
         if self.scheme == "sinusoidal" and self.sizes is not None and len(self.axes) > 1:
             raise InputError(
                 "positions.sizes makes a table of the sines on one axis; leave it out where there are several"
@@ -135,7 +141,7 @@ class SineTable(nn.Module):
 def make_positions(config: PositionConfig, tokenizers: Mapping[str, Tokenizer], d_model: int) -> nn.Module:
     """The module of a position config; sizes that it leaves out are those of the tokenizers."""
     if config.scheme == "sinusoidal":
-        return (SineTable if config.sizes else SinusoidalPositions)(config, d_model)
+        return (SinusoidalPositions if config.sizes is None else SineTable)(config, d_model)
     sizes = config.sizes
     if sizes is None:
         known = [

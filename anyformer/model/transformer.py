@@ -11,16 +11,16 @@ from torch.utils.checkpoint import checkpoint
 from anyformer.model.attention.attention import Attention
 from anyformer.model.attention.cache import Cache
 from anyformer.model.attention.rotary import Rotation
-from anyformer.model.attention.visibility import Sight
+from anyformer.model.attention.visibility import Sight, choose_pattern
 from anyformer.model.config import TransformerConfig
-from anyformer.model.layers import MLP, dropout, make_norm
+from anyformer.model.layers import MLP, dropout, make_norm, take
 
 
 class Context(NamedTuple):
     """What all blocks are given beside the vectors, worked out once a batch."""
 
-    sight: Sight
-    """What self-attention sees."""
+    sights: tuple[Sight, ...]
+    """What self-attention sees, under each of the stack's patterns."""
     rotation: Rotation | None = None
     """Cosines and sines of rotary positions."""
     memory: Tensor | None = None
@@ -39,25 +39,12 @@ class Context(NamedTuple):
 
         place: (b, r) int64, places in the row. n: places of a row.
         """
-        sight = Sight(take(self.sight.mask, place, 2))
-        if self.sight.causal:
-            sight = Sight((torch.arange(n, device=place.device) <= place[:, :, None])[:, None])
-        rotation = None if self.rotation is None else tuple(take(part, place, 2) for part in self.rotation)
         return self._replace(
-            sight=sight,
-            rotation=rotation,
-            memory_sight=Sight(take(self.memory_sight.mask, place, 2)),
+            sights=tuple(sight.at(place, n) for sight in self.sights),
+            rotation=None if self.rotation is None else tuple(take(part, place, 2) for part in self.rotation),
+            memory_sight=self.memory_sight.at(place, n),
             segment=None if self.segment is None else self.segment.gather(1, place),
         )
-
-
-def take(x: Tensor | None, place: Tensor, dim: int) -> Tensor | None:
-    """The vectors at some places of every row: x (b or 1, ..., n, d) along `dim`, place (b, r). None stays None."""
-    if x is None:
-        return None
-    index = place.view(len(place), *[1] * (dim - 1), -1, 1)
-    x = x.expand(len(place), *x.shape[1:])
-    return x.gather(dim, index.expand(-1, *x.shape[1:dim], -1, x.shape[-1]))
 
 
 class Residual(nn.Module):
@@ -97,10 +84,14 @@ class Residual(nn.Module):
 class Block(nn.Module):
     """Self-attention, cross-attention where there is a memory, and the MLP."""
 
-    def __init__(self, config: TransformerConfig, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, config: TransformerConfig, drop_path: float = 0.0, has_memory: bool = False, pattern: int = 0
+    ) -> None:
+        """pattern: the number of its sight among those of the context."""
         super().__init__()
+        self.pattern = pattern
         self.attention, self.attention_residual = Attention(config), Residual(config, drop_path)
-        if config.cross_attention:
+        if has_memory:
             self.cross, self.cross_residual = Attention(config), Residual(config, drop_path)
         self.mlp, self.mlp_residual = MLP(config), Residual(config, drop_path)
 
@@ -108,11 +99,11 @@ class Block(nn.Module):
         """x: (b, n, d). Returns (b, n, d); or with `read`, places of every row, (b, r), only these, (b, r, d)."""
         cache, before = context.cache, self.attention_residual.before(x)
         if read is None:
-            update = self.attention(before, context.sight, context.rotation, cache, layer)
+            update = self.attention(before, context.sights[self.pattern], context.rotation, cache, layer)
         else:
             x, rotation, context = take(x, read, 1), context.rotation, context.at(read, x.shape[1])
-            asking = take(before, read, 1)
-            update = self.attention(before, context.sight, rotation, cache, layer, asking, context.rotation)
+            sight, asking = context.sights[self.pattern], take(before, read, 1)
+            update = self.attention(before, sight, rotation, cache, layer, asking, context.rotation)
         x = self.attention_residual.after(x, update, context)
         if hasattr(self, "cross"):
             before = self.cross_residual.before(x)
@@ -124,11 +115,18 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks, with norms before and after it where the config asks for them."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, has_memory: bool = False) -> None:
+        """has_memory: whether each block also attends to the memory of an encoder."""
         super().__init__()
         self.config = config
         last = max(config.depth - 1, 1)
-        self.blocks = nn.ModuleList(Block(config, config.drop_path * i / last) for i in range(config.depth))
+        chosen = [choose_pattern(config, i) for i in range(config.depth)]
+        self.patterns = tuple(dict.fromkeys(chosen))
+        """Of self-attention, each once."""
+        self.blocks = nn.ModuleList(
+            Block(config, config.drop_path * i / last, has_memory, self.patterns.index(pattern))
+            for i, pattern in enumerate(chosen)
+        )
         has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm
         self.first_norm = make_norm(config.norm, config.d_model, config) if config.first_norm else nn.Identity()
         self.final_norm = make_norm(config.norm, config.d_model, config) if has_final else nn.Identity()

@@ -1,4 +1,4 @@
-"""Optimisers by name, which parameters decay, the learning rate over the run, and Muon."""
+"""Optimisers by name, which parameters decay, and the learning rate over the run and over the layers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.optim.muon import Muon
@@ -47,6 +48,7 @@ class OptimizerConfig:
     """Further arguments of the optimiser, by its own names (betas, momentum, ...)."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.lr <= 0 or self.adamw_lr <= 0:
             raise InputError(f"optimizer.lr and optimizer.adamw_lr must be above 0, got {self.lr} and {self.adamw_lr}")
         for name in ("warmup", "weight_decay", "final"):
@@ -141,7 +143,7 @@ def make_optimizer(
 
 
 def _raise_versions(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Say of parameters that they have changed: fused steps do not, and copies of them are told old by it."""
+    """Mark parameters as changed: fused steps do not, and by that mark stale copies are found."""
     torch.autograd.graph.increment_version([p for group in optimizer.param_groups for p in group["params"]])
 
 

@@ -103,7 +103,10 @@ def check(
             fail(at, f"class_path must be the name of a class, got {name!r}")
         if "." in name and denying_import_path_entry(name):
             fail(at, refusal(name))
-        cls = find_class(name, bases)
+        try:
+            cls = find_class(name, bases)
+        except InputError as error:
+            fail(at, str(error))
         if cls is None:
             known = {sub.__name__: sub for base in bases for sub in subclasses(base)}
             fail(at, f"there is no class {name!r}{suggest(name.rpartition('.')[2], known)}")

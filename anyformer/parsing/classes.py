@@ -63,9 +63,6 @@ def allowed_imports(unsafe: Sequence[str] = ()) -> Iterator[None]:
         parsing_settings.update(held)
 
 
-# Keys, checked before jsonargparse sees them.
-
-
 def refusal(name: str) -> str:
     package = name.partition(".")[0]
     return (
@@ -124,14 +121,15 @@ def subclasses(base: type) -> Iterator[type]:
 
 
 def find_class(name: str, bases: Sequence[type]) -> Any:
-    """The class of a full or a short name; None if there is none."""
+    """The class of a full or a short name; None if there is none. Raises InputError for a short name of several."""
     module, _, short = name.rpartition(".")
     if not module:
-        return next((sub for base in bases for sub in subclasses(base) if sub.__name__ == short), None)
+        found = {sub for base in bases for sub in subclasses(base) if sub.__name__ == short}
+        if len(found) > 1:
+            paths = sorted(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
+            raise InputError(f"{name} is the name of {' and of '.join(paths)}; give the whole path of one")
+        return found.pop() if found else None
     try:
         return getattr(importlib.import_module(module), short, None)
     except ImportError:
         return None
-
-
-# What jsonargparse says, in one line.

@@ -42,7 +42,7 @@ def plain(value: Any) -> Any:
     if is_dataclass(value):
         init_args = {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.init}
         is_named = isinstance(type(value), ABCMeta)
-        return {"class_path": import_path(type(value)), "init_args": init_args} if is_named else init_args
+        return {"class_path": config_name(type(value)), "init_args": init_args} if is_named else init_args
     if isinstance(value, Mapping):
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, tuple | list):
@@ -50,5 +50,6 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def import_path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+def config_name(cls: type) -> str:
+    """What a saved config calls a class: ours by their short names, so that a file may move; others by their path."""
+    return cls.__name__ if cls.__module__.startswith("anyformer.") else f"{cls.__module__}.{cls.__qualname__}"

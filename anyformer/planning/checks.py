@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.data.source import Source
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError
@@ -58,15 +58,16 @@ def cautions(
         how = (
             "raise data.max_tokens, so that a batch has rows enough to fill"
             if budget.packed
-            else "data.max_tokens puts samples of like length together, and data.pack several into a row"
+            else "data.max_tokens puts samples of like length together"
+            + (", and data.pack several into a row" if samples.chopper.packs else "")
         )
         yield f"rows are {budget.fill:.0%} full, and the rest of the work is on padding; {how}"
 
 
 def _balance(task: Task, source: Source) -> Iterator[str]:
     """Of classes that nothing weighs."""
-    names = [name for name, target in getattr(task, "targets", {}).items() if not target.is_balanced]
-    if getattr(task, "classes", None) is not None and task.class_weights is None:
+    names = [name for name, target in task.targets.items() if not target.is_balanced]
+    if task.classes is not None and task.class_weights is None:
         names.append(task.target)
     for name in names:
         try:
@@ -79,8 +80,16 @@ def _balance(task: Task, source: Source) -> Iterator[str]:
         if most >= IMBALANCE * fewest:
             yield (
                 f"column {name!r}: {often!r} comes {most:,} times and {rare!r} {fewest:,} times; weigh them by "
-                "class_weights: balanced, and go by f1 rather than accuracy"
+                f"class_weights: balanced{_chosen_by_f1(task, name)}"
             )
+
+
+def _chosen_by_f1(task: Task, name: str) -> str:
+    """Where the task can choose its best model by the f1 of a target and does not."""
+    if name not in getattr(task, "targets", {}) or not hasattr(task, "choose"):
+        return ""
+    f1 = f"{name}/f1" if len(task.targets) > 1 else "f1"
+    return "" if task.choose == f1 else f", and choose the best model by f1 rather than accuracy, with choose: {f1}"
 
 
 def _fields(task: Task, fields: Mapping[str, FieldBudget], samples: Samples) -> Iterator[str]:
@@ -159,6 +168,6 @@ def _positions(task: Task, fields: Mapping[str, FieldBudget]) -> Iterator[str]:
             if reach and size > SPARE * max(reach):
                 yield (
                     f"the learned positions on {axis!r} hold {size:,} places, and the samples seen come to "
-                    f"{max(reach):,.0f}; most rows are never trained: lower max_len or positions.sizes, or use rotary "
-                    "positions"
+                    f"{max(reach):,.0f}; most rows are never trained: lower max_len or the sizes under "
+                    "embedding.positions, or use rotary positions (transformer.rotary)"
                 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import math
 import resource
 import statistics
@@ -13,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningDataModule, Trainer
@@ -24,16 +23,16 @@ from anyformer.data.batch_plan import Draw
 from anyformer.data.loader import Loader
 from anyformer.drawing.token_strips import draw_strips
 from anyformer.errors import InputError
+from anyformer.planning.checks import cautions
 from anyformer.planning.parameters import measure
 from anyformer.planning.probe import count, drawable, look, sizes, tokens_of, trunk
 from anyformer.planning.report import TIMES, Memory, Part, Planned, Step
 from anyformer.planning.token_budget import count_budget, stacks
-from anyformer.runs.fit import NEVER_VALIDATED, quiet
 from anyformer.runs.signals import stopping_at_once
+from anyformer.runs.trainer import NEVER_VALIDATED, make_trainer, quiet
 from anyformer.saving.atomic import write_whole
-
-if TYPE_CHECKING:
-    from anyformer.tasks.base.task import Task
+from anyformer.tasks.base.run_length import run_length
+from anyformer.tasks.base.task import Task
 
 N_DRAWN = 6
 """Samples in the picture, of all tasks together."""
@@ -49,36 +48,32 @@ KEPT_OUT = (
 
 
 def plan(task: Task, data: LightningDataModule, picture: str | Path | None = None, **options: Any) -> Planned:
-    """What would come of training a task on data: see `Planned`.
+    """Plan a run before anything is trained, by a look at real batches and a few steps on copies of task and data.
 
-    task, data: as for `fit`; the steps are taken with copies of them.
-    picture: the file that is drawn of what the model sees; none when left out.
+    task, data: as for `fit`; they stay as they are.
+    picture: the PNG file to draw samples in, as the model sees them; none is drawn when left out.
     options: Lightning's, for the Trainer, as `fit` takes them; those that write or talk are left out.
-    Raises InputError for what `fit` would refuse before its first step.
+    Returns the sizes, tokens, parameters, time, memory and warnings: a table as a string, plain values by `plain()`.
+    Raises InputError for what `fit` would refuse before its first step; and Stopped, a SystemExit, where SIGTERM or
+    SIGINT ended it.
     """
     task, data = copy.deepcopy(task), copy.deepcopy(data)
     for part in getattr(data, "parts", {"": data}).values():
         # What cannot be used is counted and said with the rest.
         part.on_bad_sample = "skip"
     watch = _Watch(picture)
-    kept = {name: value for name, value in options.items() if value is not None and name not in KEPT_OUT}
-    by_steps = "check_val_every_n_epoch"
-    if by_steps in options:
-        # None means something here: validation by steps, across epochs.
-        kept[by_steps] = options[by_steps]
-    kept |= {"devices": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     task.train()
     with quiet(), stopping_at_once():
-        try:
-            trainer = Trainer(
-                **kept,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                limit_val_batches=0,
-                callbacks=[watch],
-            )
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the trainer's options cannot be used: {error}") from None
+        trainer = make_trainer(
+            {name: value for name, value in options.items() if name not in KEPT_OUT},
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            callbacks=[watch],
+        )
         with suppress(_Enough):
             trainer.fit(task, datamodule=data)
     return watch.planned()
@@ -143,7 +138,7 @@ class _Watch(Callback):
         for name, member in members.items():
             looked = look(member.loader, PATIENCE / len(members))
             budget = count_budget(looked.batches) if looked.batches else None
-            told = _cautions(
+            told = cautions(
                 member.task, member.data.sources["train"], member.loader.samples, budget, looked.bad, looked.n
             )
             warnings += [f"{name}: {warning}" if name else warning for warning in told]
@@ -163,7 +158,7 @@ class _Watch(Callback):
         self.found = {
             "parts": parts,
             "n_parameters": sum(parameter.numel() for parameter in module.parameters()),
-            "n_steps": _length(trainer, n_steps, 1),
+            "n_steps": run_length(trainer, n_steps),
             "setup_seconds": setup_seconds,
             "n_validations": n_validations,
             "validation_seconds": _time_validation(trainer, members.values()) if n_validations else 0.0,
@@ -244,7 +239,7 @@ class _Watch(Callback):
         kept = [
             value for optimizer in trainer.optimizers for state in optimizer.state.values() for value in state.values()
         ]
-        kept += getattr(module, "_average", {}).values()
+        kept += module.average.weights.values()
         is_cuda = device.type == "cuda"
         memory = Memory(
             weights=_bytes([*parameters, *module.buffers()]),
@@ -261,24 +256,9 @@ class _Watch(Callback):
         return Planned(**self.found)
 
 
-def _cautions(*args: Any) -> list[str]:
-    # By name, because this file is of the core.
-    return list(importlib.import_module("anyformer.planning.checks").cautions(*args))
-
-
-# The length of the run.
-
-
-def _length(trainer: Trainer, of_epoch: int, of_step: int) -> float:
-    """How long the run is, in batches or steps. of_epoch, of_step: how many of them each has."""
-    by_epochs = math.inf if trainer.max_epochs is None or trainer.max_epochs < 0 else trainer.max_epochs * of_epoch
-    by_steps = math.inf if trainer.max_steps < 0 else trainer.max_steps * of_step
-    return min(by_epochs, by_steps)
-
-
 def _n_validations(trainer: Trainer) -> int:
     n, each = trainer.num_training_batches, trainer.accumulate_grad_batches
-    n_batches, often, every = _length(trainer, n, each), trainer.check_val_every_n_epoch, trainer.val_check_batch
+    n_batches, often, every = run_length(trainer, n, each), trainer.check_val_every_n_epoch, trainer.val_check_batch
     if "validation" not in trainer.datamodule.sources or math.isinf(n_batches):
         return 0
     if often is None:

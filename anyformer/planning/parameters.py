@@ -278,8 +278,9 @@ def _attention(part: str, prefix: str, attention: Attention, n: int, m: int) -> 
 
 
 def _biases(model: Anyformer) -> Counted:
-    for part, encoder in (("encoder", True), ("transformer", False)):
-        for name, bias in zip(("relations", "relative positions"), model._biases(encoder), strict=True):
+    for part, stack in (("encoder", model.encoder), ("transformer", model.transformer)):
+        biases = (None, None) if stack is None else model.biases(stack)
+        for name, bias in zip(("relations", "relative positions"), biases, strict=True):
             yield Component(part, name), [] if bias is None else list(bias.parameters())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,26 +67,19 @@ def drawable(task: Any, loader: Loader, n: int) -> Iterator[tuple[Sample, str]]:
     """Samples as token sets, of batches at even distances, with a few words each."""
     samples = loader.samples
     firsts = itertools.chain(*itertools.zip_longest(*(draws[:n] for draws in _spread(loader))))
-    for draw in firsts:
-        if n and draw is not None:
-            try:
-                item = samples[draw]
-            except InputError:
-                continue
-            n -= 1
-            row = None if draw.row is None else [0]
-            words = [task.look(item)[1], samples.source.name(draw.index)]
-            yield samples_of(stacks(samples.chopper.collate([item], row))), " · ".join(filter(None, words))
+    for draw, item in itertools.islice(replace(samples, on_bad_sample="skip").usable(filter(None, firsts)), n):
+        row = None if draw.row is None else [0]
+        words = [task.look(item)[1], samples.source.name(draw.index)]
+        yield samples_of(stacks(samples.chopper.collate([item], row))), " · ".join(filter(None, words))
 
 
 def sizes(task: Any) -> dict[str, str]:
     """What the data has decided, in words."""
     found = {}
-    classes = getattr(task, "classes", None)
-    if classes is not None:
+    if (classes := task.classes) is not None:
         shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
         found["classes"] = f"{len(classes)}: {shown}"
-    for name, target in getattr(task, "targets", {}).items():
+    for name, target in task.targets.items():
         classes = getattr(target, "classes", None)
         found[name] = type(target).__name__ + (f", {len(classes)} classes" if classes is not None else "")
     for name, tokenizer in expand(task.learnt).items():

@@ -1,6 +1,6 @@
 """What is known of a run before it is trained: sizes, tokens, parameters, time, memory, and what to beware of.
 
-Plain values, for the terminal and as JSON; `plan.py` finds them out.
+Plain values, for the terminal and as JSON; `dry_run.py` finds them out.
 """
 
 from __future__ import annotations

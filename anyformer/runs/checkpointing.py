@@ -11,7 +11,6 @@ import math
 import signal
 import time
 from dataclasses import dataclass
-from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,20 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from anyformer.data.chopper import LeftOut
-from anyformer.data.loader import Loader
-from anyformer.drawing.contact_sheet import draw_samples
-from anyformer.drawing.visibility import draw_sight, has_sights
 from anyformer.errors import InputError, program, say
-from anyformer.runs.loop_state import go_on_averaging, limits, running_averages, settle
+from anyformer.runs.loop_state import (
+    add_steps,
+    begin_an_epoch,
+    go_on_averaging,
+    is_within_a_step,
+    limits,
+    n_batches,
+    running_averages,
+    settle,
+)
 from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_figures
 from anyformer.runs.random_state import generators, set_generators
+from anyformer.runs.sample_pictures import draw_first_samples
 from anyformer.runs.signals import Signals, Stopped
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.manifest import keep_newest
@@ -94,20 +99,18 @@ class Keeper(Callback):
             trainer.should_stop = True
         if self._resumed["point"] == "validation" and checkpoint["global_step"] == trainer.max_steps:
             # Else Lightning would not even begin, and leave out the last validation.
-            trainer.fit_loop.epoch_loop.max_steps += 1
+            add_steps(trainer, 1)
             self._one_more = True
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.resuming:
             self._take_up()
-        self._show_samples(trainer, module)
+        draw_first_samples(self.run, trainer.train_dataloader, module, again=not self.resuming)
         self._saved_step = trainer.global_step
         # Lightning has put a handler of its own in front, which would exit with 0 and save nothing.
         self.signals.listen()
         if self._resumed.get("point") == "epoch":
-            # Lightning takes every run that is limited by max_steps to stand inside an epoch.
-            trainer.fit_loop.epoch_loop.restarting = False
-            trainer.fit_loop._restarting = False
+            begin_an_epoch(trainer)
 
     @rank_zero_only
     def _take_up(self) -> None:
@@ -118,27 +121,6 @@ class Keeper(Callback):
             self.rows.load_state_dict(self._resumed["metrics"])
         else:
             self.rows.begin()
-
-    @rank_zero_only
-    def _show_samples(self, trainer: Trainer, module: LightningModule) -> None:
-        """Draw what the model sees and who sees whom, once for a run, without moving a generator."""
-        loader, members = trainer.train_dataloader, module.members
-        loaders = {"": loader} if isinstance(loader, Loader) else getattr(loader, "loaders", {})
-        drawings = (("samples.png", _draw_samples), ("sees.png", _draw_sight))
-        for member, (name, draw) in product(loaders, drawings):
-            path = self.run / member / name
-            if self.resuming and path.exists():
-                continue
-            held = generators()
-            try:
-                draw(path, loaders[member], members[member] if member else module)
-            except InputError:
-                raise
-            except Exception as error:
-                # A drawing is not worth a run.
-                say(f"{path} could not be drawn: {error}")
-            finally:
-                set_generators(held)
 
     def _restore(self, point: str, trainer: Trainer) -> bool:
         """Put the generators back, if the run goes on from this point."""
@@ -170,9 +152,9 @@ class Keeper(Callback):
         self._validation_began = time.monotonic()
         self._safe = self._restore("validation", trainer)
         if self._one_more:
-            trainer.fit_loop.epoch_loop.max_steps -= 1
+            add_steps(trainer, -1)
             self._one_more = False
-        if self._safe or trainer.fit_loop.epoch_loop._should_accumulate():
+        if self._safe or is_within_a_step(trainer):
             return
         if self._agree(trainer, self._validation_seconds > SAFE_VALIDATION or self._signalled):
             self._save("validation", trainer)
@@ -270,8 +252,7 @@ class Keeper(Callback):
         """Save a checkpoint; and end the run, where a signal asked for it."""
         self._point = point
         folder = self.run / "checkpoints"
-        n_batches = trainer.fit_loop.epoch_loop.batch_progress.total.processed
-        trainer.save_checkpoint(folder / f"batch-{n_batches:08d}-{point}.ckpt")
+        trainer.save_checkpoint(folder / f"batch-{n_batches(trainer):08d}-{point}.ckpt")
         if trainer.is_global_zero:
             keep_newest(folder, 2)
         self._point, self._saved_step, self._saved_at = None, trainer.global_step, time.monotonic()
@@ -293,29 +274,4 @@ class Keeper(Callback):
             "running": running_averages(trainer),
             "ended": limits(trainer) if self._ended else None,
         }
-        settle(checkpoint["loops"]["fit_loop"], self._point, self._place, self._validated)
-
-
-def _draw_samples(path: Path, loader: Loader, module: LightningModule) -> None:
-    sheet = draw_samples(loader.samples, loader.plan, module.look)
-    if sheet is not None:
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, lambda part: sheet.save(part, "PNG"))
-
-
-def _draw_sight(path: Path, loader: Loader, module: LightningModule) -> None:
-    """Who sees whom in that of the first samples which has the most fields."""
-    if not has_sights(module.model):
-        return
-    items, samples = [], loader.samples
-    for draw in islice(chain.from_iterable(loader.plan.epoch(0)), 32):
-        try:
-            items.append(samples[draw])
-        except InputError as error:
-            if samples.on_bad_sample == "fail" and not isinstance(error, LeftOut):
-                raise
-    if items:
-        fullest = max(items, key=lambda item: len(module.look(item)[0]))
-        figure = draw_sight(module.model, *module.rows(samples.chopper.collate([fullest])))
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, lambda part: figure.savefig(part, format="png", dpi=100))
+        settle(checkpoint, self._point, self._place, self._validated)

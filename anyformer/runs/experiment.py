@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import re
@@ -15,14 +14,20 @@ from jsonargparse import set_parsing_settings
 from lightning import Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anyformer.errors import InputError, suggest
 from anyformer.parsing.check import check, read_yaml
 from anyformer.parsing.classes import allowed_imports, dotted, find_class, subclasses
+from anyformer.parsing.instantiate import make_objects
 from anyformer.parsing.messages import one_line
 from anyformer.runs.checkpointing import Saving
-from anyformer.runs.fit import quiet
+from anyformer.runs.trainer import quiet
 from anyformer.saving.run_folder import first_trial, holds_trials, run_folder
+from anyformer.tasks.base.records import Records
+from anyformer.tasks.base.task import Task
+from anyformer.tasks.mixture.data import Mixed
+from anyformer.tasks.mixture.shared_fields import OF_ALL
 
 OWN_OPTIONS = """\
   --config FILE             the experiment, in YAML; `--print_config` shows it with all defaults
@@ -35,25 +40,15 @@ OWN_OPTIONS = """\
 """
 
 
-def _classes() -> tuple[type, type, type]:
-    """The base of the tasks, and the data modules of one and of several; by name, because this file is of the core."""
-    return (
-        importlib.import_module("anyformer.tasks.base.task").Task,
-        importlib.import_module("anyformer.tasks.base.records").Records,
-        importlib.import_module("anyformer.tasks.mixture.data").Mixed,
-    )
-
-
 class Experiment(LightningCLI):
-    """A config parsed, with its task and data made; the Trainer is made by `runs.fit`."""
+    """A config parsed, with its task and data made; the Trainer is made by `runs.trainer`."""
 
     def __init__(self, args: Sequence[str], command: str, is_mixed: bool = False) -> None:
         """is_mixed: whether the config names the class of its data, as that of a mixture does."""
-        task, records, mixed = _classes()
         self.is_mixed = is_mixed
         super().__init__(
-            task,
-            mixed if is_mixed else records,
+            Task,
+            Mixed if is_mixed else Records,
             subclass_mode_model=True,
             subclass_mode_data=is_mixed,
             save_config_callback=None,
@@ -97,8 +92,7 @@ class Experiment(LightningCLI):
 
     def _options(self) -> list[str]:
         """The names of all options, those of the tasks included."""
-        task, *_ = _classes()
-        inner = [f"model.{name}" for sub in subclasses(task) for name in dotted(sub)]
+        inner = [f"model.{name}" for sub in subclasses(Task) for name in dotted(sub)]
         return [option.lstrip("-") for option in self.parser._option_string_actions] + inner
 
     def _set_seed(self) -> None:
@@ -107,7 +101,7 @@ class Experiment(LightningCLI):
     def instantiate_classes(self) -> None:
         """Make the task and the data; the Trainer's options are handed to `runs.fit`."""
         with one_line():
-            self.config_init = self.parser.instantiate(self.config)
+            self.config_init = make_objects(self.parser, self.config, (MisconfigurationException,))
         self.model, self.datamodule = self.config_init["model"], self.config_init["data"]
         self.options = dict(self.config_init["trainer"])
 
@@ -115,12 +109,14 @@ class Experiment(LightningCLI):
     def resolved(self) -> str:
         """The text of config.yaml."""
         text = self.parser.dump(self.config, skip_unset=False)
+        # By the names that `config_name` gives.
+        text = re.sub(r"(\bclass_path: )anyformer\.[\w.]*\b(\w+)$", r"\1\2", text, flags=re.MULTILINE)
         if not self.is_mixed:
             return text
         # What a mixture has for all of its tasks stands there alone, and not as defaults of each.
-        content, of_all = yaml.safe_load(text), importlib.import_module("anyformer.tasks.mixture.shared_fields").OF_ALL
+        content = yaml.safe_load(text)
         for task in content["model"]["init_args"].get("tasks", {}).values():
-            for name in of_all:
+            for name in OF_ALL:
                 task.get("init_args", {}).pop(name, None)
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
@@ -148,8 +144,7 @@ def parse(
     with quiet(), allowed_imports(unsafe):
         # Sub-configs are local files: nothing is fetched.
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
-        task, records, mixed = _classes()
-        is_mixed, hints = False, {"trainer": Trainer, "model": task, "seed_everything": int, "checkpoints": Saving}
+        is_mixed, hints = False, {"trainer": Trainer, "model": Task, "seed_everything": int, "checkpoints": Saving}
         given, args = {}, []
         for config in configs:
             content, lines = read_yaml(config)
@@ -160,7 +155,7 @@ def parse(
                     f"{config} line {lines['data.parts']}: data that has parts is a mixture's; give class_path: Mixed "
                     "and put them under init_args"
                 )
-            check(content, {**hints, "data": mixed if names_data else records}, config, lines)
+            check(content, {**hints, "data": Mixed if names_data else Records}, config, lines)
             is_mixed |= names_data
             for path in lines.keys() & {"data.seed", "data.init_args.seed"}:
                 raise InputError(f"{config} line {lines[path]}: {path} is what seed_everything says; give that")
@@ -190,18 +185,38 @@ def _placed(loggers: Any, run: Path) -> Any:
 
 
 def locate(message: str, given: Mapping[str, str], overrides: Sequence[str]) -> str:
-    """The message with the file and line of the key that it begins with, where a file gave it."""
+    """The message with the option, or the file and line, that gave the key it begins with.
+
+    Where none gave it: one that gave a key which the message names beside it, or else what holds it.
+    """
     key = re.match(r"\w+(\.\w+)*", message)
-    wanted = key[0].replace("init_args.", "").split(".") if key else [""]
-    if any(re.fullmatch(rf"--{wanted[0]}\b.*\b{wanted[-1]}(=.*)?", name) for name in overrides):
+    if key is None:
         return message
-    for path, place in given.items():
-        parts = path.split(".")
-        left = iter(parts)
+    options = {_parts(name[1]): f"--{name[1]}" for each in overrides if (name := re.match(r"--([\w.]+)", each))}
+    places = {_parts(path): place for path, place in given.items()} | options
+    wanted = _parts(key[0])
+    beside = re.findall(r"\w+", message[key.end() :])
+    candidates = [
+        *((*wanted, name) for name in beside),
+        wanted,
         # jsonargparse leaves out the keys of dicts and the numbers of lists.
-        if parts[0] == wanted[0] and parts[-1] == wanted[-1] and all(part in left for part in wanted):
-            return f"{place}: {message}"
-    return message
+        *(parts for parts in places if _skips(parts, wanted)),
+        *((*wanted[:-1], name) for name in beside if wanted[1:]),
+        *(wanted[:i] for i in range(len(wanted) - 1, 0, -1)),
+    ]
+    # An option has the say over a file; but one that names the class of the model leaves it what the file gave.
+    chosen = next((parts for parts in candidates if parts in options and (parts[1:] or parts == wanted)), None)
+    place = places.get(chosen or next((parts for parts in candidates if parts in places), ()))
+    return f"{place}: {message}" if place else message
+
+
+def _parts(key: str) -> tuple[str, ...]:
+    return tuple(part for part in key.split(".") if part != "init_args")
+
+
+def _skips(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    left = iter(parts)
+    return parts[0] == wanted[0] and parts[-1] == wanted[-1] and all(part in left for part in wanted)
 
 
 def config_of(run_dir: str | Path) -> str:

@@ -7,15 +7,11 @@ The command line and Python come through the same functions.
 
 from __future__ import annotations
 
-import logging
 import signal
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from lightning import LightningDataModule, Trainer
+from lightning import LightningDataModule
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -26,18 +22,12 @@ from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import Keeper, Saving
 from anyformer.runs.metrics_file import MetricsFile, read_figures, read_rows, write_figures
 from anyformer.runs.signals import Stopped, handlers_kept, stopping_at_once
+from anyformer.runs.trainer import NEVER_VALIDATED, given, make_trainer, quiet
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.manifest import newest
 from anyformer.saving.model_folder import misfit, model_folder, read_weights
 from anyformer.saving.run_folder import holds_trials, run_folder
-
-if TYPE_CHECKING:
-    from anyformer.tasks.base.task import Task
-
-NEVER_VALIDATED = (
-    "trainer.val_check_interval is more than the batches of an epoch; lower it, or give "
-    "trainer.check_val_every_n_epoch: null to count across epochs"
-)
+from anyformer.tasks.base.task import Task
 
 
 def fit(
@@ -66,7 +56,7 @@ def fit(
     """
     run = run_folder(run_dir)
     rows = MetricsFile(run)
-    checkpoint = newest(run / "checkpoints", say) if resume else None
+    checkpoint = newest(run / "checkpoints", say, mends=rank_zero_only.rank == 0) if resume else None
     if rank_zero_only.rank == 0:
         _prepare(run, resume)
         if resume and checkpoint is None:
@@ -76,9 +66,7 @@ def fit(
                 write_whole(run / "config.yaml", config)
             rows.begin()
     keeper = Keeper(run, rows, saving, resume, config)
-    # None is what the Trainer has by default; but for this one, where it lets val_check_interval run across epochs.
-    by_steps = "check_val_every_n_epoch"
-    options = {name: value for name, value in options.items() if value is not None or name == by_steps}
+    options = given(options)
     callbacks, loggers, plugins = (_listed(options.pop(name, None)) for name in ("callbacks", "logger", "plugins"))
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
         options["enable_checkpointing"] = False
@@ -87,15 +75,13 @@ def fit(
     # One that was loaded or has predicted comes in evaluation mode, and Lightning would leave its dropout off.
     task.train()
     with quiet():
-        try:
-            trainer = Trainer(
-                **{"log_every_n_steps": 10, "enable_model_summary": False, **options, "default_root_dir": run},
-                callbacks=[keeper, *callbacks],
-                logger=[rows, *loggers],
-                plugins=[Checkpoints(), *plugins],
-            )
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the trainer's options cannot be used: {error}") from None
+        trainer = make_trainer(
+            options,
+            default_root_dir=run,
+            callbacks=[keeper, *callbacks],
+            logger=[rows, *loggers],
+            plugins=[Checkpoints(), *plugins],
+        )
         try:
             with handlers_kept():
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -152,64 +138,34 @@ def _has_test(data: LightningDataModule) -> bool:
 
 
 def evaluate(
-    task: Task, data: LightningDataModule, stage: str, run_dir: str | Path | None = None, **options: Any
+    task: Task,
+    data: LightningDataModule,
+    stage: Literal["test", "validate"] = "test",
+    run_dir: str | Path | None = None,
+    **options: Any,
 ) -> dict[str, float]:
-    """Test or validate a task; returns the figures by name.
+    """Test or validate a task, in one process; returns the figures by name.
 
-    stage: "test" or "validate". run_dir: where the task draws its pictures, if anywhere.
+    task: fitted, or of `load`. data: as for `fit`; an evaluation takes its test or validation records.
+    stage: on which records. run_dir: where the task draws its pictures, if anywhere.
     options: Lightning's, for the Trainer; those that are for training only are left out.
-    Raises Stopped, a SystemExit, where SIGTERM or SIGINT ended it.
+    Raises InputError for another stage, for data without such records and for options that Lightning refuses; and
+    Stopped, a SystemExit, where SIGTERM or SIGINT ended it.
     """
+    if stage not in ("test", "validate"):
+        raise InputError(f"stage must be test or validate, got {stage!r}")
     wanted = ("accelerator", "precision", "enable_progress_bar", "limit_test_batches", "limit_val_batches")
     with quiet(), stopping_at_once():
-        trainer = Trainer(
+        trainer = make_trainer(
+            {name: value for name, value in options.items() if name in wanted},
             logger=False,
             enable_checkpointing=False,
-            enable_model_summary=False,
             devices=1,
             default_root_dir=run_dir,
-            **{name: options[name] for name in wanted if options.get(name) is not None},
         )
         # One for each loader, of which each holds what was logged at the end.
         figures = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
-    if run_dir is not None:
+    if run_dir is not None and type(task).draw is not Task.draw:
+        Path(run_dir).mkdir(exist_ok=True)
         task.draw(Path(run_dir))
     return dict(figures)
-
-
-# The model alone.
-
-
-NOISE = (
-    ".*does not have many workers.*",
-    ".*smaller than the logging interval.*",
-    ".*treespec, LeafSpec.*",
-    ".*GPU available but not used.*",
-    # Our tasks sum over all processes themselves.
-    ".*sync_dist=True.*",
-    ".*lr_scheduler.step.*before.*optimizer.step.*",
-)
-"""Warnings that tell a user nothing to act on."""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the chatter of Lightning (tips, devices found, restored paths); warnings to act on stay."""
-    levels = {
-        "lightning.fabric": logging.WARNING,
-        "lightning.pytorch": logging.WARNING,
-        # What a user asked for.
-        "lightning.pytorch.callbacks": logging.INFO,
-        "lightning.pytorch.profilers": logging.INFO,
-    }
-    held = {name: logging.getLogger(name).level for name in levels}
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-    try:
-        with warnings.catch_warnings():
-            for pattern in NOISE:
-                warnings.filterwarnings("ignore", pattern)
-            yield
-    finally:
-        for name, level in held.items():
-            logging.getLogger(name).setLevel(level)

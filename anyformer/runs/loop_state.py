@@ -1,4 +1,4 @@
-"""The counters of Lightning's loops, as they stand at rest: all that leans on its private parts, read in 2.6."""
+"""The state of Lightning's loops: all that leans on its private parts, read in release 2.6.6."""
 
 from __future__ import annotations
 
@@ -9,20 +9,45 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Timer
 
+from anyformer.tasks.base.run_length import epochs_and_steps
+
 
 def limits(trainer: Trainer) -> dict[str, float]:
     """How far the trainer may train."""
-    seconds = [callback._duration for callback in trainer.callbacks if isinstance(callback, Timer)]
-    limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps, "max_time": next(iter(seconds), None)}
-    return {name: math.inf if limit is None or limit < 0 else limit for name, limit in limits.items()}
+    durations = [callback._duration for callback in trainer.callbacks if isinstance(callback, Timer)]
+    seconds = next(iter(durations), None)
+    epochs, steps = epochs_and_steps(trainer)
+    return {"max_epochs": epochs, "max_steps": steps, "max_time": math.inf if seconds is None else seconds}
 
 
-def settle(loops: dict[str, Any], point: str, place: Any, validated: bool) -> None:
-    """Write the counters of Lightning's loops as they stand at rest, so that it goes on right there.
+def n_batches(trainer: Trainer) -> int:
+    """Batches trained so far, of all epochs."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+
+def is_within_a_step(trainer: Trainer) -> bool:
+    """Whether gradients wait for more batches before the optimiser takes its step."""
+    return trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def add_steps(trainer: Trainer, n: int) -> None:
+    """Let the run take so many steps more, or fewer."""
+    trainer.fit_loop.epoch_loop.max_steps += n
+
+
+def begin_an_epoch(trainer: Trainer) -> None:
+    """Go on with a new epoch; Lightning takes every resumed run that is limited by max_steps to be inside one."""
+    trainer.fit_loop.epoch_loop.restarting = False
+    trainer.fit_loop._restarting = False
+
+
+def settle(checkpoint: dict[str, Any], point: str, place: Any, validated: bool) -> None:
+    """Write the counters of the loops into a checkpoint as they stand at rest, so that it goes on right there.
 
     A hook runs while something has been announced and not yet done. Lightning guesses from the counters where a
     checkpoint comes from; its guess is right for the ones written here.
     """
+    loops = checkpoint["loops"]["fit_loop"]
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
     if point == "batch":
         for count in (batches["total"], batches["current"]):

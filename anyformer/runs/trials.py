@@ -1,6 +1,6 @@
 """Several runs of one experiment, over the folds of its data and over seeds: which they are, and what they come to.
 
-Knows no trainer; `repeats.py` trains them one after another.
+Knows no trainer; `cross_validation.py` trains them one after another.
 """
 
 from __future__ import annotations

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from anyformer.errors import InputError
 from anyformer.saving.atomic import PART, sync_file, sync_folder, write_whole
 
@@ -58,11 +56,11 @@ def damage(folder: Path, line: dict[str, Any]) -> str | None:
     return None
 
 
-def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
+def newest(folder: Path, say: Callable[[str], None], mends: bool = True) -> Path | None:
     """The newest checkpoint that is as it was saved; None if there has never been one.
 
     Newer ones that are damaged lose their lines in the manifest, so that they count no more among the newest to keep.
-    say: is told of each of them.
+    say: is told of each of them. mends: whether the manifest is written; of several processes one does.
     Raises InputError if there are checkpoints and all are damaged.
     """
     lines = read_manifest(folder)
@@ -72,7 +70,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
         if wrong is None:
             for earlier in found:
                 say(f"{earlier}; going on from {line['file']}, the one before")
-            if found and rank_zero_only.rank == 0:
+            if found and mends:
                 write_manifest(folder, lines[: i + 1])
             return folder / line["file"]
         found.append(f"{folder / line['file']} is damaged ({wrong})")

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, Self
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from anyformer.errors import InputError, nearest
 from anyformer.parsing.instantiate import instantiate
 from anyformer.saving.manifest import MANIFEST, damage, find_folder, read_manifest, replace_folder
 from anyformer.saving.run_folder import first_trial, holds_trials, split_run
 
-if TYPE_CHECKING:
-    from anyformer.tasks.base.task import Task
 
-if TYPE_CHECKING:
-    from anyformer.tasks.base.task import Task
+class SavedTask(Protocol):
+    """What a folder holds: a task, as far as it is saved, loaded and used."""
+
+    @property
+    def members(self) -> Mapping[str, Self]:
+        """The tasks of a mixture, by name; none of any other."""
+
+    def config(self) -> dict[str, Any]:
+        """The task as plain values, which make it again."""
+
+    def configure_model(self) -> None:
+        """Build the model, if that has not been done."""
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """The weights to keep."""
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take weights as `best_weights` gave them. Raises RuntimeError for those of another model."""
+
+    def eval(self) -> Self:
+        """The task in evaluation mode."""
+
+    def predict(self, records: Sequence[Mapping[str, Any]], options: Any = None) -> list[dict[str, Any]]:
+        """What the model says of records."""
 
 
 def misfit(error: Exception) -> str | None:
@@ -29,7 +50,7 @@ def misfit(error: Exception) -> str | None:
     return str(error) if "loaded state dict" in str(error) else None
 
 
-def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> Task:
+def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> SavedTask:
     """The best model of a run, ready for `predict`; or what `save` wrote; `runs/all:digits` is one task of a mixture.
 
     unsafe_imports: packages beside anyformer that the model's config may name classes of.
@@ -42,14 +63,14 @@ def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> Task:
     return _member(task, path, member).eval()
 
 
-def make(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> Task:
+def make(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> SavedTask:
     """As `load`, but without its weights, and not built."""
     path, member = split_run(run_dir)
     config = json.loads((model_folder(path) / "config.json").read_text(encoding="utf-8"))
     return _member(instantiate(config, unsafe_imports), path, member)
 
 
-def _member(task: Task, path: Path, name: str) -> Task:
+def _member(task: SavedTask, path: Path, name: str) -> SavedTask:
     """A task of a mixture by its name; the task itself for ""."""
     if name and name not in task.members:
         what = f"there are {', '.join(task.members)}" if task.members else "it is no mixture"
@@ -70,14 +91,14 @@ def model_folder(run: Path) -> Path:
     return folder
 
 
-def read_weights(task: Task, folder: Path) -> None:
+def read_weights(task: SavedTask, folder: Path) -> None:
     try:
         task.load_weights(load_file(folder / "weights.safetensors"))
     except RuntimeError as error:
         raise InputError(f"{folder / 'weights.safetensors'} does not fit config.json: {misfit(error)}") from None
 
 
-def save(task: Task, folder: str | Path) -> None:
+def save(task: SavedTask, folder: str | Path) -> None:
     """Write a task with its best weights into a folder of its own: config.json, weights.safetensors, manifest.jsonl."""
 
     def write(part: Path) -> None:

@@ -1,4 +1,4 @@
-"""The laws of vectors that a tokenizer is checked by, see `testing.py`: of its lift alone, and of it in a model.
+"""The laws of vectors that a tokenizer is checked by, see `tokenizer.py`: of its lift alone, and of it in a model.
 
 Lifting a batch equals lifting each sample alone; the sequence of tokens, their neighbours in a row and fields that are
 absent change nothing; gradients reach every weight of the lift. All in float64, where nothing is lost by rounding.

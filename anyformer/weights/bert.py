@@ -39,6 +39,8 @@ NAMES = {
     "bert.pooler.dense.*": "head.0.1.*",
     "classifier.*": f"{HEAD}*",
 }
+POOLING = {"read": "first", "pool_dense": True, "pool_norm": False, "n_registers": 0}
+"""What its classifiers read."""
 OLD = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """How the first models' files call the parts of a norm."""
 
@@ -67,6 +69,7 @@ def _design(settings: Settings, architecture: str) -> Design:
         vocab_size=settings.get("vocab_size", 30522),
         output=HeadConfig(bias=True, transform=activation) if architecture == "BertForMaskedLM" else None,
         head_dropout=dropout if head_dropout is None else head_dropout,
+        options=POOLING if architecture == "BertForSequenceClassification" else {},
     )
 
 
@@ -114,7 +117,7 @@ def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
 
 BERT = Family(
     "bert",
-    {"BertForMaskedLM": "masked", "BertForSequenceClassification": "classes"},
+    {"BertForMaskedLM": "masked", "BertForSequenceClassification": "classify"},
     _design,
     _settings,
     NAMES,

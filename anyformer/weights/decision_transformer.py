@@ -17,7 +17,8 @@ from torch import Tensor
 
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
-from anyformer.weights import gpt2
+from anyformer.weights.gpt2 import GPT2, PREFIX, read_trunk, trunk_settings
+from anyformer.weights.gpt2 import NAMES as TRUNK_NAMES
 from anyformer.weights.huggingface import Design, Family, Settings
 
 DISCRETE = "discrete_actions"
@@ -34,7 +35,7 @@ NAMES = {
     "embed_timestep.weight": "model.embeddings.positions.STEP",
     "embed_ln.*": "model.embeddings.norm.*",
     "encoder.wpe.weight.0": "model.embeddings.offset",
-    **{f"encoder.{name}": ours for name, ours in gpt2.NAMES.items() if name.startswith(("h.", "ln_f."))},
+    **{f"encoder.{name}": ours for name, ours in TRUNK_NAMES.items() if name.startswith(("h.", "ln_f."))},
     **{f"{theirs}.*": f"heads.{name}.output.*" for name, theirs in HEADS.items()},
 }
 TRUNK = re.compile(r"encoder\.(h\.|ln_f\.)")
@@ -59,7 +60,7 @@ def _design(settings: Settings, architecture: str) -> ActingDesign:
     settings.require(layer_norm_epsilon=1e-5)
     max_steps = settings.get("max_ep_len", 4096)
     return ActingDesign(
-        gpt2.read_trunk(settings, settings.get("hidden_size", 128), depth=3, n_heads=1, activation="relu"),
+        read_trunk(settings, settings.get("hidden_size", 128), depth=3, n_heads=1, activation="relu"),
         EmbeddingConfig(
             # The bias of a linear map of actions that are numbers is their type.
             types=settings.get(DISCRETE, False),
@@ -79,7 +80,7 @@ def _design(settings: Settings, architecture: str) -> ActingDesign:
 
 def _settings(design: Design) -> dict[str, Any]:
     assert isinstance(design, ActingDesign)
-    return gpt2.trunk_settings(design.transformer) | {
+    return trunk_settings(design.transformer) | {
         "state_dim": design.d_state,
         "act_dim": design.d_action,
         "action_tanh": design.tanh,
@@ -95,7 +96,7 @@ def _settings(design: Design) -> dict[str, Any]:
 def _apart(state: Mapping[str, Tensor], settings: Settings) -> dict[str, Tensor]:
     trunk = {name.removeprefix("encoder."): tensor for name, tensor in state.items() if TRUNK.match(name)}
     pieces = {name: tensor for name, tensor in state.items() if not TRUNK.match(name)}
-    pieces |= {f"encoder.{name}": piece for name, piece in gpt2.GPT2.apart(trunk, settings).items()}
+    pieces |= {f"encoder.{name}": piece for name, piece in GPT2.apart(trunk, settings).items()}
     if (places := pieces.pop("encoder.wpe.weight", None)) is not None:
         pieces["encoder.wpe.weight.0"] = places[0]
         if len(places) > 1:
@@ -116,7 +117,7 @@ def _apart(state: Mapping[str, Tensor], settings: Settings) -> dict[str, Tensor]
 def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
     kinds = {name: pieces.pop(f"type.{name}", None) for name in FIELDS}
     trunk = {name.removeprefix("encoder."): pieces.pop(name) for name in list(pieces) if TRUNK.match(name)}
-    state = pieces | {f"encoder.{name.removeprefix(gpt2.PREFIX)}": t for name, t in gpt2.GPT2.together(trunk).items()}
+    state = pieces | {f"encoder.{name.removeprefix(PREFIX)}": t for name, t in GPT2.together(trunk).items()}
     norm = state["embed_ln.weight"]
     offset = state.pop("encoder.wpe.weight.0", None)
     state["encoder.wpe.weight"] = (torch.zeros_like(norm) if offset is None else offset)[None]
@@ -138,7 +139,7 @@ def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
 
 DECISION_TRANSFORMER = Family(
     "decision_transformer",
-    {"DecisionTransformerModel": "acts"},
+    {"DecisionTransformerModel": "decide"},
     _design,
     _settings,
     NAMES,

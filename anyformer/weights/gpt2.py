@@ -124,4 +124,4 @@ def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-GPT2 = Family("gpt2", {"GPT2LMHeadModel": "causal"}, _design, _settings, NAMES, "h.", _apart, _together)
+GPT2 = Family("gpt2", {"GPT2LMHeadModel": "language"}, _design, _settings, NAMES, "h.", _apart, _together)

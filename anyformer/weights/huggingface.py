@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from anyformer.choices import Checked
 from anyformer.data.files import find_file
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
@@ -91,6 +92,8 @@ class Design:
     """Bins of a source of sound."""
     head_dropout: float = field(default=0.0, compare=False)
     """Before the layer that tells classes apart."""
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Of the task, by the names of its arguments: what all models of the architecture have alike."""
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -118,9 +121,9 @@ def _plain_stack(config: TransformerConfig) -> dict[str, Any]:
     has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm
     return asdict(config) | {
         "d_head": config.head_width,
-        "n_kv_heads": config.n_kv_heads or config.n_heads,
+        "n_kv_heads": config.kv_heads,
         "d_ff": config.inner_width,
-        "attention_scale": config.attention_scale or config.head_width**-0.5,
+        "attention_scale": config.head_width**-0.5 if config.attention_scale is None else config.attention_scale,
         "final_norm": has_final,
     }
 
@@ -134,14 +137,38 @@ def _plain_positions(config: PositionConfig) -> tuple[Any, ...]:
     return axes, "learned" if scheme == "joint" and len(axes) == 1 else scheme
 
 
+Kind = Literal["language", "masked", "classify", "sequence", "speech", "decide"]
+"""What a model is here: a language model, one of masked tokens, or one that tells classes apart; an encoder-decoder
+that reads a text, or speech, and writes a text; or one that acts."""
+
+
 @dataclass(frozen=True)
-class Family:
+class Speech:
+    """What a family that writes down speech says in other files than config.json."""
+
+    opening: Callable[[Mapping[str, int], Settings, Design, str | None], list[str | list[str]]]
+    """What stands before a transcript, from the ids of tokens by their spelling, generation_config.json, the design and
+    the language that is asked for. Raises InputError for one that the model does not know."""
+    suppressed: Callable[
+        [Mapping[str, int], Callable[[list[str]], Any], int, Settings], tuple[tuple[int, ...], tuple[int, ...]]
+    ]
+    """Ids that are not to be written, and not to be written first; from the ids by spelling, what cuts texts into ids,
+    the id that ends a text, and generation_config.json."""
+    generation: Callable[[Mapping[str, int], Sequence[str | list[str]]], dict[str, Any]]
+    """Of generation_config.json what the tokens and the opening decide."""
+    sound: Callable[[Design], dict[str, Any]]
+    """preprocessor_config.json."""
+    tokenizer: Mapping[str, str]
+    """Of tokenizer_config.json."""
+
+
+@dataclass(frozen=True)
+class Family(Checked):
     """How the models of a family are told and named in transformers, and taken apart."""
 
     model_type: str
-    architectures: Mapping[str, Literal["causal", "masked", "classes", "text", "speech", "acts"]]
-    """By their names what they are here: a language model, one of masked tokens, or one that tells classes apart; an
-    encoder-decoder that reads a text, or speech, and writes a text; or one that acts."""
+    architectures: Mapping[str, Kind]
+    """By their names."""
     design: Callable[[Settings, str], Design]
     """The design that a config.json of an architecture says. Raises InputError for what we have no counterpart of."""
     settings: Callable[[Design], dict[str, Any]]
@@ -158,9 +185,24 @@ class Family:
     them, as `type` and `type.source`, if there are any; those without a text are in `names`."""
     settled: Callable[[Settings, Mapping[str, Tensor]], Settings] = lambda settings, state: settings
     """The settings as the tensors show them to be, where a config.json does not tell the whole."""
+    vocabulary: Literal["tokenizer.json", "spiece.model", "source.spm"] = "tokenizer.json"
+    """The file of the vocabulary where there is no tokenizer.json; vocab.json with merges.txt, and vocab.txt, are found
+    without being named."""
+    speech: Speech | None = None
+    """Of a family that writes down speech."""
+    read_file: Callable[[str], tuple[Settings, dict[str, Tensor]]] | None = None
+    """Reads the single file, FILE.pt, of the family's own library: as a config.json and tensors of transformers."""
+    write_file: Callable[[Mapping[str, Any], Mapping[str, Tensor]], dict[str, Any]] | None = None
+    """The way back: what that file holds."""
 
-    def architecture(self, use: str) -> str:
-        return next(name for name, its in self.architectures.items() if its == use)
+    def architecture(self, kind: Kind) -> str:
+        return next(name for name, its in self.architectures.items() if its == kind)
+
+    def says(self, design: Design, kind: Kind) -> tuple[dict[str, Any], Design]:
+        """What a config.json says of a design, and the design that this says again."""
+        architecture = self.architecture(kind)
+        settings = {"architectures": [architecture], "model_type": self.model_type, **self.settings(design)}
+        return settings, self.design(Settings(settings, CONFIG), architecture)
 
     def table(self, task: nn.Module, name: str | None) -> dict[str, str]:
         """Our names by theirs, for a task whose field of text has a name, or that has none."""

@@ -67,7 +67,6 @@ def read_stacks(
             n_heads=settings.get(f"{stack}_attention_heads", n_heads),
             d_ff=settings.get(f"{stack}_ffn_dim", d_ff),
             activation=settings.activation("activation_function", "gelu"),
-            cross_attention=stack == "decoder",
             attention_dropout=settings.get("attention_dropout", 0.0, float),
             init_std=settings.get("init_std", 0.02, float),
             **others,
@@ -154,4 +153,14 @@ def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor[None] if name == BIAS else tensor for name, tensor in untyped(pieces, "marian").items()}
 
 
-MARIAN = Family("marian", {"MarianMTModel": "text"}, _design, _settings, NAMES, LAYERS, _apart, _together)
+MARIAN = Family(
+    "marian",
+    {"MarianMTModel": "sequence"},
+    _design,
+    _settings,
+    NAMES,
+    LAYERS,
+    _apart,
+    _together,
+    vocabulary="source.spm",
+)

@@ -75,7 +75,6 @@ def _design(settings: Settings, architecture: str) -> Design:
         encoder,
         depth=settings.get("num_decoder_layers", None, (int, type(None))) or depth,
         relative=replace(buckets, bidirectional=False),
-        cross_attention=True,
     )
     # transformers calls every head tied and says of v1.1 that it is not scaled.
     tied = settings.get("tie_word_embeddings", True)
@@ -138,7 +137,7 @@ def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
 
 T5 = Family(
     "t5",
-    {"T5ForConditionalGeneration": "text"},
+    {"T5ForConditionalGeneration": "sequence"},
     _design,
     _settings,
     NAMES,
@@ -146,4 +145,5 @@ T5 = Family(
     _apart,
     _together,
     _settled,
+    vocabulary="spiece.model",
 )

@@ -6,7 +6,8 @@ The encoder's sines come as a table and stay one: those of the published files a
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from anyformer.errors import InputError
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
-from anyformer.weights.huggingface import Design, Family, Settings
+from anyformer.weights.huggingface import Design, Family, Settings, Speech
 from anyformer.weights.marian import BLOCKS, LAYERS, STACKS, read_stacks, stack_settings
 from anyformer.weights.tensors import rename
 
@@ -84,16 +85,91 @@ def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
     return pieces
 
 
-WHISPER = Family(
-    "whisper",
-    {"WhisperForConditionalGeneration": "speech"},
-    _design,
-    _settings,
-    NAMES,
-    LAYERS,
-    _apart,
-    _together,
-)
+# What stands before a transcript, and what is not to stand in it.
+
+SPOKEN = re.compile(r"<\|[a-z]{2,3}\|>")
+"""How tokens of languages are spelt."""
+START, TRANSCRIBE, PLAIN = "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>"
+TRANSLATE = "<|translate|>"
+MULTILINGUAL = 51865
+"""Ids at least of a Whisper that knows several languages, where nothing else says so."""
+UNSAID = (*'"#()*+/:;<=>@[\\]^_`{|}~', *"「」『』", "<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("')
+UNSAID += ("((", "))", "(((", ")))", "[[", "]]", "{{", "}}", "♪♪", "♪♪♪")
+NOTES = tuple("♩♪♫♬♭♮♯")
+"""What stands in transcripts for other sounds than speech, which is not to be written."""
+
+
+def _opening(ids: Mapping[str, int], told: Settings, design: Design, language: str | None) -> list[str | list[str]]:
+    """The start, the language or those to choose from, what is to be done."""
+    if lacking := [token for token in (START, PLAIN) if token not in ids]:
+        raise InputError(f"{told.path}: the tokenizer has no token {lacking[0]}; take that of a Whisper")
+    several = told.values.get("is_multilingual")
+    if not (design.vocab_size >= MULTILINGUAL if several is None else several):
+        if language not in (None, "en"):
+            raise InputError(f"--language {language}: this Whisper knows English alone")
+        return [START, PLAIN]
+    spoken = sorted(filter(SPOKEN.fullmatch, ids), key=ids.__getitem__)
+    if language is not None:
+        if f"<|{language}|>" not in spoken:
+            codes = ", ".join(token.strip("<|>") for token in spoken)
+            raise InputError(f"--language {language}: this Whisper knows {codes}")
+        spoken = [f"<|{language}|>"]
+    return [START, spoken[0] if len(spoken) == 1 else spoken, TRANSCRIBE, PLAIN]
+
+
+def _suppressed(
+    ids: Mapping[str, int], cut: Callable[[list[str]], Any], end: int, told: Settings
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """As generation_config.json lists them; OpenAI's file lists none, and has those of its library."""
+    always, first = (told.get(name, None, (list, type(None))) for name in ("suppress_tokens", "begin_suppress_tokens"))
+    if always is None and told.path.endswith(".pt"):
+        always = {int(each[0]) for each in cut([" -", " '"])}
+        for sign in (*UNSAID, *NOTES):
+            always |= {int(each[0]) for each in cut([sign, f" {sign}"]) if len(each) == 1 or sign in NOTES}
+        others = (TRANSLATE, TRANSCRIBE, START, "<|startoflm|>", "<|startofprev|>", "<|nospeech|>")
+        always |= {ids[token] for token in others if token in ids}
+        first = [int(cut([" "])[0][0]), end]
+    if wrong := [token for token in (*(always or ()), *(first or ())) if not isinstance(token, int)]:
+        raise InputError(f"{told.path}: suppress_tokens and begin_suppress_tokens must be ids, got {wrong[0]!r}")
+    return tuple(sorted(set(always or ()) - {-1, end})), tuple(sorted(set(first or ())))
+
+
+def _generation(ids: Mapping[str, int], start: Sequence[str | list[str]]) -> dict[str, Any]:
+    several = any(isinstance(each, list) or SPOKEN.fullmatch(each) for each in start)
+    told: dict[str, Any] = {"is_multilingual": several, "return_timestamps": False}
+    if PLAIN in ids:
+        told["no_timestamps_token_id"] = ids[PLAIN]
+    if several:
+        told["lang_to_id"] = {token: i for token, i in ids.items() if SPOKEN.fullmatch(token)}
+        tasks = {"transcribe": TRANSCRIBE, "translate": TRANSLATE}
+        told["task_to_id"] = {name: ids[token] for name, token in tasks.items() if token in ids}
+    return told
+
+
+# Its sound.
+
+RATE, WINDOW, HOP = 16_000, 400, 160
+"""Samples a second, of a frame, and from a frame to the next; two frames are a place of the encoder."""
+
+
+def _sound(design: Design) -> dict[str, Any]:
+    (n_places,) = next(each.sizes for each in design.embedding.positions if each.axes == ("time",))
+    seconds = round(n_places * 2 * HOP / RATE)
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "processor_class": "WhisperProcessor",
+        "feature_size": design.n_mels,
+        "sampling_rate": RATE,
+        "n_fft": WINDOW,
+        "hop_length": HOP,
+        "chunk_length": seconds,
+        "n_samples": seconds * RATE,
+        "nb_max_frames": seconds * RATE // HOP,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+    }
+
 
 # OpenAI's file.
 
@@ -181,3 +257,24 @@ def to_openai(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dic
         "dims": {name: settings[theirs] for name, theirs in DIMS.items()},
         "model_state_dict": {rename(name, own): tensor for name, tensor in tensors.items()},
     }
+
+
+WHISPER = Family(
+    "whisper",
+    {"WhisperForConditionalGeneration": "speech"},
+    _design,
+    _settings,
+    NAMES,
+    LAYERS,
+    _apart,
+    _together,
+    speech=Speech(
+        _opening,
+        _suppressed,
+        _generation,
+        _sound,
+        {"tokenizer_class": "WhisperTokenizer", "processor_class": "WhisperProcessor"},
+    ),
+    read_file=read_openai,
+    write_file=to_openai,
+)

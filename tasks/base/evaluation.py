@@ -5,25 +5,42 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from anyformer.data.chopper import Chopper
 from anyformer.errors import InputError
-
-if TYPE_CHECKING:
-    from anyformer.tasks.base.examples import Examples
-    from anyformer.tasks.base.task import Task
+from anyformer.tasks.base.examples import Examples
 
 Groups = dict[tuple[str, str], tuple[float, int]]
 """By group and name of the score its sum, and of how many samples."""
 
 
+class Evaluated(Protocol):
+    """What an evaluation asks of a task; see `Task`, which has all of it."""
+
+    trainer: Any
+
+    @property
+    def metric(self) -> tuple[str, str]: ...
+
+    def score(self, value: float) -> float: ...
+
+    def passes(self) -> list[tuple[str, Chopper]]: ...
+
+    def begin_evaluation(self) -> None: ...
+
+    def evaluate(self, batch: Examples) -> Mapping[str, Tensor] | None: ...
+
+    def report(self, stage: str) -> Mapping[str, Tensor | float]: ...
+
+
 class Evaluation:
     """Takes in the batches of an evaluation, pass after pass; made when it begins."""
 
-    def __init__(self, task: Task, stage: str, n_loaders: int) -> None:
+    def __init__(self, task: Evaluated, stage: str, n_loaders: int) -> None:
         """
         stage: "val" or "test", which the names of the figures begin with.
         n_loaders: how many the data has for the task.
@@ -97,7 +114,7 @@ class Evaluation:
 class Evaluations:
     """The evaluations of several tasks, whose loaders follow one another."""
 
-    def __init__(self, tasks: Mapping[str, Task], stage: str) -> None:
+    def __init__(self, tasks: Mapping[str, Evaluated], stage: str) -> None:
         """stage: "val" or "test", which the names of the figures begin with."""
         self.tasks, self.stage = tasks, stage
         self.parts = {name: Evaluation(task, stage, len(task.passes())) for name, task in tasks.items()}

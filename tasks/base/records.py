@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from lightning import LightningDataModule
 
+from anyformer.choices import Checked
 from anyformer.data.batch_plan import plan_batches
 from anyformer.data.folders import Folders, open_source
-from anyformer.data.loader import Loader, Samples
+from anyformer.data.loader import Loader
+from anyformer.data.samples import Samples
 from anyformer.data.source import Joined, Source, no_column
 from anyformer.data.splits import deal, split
 from anyformer.data.tables import Table
@@ -25,7 +27,7 @@ MOST_GROUPS = 100
 """Values of a column that figures are given by."""
 
 
-class Records(LightningDataModule):
+class Records(Checked, LightningDataModule):
     """Training, validation and test records, and batches of them.
 
     Each of the three is a source of its own, or a path: of class folders, or of a table. A path is read like `train`
@@ -92,8 +94,6 @@ class Records(LightningDataModule):
             raise InputError("data.pack fills rows up to data.max_tokens; give that too")
         if pack and batch_size is not None:
             raise InputError("data.pack fills batches by data.max_tokens alone; leave data.batch_size out")
-        if on_bad_sample not in ("fail", "skip"):
-            raise InputError(f"data.on_bad_sample must be fail or skip, got {on_bad_sample!r}")
         self.given = {"train": train, "validation": validation, "test": test}
         self.stratify, self.split_seed, self.folds, self.fold = stratify, split_seed, folds, fold
         self.batch_size = 64 if batch_size is None and max_tokens is None else batch_size

@@ -12,8 +12,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import lightning
@@ -21,31 +21,51 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
+from anyformer.choices import Checked
 from anyformer.data.chopper import Chopper
 from anyformer.data.folders import open_source
 from anyformer.data.source import Source, join_files
-from anyformer.errors import InputError, nearest, say
+from anyformer.errors import InputError, say
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.parsing.instantiate import instantiate
-from anyformer.parsing.plain import difference, import_path, plain
-from anyformer.saving.model_folder import load, make
-from anyformer.saving.run_folder import find_run
+from anyformer.parsing.plain import config_name, difference, plain
+from anyformer.tasks.base import warm_start
 from anyformer.tasks.base.evaluation import Evaluation
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.fields import FieldsConfig
+from anyformer.tasks.base.run_length import run_length
+from anyformer.tasks.base.weight_average import WeightAverage
 from anyformer.tokens import Sample, Tokenizer
-from anyformer.weights.tensors import Report, joint_grids, take
-from anyformer.weights.timm_vit import load_timm
+from anyformer.weights.tensors import Report
 
 OF_TRAINING = ("init_from", "freeze")
 """Arguments that say how weights are trained, which a saved model, having its weights, does not keep."""
 
 
-class Task(lightning.LightningModule, ABC):
-    """A Lightning module whose model is one shared transformer over any fields."""
+class Task(Checked, lightning.LightningModule, ABC):
+    """A Lightning module whose model is one shared transformer over any fields.
+
+    A task is written by filling in hooks. They stand below under four heads, and are called in this order.
+
+    Fit:
+        1. data: `open` a path, `inherit` what the tokenizers of `init_from` have learnt, `learn` from the training
+           records.
+        2. model: `build`, then `weights_of` where the weights come from `init_from`.
+        3. data: `view` and `chopper`, for training and for evaluation, and `look` for the contact sheet.
+        4. model: `loss` of every training batch.
+        5. evaluation, every so often: for each of `passes` `begin_evaluation`, `evaluate` of every batch, `report`; of
+           several tasks also `score`. The best by `metric` is kept.
+        6. at the end `draw` and `closing`.
+
+    Use of what was saved: `build`, then `predict`, and `render`, `row` or `stream` for the terminal and tables. What
+    has no `inputs` does `perform` and `conclude` instead.
+
+    A task defines `metric`, `build` and `loss`, and also `chopper`, `evaluate`, `report`, `predict` and `render`, as
+    far as they are asked of it; all others have a default.
+    """
 
     def __init__(
         self,
@@ -67,28 +87,24 @@ class Task(lightning.LightningModule, ABC):
             raise InputError("tokenizers must name at least one field, got none")
         self.tokenizers = dict(tokenizers)
         self.transformer, self.embedding, self.optimizer = transformer, embedding, optimizer
+        # Not `freeze`, which is a method of Lightning's.
         self.init_from, self.frozen, self.fields = init_from, freeze, fields
         self.model: Anyformer | None = None
+        self.average = WeightAverage()
         self._is_fitting = self._has_started = False
         self._n_targets = torch.zeros(())
         self._evaluation: Evaluation | None = None
         self._recent: tuple[str, ...] = ()
-        self._average: dict[str, Tensor] = {}
-        self._averaged_steps = 0
 
-    # What a task says of itself.
+    def config(self) -> dict[str, Any]:
+        """The task as plain values, `{"class_path": ..., "init_args": ...}`, which make it again.
 
-    finds_fields: ClassVar[bool] = False
-    """Whether the data says which fields there are, and tokenizers need not be given."""
-
-    @property
-    @abstractmethod
-    def metric(self) -> tuple[str, str]:
-        """The metric that chooses the best model, and whether "max" or "min" is best."""
-
-    def score(self, value: float) -> float:
-        """A value of its metric on a scale on which more is better and 1 is perfect, to be averaged with others."""
-        return value if self.metric[1] == "max" else math.exp(-value)
+        The constructor's arguments are attributes of the same name, which hold what the data has decided since.
+        Those of training alone are left out.
+        """
+        names = [name for name in inspect.signature(type(self)).parameters if name not in OF_TRAINING]
+        arguments = {name: getattr(self, name) for name in names}
+        return {"class_path": config_name(type(self)), "init_args": plain(arguments)}
 
     @property
     def members(self) -> Mapping[str, Task]:
@@ -96,14 +112,55 @@ class Task(lightning.LightningModule, ABC):
         return {}
 
     @property
+    def packages(self) -> list[str]:
+        """The packages of a user's own classes that are in use here."""
+        modules = {type(part).__module__ for part in (self, *self.tokenizers.values())}
+        return sorted({name.partition(".")[0] for name in modules} - {"anyformer"})
+
+    def _undefined(self, hook: str, instead: str = "") -> InputError:
+        """What is wrong where a hook is asked of a task that has none."""
+        if self.members:
+            names = ", ".join(f"RUN:{name}" for name in self.members)
+            return InputError(f"a mixture has no `{hook}`; load one of its tasks by name: {names}")
+        return InputError(f"{type(self).__name__} has no `{hook}`{instead}")
+
+    # Data
+
+    finds_fields: ClassVar[bool] = False
+    """Whether the data says which fields there are, and tokenizers need not be given."""
+
+    classes: list[str] | None = None
+    """The classes that the one head of a task tells apart."""
+
+    targets: Mapping[str, Any] = MappingProxyType({})
+    """The `Target` of each head, by name, where a task has several."""
+
+    text: Tokenizer | None = None
+    """The tokenizer of what a task writes."""
+
+    @property
     def inputs(self) -> list[str]:
         """The fields that `predict` is given."""
         return list(self.tokenizers)
 
+    def open(self, path: str) -> Source:
+        """The records of a path that `data.train` and the like give: class folders or a table."""
+        return open_source(path)
+
     @property
-    def conditions(self) -> list[str]:
-        """The fields of the model that an encoder reads, where there is one; the transformer reads the others."""
-        return []
+    def learnt(self) -> dict[str, Tokenizer]:
+        """The tokenizers of all fields that the data has taught something, by the field."""
+        return self.tokenizers
+
+    @property
+    def alike(self) -> list[list[str]]:
+        """Groups of fields that learn together, as they have one vocabulary or one lift."""
+        return [list(pair) for pair in self.fields.share.items()]
+
+    def inherit(self, tokenizers: Mapping[str, Tokenizer]) -> None:
+        """Take over what the tokenizers of another model have learnt, before the data is asked."""
+        for name in self.tokenizers.keys() & tokenizers.keys():
+            self.tokenizers[name] = self.tokenizers[name].inherit(tokenizers[name])
 
     def learn(self, source: Source) -> None:
         """Take what the data decides from the training records: a vocabulary, a mean; a task adds its own.
@@ -127,25 +184,76 @@ class Task(lightning.LightningModule, ABC):
             if value is not None:
                 yield join_files({name: value}, source.folder_of(i), self.tokenizers)[name]
 
-    def open(self, path: str) -> Source:
-        """The records of a path that `data.train` and the like give: class folders or a table."""
-        return open_source(path)
-
     def view(self, source: Source, training: bool) -> Source:
         """The records that samples are made of, where they are others than the source's: the windows of a text."""
         return source
+
+    def chopper(self, training: bool) -> Chopper:
+        """What data workers need to turn records into batches."""
+        raise self._undefined("chopper")
+
+    def look(self, item: Any) -> tuple[Sample, str]:
+        """The token sets of an item of the training chopper, and a few words on its target, for `samples.png`."""
+        return {}, ""
+
+    # Model
+
+    @property
+    def own_tokens(self) -> Mapping[str, Tokenizer]:
+        """The fields of learned tokens that every sample gets, if there are any."""
+        return {}
+
+    @property
+    def read_fields(self) -> dict[str, Tokenizer]:
+        """The tokenizers of the fields that the model reads, be they given or written before."""
+        return self.learnt
+
+    @property
+    def conditions(self) -> list[str]:
+        """The fields of the model that an encoder reads, where there is one; the transformer reads the others."""
+        return []
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether there is an encoder before a decoder."""
+        return False
 
     @abstractmethod
     def build(self) -> None:
         """Make the model and the heads, once what the data decides is known."""
 
-    @abstractmethod
-    def chopper(self, training: bool) -> Chopper:
-        """What data workers need to turn records into batches."""
+    def weights_of(self, other: Task) -> dict[str, Tensor]:
+        """The weights of another model that may stand here, where they fit."""
+        return other.state_dict()
 
     @abstractmethod
     def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:
         """The sum of the losses of a batch, and how many targets (or the sum of their weights) it is over; both ()."""
+
+    def rows(self, batch: Examples) -> tuple[Batch, Batch | None]:
+        """What the transformer reads of a batch, and the encoder, where there is one; for `sees.png`."""
+        return batch.tokens, None
+
+    # Evaluation
+
+    @property
+    @abstractmethod
+    def metric(self) -> tuple[str, str]:
+        """The metric that chooses the best model, and whether "max" or "min" is best."""
+
+    @property
+    def metric_scale(self) -> float:
+        """What a metric that is best when least is measured by: about what it is for a constant prediction, where it
+        has a unit that would else decide its `score`; 1 for one without a unit."""
+        return 1.0
+
+    def score(self, value: float) -> float:
+        """A value of its metric on a scale on which more is better and 1 is perfect, to be averaged with others.
+
+        One that is best when least becomes exp(-value / `metric_scale`), which is the same in every unit. It depends on
+        nothing but the task's config, and so is the same when a run goes on or its model is tested later.
+        """
+        return value if self.metric[1] == "max" else math.exp(-value / self.metric_scale)
 
     def passes(self, training: bool = False) -> list[tuple[str, Chopper]]:
         """The passes of an evaluation: what goes before the names of the figures of each, and what chops its records.
@@ -164,28 +272,29 @@ class Task(lightning.LightningModule, ABC):
         """Forget the figures and the cases of the evaluation before."""
         return None
 
-    @abstractmethod
     def evaluate(self, batch: Examples) -> Mapping[str, Tensor] | None:
         """Take a batch of an evaluation into the figures that `report` gives.
 
         Returns scores of which figures by group are the means, by name, each (b,) float, NaN for a
         sample that has none; None where there are none.
         """
+        raise self._undefined("evaluate")
 
-    @abstractmethod
     def report(self, stage: str) -> dict[str, Tensor | float]:
         """The figures of an evaluation that is over, by name, of all ranks together.
 
         stage: "val" or "test".
         """
+        raise self._undefined("report")
 
-    @abstractmethod
-    def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """What the model says of records, as plain values."""
+    def draw(self, folder: Path) -> None:
+        """Draw pictures of the last evaluation into a run folder."""
 
-    @abstractmethod
-    def render(self, result: Mapping[str, Any]) -> str:
-        """A result of `predict` for the terminal."""
+    def closing(self) -> str | None:
+        """What is shown when training is over, beside the figures."""
+        return None
+
+    # Use
 
     options: ClassVar[Any] = None
     """A dataclass of what `predict` and `stream` may be told beside the records, and the command line's `run` too; or
@@ -199,54 +308,55 @@ class Task(lightning.LightningModule, ABC):
         for name in self.in_use:
             setattr(self, name, getattr(other, name))
 
-    def ending(self, options: Any = None) -> str:
-        """What the names of files end in that results are written as, where the options ask for a form of its own;
-        `render` takes the options then."""
-        return ""
+    def predict(self, records: Sequence[Mapping[str, Any]], options: Any = None) -> list[dict[str, Any]]:
+        """What the model says of records, as plain values. options: of the class that `options` says, or None."""
+        raise self._undefined("predict", "" if self.inputs else ", as it is given no records: use `perform`")
 
-    def stream(self, record: Mapping[str, Any], options: Any = None) -> Iterator[str]:
-        """A result for the terminal, piece by piece as it comes to be."""
-        given = [] if options is None else [options]
-        yield self.render(self.predict([record], *given)[0])
-
-    def perform(self, options: Any = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
-        """What a task does that has no inputs and is told `options`, result by result; pictures go into the folder."""
-        raise InputError(f"{type(self).__name__} is given records, and does nothing by itself: use `predict`")
-
-    def conclude(self, results: Sequence[Mapping[str, Any]]) -> str:
-        """What the results of `perform` come to, for the terminal."""
-        return f"{len(results)} results"
-
-    def closing(self) -> str | None:
-        """What is shown when training is over, beside the figures."""
-        return None
+    def render(self, result: Mapping[str, Any]) -> str:
+        """A result of `predict` for the terminal."""
+        raise self._undefined("render")
 
     def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """A result of `predict` as a row of a table, the same columns for every result; numbers and text alone."""
         return dict(result)
 
-    def rows(self, batch: Examples) -> tuple[Batch, Batch | None]:
-        """What the transformer reads of a batch, and the encoder, where there is one; for `sees.png`."""
-        return batch.tokens, None
+    def stream(self, record: Mapping[str, Any], options: Any = None) -> Iterator[str]:
+        """A result for the terminal, piece by piece as it comes to be."""
+        yield self.render(self.predict([record], options)[0])
 
-    def look(self, item: Any) -> tuple[Sample, str]:
-        """The token sets of an item of the training chopper, and a few words on its target, for `samples.png`."""
-        return {}, ""
+    def ending(self, options: Any = None) -> str:
+        """What the names of files end in that results are written as, where the options ask for a form of its own;
+        `render` takes the options then."""
+        return ""
 
-    def draw(self, folder: Path) -> None:
-        """Draw pictures of the last evaluation into a run folder."""
+    def perform(self, options: Any = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
+        """What a task does that has no inputs and is told `options`, result by result; pictures go into the folder."""
+        raise self._undefined("perform", ", as it is given records: use `predict`")
 
-    def config(self) -> dict[str, Any]:
-        """The task as plain values, `{"class_path": ..., "init_args": ...}`, which make it again.
+    def conclude(self, results: Sequence[Mapping[str, Any]]) -> str:
+        """What the results of `perform` come to, for the terminal."""
+        return f"{len(results)} results"
 
-        The constructor's arguments are attributes of the same name, which hold what the data has decided since.
-        Those of training alone are left out.
+    # A warm start
+
+    def inherit_from(self, other: Task) -> None:
+        """Take over what another task's tokenizers have learnt."""
+        self.inherit(other.learnt)
+
+    def start_from(self, source: str | Path) -> Report:
+        """Take the weights of another model, in place: what fits by name and shape, see `take`.
+
+        source: a run folder of ours, or what `save` wrote; or a safetensors file of a timm VisionTransformer. Of a run
+        that told other classes apart, or in another sequence, the last layer is not taken.
+        Raises InputError if there is none, it is damaged or of other sizes.
         """
-        names = [name for name in inspect.signature(type(self)).parameters if name not in OF_TRAINING]
-        arguments = {name: getattr(self, name) for name in names}
-        return {"class_path": import_path(type(self)), "init_args": plain(arguments)}
+        return warm_start.start_from(self, source)
 
-    # Lightning's side.
+    def take_over(self, other: Task, source: str) -> Report:
+        """As `start_from`, of another task that has its weights."""
+        return warm_start.take_weights(self, other, source)
+
+    # Lightning's side: before the first step
 
     def setup(self, stage: str) -> None:
         self._is_fitting = stage == "fit"
@@ -258,88 +368,14 @@ class Task(lightning.LightningModule, ABC):
                 "use bf16-mixed or 32-true"
             )
         if self.model is None:
-            self._inherit()
+            warm_start.inherit_tokenizers(self, self.init_from)
             self.learn(self.trainer.datamodule.sources["train"])
-
-    def _inherit(self) -> None:
-        """Take over what the tokenizers of the run learnt which the weights come from."""
-        if self.init_from is None or "://" in self.init_from:
-            return
-        try:
-            path, member = find_run(self.init_from)
-        except InputError:
-            # A run that goes on need not have it any more; one that begins is told by `start_from`.
-            return
-        if path.is_dir():
-            self.inherit_from(make(f"{path}{member}", unsafe_imports=self._packages))
-
-    def inherit_from(self, other: Task) -> None:
-        """Take over what another task's tokenizers have learnt."""
-        self.inherit(other.learnt)
-
-    @property
-    def learnt(self) -> dict[str, Tokenizer]:
-        """The tokenizers of all fields that the data has taught something, by the field."""
-        return self.tokenizers
-
-    def inherit(self, tokenizers: Mapping[str, Tokenizer]) -> None:
-        """Take over what the tokenizers of another model have learnt, before the data is asked."""
-        for name in self.tokenizers.keys() & tokenizers.keys():
-            self.tokenizers[name] = self.tokenizers[name].inherit(tokenizers[name])
-
-    def _made(self, config: Mapping[str, Any]) -> Task:
-        """The task of a saved config, which may name the packages that this one is of."""
-        return instantiate(config, self._packages)
-
-    @property
-    def _packages(self) -> list[str]:
-        """The packages of a user's own classes that are in use here."""
-        modules = {type(part).__module__ for part in (self, *self.tokenizers.values())}
-        return sorted({name.partition(".")[0] for name in modules} - {"anyformer"})
 
     def configure_model(self) -> None:
         if self.model is None:
             self.build()
         if self._is_fitting and self.frozen:
-            take_out(self, self.frozen)
-
-    def on_fit_start(self) -> None:
-        # A run that goes on has its weights, and need not have the file any more.
-        if self.init_from is not None and not self._has_started:
-            report = self.start_from(self.init_from)
-            if self.trainer.is_global_zero:
-                say(str(report))
-        self._has_started = True
-
-    def start_from(self, source: str | Path) -> Report:
-        """Take the weights of another model, in place: what fits by name and shape, see `take`.
-
-        source: a run folder of ours, or what `save` wrote; or a safetensors file of a timm VisionTransformer. Of a run
-        that told other classes apart, or in another sequence, the last layer is not taken.
-        Raises InputError if there is none, it is damaged or of other sizes.
-        """
-        if "://" in str(source):
-            raise InputError(f"init_from is a local file or folder; nothing is loaded from the network, got {source}")
-        path, member = find_run(source)
-        if not path.is_dir():
-            return load_timm(self, path)
-        self.configure_model()
-        return self.take_over(load(f"{path}{member}", unsafe_imports=self._packages), str(source))
-
-    def take_over(self, other: Task, source: str) -> Report:
-        """As `start_from`, of another task that has its weights."""
-        if other.members:
-            names = " or ".join(f"{source}:{name}" for name in other.members)
-            raise InputError(f"init_from: {source} is a mixture; name one of its tasks: {names}")
-        ours, theirs = self.learnt, other.learnt
-        for name in ours.keys() & theirs.keys():
-            theirs[name].agree(ours[name], f"tokenizers.{name} and init_from {source}")
-        same_classes = getattr(other, "classes", None) == getattr(self, "classes", None)
-        return take(self, self.weights_of(other), source, grids=joint_grids(other), with_head=same_classes)
-
-    def weights_of(self, other: Task) -> dict[str, Tensor]:
-        """The weights of another model that may stand here, where they fit."""
-        return other.state_dict()
+            warm_start.freeze(self, self.frozen)
 
     def configure_optimizers(self) -> dict[str, Any]:
         trunk = [stack for stack in (self.model.transformer, self.model.encoder) if stack is not None]
@@ -360,11 +396,7 @@ class Task(lightning.LightningModule, ABC):
         """Optimiser steps of the whole run. Not `trainer.estimated_stepping_batches`, which makes Lightning load the
         data anew and forget its place on resume."""
         trainer = self.trainer
-        by_steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
-        by_epochs = math.inf
-        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
-            by_epochs = trainer.max_epochs * math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        total = min(by_steps, by_epochs)
+        total = run_length(trainer, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         if math.isinf(total):
             if self.optimizer.schedule == "constant" and (self.optimizer.warmup >= 1 or self.optimizer.warmup == 0):
                 return 1
@@ -374,6 +406,14 @@ class Task(lightning.LightningModule, ABC):
             )
         return max(int(total), 1)
 
+    def on_fit_start(self) -> None:
+        # A run that goes on has its weights, and need not have the file any more.
+        if self.init_from is not None and not self._has_started:
+            report = self.start_from(self.init_from)
+            if self.trainer.is_global_zero:
+                say(str(report))
+        self._has_started = True
+
     def on_train_start(self) -> None:
         if self.global_step == 0:
             # Now the length is known: set the first step's learning rate.
@@ -382,8 +422,11 @@ class Task(lightning.LightningModule, ABC):
                 for group, base in zip(groups, schedule.scheduler.base_lrs, strict=True):
                     group["lr"] = base * self._lr_factor(0)
         if self.optimizer.ema is not None:
-            start = self._average or {name: p.detach().clone() for name, p in self.named_parameters()}
-            self._average = {name: value.to(self.device) for name, value in start.items()}
+            self.average.begin(self, self.device)
+        else:
+            self.average.forget()
+
+    # Steps
 
     def training_step(self, batch: Examples, batch_index: int) -> Tensor:
         loss, mean = self._counted(*self.loss(batch), batch.samples)
@@ -414,25 +457,13 @@ class Task(lightning.LightningModule, ABC):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        if self._average:
-            # Early weights are far from the later ones, so the average starts short (as TensorFlow's does).
-            self._averaged_steps += 1
-            decay = min(self.optimizer.ema, self._averaged_steps / (9 + self._averaged_steps))
-            parameters = dict(self.named_parameters())
-            kept = list(self._average.values())
-            torch._foreach_lerp_(kept, [parameters[name].detach() for name in self._average], 1 - decay)
+        if self.optimizer.ema is not None:
+            self.average.update(self, self.optimizer.ema)
 
-    @torch.no_grad()
-    def _swap(self) -> None:
-        """Put the moving average in the place of the weights, or back."""
-        parameters = dict(self.named_parameters())
-        for name, average in self._average.items():
-            held = parameters[name].detach().clone()
-            parameters[name].copy_(average)
-            average.copy_(held)
+    # Evaluations
 
     def on_validation_epoch_start(self) -> None:
-        self._swap()
+        self.average.swap(self)
         self._evaluation = self._evaluating("val")
 
     def validation_step(self, batch: Examples | None, batch_index: int, dataloader_idx: int = 0) -> None:
@@ -440,7 +471,7 @@ class Task(lightning.LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         self._log_figures()
-        self._swap()
+        self.average.swap(self)
 
     def on_test_epoch_start(self) -> None:
         self._evaluation = self._evaluating("test")
@@ -460,18 +491,19 @@ class Task(lightning.LightningModule, ABC):
             # Those of the parts, which may be many, are not for the bar.
             self.log(name, torch.as_tensor(value).float(), prog_bar=name.count("/") == 1)
 
+    # What is kept
+
     def best_weights(self) -> dict[str, Tensor]:
         """The weights to keep and use, on the CPU: the moving average where there is one."""
-        return {name: self._average.get(name, value).detach().cpu() for name, value in self.state_dict().items()}
+        return {name: value.detach().cpu() for name, value in self.average.replace(self.state_dict()).items()}
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take weights as `best_weights` gave them; what has been averaged since counts no more."""
         self.load_state_dict(weights)
-        self._average = {}
+        self.average.forget()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["average"] = dict(self._average)
-        checkpoint["averaged_steps"] = self._averaged_steps
+        self.average.save(checkpoint)
         checkpoint["config"] = self.config()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -485,7 +517,7 @@ class Task(lightning.LightningModule, ABC):
         if found:
             if before["class_path"] == now["class_path"]:
                 # Where the reason is another vocabulary, its first difference says more.
-                trained = self._made(before).tokenizers
+                trained = instantiate(before, self.packages).tokenizers
                 for name in self.tokenizers.keys() & trained.keys():
                     trained[name].agree(self.tokenizers[name], f"tokenizers.{name}")
             raise InputError(
@@ -493,26 +525,7 @@ class Task(lightning.LightningModule, ABC):
                 "run, or train with another --run_dir"
             )
         self._has_started = True
-        self._average = checkpoint.get("average", {})
-        self._averaged_steps = checkpoint.get("averaged_steps", 0)
-
-
-def take_out(module: torch.nn.Module, patterns: Sequence[str]) -> None:
-    """Take parameters out of training, by patterns of their names as the shell has them.
-
-    Raises InputError for a pattern that is the name of none, and where nothing is left to train.
-    """
-    names = [name for name, _ in module.named_parameters()]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            words = [name.split(".") for name in names]
-            near = {".".join(parts[:n]) + ".*" for parts in words for n in range(1, len(parts))}
-            raise InputError(f"freeze: no parameter is named {pattern!r}{nearest(pattern, sorted({*near, *names}))}")
-    for name, parameter in module.named_parameters():
-        if any(fnmatchcase(name, pattern) for pattern in patterns):
-            parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise InputError(f"freeze: {', '.join(patterns)} leaves no parameter to train; leave some out")
+        self.average.load(checkpoint)
 
 
 def divide_gradients(optimizer: torch.optim.Optimizer, n_targets: Tensor) -> Tensor:

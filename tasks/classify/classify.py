@@ -221,7 +221,9 @@ class Classify(Task):
         return self.scores.figures()
 
     @torch.inference_mode()
-    def predict(self, records: Sequence[Mapping[str, Any]], batch_size: int = 64) -> list[dict[str, Any]]:
+    def predict(
+        self, records: Sequence[Mapping[str, Any]], options: None = None, *, batch_size: int = 64
+    ) -> list[dict[str, Any]]:
         """The classes of records with their probabilities, likeliest first.
 
         records: dicts of fields, a value being whatever its tokenizer takes (a path, an array, a string).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +20,29 @@ from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.convert.decide import decide_design, decide_settings, decide_task, with_spaces
 from anyformer.tasks.convert.sequence import (
-    counterpart,
     sequence_design,
+    sequence_kind,
     sequence_settings,
     sequence_task,
     write_sequence_files,
 )
-from anyformer.tasks.convert.text import FIELD, single_design, text_task
+from anyformer.tasks.convert.text import FIELD, text_design, text_kind, text_task
 from anyformer.tasks.decide.decide import Decide
-from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.huggingface import read_vocabulary, sized_text, write_vocabulary
-from anyformer.tokenizers.text.text import Text
-from anyformer.weights.bert import BERT
-from anyformer.weights.decision_transformer import DECISION_TRANSFORMER
-from anyformer.weights.gpt2 import GPT2
+from anyformer.weights.families import FAMILIES, choose_family, find_family
 from anyformer.weights.huggingface import (
     CONFIG,
     WEIGHTS,
+    Design,
     Family,
-    Settings,
     find_model,
     read_folder,
     read_settings,
 )
-from anyformer.weights.marian import MARIAN
-from anyformer.weights.t5 import T5
 from anyformer.weights.tensors import Report
 from anyformer.weights.timm_vit import to_timm
-from anyformer.weights.whisper import WHISPER, read_openai, to_openai
-
-KNOWN = (GPT2, BERT, WHISPER, MARIAN, T5, DECISION_TRANSFORMER)
-FAMILIES = {name: family for family in KNOWN for name in family.architectures}
-"""The architectures that transformers and we both have."""
 
 
 def from_transformers(
@@ -81,49 +71,38 @@ def take_in(
     if Path(folder).suffix == ".pt":
         source = find_file(folder)
         folder = Path(source).parent
-        settings, state = read_openai(source)
+        (read_file,) = (family.read_file for family in FAMILIES if family.read_file)
+        settings, state = read_file(source)
     else:
         folder = find_model(folder)
         settings, state = read_settings(folder), None
-    family, architecture = _family(settings)
+    family, architecture = find_family(settings)
     settings.require(quantization_config=None)
     if state is None:
         state, source = read_folder(folder)
-    settings, use = family.settled(settings, state), family.architectures[architecture]
-    if use == "acts":
+    settings, kind = family.settled(settings, state), family.architectures[architecture]
+    if kind == "decide":
         settings = with_spaces(settings, environment)
     elif environment is not None:
         raise InputError(f"{folder}: --env is for Decision Transformers; leave it out")
-    if use not in ("text", "speech") and (language is not None or pad):
+    if kind != "speech" and (language is not None or pad):
         raise InputError(f"{folder}: --language and --pad are for Whisper; leave them out")
     try:
         design = family.design(settings, architecture)
-        acting = decide_task(design, settings) if use == "acts" else None
+        acting = decide_task(design, settings) if kind == "decide" else None
     except InputError as error:
         raise InputError(str(error) if settings.path in str(error) else f"{settings.path}: {error}") from None
-    if use in ("text", "speech"):
-        task: Task = sequence_task(use, design, settings, folder, language, pad)
+    if kind in ("sequence", "speech"):
+        task: Task = sequence_task(family, design, settings, folder, language, pad)
     elif acting is not None:
         task = acting
     else:
         text = sized_text(read_vocabulary(folder), design.max_len, design.vocab_size, settings.path)
-        task = text_task(use, design, text, settings)
+        task = text_task(kind, design, text, settings)
     task.build()
     field = task.target if isinstance(task, SequenceToSequence) else None if acting else FIELD
     report = family.load(task, field, state, settings, source)
     return task.eval(), report
-
-
-def _family(settings: Settings) -> tuple[Family, str]:
-    named = settings.values.get("architectures")
-    found = [name for name in named if name in FAMILIES] if isinstance(named, list) else []
-    if not found:
-        given = ", ".join(map(str, named)) if isinstance(named, list) and named else "missing"
-        raise InputError(
-            f"{settings.path}: architectures is {given}; those that can be brought in are {', '.join(FAMILIES)}"
-        )
-    settings.require(model_type=FAMILIES[found[0]].model_type)
-    return FAMILIES[found[0]], found[0]
 
 
 def to_transformers(task: Task, folder: str | Path) -> None:
@@ -135,19 +114,19 @@ def to_transformers(task: Task, folder: str | Path) -> None:
     folder = Path(folder)
     if folder.exists():
         raise InputError(f"{folder} is there already; choose another folder")
-    settings, tensors = _transformers_model(task)
+    made = _convert(task)
 
     part = folder.with_name(folder.name + PART)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        (part / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (part / CONFIG).write_text(json.dumps(made.settings, indent=2) + "\n", encoding="utf-8")
         if isinstance(task, SequenceToSequence):
-            write_sequence_files(task, part)
+            write_sequence_files(task, made.design, made.family, part)
         elif not isinstance(task, Decide):
             write_vocabulary(next(iter(task.tokenizers.values())), part)
         # Without this word transformers refuses the file.
-        save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
+        save_file(made.tensors, part / WEIGHTS, metadata={"format": "pt"})
         for path in part.iterdir():
             sync_file(path)
         os.replace(part, folder)
@@ -156,56 +135,29 @@ def to_transformers(task: Task, folder: str | Path) -> None:
     sync_folder(folder.absolute().parent)
 
 
-def _transformers_model(task: Task) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What config.json and model.safetensors hold of a task. Raises InputError for what they have no word for."""
-    family, use = _counterpart(task)
-    architecture = family.architecture(use)
+@dataclass(frozen=True)
+class _Export:
+    """A task as transformers has it."""
+
+    family: Family
+    design: Design
+    settings: dict[str, Any]
+    """config.json."""
+    tensors: dict[str, Tensor]
+
+
+def _convert(task: Task) -> _Export:
+    """Raises InputError for what transformers has no word for."""
     if isinstance(task, SequenceToSequence):
+        kind = sequence_kind(task)
         name, design, rest = task.target, sequence_design(task), sequence_settings(task)
     elif isinstance(task, Decide):
-        name, design, rest = None, decide_design(task), decide_settings(task)
+        kind, name, design, rest = "decide", None, decide_design(task), decide_settings(task)
     else:
-        name, design, rest = single_design(task, use)
-    settings = {"architectures": [architecture], "model_type": family.model_type, **family.settings(design)}
-    # Whatever the way back does not give again is more than their config.json can say.
-    ours, theirs = design.plain, family.design(Settings(settings, CONFIG), architecture).plain
-    if lost := [each for each in ours if ours[each] != theirs[each]]:
-        raise InputError(
-            f"{architecture} of transformers has no word for {lost[0]}: {ours[lost[0]]}; train a model without it"
-        )
-    return settings | rest | {"dtype": "float32"}, family.unload(task, name)
-
-
-def _counterpart(task: Task) -> tuple[Family, str]:
-    """The family of a task, and what it is there for. Raises InputError if it has none."""
-    if isinstance(task, SequenceToSequence):
-        return counterpart(task)
-    if isinstance(task, Decide):
-        return DECISION_TRANSFORMER, "acts"
-    texts = [text for text in task.tokenizers.values() if isinstance(text, Text)]
-    if len(task.tokenizers) == 1 and texts and texts[0].kind != "bpe":
-        raise InputError(
-            f"a text of kind: {texts[0].kind} has no tokenizer.json, which transformers needs; train with kind: bpe"
-        )
-    if len(task.tokenizers) == 1 and texts and isinstance(task, LanguageModel):
-        return (GPT2, "causal") if task.masking is None else (BERT, "masked")
-    if len(task.tokenizers) != 1 or not texts or not isinstance(task, Classify):
-        raise InputError(
-            f"transformers has no counterpart of a {type(task).__name__} of {', '.join(task.tokenizers)}; language "
-            "models and classifiers of one text have"
-        )
-    wrong = {
-        f"read: {task.read}": task.read != "first",
-        "pool_dense: false": not task.pool_dense,
-        "pool_norm: true": task.pool_norm,
-        f"n_registers: {task.n_registers}": task.n_registers,
-        "fields.sees": bool(task.fields.sees),
-    }
-    if found := [what for what, is_there in wrong.items() if is_there]:
-        raise InputError(
-            f"{BERT.architecture('classes')} of transformers has no word for {found[0]}; train a model without it"
-        )
-    return BERT, "classes"
+        kind = text_kind(task)
+        name, design, rest = text_design(task, kind)
+    family, settings = choose_family(kind, design, task)
+    return _Export(family, design, settings | rest | {"dtype": "float32"}, family.unload(task, name))
 
 
 def export(task: Task, target: str | Path) -> None:
@@ -239,9 +191,9 @@ def export(task: Task, target: str | Path) -> None:
 def _to_openai(task: Task, target: Path) -> None:
     if target.exists():
         raise InputError(f"{target} is there already; choose another file")
-    family, _ = _counterpart(task)
-    if family is not WHISPER:
+    made = _convert(task)
+    if made.family.write_file is None:
         raise InputError(f"{target}: OpenAI's file is of a Whisper; leave .pt out for a folder")
-    loaded = to_openai(*_transformers_model(task))
+    loaded = made.family.write_file(made.settings, made.tensors)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, lambda part: torch.save(loaded, part))

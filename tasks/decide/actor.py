@@ -11,24 +11,24 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from gymnasium import Space
+from torch import Tensor, nn
 
 from anyformer.batch import Batch
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
 from anyformer.packing import lay
 from anyformer.tasks.decide.batch import ACTION, RETURN, STATE, StepFields, Steps
 from anyformer.tokenizers.episode.discrete import Categories, Letters
-from anyformer.tokenizers.episode.episode import Nested
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Nested
 from anyformer.tokenizers.episode.spaces import join, nest, split
+from anyformer.tokenizers.episode.steps import StepTokenizer
 from anyformer.tokens import TokenSet
-
-if TYPE_CHECKING:
-    from anyformer.tasks.decide.decide import Decide
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PlayOptions:
     """What stands before a name where it is given, for messages."""
 
     episodes: int = 100
-    """How many."""
+    """How many; of a sweep, for each return that is asked for."""
     n_environments: int | None = None
     """Environments that are stepped together; as many as episodes, and at most 128, when left out."""
     past_context: Literal["halve", "exact"] = "halve"
@@ -48,14 +48,14 @@ class PlayOptions:
     temperature: float = 0.0
     """0: the most likely action, or the mean. Above: actions are drawn, at this temperature."""
     seed: int = 0
-    """Decides the environments' beginnings and what is drawn."""
+    """Decides the environments' beginnings and what is drawn. `run` takes the config's plus 1 when left out: other
+    beginnings than those of validation."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("episodes", "n_environments"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{self.option}{name} must be at least 1, got {getattr(self, name)}")
-        if self.past_context not in ("halve", "exact"):
-            raise InputError(f"{self.option}past_context must be halve or exact, got {self.past_context!r}")
         if not 0 <= self.temperature < math.inf:
             raise InputError(f"{self.option}temperature must be a number from 0, got {self.temperature}")
         if self.seed < 0:
@@ -75,6 +75,50 @@ class PlayConfig(PlayOptions):
 
     asked: float | None = None
     """The return that is asked for; the best of the data when left out."""
+
+
+@dataclass(frozen=True)
+class ActingModel:
+    """A trained model, as far as acting goes."""
+
+    model: nn.Module
+    tokenizers: Mapping[str, StepTokenizer]
+    heads: nn.ModuleDict
+    spaces: tuple[Space, Space]
+    """Of observations and of actions."""
+    context: int
+    """Steps that the model sees at once."""
+    returns: bool
+    """Whether it can be asked for a return."""
+    known_returns: tuple[float, float] | None
+    """The lowest and the highest of the training episodes."""
+    weights: Mapping[str, float]
+    """What it was trained with: state_loss, return_loss, return_dropout."""
+    environment: EnvironmentConfig | None
+    reference: tuple[float, float] | None
+    """The returns that a normalised score takes as 0 and as 100."""
+    play: PlayConfig | None
+    """How it is played at every validation, if it is."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def head(self, name: str) -> Any:
+        """The `ValueHead` of a field."""
+        return self.heads[name.replace(".", "/")]
+
+
+def asked_return(acting: ActingModel, given: float | None = None) -> float:
+    """The return that is asked for: the best of the training episodes, where none is given.
+
+    Raises InputError where one is given to a model that knows no returns.
+    """
+    if given is not None and not acting.returns:
+        raise InputError("the model was trained without returns and cannot be asked for one; leave it out")
+    if given is not None and not math.isfinite(given):
+        raise InputError(f"the return asked for must be finite, got {given}")
+    return acting.known_returns[1] if given is None and acting.known_returns else given or 0.0
 
 
 class History:
@@ -116,16 +160,20 @@ class History:
 
 
 class LearnedActor:
-    """A trained policy as a `tasks.playing.Actor`."""
+    """A trained policy as an `Actor` of rollout.py."""
 
-    def __init__(self, task: Decide, asked: float | None = None, play: PlayConfig = PlayConfig()) -> None:
-        """asked: the return asked for; that of `play`, or else the best of the data, when left out."""
-        self.task, self.model, self.context = task, task.model, task.context
-        self.fields = StepFields(task.tokenizers)
+    def __init__(self, acting: ActingModel, asked: float | None = None, play: PlayConfig | None = None) -> None:
+        """
+        asked: the return asked for; that of `play`, or else the best of the data, when left out.
+        play: as at every validation when left out.
+        """
+        play = play or acting.play or PlayConfig()
+        self.acting, self.model, self.context = acting, acting.model, acting.context
+        self.fields = StepFields(acting.tokenizers)
         self.told = RETURN in self.fields.tokenizers
         """Whether the model is told the returns."""
         self.exact, self.temperature = play.past_context == "exact", play.temperature
-        self.asked = task.asked(play.asked if asked is None else asked)
+        self.asked = asked_return(acting, play.asked if asked is None else asked)
         self.random = torch.Generator().manual_seed(play.seed) if play.temperature else None
         self.cache: Cache | None = None
         self.history = History(self.context + 1)
@@ -164,13 +212,13 @@ class LearnedActor:
         begun = self._take_in(observations, rewards, taken)
         hidden, cache = self._read(begun)
         arrays = self._choose(hidden, cache)
-        return nest(self.task.spaces[1], ACTION, arrays)
+        return nest(self.acting.spaces[1], ACTION, arrays)
 
     # What has come.
 
     def _take_in(self, observations: Nested, rewards: np.ndarray, taken: Nested | None) -> np.ndarray:
         """Write the new step into the history. Returns which rows begin with it, (rows,) boolean."""
-        observation_space, action_space = self.task.spaces
+        observation_space, action_space = self.acting.spaces
         seen = split(observation_space, STATE, observations)
         done = {} if taken is None else split(action_space, ACTION, taken)
         for name, values in seen.items():
@@ -252,7 +300,7 @@ class LearnedActor:
     def feed(self, batch: Batch, cache: Cache) -> Tensor:
         """Read a batch, a sample a row, behind what is cached; the hidden vector of each row's end, (rows, d)."""
         last = (batch.layout.segment > 0).sum(1, keepdim=True) - 1
-        device = self.task.device
+        device = self.acting.device
         return self.model(batch.to(device), cache=cache, read=last.to(device))[:, 0]
 
     # What is done.
@@ -279,7 +327,7 @@ class LearnedActor:
         content: dict[str, list[Tensor]] = {name: [] for name in self.fields.actions}
         todo = [(name, i) for name in self.fields.actions for i in range(self.fields.tokenizers[name].n_each)]
         for number, (name, i) in enumerate(todo):
-            chosen = self.task.head(name).choose(hidden, random, self.temperature or 1.0, element=i)
+            chosen = self.acting.head(name).choose(hidden, random, self.temperature or 1.0, element=i)
             content[name].append(chosen)
             if number + 1 < len(todo):
                 hidden = self.feed(self.tokens({name: chosen[:, None]}, step, {name: i}), cache)
@@ -332,7 +380,7 @@ class Policy:
         if not np.isfinite(reward).all():
             raise InputError(f"the reward must be finite, got {reward[0]}")
         self._taken = self.actor.act(_single(observation), reward, self._taken)
-        space = self.actor.task.spaces[1]
+        space = self.actor.acting.spaces[1]
         return join(space, ACTION, split(space, ACTION, self._taken))[0]
 
 

@@ -147,7 +147,7 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Windows(Source):
+class EpisodeWindows(Source):
     """Windows of at most `context` steps.
 
     For evaluation they lie end to end. In training a window begins at any step of any episode, drawn when it is asked
@@ -225,7 +225,7 @@ class WindowChopper(Chopper):
 
     def count(self, record: Mapping[str, Any]) -> int:
         """Tokens of a window; of one that is yet to be drawn, what it comes to at most."""
-        windows: Windows = record["windows"]
+        windows: EpisodeWindows = record["windows"]
         each = [tokenizer.n_each for tokenizer in self.fields.tokenizers.values()]
         if None in each:
             raise InputError("data.max_tokens: a field has no fixed number of tokens a step; give data.batch_size")

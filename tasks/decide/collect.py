@@ -16,6 +16,11 @@ from gymnasium import Space, spaces
 
 from anyformer.errors import InputError
 from anyformer.saving.atomic import PART, sync_file, sync_folder
+from anyformer.saving.model_folder import load
+from anyformer.saving.run_folder import split_run
+from anyformer.tasks.decide.actor import LearnedActor, PlayConfig
+from anyformer.tasks.decide.decide import Decide
+from anyformer.tasks.decide.play import check_environment
 from anyformer.tasks.decide.rollout import Actor, Noisy, RandomActor, episode_seed, play
 from anyformer.tasks.decide.scripted import Scripted
 from anyformer.tokenizers.episode.environments import make, to_spec
@@ -96,8 +101,6 @@ def actor_of(policy: str, environment: EnvironmentConfig, seed: int) -> Actor:
         if not options:
             return actor
         return Noisy(actor, _number(policy, options, "the share of random actions"), space, seed)
-    from anyformer.saving.run_folder import split_run
-
     folder, _, asked = policy.partition(":return=")
     if not split_run(folder)[0].is_dir():
         raise InputError(
@@ -116,15 +119,12 @@ def _number(policy: str, text: str, what: str) -> float:
 
 
 def _learned(folder: str, asked: float | None, environment: EnvironmentConfig, seed: int) -> Actor:
-    from anyformer.saving.model_folder import load
-    from anyformer.tasks.decide.actor import PlayConfig
-    from anyformer.tasks.decide.decide import Decide
-
     task = load(folder)
     if not isinstance(task, Decide):
         raise InputError(f"policy {folder}: a run of {type(task).__name__}, which does not act")
-    task.check_environment(environment)
-    return task.actor(asked, replace(task.play or PlayConfig(), seed=seed))
+    acting = task.acting_model()
+    check_environment(acting, environment)
+    return LearnedActor(acting, asked, replace(acting.play or PlayConfig(), seed=seed))
 
 
 def collect(name: str, policies: Sequence[str], n: int, seed: int, folder: str | Path) -> str:
@@ -157,6 +157,7 @@ def write_minari(episodes: EpisodeSource, folder: str | Path, algorithm: str = "
     algorithm: who played, for the metadata.
     Raises InputError for a folder that is there already, and episodes without what was seen last.
     """
+    # Only an export needs it.
     import minari
     from minari.dataset.minari_storage import MinariStorage
 

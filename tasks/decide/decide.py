@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,32 +18,30 @@ from anyformer.metrics.accumulators import Sums
 from anyformer.metrics.metric import LOSS, Accumulators, Metric, ratio
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.model.embeddings import EmbeddingConfig
-from anyformer.model.positions import PositionConfig
+from anyformer.model.embeddings import EmbeddingConfig, axes_of_attention, default_positions
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.decide.actor import LearnedActor, PlayConfig, Policy
+from anyformer.tasks.decide.actor import ActingModel, LearnedActor, PlayConfig, Policy
 from anyformer.tasks.decide.batch import (
     ACTION,
     RETURN,
     STATE,
     CutEpisodes,
+    EpisodeWindows,
     StepFields,
     WindowChopper,
     WindowExamples,
-    Windows,
 )
-from anyformer.tasks.decide.play import PerformConfig, conclude, perform, summarize
+from anyformer.tasks.decide.play import PerformConfig, conclude, episodes, perform, summarize
 from anyformer.tokenizers.episode.continuous import Returns
-from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, origin
+from anyformer.tokenizers.episode.environments import make, reference
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, origin
+from anyformer.tokenizers.episode.files import Episodes
 from anyformer.tokenizers.episode.spaces import compare, leaves, read_space, step_tokenizer
 from anyformer.tokenizers.episode.spaces import plain as plain_space
 from anyformer.tokenizers.episode.steps import StepTokenizer
 from anyformer.tokens import Tokenizer
-
-MOST = 128
-"""Environments that are stepped together, where nothing else is said."""
 
 METRICS = {
     "loss": LOSS,
@@ -165,8 +162,6 @@ class Decide(Task):
     # Data
 
     def open(self, path: str) -> Source:
-        from anyformer.tokenizers.episode.files import Episodes
-
         return Episodes(path)
 
     def inherit(self, tokenizers: Mapping[str, Tokenizer]) -> None:
@@ -174,17 +169,15 @@ class Decide(Task):
         self._before = dict(tokenizers)
 
     def learn(self, source: Source) -> None:
-        episodes = origin(source)
-        spaces, limit = episodes.spaces, None
+        own = origin(source)
+        spaces, limit = own.spaces, None
         if self.environment is None:
-            self.environment = episodes.played_in
+            self.environment = own.played_in
         if self.environment is not None:
-            from anyformer.tokenizers.episode.environments import reference
-
             if (made := self._made_environment()) is not None:
                 spaces = spaces if self.play is None else made[:2]
                 limit = made[2]
-            known = episodes.reference or reference(self.environment)
+            known = own.reference or reference(self.environment)
             self.reference = self.reference or (None if known is None else tuple(known))
         self.observation_space, self.action_space = map(plain_space, spaces)
         self.__dict__.pop("spaces", None)
@@ -213,8 +206,6 @@ class Decide(Task):
 
     def _made_environment(self) -> tuple[Any, Any, int | None] | None:
         """The spaces of the environment and its limit of steps; None where it cannot be made, and need not be."""
-        from anyformer.tokenizers.episode.environments import make
-
         try:
             made = make(self.environment)
         except InputError as error:
@@ -237,7 +228,7 @@ class Decide(Task):
     def view(self, source: Source, training: bool) -> Source:
         # What has been learnt from has been read already.
         kept = self._cut is not None and self._cut.source is source
-        return Windows(self._cut if kept else CutEpisodes(source, *self.spaces), self.context, training)
+        return EpisodeWindows(self._cut if kept else CutEpisodes(source, *self.spaces), self.context, training)
 
     def chopper(self, training: bool) -> WindowChopper:
         return WindowChopper(
@@ -280,13 +271,9 @@ class Decide(Task):
         goes by them, and one for the places within a step of fields that have several."""
         if self.embedding.positions is not None:
             return self.embedding
-        rotary, relative = self.transformer.rotary, self.transformer.relative
-        covered = {*(rotary.axes if rotary else ()), *([relative.axis] if relative else ())}
-        axes = [() if "step" in covered else ("step",)]
-        axes += [tuple(a for a in cutter.axes if a not in covered | {"step"}) for cutter in self.tokenizers.values()]
-        return replace(
-            self.embedding, positions=[PositionConfig(each, "joint") for each in dict.fromkeys(axes) if each]
-        )
+        apart = {"step", *axes_of_attention(self.transformer)}
+        axes = [("step",), *(tuple(a for a in cutter.axes if a not in apart) for cutter in self.tokenizers.values())]
+        return replace(self.embedding, positions=default_positions((each, [self.transformer]) for each in axes))
 
     def head(self, name: str) -> Any:
         """The `ValueHead` of a field."""
@@ -337,63 +324,35 @@ class Decide(Task):
         if self.plays and not self.trainer.sanity_checking:
             # What is tested begins elsewhere than what has chosen the best model.
             play = self.play if stage == "val" else replace(self.play, seed=self.play.seed + 1)
-            figures = summarize(list(self.episodes(play=play)), self.reference)
+            figures = summarize(list(episodes(self.acting_model(), play=play)), self.reference)
             values |= {name: torch.tensor(value) for name, value in figures.items()}
         return values
 
     # Use
 
-    def asked(self, given: float | None = None) -> float:
-        """The return that is asked for: the best of the training episodes, where none is given.
+    def acting_model(self) -> ActingModel:
+        """What acting uses of this model, which is set to evaluation."""
+        self.eval()
+        return ActingModel(
+            self.model,
+            self.tokenizers,  # type: ignore[arg-type]
+            self.heads,
+            self.spaces,
+            self.context,
+            self.returns,
+            self.known_returns,
+            {name: getattr(self, name) for name in ("state_loss", "return_loss", "return_dropout")},
+            self.environment,
+            self.reference,
+            self.play,
+        )
 
-        Raises InputError where one is given to a model that knows no returns.
-        """
-        if given is not None and not self.returns:
-            raise InputError("the model was trained without returns and cannot be asked for one; leave it out")
-        if given is not None and not math.isfinite(given):
-            raise InputError(f"the return asked for must be finite, got {given}")
-        return self.known_returns[1] if given is None and self.known_returns else given or 0.0
-
-    def actor(self, asked: float | None = None, play: PlayConfig | None = None) -> LearnedActor:
-        """The policy as an actor in many environments, see `tasks.playing`.
+    def policy(self, asked: float | None = None, play: PlayConfig | None = None) -> Policy:
+        """The policy in one environment: `action = policy(observation, reward)`; `policy.reset()` ends an episode.
 
         asked: the return asked for; that of `play`, or else the best of the training episodes, when left out.
         """
-        self.eval()
-        return LearnedActor(self, asked, play or self.play or PlayConfig())
-
-    def policy(self, asked: float | None = None, play: PlayConfig | None = None) -> Policy:
-        """The policy in one environment: `action = policy(observation, reward)`; `policy.reset()` ends an episode."""
-        return Policy(self.actor(asked, play))
-
-    def episodes(
-        self,
-        actor: Any = None,
-        play: PlayConfig | None = None,
-        frames: Callable[[np.ndarray], None] | None = None,
-    ) -> Iterator[Episode]:
-        """Play the policy, or another actor, in the environment; see `tasks.playing.play`.
-
-        Raises InputError where there is none, or its spaces are not those that the model was trained with.
-        """
-        from anyformer.tasks.decide.rollout import play as play_out
-
-        if self.environment is None:
-            raise InputError("the model knows no environment to play in; train with model.environment: {id: ...}")
-        self.check_environment(self.environment)
-        play = play or self.play or PlayConfig()
-        n = play.n_environments or min(play.episodes, MOST)
-        yield from play_out(self.environment, actor or self.actor(play=play), play.episodes, play.seed, n, frames)
-
-    def check_environment(self, environment: EnvironmentConfig) -> None:
-        """Raise InputError where an environment's spaces are not those that the model was trained with."""
-        from anyformer.tokenizers.episode.environments import make
-
-        made = make(environment)
-        spaces = made.observation_space, made.action_space
-        made.close()
-        for now, before, what in zip(spaces, self.spaces, ("observation", "action"), strict=True):
-            compare(now, before, what)
+        return Policy(LearnedActor(self.acting_model(), asked, play))
 
     @property
     def options(self) -> PerformConfig:  # type: ignore[override]
@@ -401,13 +360,10 @@ class Decide(Task):
         return PerformConfig(**play.shared | {"seed": play.seed + 1})
 
     def perform(self, options: PerformConfig | None = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
-        return perform(self, options or self.options, folder)
+        return perform(self.acting_model(), options or self.options, folder)
 
     def conclude(self, results: Sequence[Mapping[str, Any]]) -> str:
         return conclude(results, self.known_returns)
-
-    def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        raise InputError("a policy acts in an environment: use `perform`, or `policy` in a loop of your own")
 
     def render(self, result: Mapping[str, Any]) -> str:
         return "  ".join(f"{name} {value}" for name, value in result.items())

@@ -9,7 +9,6 @@ its first action.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,38 +16,36 @@ from torch import Tensor
 
 from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
-from anyformer.tasks.decide.actor import LearnedActor, PlayConfig
+from anyformer.tasks.decide.actor import ActingModel, LearnedActor, PlayConfig
 from anyformer.tasks.decide.batch import ACTION, RETURN
 from anyformer.tokenizers.episode.continuous import Regression
 from anyformer.tokenizers.episode.discrete import Categories
 from anyformer.tokenizers.episode.episode import stack
 from anyformer.tokenizers.episode.spaces import split
 
-if TYPE_CHECKING:
-    from anyformer.tasks.decide.decide import Decide
-
 
 class Planner(LearnedActor):
-    """A trained policy that looks ahead, as a `tasks.playing.Actor`."""
+    """A trained policy that looks ahead, as an `Actor` of rollout.py."""
 
-    def __init__(self, task: Decide, play: PlayConfig = PlayConfig(), n_candidates: int = 16, horizon: int = 4) -> None:
+    def __init__(
+        self, acting: ActingModel, play: PlayConfig = PlayConfig(), n_candidates: int = 16, horizon: int = 4
+    ) -> None:
         """
         n_candidates: first actions that are tried: all, where there are no more; else they are drawn from the policy,
             or from the space where the policy is a mean alone.
         horizon: steps that are imagined, the first action's included.
         Raises InputError for a model that lacks what a plan needs.
         """
-        lacks = [name for name in ("state_loss", "return_loss", "return_dropout") if not getattr(task, name)]
+        lacks = [name for name, weight in acting.weights.items() if not weight]
         if lacks:
             raise InputError(f"a plan needs a model that was trained with {' and '.join(lacks)} above 0")
-        task.eval()
-        super().__init__(task, None, play)
+        super().__init__(acting, None, play)
         self.told = False
         self.horizon, self.random = horizon, torch.Generator().manual_seed(play.seed)
         self._all = self._enumerate(n_candidates)
         self.n_candidates = n_candidates if self._all is None else len(next(iter(self._all.values())))
         # A space of its own, whose draws the seed decides.
-        self._space = copy.deepcopy(task.spaces[1])
+        self._space = copy.deepcopy(acting.spaces[1])
         self._space.seed(play.seed)
 
     def _enumerate(self, most: int) -> dict[str, Tensor] | None:
@@ -84,7 +81,7 @@ class Planner(LearnedActor):
         branch.cut(0, length)
         drawn = split(self._space, ACTION, stack(self._space, [self._space.sample() for _ in step]))
         for name, parts in content.items():
-            head = self.task.head(name)
+            head = self.acting.head(name)
             if isinstance(head, Regression) and not head.gaussian:
                 # The first candidate is the policy's own.
                 others = torch.arange(len(parts), device=parts.device) % self.n_candidates > 0
@@ -99,13 +96,13 @@ class Planner(LearnedActor):
         limits = [cutter.max_steps for cutter in self.fields.tokenizers.values() if cutter.max_steps is not None]
         worth = hidden.new_zeros(len(hidden))
         for ahead in range(1, self.horizon + 1):
-            reward, after = self.task.head(RETURN).choose(hidden).float().unbind(1)
+            reward, after = self.acting.head(RETURN).choose(hidden).float().unbind(1)
             worth = worth + reward
             if ahead == self.horizon:
                 break
             # The last steps of an episode look beyond it, to where a table of positions may have no place.
             then = np.minimum(step + ahead, min(limits, default=np.inf) - 1).astype(np.int64)
-            seen = {name: self.task.head(name).choose(hidden)[:, None] for name in self.fields.states}
+            seen = {name: self.acting.head(name).choose(hidden)[:, None] for name in self.fields.states}
             hidden = self.feed(self.tokens(seen, then), branch)
             acted = self.generate(hidden, branch, then, None)[last][:, -1:]
             element = {last: self.fields.tokenizers[last].n_each - 1}

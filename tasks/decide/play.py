@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from anyformer.errors import InputError
 from anyformer.saving.atomic import write_whole
-from anyformer.tasks.decide.actor import PlayConfig, PlayOptions
-from anyformer.tokenizers.episode.episode import Episode
+from anyformer.tasks.decide.actor import ActingModel, LearnedActor, PlayConfig, PlayOptions
+from anyformer.tasks.decide.lookahead import Planner
+from anyformer.tasks.decide.rollout import Actor
+from anyformer.tasks.decide.rollout import play as roll_out
+from anyformer.tasks.decide.video_file import Video
+from anyformer.tokenizers.episode.environments import make
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode
+from anyformer.tokenizers.episode.spaces import compare
 
-if TYPE_CHECKING:
-    from anyformer.tasks.decide.decide import Decide
-
+AT_ONCE = 128
+"""Environments that are stepped together, where nothing else is said."""
 N_ASKED = 11
 """Returns that a sweep asks for."""
 
@@ -27,8 +32,6 @@ class PerformConfig(PlayOptions):
 
     option: ClassVar[str] = "--"
 
-    episodes: int = 100
-    """How many; of a sweep, for each return that is asked for."""
     return_: float | None = None
     """The return that is asked for; what the run's config asks for, or else the best of the training episodes, when
     left out."""
@@ -44,8 +47,6 @@ class PerformConfig(PlayOptions):
     """Of a plan: steps that are imagined, before the return is predicted that comes after them."""
     video: str | None = None
     """FILE.mp4 for what the first environment shows."""
-    seed: int = 0
-    """Decides the environments' beginnings and what is drawn; by default other ones than those of validation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,45 +81,68 @@ def score(value: float, reference: tuple[float, float]) -> float:
     return 100 * (value - reference[0]) / (reference[1] - reference[0])
 
 
-def perform(task: Decide, options: PerformConfig, folder: Path | None) -> Iterator[dict[str, Any]]:
+def check_environment(acting: ActingModel, environment: EnvironmentConfig) -> None:
+    """Raise InputError where an environment's spaces are not those that the model was trained with."""
+    made = make(environment)
+    spaces = made.observation_space, made.action_space
+    made.close()
+    for now, before, what in zip(spaces, acting.spaces, ("observation", "action"), strict=True):
+        compare(now, before, what)
+
+
+def episodes(
+    acting: ActingModel,
+    actor: Actor | None = None,
+    play: PlayConfig | None = None,
+    frames: Callable[[np.ndarray], None] | None = None,
+) -> Iterator[Episode]:
+    """Play the policy, or another actor, in its environment; see `rollout.play`.
+
+    Raises InputError where there is none, or its spaces are not those that the model was trained with.
+    """
+    if acting.environment is None:
+        raise InputError("the model knows no environment to play in; train with model.environment: {id: ...}")
+    check_environment(acting, acting.environment)
+    play = play or acting.play or PlayConfig()
+    n = play.n_environments or AT_ONCE
+    actor = actor or LearnedActor(acting, play=play)
+    yield from roll_out(acting.environment, actor, play.episodes, play.seed, n, frames)
+
+
+def perform(acting: ActingModel, options: PerformConfig, folder: Path | None) -> Iterator[dict[str, Any]]:
     """Play, and say of each episode: its number, the return asked for (None with a plan), the return, the length,
     success and score where they are known. A sweep draws `sweep.png` into the folder.
 
     Raises InputError for what the model has not learned.
     """
-    from anyformer.tasks.decide.lookahead import Planner
-
-    if options.sweep and (task.known_returns is None or not task.returns):
+    if options.sweep and (acting.known_returns is None or not acting.returns):
         raise InputError("--sweep: the model was trained without returns and cannot be asked for one")
-    by_config = None if task.play is None or options.plan else task.play.asked
+    by_config = None if acting.play is None or options.plan else acting.play.asked
     asked: list[float | None] = [by_config if options.return_ is None else options.return_]
     if options.sweep:
-        asked = np.unique(np.linspace(*task.known_returns, N_ASKED)).tolist()
+        asked = np.unique(np.linspace(*acting.known_returns, N_ASKED)).tolist()
     results = []
     for number, value in enumerate(asked):
         play = options.play(value)
-        planner = Planner(task, play, options.candidates, options.horizon) if options.plan else None
-        actor = planner or task.actor(play=play)
-        told = None if options.plan or not task.returns else actor.asked
-        for episode in _filmed(task, actor, play, None if number else options.video):
-            results.append(_row(episode, len(results), told, task.reference))
+        planner = Planner(acting, play, options.candidates, options.horizon) if options.plan else None
+        actor = planner or LearnedActor(acting, play=play)
+        told = None if options.plan or not acting.returns else actor.asked
+        for episode in _filmed(acting, actor, play, None if number else options.video):
+            results.append(_row(episode, len(results), told, acting.reference))
             yield results[-1]
     if options.sweep and folder is not None:
-        draw_sweep(results, folder / "sweep.png", task.known_returns)
+        draw_sweep(results, folder / "sweep.png", acting.known_returns)
 
 
-def _filmed(task: Decide, actor: Any, play: PlayConfig, video: str | None) -> Iterator[Episode]:
+def _filmed(acting: ActingModel, actor: Actor, play: PlayConfig, video: str | None) -> Iterator[Episode]:
     if video is None:
-        yield from task.episodes(actor, play)
+        yield from episodes(acting, actor, play)
         return
-    from anyformer.tasks.decide.video_file import Video
-    from anyformer.tokenizers.episode.environments import make
-
-    made = make(task.environment)
+    made = make(acting.environment)
     fps = int(made.metadata.get("render_fps") or 30)
     made.close()
     with Video(video, fps) as film:
-        yield from task.episodes(actor, play, film.add)
+        yield from episodes(acting, actor, play, film.add)
 
 
 def _row(episode: Episode, number: int, asked: float | None, reference: tuple[float, float] | None) -> dict[str, Any]:
@@ -160,6 +184,7 @@ def conclude(results: Sequence[Mapping[str, Any]], known_returns: tuple[float, f
 
 def draw_sweep(results: Sequence[Mapping[str, Any]], path: Path, known_returns: tuple[float, float]) -> None:
     """Draw the returns obtained, means and deviations, over those asked for."""
+    # Matplotlib is slow to import, and a sweep alone needs it.
     from matplotlib.figure import Figure
 
     groups = by_asked(results)

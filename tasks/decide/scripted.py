@@ -1,6 +1,7 @@
 """Policies written by hand for gymnasium's classic-control environments: good players to learn from.
 
-Their mean returns are those of 500 episodes, which `tasks/environments.py` gives as references, with the command.
+Their mean returns are those of 500 episodes, which tokenizers/episode/environments.py gives as references, with the
+command.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ class Video:
 
     def add(self, frame: np.ndarray) -> None:
         """One more frame, (rows, columns, 3) uint8, all of the same size."""
+        # FFmpeg takes a quarter of a second to load, and few runs film.
         import av
 
         if self._container is None:

@@ -26,10 +26,11 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.packing import collate
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
-from anyformer.tasks.language.windows import Pieces, Windows
-from anyformer.tokenizers.text.corpus import Corpus
+from anyformer.tasks.language.windows import Pieces, TextWindows
+from anyformer.tokenizers.text.corpus import Corpus, Documents
+from anyformer.tokenizers.text.corpus_cache import learn_once
 from anyformer.tokenizers.text.text import Text
-from anyformer.tokenizers.text.token_stream import learn_once, token_stream
+from anyformer.tokenizers.text.token_stream import token_stream
 from anyformer.tokens import Sample, Tokenizer, TokenSet
 
 METRICS = {
@@ -133,6 +134,10 @@ class LanguageModel(Task):
             text = replace(text, vocabulary=learnt)
         self.tokenizers[self.field] = text.fit(())
 
+    def values(self, source: Source, name: str) -> Iterator[Any]:
+        # A document of a corpus may be larger than memory.
+        return source.texts() if isinstance(source, Documents) else super().values(source, name)
+
     def open(self, path: str) -> Source:
         return Corpus(path)
 
@@ -152,7 +157,7 @@ class LanguageModel(Task):
                 f"the training text has {len(stream)} tokens, not more than one window of context={self.context}; "
                 "give more text or a smaller context"
             )
-        return (Windows if self.samples == "windows" else Pieces)(stream, self.field, self._stretch)
+        return (TextWindows if self.samples == "windows" else Pieces)(stream, self.field, self._stretch)
 
     def chopper(self, training: bool) -> TextChopper:
         jitter = self._stretch if self.samples == "windows" else 0
@@ -282,7 +287,7 @@ class LanguageModel(Task):
 
     def stream(self, record: Mapping[str, Any], options: Any = None) -> Iterator[str]:
         options = options or self.options()
-        if self.masking is not None or options.n_beams > 1 or options.n_samples > 1:
+        if self.masking is not None or options.decoded_by.not_streamed or options.n_samples > 1:
             yield from super().stream(record, options)
             return
         self.eval()

@@ -21,7 +21,7 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Windows(Source):
+class TextWindows(Source):
     """A stream of ids in stretches of a length that lie end to end, the last one shorter."""
 
     stream: TokenStream

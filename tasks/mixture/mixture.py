@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,27 +12,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from anyformer.data.chopper import Chopper
 from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.parsing.plain import plain
-from anyformer.saving.model_folder import load
-from anyformer.saving.run_folder import find_run
 from anyformer.tasks.base.evaluation import Evaluations, of_task
-from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.task import OF_TRAINING, Task
 from anyformer.tasks.mixture.data import Mixed, Turn, named
 from anyformer.tasks.mixture.shared_fields import (
     OF_ALL,
     check_tasks,
     check_tokenizers,
-    has_encoder,
     learn_shared,
     named_fields,
-    read_fields,
 )
 from anyformer.tasks.mixture.shared_weights import check_heads, tie
 from anyformer.tokens import expand
@@ -124,22 +118,22 @@ class Mixture(Task):
             if type(tasks[name]) is not type(tasks[owner]):
                 kinds = " and ".join(type(tasks[each]).__name__ for each in (name, owner))
                 raise InputError(f"share_heads: {name} cannot use the head of {owner}, as they are {kinds}")
-        if self.encoder is not None and not any(map(has_encoder, tasks.values())):
+        if self.encoder is not None and not any(task.has_encoder for task in tasks.values()):
             raise InputError("encoder: no task has an encoder before a decoder; leave it out")
 
     def _hand_out(self) -> None:
         """Give the tasks what they have in common; of the embedding what goes with their fields."""
         own = {}
         for name, task in self.tasks.items():
-            own[name] = [tokenizer.axes for tokenizer in expand(read_fields(task)).values()]
+            own[name] = [tokenizer.axes for tokenizer in expand(task.read_fields).values()]
         every = tuple(dict.fromkeys(axis for fields in own.values() for axes in fields for axis in axes))
         for name, task in self.tasks.items():
             task.transformer, task.optimizer = self.transformer, self.optimizer
-            if has_encoder(task):
+            if task.has_encoder:
                 task.encoder = self.encoder
             placed = self.embedding.positions
             if placed is not None and own[name]:
-                fields = own[name] + ([("slot",)] if getattr(task, "place_class", False) else [])
+                fields = own[name] + [tokenizer.axes for tokenizer in task.own_tokens.values()]
                 placed = [each for each in placed if any(set(each.axes) <= set(axes) for axes in fields)]
             task.embedding = replace(self.embedding, axes=every, positions=placed)
 
@@ -188,25 +182,6 @@ class Mixture(Task):
         found = super().config()
         return found | {"init_args": {"tasks": tasks} | {name: plain(getattr(self, name)) for name in names}}
 
-    def _one(self) -> InputError:
-        names = ", ".join(f"RUN:{name}" for name in self.tasks)
-        return InputError(f"a mixture says nothing by itself; name one of its tasks: {names}")
-
-    def chopper(self, training: bool) -> Chopper:
-        raise self._one()
-
-    def evaluate(self, batch: Examples) -> None:
-        raise self._one()
-
-    def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        raise self._one()
-
-    def render(self, result: Mapping[str, Any]) -> str:
-        raise self._one()
-
-    def perform(self, options: Any = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
-        raise self._one()
-
     # Made and kept
 
     def setup(self, stage: str) -> None:
@@ -247,16 +222,9 @@ class Mixture(Task):
             elif type(before := other.members.get(name) if other.members else other) is type(task):
                 task.inherit(before.learnt)
 
-    def start_from(self, source: str | Path) -> Report:
-        """Take the weights of another run: of each task of a mixture's into that of its name; of a single task's into
-        those of its kind, or, where there is none, its transformer alone."""
-        path, member = find_run(source)
-        if not path.is_dir():
-            raise InputError(f"init_from of a mixture is a run folder, got {source}")
-        self.configure_model()
-        return self.take_over(load(f"{path}{member}", unsafe_imports=self._packages), str(source))
-
     def take_over(self, other: Task, source: str) -> Report:
+        """Take the weights of each task of a mixture into that of its name; of a single task into those of its kind,
+        or, where there is none, its transformer alone."""
         pairs = [(name, other.members[name]) for name in self.tasks if name in other.members]
         if not other.members:
             pairs = [(name, other) for name, task in self.tasks.items() if type(task) is type(other)]
@@ -273,8 +241,8 @@ class Mixture(Task):
         return Report(source, **parts)
 
     @property
-    def _packages(self) -> list[str]:
-        return sorted({package for task in self.tasks.values() for package in task._packages} | {*super()._packages})
+    def packages(self) -> list[str]:
+        return sorted({package for task in self.tasks.values() for package in task.packages} | {*super().packages})
 
     def best_weights(self) -> dict[str, Tensor]:
         """What is shared once, under its first name."""
@@ -347,13 +315,6 @@ class Mixture(Task):
 
     # Figures
 
-    def begin_evaluation(self) -> None:
-        for task in self.tasks.values():
-            task.begin_evaluation()
-
     def _evaluating(self, stage: str) -> Evaluations:
         kind = "test" if stage == "test" else "validation"
         return Evaluations({name: self.tasks[name] for name in self.trainer.datamodule.sources[kind]}, stage)
-
-    def report(self, stage: str) -> dict[str, Tensor | float]:
-        raise self._one()

@@ -1,7 +1,7 @@
 """What the tasks of a mixture have in common: which they may be, and fields, by their names.
 
 A field of one name in several tasks is one field, be it read or written: it has one tokenizer, which learns from the
-records of all. What of the weights is one and the same is in `tying.py`.
+records of all. What of the weights is one and the same is in `shared_weights.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.parsing.plain import plain
 from anyformer.tasks.base.task import OF_TRAINING, Task
-from anyformer.tasks.sequence.sequence import SequenceToSequence
-from anyformer.tokenizers.text.corpus import Documents
-from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 
 OF_ALL = ("transformer", "encoder", "embedding", "optimizer")
@@ -40,21 +37,11 @@ def check_tasks(tasks: Mapping[str, Task]) -> None:
             raise InputError(f"tasks.{name} is a mixture itself; give its tasks here")
         signature = inspect.signature(type(task)).parameters
         for each in (*OF_ALL, *OF_TRAINING):
+            if each not in signature:
+                continue
             # `freeze` is kept under another name, as a method of Lightning's has that.
-            given = getattr(task, "frozen" if each == "freeze" else each, None)
-            if each in signature and given != signature[each].default:
+            if getattr(task, "frozen" if each == "freeze" else each) != signature[each].default:
                 raise InputError(f"tasks.{name}.{each}: a mixture has one for all of its tasks; give it there")
-
-
-def has_encoder(task: Task) -> bool:
-    return getattr(task, "architecture", None) == "encoder_decoder"
-
-
-def read_fields(task: Task) -> dict[str, Tokenizer]:
-    """The tokenizers of the fields that a task's model reads: an encoder alone writes text that it never reads."""
-    fields = task.learnt
-    names = task.inputs if getattr(task, "architecture", None) == "encoder" else fields
-    return {name: fields[name] for name in names}
 
 
 def named_fields(task: Task) -> dict[str, Tokenizer]:
@@ -96,7 +83,7 @@ def learn_shared(tasks: Mapping[str, Task], sources: Mapping[str, Source]) -> No
     for name, task in tasks.items():
         for field in named_fields(task):
             owners.setdefault(field, []).append(name)
-    together = [alike for task in tasks.values() for alike in _alike(task)]
+    together = [alike for task in tasks.values() for alike in task.alike]
     for fields in join_groups([[field] for field in owners] + together):
         held = [(name, field) for field in fields for name in owners.get(field, ())]
         if len({name for name, _ in held}) < 2:
@@ -111,14 +98,6 @@ def learn_shared(tasks: Mapping[str, Task], sources: Mapping[str, Source]) -> No
             _put(tasks[name], field, fitted if own == first else own.inherit(fitted))
 
 
-def _alike(task: Task) -> list[list[str]]:
-    """Fields of a task that have one vocabulary or one lift."""
-    alike = [list(pair) for pair in task.fields.share.items()]
-    if isinstance(task, SequenceToSequence) and task.shared_vocabulary:
-        alike.append([name for name, tokenizer in task.tokenizers.items() if isinstance(tokenizer, Text)])
-    return alike
-
-
 def _put(task: Task, field: str, tokenizer: Tokenizer) -> None:
     if field in task.tokenizers:
         task.tokenizers[field] = tokenizer
@@ -129,7 +108,7 @@ def _put(task: Task, field: str, tokenizer: Tokenizer) -> None:
 def _values(task: Task, source: Source, field: str) -> Iterable[Any]:
     if field not in task.tokenizers:
         return task.targets[field].texts(field, source)
-    return source.texts() if isinstance(source, Documents) else task.values(source, field)
+    return task.values(source, field)
 
 
 def join_groups(groups: Sequence[Sequence[Any]]) -> list[list[Any]]:

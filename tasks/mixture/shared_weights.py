@@ -54,9 +54,9 @@ def check_heads(tasks: Mapping[str, Task], share_heads: Mapping[str, str]) -> No
     for name, owner in share_heads.items():
         place, one, other = f"share_heads: {name} and {owner}", tasks[name], tasks[owner]
         for what in ("classes", "text"):
-            if getattr(one, what, None) != getattr(other, what, None):
+            if getattr(one, what) != getattr(other, what):
                 raise InputError(f"{place} have other {what}, and cannot have one head")
-        ours, theirs = getattr(one, "targets", {}), getattr(other, "targets", {})
+        ours, theirs = one.targets, other.targets
         if ours.keys() != theirs.keys():
             raise InputError(
                 f"{place} have other targets, {', '.join(ours)} and {', '.join(theirs)}, and cannot have one head; "

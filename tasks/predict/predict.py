@@ -73,8 +73,6 @@ class Predict(Task):
         self.stage: Stage = ""
         self.place_class, self.n_registers, self.head_dropout = place_class, n_registers, head_dropout
         self._check_targets()
-        if read not in ("class", "first", "mean", "attention"):
-            raise InputError(f"read must be class, first, mean or attention, got {read!r}")
         needed = {} if self._first is None else {self._first: "read: first"}
         self.fields.check(self.tokenizers, [*self.own_tokens, *self._texts], needed)
         self.pool: Pool | None = None
@@ -137,6 +135,11 @@ class Predict(Task):
         name = self.choose or next(iter(self._best))
         return f"val/{name}", self._best[name]
 
+    @property
+    def metric_scale(self) -> float:
+        name, _, figure = self.metric[0].removeprefix("val/").rpartition("/")
+        return self.targets[name or next(iter(self.targets))].scale(figure)
+
     # Data
 
     def learn(self, source: Source) -> None:
@@ -154,9 +157,9 @@ class Predict(Task):
             self.targets[name] = target.with_learnt(target.learnt.inherit(tokenizers[name]))
 
     @property
-    def _packages(self) -> list[str]:
+    def packages(self) -> list[str]:
         modules = {type(target).__module__ for target in self.targets.values()}
-        return sorted({*super()._packages, *(name.partition(".")[0] for name in modules)} - {"anyformer"})
+        return sorted({*super().packages, *(name.partition(".")[0] for name in modules)} - {"anyformer"})
 
     def chopper(self, training: bool) -> PredictChopper:
         return PredictChopper(
@@ -275,7 +278,9 @@ class Predict(Task):
     # Use
 
     @torch.inference_mode()
-    def predict(self, records: Sequence[Mapping[str, Any]], batch_size: int = 64) -> list[dict[str, Any]]:
+    def predict(
+        self, records: Sequence[Mapping[str, Any]], options: None = None, *, batch_size: int = 64
+    ) -> list[dict[str, Any]]:
         """What the model says of records, by target, as plain values.
 
         records: dicts of fields, a value being whatever its tokenizer takes (a path, an array, a string).
@@ -334,7 +339,7 @@ class Predict(Task):
 
     def weights_of(self, other: Task) -> dict[str, Tensor]:
         """Without the heads of targets whose outputs mean something else here: other classes, another mean."""
-        theirs = getattr(other, "targets", {})
+        theirs = other.targets
         strange = [
             f"heads.{_key(name)}."
             for name, target in self.targets.items()

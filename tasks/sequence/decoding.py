@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,10 +11,12 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
-from anyformer.generation.config import GenerationConfig
+from anyformer.generation.config import GenerationConfig, MethodOptions
 from anyformer.generation.ctc_search import CTCPrefixScorer, greedy, prefix_beam_search
 from anyformer.generation.generator import Generator
+from anyformer.generation.options import check_counts
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.heads import Head
 from anyformer.model.losses.ctc import CTCHead
@@ -27,34 +28,21 @@ LONGEST = 512
 
 
 @dataclass(frozen=True)
-class DecodeConfig:
-    """How a text is found, greedily when nothing is given."""
+class DecodeConfig(MethodOptions):
+    """How a text is found, greedily when nothing is given. Of the options of generation ctc goes by n_beams alone."""
 
     method: Literal["attention", "ctc", "joint"] | None = None
     """attention: token after token. ctc: from the frames of the sound at once. joint: token after token, both have a
     say. By default attention where the model has a decoder, else ctc."""
-    n_beams: int = 1
-    """Width of the beam search; 1 for none."""
-    length_penalty: float = 1.0
-    """A beam's score is the sum of its log-probabilities over its length to this power; not of ctc."""
     ctc_weight: float = 0.3
     """What ctc has to say in joint decoding; attention has the rest."""
     max_new_tokens: int | None = None
     """Tokens of a text at the most; by default twice those of the longest in training. Not of ctc."""
-    suppressed: tuple[int, ...] = ()
-    """Ids that are not written: of Whisper what stands for other sounds than speech. Not of ctc."""
-    suppressed_first: tuple[int, ...] = ()
-    """Ids that no text begins with. Not of ctc."""
 
     def __post_init__(self) -> None:
-        if self.method not in (None, "attention", "ctc", "joint"):
-            raise InputError(f"method must be attention, ctc or joint, got {self.method!r}")
-        for name in ("n_beams", "max_new_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-        if not math.isfinite(self.length_penalty):
-            raise InputError(f"length_penalty must be a number, got {self.length_penalty}")
+        check_choices(self)
+        super().__post_init__()
+        check_counts(self, "max_new_tokens")
         if not 0 < self.ctc_weight < 1:
             raise InputError(f"ctc_weight must lie between 0 and 1, got {self.ctc_weight}")
 
@@ -118,14 +106,8 @@ class Decoder:
         if self.text.max_len is not None:
             # The last token is read, and not fed again.
             longest = max(min(longest, self.text.max_len - len(self.start) + 1), 1)
-        return GenerationConfig(
-            max_new_tokens=longest,
-            n_beams=config.n_beams,
-            length_penalty=config.length_penalty,
-            stop_ids=(self.text.eos_id,),
-            suppressed=config.suppressed,
-            suppressed_first=config.suppressed_first,
-        )
+        shared = {each.name: getattr(config, each.name) for each in fields(MethodOptions)}
+        return GenerationConfig(longest, stop_ids=(self.text.eos_id,), **shared)
 
     def decode(
         self, config: DecodeConfig, prompts: Sequence[Sample], conditions: Batch | None = None
@@ -164,7 +146,9 @@ class Decoder:
         if method == "joint":
             second = CTCPrefixScorer(log_probs, lengths, options.stop_ids, config.ctc_weight)
         opened = self._with(prompts, starts)
-        found = self.generator.generate(opened, options, conditions, memory=memory, second=second)
+        # All of one number, so that a seed gives an input the same text whatever it comes with.
+        numbers = [0] * len(opened)
+        found = self.generator.generate(opened, options, conditions, numbers=numbers, memory=memory, second=second)
         return [Found(best.ids, best.ended, tuple(start)) for (best, *_), start in zip(found, starts, strict=True)]
 
     @torch.inference_mode()

@@ -21,10 +21,9 @@ from anyformer.metrics.metric import LOSS, Accumulators
 from anyformer.metrics.text import N_SUMS, TEXT_METRICS, count_errors
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.embeddings import EmbeddingConfig, default_positions
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.losses.ctc import CTCHead
-from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
@@ -136,8 +135,6 @@ class SequenceToSequence(Task):
             raise InputError(f"tokenizers must name an input beside the target {target!r}")
         if self.tokenizers[target].wrap:
             raise InputError(f"tokenizers.{target}.wrap: the task itself puts tokens around the target; leave it out")
-        if architecture not in ("encoder_decoder", "decoder", "encoder"):
-            raise InputError(f"architecture must be encoder_decoder, decoder or encoder, got {architecture!r}")
         check_smoothing(label_smoothing)
         if choose is not None and choose not in METRICS:
             raise InputError(f"choose must be one of {', '.join(METRICS)}, got {choose!r}")
@@ -178,7 +175,21 @@ class SequenceToSequence(Task):
     @property
     def conditions(self) -> list[str]:  # type: ignore[override]
         read = {name: self.tokenizers[name] for name in self.inputs}
-        return list(expand(read)) if self.architecture == "encoder_decoder" else []
+        return list(expand(read)) if self.has_encoder else []
+
+    @property
+    def has_encoder(self) -> bool:
+        return self.architecture == "encoder_decoder"
+
+    @property
+    def read_fields(self) -> dict[str, Tokenizer]:
+        # An encoder alone writes text that it never reads.
+        names = self.inputs if self.architecture == "encoder" else self.tokenizers
+        return {name: self.tokenizers[name] for name in names}
+
+    @property
+    def alike(self) -> list[list[str]]:
+        return [*super().alike, *([self._texts] if self.shared_vocabulary else [])]
 
     @property
     def _texts(self) -> list[str]:
@@ -262,41 +273,36 @@ class SequenceToSequence(Task):
     def build(self) -> None:
         fields = {name: self.tokenizers[name] for name in self.inputs}
         has_decoder, reader = self.architecture != "encoder", None
-        writer = replace(self.transformer, cross_attention=self.architecture == "encoder_decoder")
         if has_decoder:
             fields[self.target] = self.text
-        if writer.cross_attention:
-            reader = replace(self.encoder or self.transformer, cross_attention=False)
+        if self.has_encoder:
+            reader = self.encoder or self.transformer
         texts = [name for name in self._texts if name in fields] if self.shared_vocabulary else []
         shared = self.fields.owners(fields) | dict.fromkeys(texts[1:], texts[0] if texts else "")
-        embedding = self._embedding(fields, reader, writer)
-        self.model = Anyformer(fields, writer, embedding, reader, self.fields.visibility(fields), shared)
+        embedding = self._embedding(fields, reader)
+        self.model = Anyformer(fields, self.transformer, embedding, reader, self.fields.visibility(fields), shared)
         if has_decoder:
-            self.head = Head(self.model.embeddings.lifts[self.target], writer, self.output)
+            self.head = Head(self.model.embeddings.lifts[self.target], self.transformer, self.output)
         if self.ctc_field is not None:
-            self.ctc_head = CTCHead(writer.d_model, self.text.n_ids)
-            torch.nn.init.trunc_normal_(self.ctc_head.output.weight, std=writer.init_std)
+            self.ctc_head = CTCHead(self.transformer.d_model, self.text.n_ids)
+            torch.nn.init.trunc_normal_(self.ctc_head.output.weight, std=self.transformer.init_std)
             torch.nn.init.zeros_(self.ctc_head.output.bias)
         self.sums = Accumulators({"loss": Sums(), "targets": Sums(), "errors": Sums(N_SUMS)})
 
-    def _embedding(
-        self, fields: Mapping[str, Tokenizer], reader: TransformerConfig | None, writer: TransformerConfig
-    ) -> EmbeddingConfig:
+    def _embedding(self, fields: Mapping[str, Tokenizer], reader: TransformerConfig | None) -> EmbeddingConfig:
         """The embedding, with tables of positions for the axes that the stack that reads a field does not go by."""
         if self.embedding.positions is not None or reader is None:
             return self.embedding
-        placed = {}
-        for name, tokenizer in expand(fields).items():
-            stack = writer if name == self.target else reader
-            known = {*(stack.rotary.axes if stack.rotary else ()), *([stack.relative.axis] if stack.relative else ())}
-            if not set(tokenizer.axes) <= known:
-                placed[tuple(tokenizer.axes)] = PositionConfig(tuple(tokenizer.axes), "joint")
-        return replace(self.embedding, positions=list(placed.values()))
+        placed = default_positions(
+            (tokenizer.axes, [self.transformer if name == self.target else reader])
+            for name, tokenizer in expand(fields).items()
+        )
+        return replace(self.embedding, positions=placed)
 
     def read(self, batch: Pairs) -> Reading:
         """What the model makes of the inputs, before a word is written."""
         rows = batch.tokens if batch.inputs is None else batch.inputs
-        if self.architecture == "encoder_decoder":
+        if self.has_encoder:
             memory = self.model.encode(rows)
             return Reading(memory, self._frames(rows, memory))
         return Reading() if self.ctc_field is None else Reading(frames=self._frames(rows, self.model(rows)))
@@ -373,7 +379,7 @@ class SequenceToSequence(Task):
         return self.decoder.find(
             config,
             batch.prompts or [{}] * len(batch.n_frames),
-            rows if self.architecture == "encoder_decoder" else None,
+            rows if self.has_encoder else None,
             reading.memory,
             reading.frames,
             batch.n_frames,
@@ -506,7 +512,7 @@ class SequenceToSequence(Task):
         return {self.target: result[self.target], "ended": result["ended"], **words}
 
     def rows(self, batch: Pairs) -> tuple[Batch, Batch | None]:  # type: ignore[override]
-        return batch.tokens, batch.inputs if self.architecture == "encoder_decoder" else None
+        return batch.tokens, batch.inputs if self.has_encoder else None
 
     def look(self, item: Pair) -> tuple[Sample, str]:
         return item.sample, item.reference

@@ -38,8 +38,6 @@ class TranscriptConfig(DecodeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.format not in ("txt", *FORMATS):
-            raise InputError(f"format must be txt, {', '.join(FORMATS)}, got {self.format!r}")
         if self.piece_seconds is not None and not self.piece_seconds >= 3:
             raise InputError(f"piece_seconds must be at least 3, got {self.piece_seconds:g}")
 

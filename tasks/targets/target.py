@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
+from anyformer.choices import Checked
 from anyformer.data.source import Source
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError
@@ -31,7 +32,7 @@ from anyformer.tokens import Tokenizer, TokenSet
 Stage = Literal["", "val", "test"]
 
 
-class Target(ABC):
+class Target(Checked, ABC):
     """What is predicted of a sample. A subclass is a frozen dataclass of plain values, without weights.
 
     Its name is that of the column that holds it, where nothing else is said.
@@ -54,6 +55,10 @@ class Target(ABC):
     @abstractmethod
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics of its head, the one that usually chooses the best model first."""
+
+    def scale(self, figure: str) -> float:
+        """What a figure is about for a constant prediction, where it has a unit; 1 for one without."""
+        return 1.0
 
     def columns_of(self, name: str) -> tuple[str, ...]:
         """The columns that it is taken from."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ import pytest
 from anyformer.data.files import find_file, is_folder, list_files, list_folders, read_file
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
-from anyformer.saving.atomic import sync_file, write_whole
 
 
 def test_a_file_is_found_from_here_and_else_in_the_data_folder(tmp_path, monkeypatch):
@@ -141,26 +138,3 @@ def test_names_in_a_zip_may_begin_with_a_dot_and_a_slash(tmp_path):
 def test_a_name_that_is_too_long_is_no_file():
     with pytest.raises(InputError, match="no such file"):
         find_file("x" * 300 + "/y")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    write_whole(path, "old")
-
-    def fail(part: Path) -> None:
-        part.write_text("ne")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match=r"disk full"):
-        write_whole(path, fail)
-    assert path.read_text() == "old"
-
-
-def test_a_file_that_is_kept_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
-    umask = os.umask(0o027)
-    try:
-        (tmp_path / "private").touch(0o600)
-        sync_file(tmp_path / "private")
-        assert (tmp_path / "private").stat().st_mode & 0o777 == 0o640
-    finally:
-        os.umask(umask)

@@ -12,7 +12,7 @@ from anyformer.batch import Batch
 from anyformer.generation import running_batch as rows
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.generator import Generator
-from anyformer.generation.running_batch import Rows
+from anyformer.generation.running_batch import Rows, penalize
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import RelativeConfig, TransformerConfig
 from anyformer.packing import collate
@@ -32,8 +32,8 @@ def build(**choices) -> Generator:
 
 
 def begun(generator: Generator, samples: list[Sample], n_each: int = 1) -> tuple[Rows, Tensor]:
-    started = Rows(generator, samples, GenerationConfig(), None, n_each)
-    return started, started.begin()
+    started = Rows(generator.parts, samples, GenerationConfig())
+    return started, started.begin(n_each)
 
 
 def prompt(ids: list[int], bag: int = 0) -> Sample:
@@ -122,3 +122,13 @@ def test_past_the_context_a_row_keeps_its_newest_half_and_others_all() -> None:
         logits = started.advance([own, other])
         samples = [prompt(expected[0]), prompt(expected[1], bag=1)]
         torch.testing.assert_close(logits, whole(generator, samples), atol=1e-4, rtol=1e-4)
+
+
+def test_the_repetition_penalty_is_its_formula() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.5, -1.0, 3.0], [0.0, 0.1, 4.0, 0.2, -torch.inf]])
+    history = torch.tensor([[0, 3, 0], [2, 2, 2]])
+    expected = logits.clone()
+    expected[0, 0] /= 1.7
+    expected[0, 3] *= 1.7
+    expected[1, 2] /= 1.7
+    assert torch.equal(penalize(logits, history, 1.7), expected)

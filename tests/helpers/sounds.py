@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 from torch import Tensor
+
+from anyformer.tokenizers.audio import reading, sound_files
 
 
 def hiss(n: int, seed: int = 0, level: float = 0.1) -> Tensor:
@@ -27,3 +30,9 @@ def sound_file(
     file = io.BytesIO()
     soundfile.write(file, np.asarray(samples), rate, format=kind, subtype=subtype)
     return file.getvalue()
+
+
+def set_block(patch: pytest.MonkeyPatch, size: int) -> None:
+    """Let recordings be decoded so many samples at a time."""
+    patch.setattr(reading, "BLOCK", size)
+    patch.setattr(sound_files, "BLOCK", size)

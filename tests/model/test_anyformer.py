@@ -13,6 +13,7 @@ from anyformer.batch import Batch, read_before
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.visibility import Sight
 from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
@@ -47,7 +48,7 @@ def build(
     """A small model, redrawn, in eval mode."""
     config = TransformerConfig(**{"d_model": 12, "n_heads": 3, "depth": 2, "d_ff": 10, **choices})
     reader = replace(config, depth=1, activation="relu") if encoder else None
-    model = Anyformer(tokenizers, replace(config, cross_attention=encoder), embedding, reader, sees)
+    model = Anyformer(tokenizers, config, embedding, reader, sees)
     redraw(model)
     return model.eval()
 
@@ -427,9 +428,11 @@ def test_a_cache_keeps_packed_samples_apart() -> None:
 @torch.no_grad()
 def test_a_single_new_token_behind_a_plain_cache_needs_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     model, cache = build(), Cache()
-    sights = []
-    attend = type(model)._sight
-    monkeypatch.setattr(type(model), "_sight", lambda *given: sights.append(attend(*given)) or sights[-1])
+    sights: list[Sight] = []
+    run = model.transformer.forward
+    monkeypatch.setattr(
+        model.transformer, "forward", lambda x, context, read: sights.extend(context.sights) or run(x, context, read)
+    )
     for part in steps([{"text": count(text(5), 0)}] * 2, (2, 3, 4)):
         model(collate(part, FIELDS), cache=cache)
     assert [(sight.mask is None, sight.causal) for sight in sights] == [(True, True), *[(True, False)] * 3]
@@ -488,7 +491,7 @@ def test_a_condition_of_any_order_is_seen_by_the_whole_target() -> None:
 
 def test_each_stack_has_its_own_heads_rotary_and_relations() -> None:
     fields = {**FIELDS, "graph": GRAPH}
-    decoder = TransformerConfig(d_model=12, n_heads=3, depth=1, rotary=RotaryConfig(("word",)), cross_attention=True)
+    decoder = TransformerConfig(d_model=12, n_heads=3, depth=1, rotary=RotaryConfig(("word",)))
     reader = TransformerConfig(d_model=12, n_heads=2, d_head=8, depth=1, rotary=RotaryConfig(("row", "column")))
     model = Anyformer(fields, decoder, EmbeddingConfig(positions=[]), reader)
     redraw(model)
@@ -539,20 +542,20 @@ def test_rows_that_share_a_memory_see_what_each_would_alone(lengths: tuple[int, 
     torch.testing.assert_close(model(collate(third[3:], FIELDS), cache=cache), whole[3:, 3:])
 
 
-@pytest.mark.parametrize(
-    ("decoder", "encoder", "message"),
-    [
-        ({"cross_attention": True}, {"d_model": 16}, "encoder.d_model must be the decoder's 12, got 16"),
-        ({}, {}, "with an encoder the transformer needs cross_attention: true"),
-        ({"cross_attention": True}, None, "cross_attention: true needs an encoder to attend to"),
-    ],
-    ids=str,
-)
-def test_the_two_stacks_fit_together(decoder: dict, encoder: dict | None, message: str) -> None:
-    base = TransformerConfig(d_model=12, n_heads=3, depth=1)
-    reader = None if encoder is None else replace(base, n_heads=4, **encoder)
-    with pytest.raises(InputError, match=message):
-        Anyformer(FIELDS, replace(base, **decoder), encoder=reader)
+def test_the_two_stacks_have_one_width() -> None:
+    decoder = TransformerConfig(d_model=12, n_heads=3, depth=1)
+    with pytest.raises(InputError, match=r"encoder.d_model must be the decoder's 12, got 16"):
+        Anyformer(FIELDS, decoder, encoder=replace(decoder, n_heads=4, d_model=16))
+
+
+def test_a_transformer_has_cross_attention_where_there_is_an_encoder() -> None:
+    for has_encoder in (False, True):
+        parts = {
+            name.split(".")[2]
+            for name, _ in build(encoder=has_encoder).transformer.named_parameters()
+            if "blocks" in name
+        }
+        assert ("cross" in parts) is has_encoder
 
 
 # Absent fields

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anyformer.data.batch_plan import plan_batches
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
@@ -118,10 +118,21 @@ def test_classes_out_of_balance() -> None:
     assert line.startswith("column 'label': 'often' comes 40 times and 'rare' 4 times; weigh them by class_weights")
     assert said(Classify(**task), rows(5)) == []
     assert said(Classify(**task, class_weights="balanced"), rows(4)) == []
-    (line,) = said(Predict(**task, targets={"label": Category()}), rows(4))
-    assert line.startswith("column 'label': 'often' comes 40 times")
+    assert "f1" not in line, "Classify has its accuracy choose the best model"
     unlabelled = Rows([{"image": PICTURE, "label": label} for label in (None, float("nan"), " ")])
     assert list(_balance(Classify(**task, classes=["a", "b"]), unlabelled)) == []
+
+
+@pytest.mark.parametrize("others", [(), ("sort",)])
+def test_the_metric_that_is_advised_can_be_chosen(others: tuple[str, ...]) -> None:
+    rows = Rows([{"image": PICTURE, "label": "rare" if i < 4 else "often", "sort": i % 2} for i in range(44)])
+    task = {"tokenizers": {"image": ImagePatches((8, 8), 2, 1)}, "transformer": SMALL}
+    targets = {"label": Category(), **{name: Category() for name in others}}
+    (line,) = said(Predict(**task, targets=targets), rows)
+    advised = line.rpartition("choose: ")[2]
+    assert "choose" not in said(Predict(**task, targets=targets, choose=advised), rows)[0]
+    balanced = targets | {"label": Category(class_weights="balanced")}
+    assert said(Predict(**task, targets=balanced, choose=advised), rows) == []
 
 
 def test_a_field_that_is_nearly_always_absent() -> None:

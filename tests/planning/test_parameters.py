@@ -66,7 +66,7 @@ def test_gpt2_small_counts_what_is_published() -> None:
 # Every parameter once
 
 
-def full(**choices) -> Anyformer:
+def full(encoder: bool = False, **choices) -> Anyformer:
     """A model of all kinds of fields."""
     fields = {
         "text": Ids(11, ("word",)),
@@ -76,8 +76,8 @@ def full(**choices) -> Anyformer:
         "graph": Ids(5, n_relations=3),
     }
     config = TransformerConfig(**{"d_model": 12, "n_heads": 3, "depth": 2, **choices})
-    encoder = replace(config, cross_attention=False, depth=1) if config.cross_attention else None
-    return Anyformer(fields, config, EmbeddingConfig(norm=True), encoder)
+    reader = replace(config, depth=1) if encoder else None
+    return Anyformer(fields, config, EmbeddingConfig(norm=True), reader)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def full(**choices) -> Anyformer:
     [
         {},
         {"gated": True, "n_kv_heads": 1, "qk_norm": "rmsnorm", "layer_scale": 1.0, "first_norm": True},
-        {"cross_attention": True, "relative": RelativeConfig("t5", "word")},
+        {"encoder": True, "relative": RelativeConfig("t5", "word")},
         {"depth": 0},
     ],
     ids=str,
@@ -118,7 +118,7 @@ def test_the_flops_are_those_of_the_products_that_run(gated: bool) -> None:
 
 
 def test_an_encoder_reads_its_conditions_alone() -> None:
-    model = full(cross_attention=True)
+    model = full(encoder=True)
     tokens = {"text": 7, "answer": 5, "patch": 0, "class": 0, "graph": 0}
     sizes = {(c.part, c.name): c.flops for c in measure(model, tokens, ["text"]).components}
     assert sizes["encoder", "query"] == 2 * 7 * 12 * 12

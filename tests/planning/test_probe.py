@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from anyformer.data.batch_plan import plan_batches
-from anyformer.data.loader import Loader, Samples
+from anyformer.data.loader import Loader
+from anyformer.data.samples import Samples
 from anyformer.data.source import Source
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.planning.probe import N_LOOKED, drawable, look, sizes, tokens_of, trunk

@@ -60,7 +60,7 @@ def test_folds_are_trained_summed_up_and_gone_on_with(
             ["test", "runs/small"],
             "runs/small holds the runs of several folds or seeds; name one of them, runs/small/fold",
         ),
-        (["run", "runs/small", "image=a.png"], "name one of them, runs/small/fold_0_seed_3"),
+        (["predict", "runs/small", "image=a.png"], "name one of them, runs/small/fold_0_seed_3"),
         (["fit", "--config", "small.yaml"], "runs/small holds the runs of several folds or seeds"),
         (["fit", "--config", "small.yaml", "--run_dir", "runs/small/fold_0_seed_3", "--seeds", "2"], "holds a run"),
         (["fit", "--config", "small.yaml", "--run_dir", "b", "--folds", "1"], "--folds must be at least 2, got 1"),

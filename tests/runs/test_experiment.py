@@ -51,7 +51,95 @@ def test_an_error_says_which_line_gave_it_unless_an_option_did(config: str) -> N
         parse("fit", [config], ["--xyz=1"], [])
     given = {"model.init_args.transformer.depth": "a.yaml line 6"}
     assert locate("model.transformer.depth is odd", given, []) == "a.yaml line 6: model.transformer.depth is odd"
-    assert locate("model.transformer.depth is odd", given, ["--model.transformer.depth=3"]).startswith("model")
+    option = "--model.transformer.depth"
+    assert locate("model.transformer.depth is odd", given, [f"{option}=3"]).startswith(f"{option}: model")
+    # Another key that the message names, then what holds the key.
+    assert locate("model.transformer.width is no multiple of depth", given, []).startswith("a.yaml line 6: ")
+    assert locate("model.transformer.depth.x is odd", given, []).startswith("a.yaml line 6: ")
+    # The whole, given by an option, has no part of what the file gave.
+    assert locate("model.transformer.depth is odd", given, ["--model.transformer", "{}"]).startswith("--model.trans")
+    assert locate("model.optimizer is odd", given, []) == "model.optimizer is odd"
+
+
+RUN = Path("run")
+"""Of the logger; nothing is written."""
+SECOND = """\
+trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val/loss, mode: up}}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        ("patch: 4", "patch: 0", r"config.yaml line 5: model.tokenizers.image.patch must be at least 1, got 0"),
+        (
+            "d_model: 8",
+            "d_model: 7",
+            r"config.yaml line 6: model.transformer.n_heads must divide d_model .* d_model=7, n_heads=2",
+        ),
+        (
+            "d_model: 8",
+            "d_model: 8, rotary: {axes: []}",
+            r"config.yaml line 6: model.transformer.rotary.axes must name at least one axis",
+        ),
+        (
+            "train: Digits",
+            "train: {class_path: DigitQuestions, init_args: {n: 0}}",
+            r"config.yaml line 7: data.train.n must be at least 1, got 0",
+        ),
+        (
+            "{train: Digits, validation: 0.1}",
+            "\n  train:\n  - Digits\n  - class_path: DigitQuestions\n    init_args:\n      n: 0",
+            r"config.yaml line 12: data.train.1.n must be at least 1, got 0",
+        ),
+        (
+            "validation: 0.1",
+            "validation: 0.1, batch_size: 0",
+            r"config.yaml line 7: data.batch_size must be at least 1",
+        ),
+        (
+            "{image: {class_path: ImagePatches, init_args: {size: [8, 8], patch: 4, channels: 1}}}",
+            "{}",
+            r"config.yaml line 5: model.tokenizers must name at least one field",
+        ),
+    ],
+)
+def test_what_a_constructor_refuses_is_said_with_its_file_line_and_key(
+    before: str, now: str, message: str, config: str
+) -> None:
+    Path(config).write_text(CONFIG.replace(before, now))
+    with pytest.raises(InputError, match=message) as caught:
+        parse("fit", [config], [], [], RUN)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_constructor_refuses_may_be_of_another_file_or_an_option(config: str) -> None:
+    second = Path(config).with_name("second.yaml")
+    second.write_text(SECOND)
+    with pytest.raises(InputError, match=r"second.yaml line 1: trainer.callbacks.0.mode can be min, max, got up"):
+        parse("fit", [config, str(second)], [], [], RUN)
+    second.write_text("model:\n  init_args:\n    transformer:\n      n_heads: 3\n")
+    with pytest.raises(InputError, match=r"second.yaml line 4: model.transformer.n_heads must divide d_model"):
+        parse("fit", [config, str(second)], [], [], RUN)
+    option = "--model.transformer.d_model"
+    with pytest.raises(InputError, match=rf"^{option}: model.transformer.n_heads must divide .*, got d_model=7"):
+        parse("fit", [config], [f"{option}=7"], [], RUN)
+    with pytest.raises(InputError, match=r"^--model.optimizer.lr: model.optimizer.lr and .* must be above 0"):
+        parse("fit", [config], ["--model.optimizer.lr", "-1"], [], RUN)
+    with pytest.raises(InputError, match=r"^--data.batch_size: data.batch_size must be at least 1, got 0$"):
+        parse("fit", [config], ["--data.batch_size=0"], [], RUN)
+
+
+def test_a_config_of_a_run_names_our_classes_by_their_short_names(config: str) -> None:
+    resolved = parse("fit", [config], [], [], RUN).resolved
+    content = yaml.safe_load(resolved)
+    assert content["model"]["class_path"] == "Classify"
+    assert content["model"]["init_args"]["tokenizers"]["image"]["class_path"] == "ImagePatches"
+    assert "class_path: anyformer." not in resolved
+    # It is read back as it stands, and those of others keep their path.
+    Path(config).write_text(resolved)
+    assert parse("fit", [config], [], [], RUN).resolved == resolved
+    assert content["trainer"]["logger"]["class_path"].startswith("lightning.")
 
 
 def test_the_config_of_a_run_is_looked_for(config: str, tmp_path: Path) -> None:

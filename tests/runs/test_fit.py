@@ -1,4 +1,4 @@
-"""What a run folder holds, that its model stands alone, and what is refused."""
+"""What a run folder holds, and what is not begun, resumed or tested."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_rows
 from anyformer.saving.manifest import describe, write_manifest
-from anyformer.saving.model_folder import load, save
+from anyformer.saving.model_folder import load
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
+from tests.helpers.damage import cut, flip
 from tests.helpers.small_run import AUGMENT, BATCHES, EPOCHS, in_a_fork, small_data, small_fit, small_task
-from tests.saving.test_manifest import cut, flip
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,9 @@ def test_the_model_is_the_same_from_any_folder(trained: tuple, monkeypatch: pyte
     )
 
 
-def test_a_task_can_be_saved_alone(trained: tuple, tmp_path: Path) -> None:
-    task = load(trained[0])
-    save(task, tmp_path / "mine")
-    assert load(tmp_path / "mine").config() == task.config()
+def test_an_evaluation_is_a_test_or_a_validation(trained: tuple) -> None:
+    with pytest.raises(InputError, match=r"^stage must be test or validate, got 'predict'"):
+        evaluate(trained[2], small_data(), "predict")
 
 
 def test_the_averaged_weights_are_the_ones_kept(trained: tuple) -> None:
@@ -98,12 +97,6 @@ def test_what_broke_off_before_anything_was_learned_is_written_over(tmp_path: Pa
 def test_resuming_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no run to resume; start one with fit"):
         small_fit(tmp_path / "nothing", resume=True)
-
-
-@pytest.mark.parametrize("call", [lambda: load("https://host/run"), lambda: small_fit("s3://run")])
-def test_nothing_is_loaded_from_the_network(call) -> None:
-    with pytest.raises(InputError, match=r"a run is a local folder, and nothing is loaded from the network, got"):
-        call()
 
 
 def test_a_finished_run_resumed_ends_as_it_was(copy: Path, trained: tuple) -> None:
@@ -178,72 +171,10 @@ def test_a_checkpoint_that_would_run_code_is_not_resumed(copy: Path) -> None:
         small_fit(copy, resume=True)
 
 
-def test_a_damaged_model_is_not_loaded(copy: Path) -> None:
-    flip(copy / "model/weights.safetensors")
-    with pytest.raises(InputError, match=r"weights.safetensors is damaged \(its SHA-256"):
-        load(copy)
-
-
-def test_weights_of_another_model_are_not_loaded(copy: Path) -> None:
-    config = json.loads((copy / "model/config.json").read_text())
-    config["init_args"]["transformer"]["d_model"] = 32
-    (copy / "model/config.json").write_text(json.dumps(config))
-    write_manifest(copy / "model", [])
-    with pytest.raises(InputError, match=r"weights.safetensors does not fit config.json: size mismatch"):
-        load(copy)
-
-
-def test_a_folder_without_a_model_is_said_to_have_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no model.*train one with fit"):
-        load(tmp_path)
-
-
-def test_a_model_that_names_other_classes_is_not_loaded(copy: Path) -> None:
-    (copy / "model/config.json").write_text(json.dumps({"class_path": "os.system", "init_args": {"command": "true"}}))
-    write_manifest(copy / "model", [])
-    with pytest.raises(InputError, match=r"os.system is refused: a config may name classes of anyformer"):
-        load(copy)
-
-
 @pytest.mark.parametrize("field", ["every_n_minutes", "every_n_steps"])
 def test_saving_never_is_null_and_not_0(field: str) -> None:
     with pytest.raises(InputError, match=f"checkpoints.{field} must be above 0, or null for never, got 0"):
         Saving(**{field: 0})
-
-
-class Averaging(Classify):
-    """Logs what Lightning averages over the epoch."""
-
-    def training_step(self, batch, batch_index):
-        loss = super().training_step(batch, batch_index)
-        n = len(batch.target)
-        self.log("train/mean", loss.detach() / n, on_step=False, on_epoch=True, batch_size=n)
-        self.log("train/greatest", loss.detach() / n, on_step=False, on_epoch=True, reduce_fx="max", batch_size=n)
-        if batch_index == 1:
-            self.log("train/once", loss.detach(), on_step=False, on_epoch=True, batch_size=n)
-        return loss
-
-
-def averaging() -> Averaging:
-    task = small_task()
-    task.__class__ = Averaging
-    return task
-
-
-@pytest.mark.parametrize("batch", [2, BATCHES])
-def test_means_over_an_epoch_go_on_too(tmp_path: Path, batch: int) -> None:
-    whole, run, seen = tmp_path / "whole", tmp_path / "run", []
-
-    def stop(*args) -> None:
-        seen.append(0)
-        if len(seen) == batch:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    stops = [LambdaCallback(on_train_batch_end=stop)]
-    assert in_a_fork(lambda: small_fit(whole, task=averaging(), max_epochs=1)) == 0
-    assert in_a_fork(lambda: small_fit(run, task=averaging(), max_epochs=1, callbacks=stops)) == 143
-    assert in_a_fork(lambda: small_fit(run, task=averaging(), max_epochs=1, resume=True)) == 0
-    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
 def test_without_validation_the_last_model_is_kept(tmp_path: Path) -> None:

@@ -1,28 +1,23 @@
-"""Files are whole or absent, checkpoints are what they were saved as, and reading them runs nothing."""
+"""Checkpoints are what they were saved as, or passed over; folders are whole."""
 
 from __future__ import annotations
 
 import os
-import pickle
-import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from anyformer.errors import InputError
 from anyformer.runs.checkpoint_io import Checkpoints
-from anyformer.runs.random_state import generators, set_generators
 from anyformer.saving.manifest import (
-    describe,
     find_folder,
     keep_newest,
     newest,
     read_manifest,
     replace_folder,
-    write_manifest,
 )
+from tests.helpers.damage import cut, flip
 
 
 @pytest.fixture
@@ -31,16 +26,6 @@ def folder(tmp_path: Path) -> Path:
     for number in range(3):
         Checkpoints().save_checkpoint({"number": torch.tensor(number)}, tmp_path / f"{number}.ckpt")
     return tmp_path
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def test_the_newest_checkpoint_is_the_last_that_was_saved(folder: Path) -> None:
@@ -78,36 +63,12 @@ def test_a_damaged_manifest_is_said_to_be_so(folder: Path) -> None:
         newest(folder, print)
 
 
-def test_saving_again_under_a_name_lists_it_last(folder: Path) -> None:
-    Checkpoints().save_checkpoint({"number": torch.tensor(7)}, folder / "0.ckpt")
-    assert [line["file"] for line in read_manifest(folder)] == ["1.ckpt", "2.ckpt", "0.ckpt"]
-    assert Checkpoints().load_checkpoint(folder / "0.ckpt") == {"number": 7}
-
-
 def test_only_the_newest_are_kept(folder: Path) -> None:
     (folder / "3.ckpt.part").write_text("what a killed save leaves")
     keep_newest(folder, 2)
     assert sorted(os.listdir(folder)) == ["1.ckpt", "2.ckpt", "manifest.jsonl"]
     Checkpoints().remove_checkpoint(folder / "1.ckpt")
     assert [line["file"] for line in read_manifest(folder)] == ["2.ckpt"]
-
-
-class Bomb:
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.mark}",)
-
-
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))])
-def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, save) -> None:
-    path, mark = tmp_path / "bomb.ckpt", tmp_path / "exploded"
-    save({"state_dict": Bomb(mark)}, path)
-    write_manifest(tmp_path, [describe(path)])
-    with pytest.raises(InputError, match=r"bomb.ckpt is refused: .* would run code \(posix.system\)"):
-        Checkpoints().load_checkpoint(path)
-    assert not mark.exists()
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,11 +92,3 @@ def test_a_folder_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     replace_folder(folder, lambda part: (part / "weights").write_text("newer"))
     assert (find_folder(folder) / "weights").read_text() == "newer"
     assert os.listdir(tmp_path) == ["model"]
-
-
-def test_generators_go_on_where_they_were() -> None:
-    random.random(), np.random.randn(), torch.rand(3)
-    state = generators()
-    drawn = random.gauss(0, 1), np.random.randn(), torch.rand(3).tolist()
-    set_generators(state)
-    assert (random.gauss(0, 1), np.random.randn(), torch.rand(3).tolist()) == drawn

@@ -30,7 +30,8 @@ from anyformer.tokenizers.image.reading import open_image
 from anyformer.tokenizers.molecule import Molecule
 from anyformer.tokenizers.points import Points, PointsAugmentation
 from anyformer.tokenizers.row import Row
-from anyformer.tokenizers.series import Series, SeriesAugmentation
+from anyformer.tokenizers.series.augmentation import SeriesAugmentation
+from anyformer.tokenizers.series.series import Series
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.video import Video
 from anyformer.tokens import Tokenizer, TokenSet
@@ -179,8 +180,8 @@ CASES = {
 def shipped() -> set[str]:
     package = importlib.import_module("anyformer.tokenizers")
     found = {"LearnedTokens"}
-    for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"anyformer.tokenizers.{info.name}")
+    for info in pkgutil.walk_packages(package.__path__, "anyformer.tokenizers."):
+        module = importlib.import_module(info.name)
         found |= {
             name
             for name, cls in inspect.getmembers(module, inspect.isclass)

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anyformer.data.moments import Moments
-from anyformer.data.values import is_json, read_json, to_number, to_numbers
 from anyformer.errors import InputError
 from anyformer.tokenizers import arrays
 from anyformer.tokenizers.arrays import array_shape, read_array, read_columns
@@ -117,54 +115,3 @@ def test_a_file_of_columns_that_cannot_be_used_is_refused(tmp_path: Path, conten
     (tmp_path / "bad.csv").write_text(content)
     with pytest.raises(InputError, match=message):
         read_columns(str(tmp_path / "bad.csv"))
-
-
-def test_a_text_may_spell_a_list_or_a_dict() -> None:
-    assert [is_json(text) for text in (" [1]", '{"a": 1}', "a.npy", "", 3)] == [True, True, False, False, False]
-    assert read_json("[[1, null], [2, 3]]") == [[1, None], [2, 3]]
-    with pytest.raises(InputError, match=r"'\[1, x\]' stands in brackets as JSON does, and is none: "):
-        read_json("[1, x]")
-    with pytest.raises(InputError, match=r"stands in brackets as JSON does, and is none"):
-        read_json("[" * 100_000 + "]" * 100_000)
-
-
-def test_lists_become_numbers_and_none_is_missing() -> None:
-    assert np.array_equal(to_numbers([[1, None], [2, 3]], "a series"), [[1, np.nan], [2, 3]], equal_nan=True)
-    with pytest.raises(
-        InputError, match=r"a series must be numbers in lists of equal length, got '\[\[1\], \[2, 3\]\]'"
-    ):
-        to_numbers([[1], [2, 3]], "a series")
-    with pytest.raises(InputError, match=r"a series must be numbers in lists of equal length, got"):
-        to_numbers(["high"], "a series")
-    with pytest.raises(InputError, match=r"must be finite, or NaN where a number is missing, got -inf"):
-        to_numbers([1, -np.inf], "a series")
-    with pytest.raises(InputError, match=r"a series must be numbers below 1e308, got a whole number that is larger"):
-        to_numbers([10**400], "a series")
-
-
-def test_a_text_may_be_a_number_and_infinity_is_none() -> None:
-    assert to_number(" 4.5", "the age") == 4.5 and np.isnan(to_number("nan", "the age"))
-    for value, message in (
-        ("four", "the age must hold a number, got 'four'; mend it, or leave it empty"),
-        ([4], r"the age must hold a number, got '\[4\]'"),
-        ("-inf", "the age must hold a finite number, got -inf"),
-        (10**5000, "the age must hold a number below 1e308, got a whole number that is larger"),
-    ):
-        with pytest.raises(InputError, match=message):
-            to_number(value, "the age")
-
-
-def test_moments_of_parts_are_those_of_the_whole() -> None:
-    rows = np.random.default_rng(0).normal([1e6, 0, 1e-9], [1, 5, 1e-9], (50, 3))
-    rows[::7, 1], whole = np.nan, Moments()
-    for part in np.split(rows, [1, 1, 20]):
-        whole.add(part)
-    np.testing.assert_allclose(whole.mean, np.nanmean(rows, 0), rtol=1e-12)
-    np.testing.assert_allclose(whole.std, np.nanstd(rows, 0), rtol=1e-9)
-    same = Moments()
-    for _ in range(3):
-        same.add(np.full(1001, 0.1))
-    assert (same.mean, same.std) == (pytest.approx(0.1), 1)
-    empty = Moments()
-    empty.add(np.zeros(0))
-    assert (empty.mean, empty.std) == (0, 1)

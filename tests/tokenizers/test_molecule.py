@@ -213,7 +213,6 @@ def test_an_atom_with_too_many_bonds_may_be_taken_as_it_is_written():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "selfies"}, "kind must be smiles or graph, got 'selfies'"),
         ({"max_len": 0}, "max_len must be at least 1, got 0"),
         ({"max_distance": 1}, "max_distance must be at least 2, got 1"),
         ({"kind": "graph", "augment": True}, "a graph has none; leave it out, or give kind: smiles"),

@@ -138,12 +138,10 @@ def test_a_record_that_cannot_be_used_is_refused(record: Any, message: str) -> N
     ("make", "message"),
     [
         (lambda: Points(max_points=0), "max_points must be at least 1, got 0"),
-        (lambda: Points(normalize="ball"), "normalize must be cloud, data or none, got 'ball'"),
         (lambda: Points(n_features=-1), "n_features must be at least 0, got -1"),
         (lambda: Points().lift(8), "the features of points are not known yet; give n_features"),
         (lambda: Points(n_features=1).encode(CLOUD), "the means of the points are not known yet; fit"),
         (lambda: Points().fit([]), "there is no point to learn from"),
-        (lambda: PointsAugmentation(rotate="down"), "augment.rotate must be up, any or null, got 'down'"),
         (lambda: PointsAugmentation(jitter=-1.0), "augment.jitter must be at least 0"),
         (lambda: PointsAugmentation(scale=1.0), "augment.scale must be at least 0 and below 1"),
     ],

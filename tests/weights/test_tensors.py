@@ -15,8 +15,8 @@ from anyformer.saving.model_folder import load, save
 from anyformer.tasks.classify.classify import Classify
 from anyformer.weights.tensors import Report, read_tensors
 from anyformer.weights.timm_vit import load_timm
+from tests.helpers.damage import cut, flip
 from tests.helpers.witnesses import redraw
-from tests.saving.test_manifest import cut, flip
 from tests.weights.test_timm_vit import CLASSES, IMAGE, SIZES, classifier, same, vit, wide, written
 
 

@@ -13,11 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
 from anyformer.tokenizers.audio.augmentation import SoundAugmentation
 from anyformer.tokenizers.audio.mel import MelConfig, log_mel
-from anyformer.tokenizers.audio.reading import SOUNDS, read_sound, set_level, sound_length
+from anyformer.tokenizers.audio.reading import read_sound, sound_length
+from anyformer.tokenizers.audio.sound_files import SOUNDS
+from anyformer.tokenizers.audio.waveform import set_level
 from anyformer.tokenizers.mixing import Mixing
 from anyformer.tokens import Tokenizer, TokenSet
 
@@ -42,6 +45,7 @@ class AudioStem:
     """After each."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if isinstance(self.strides, list):
             object.__setattr__(self, "strides", tuple(self.strides))
         if self.d_hidden is not None and self.d_hidden < 1:
@@ -50,8 +54,6 @@ class AudioStem:
             raise InputError(f"stem.kernel must be odd, got {self.kernel}")
         if not self.strides or min(self.strides) < 1:
             raise InputError(f"stem.strides must be a number for each convolution, at least 1, got {self.strides}")
-        if self.activation not in ACTIVATIONS:
-            raise InputError(f"stem.activation must be {', '.join(ACTIVATIONS)}, got {self.activation!r}")
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,6 @@ class Audio(Tokenizer):
         for name in ("max_seconds", "pad_to_seconds"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name):g}")
-        if self.level not in (None, "peak", "rms"):
-            raise InputError(f"level must be peak, rms or null, got {self.level!r}")
-        if self.norm not in (None, "bands", "clip"):
-            raise InputError(f"norm must be bands, clip or null, got {self.norm!r}")
 
     @property
     def frames_per_token(self) -> int:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.audio.reading import SILENCE, resample
+from anyformer.tokenizers.audio.waveform import SILENCE, resample
 
 
 @dataclass(frozen=True)

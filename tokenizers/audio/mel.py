@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anyformer.choices import check_choices
 from anyformer.errors import InputError
 
 CHUNK = 512
@@ -48,8 +49,7 @@ class MelConfig:
     """Hz where the highest ends; half the rate when left out."""
 
     def __post_init__(self) -> None:
-        if self.settings not in ("whisper", "htk"):
-            raise InputError(f"mel.settings must be whisper or htk, got {self.settings!r}")
+        check_choices(self)
         for name in ("rate", "hop", "n_mels"):
             if getattr(self, name) < 1:
                 raise InputError(f"mel.{name} must be at least 1, got {getattr(self, name)}")

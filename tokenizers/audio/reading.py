@@ -1,44 +1,34 @@
-"""Sound: the one door through which recordings come in, as samples of one channel at one rate.
+"""Reading of sound: files, bytes and arrays become samples of one channel at one rate.
 
-`read_sound` makes samples of anything that is a recording, or says why it is none; `sound_length` reads its header
-alone; `pieces` goes through a recording of any length in bounded memory, cut at its pauses.
+Every recording of a record is read by `read_sound`, which refuses what is none, is damaged or is too long;
+`sound_length` reads its header alone; `pieces` goes through a recording of any length in bounded memory, cut at its
+pauses.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import os
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
-from anyformer.data.files import read_file
 from anyformer.errors import InputError
+from anyformer.tokenizers.audio.sound_files import BLOCK, SoundArray, count_samples, open_file, read_block
+from anyformer.tokenizers.audio.waveform import resample, resampled_length
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
 """Samples a second. A header that says less or more, as 2 GHz, is that of a damaged file."""
 MAX_CHANNELS = 64
 MAX_LEVEL = 16.0
 """Samples run from -1 to 1, and those of floats may go somewhat beyond; what goes further was never scaled."""
-SILENCE = 1e-5
-"""The level below which a recording is silent and is not made louder: -100 dB."""
-BLOCK = 2**18
-"""Samples of a channel that are decoded at a time."""
 PAUSE = 0.3
 """Seconds whose loudness tells a pause."""
-UNKNOWN = 0x7FFF0000
-"""From this number of bytes on a program did not know how many it would write into a pipe."""
-SILENT_END = 1024
-"""Samples."""
 LOSSY_END = 4096
 """Samples of the last block of a file that is coded in blocks, of which some may be announced and not be there."""
 MP3_START = 20_000
@@ -46,7 +36,7 @@ MP3_START = 20_000
 
 
 def read_sound(record: Any, rate: int = 16_000, max_seconds: float | None = None) -> Tensor:
-    """The one door for sound.
+    """Read a recording.
 
     record: a path (also into a zip), the bytes of a file, an array at `rate`, `(array, its rate)`, or a dict of one of
         them: `{"path": ...}`, `{"bytes": ...}`, `{"array": ..., "sampling_rate": ...}`; there `start` and `end`, in
@@ -120,40 +110,6 @@ def _pause(samples: np.ndarray, earliest: int, rate: int) -> int:
     return (first + len(heard) - 1 - int(heard[::-1].argmin()) + around) * step
 
 
-def resample(samples: Tensor, old: int, new: int) -> Tensor:
-    """Samples at another rate: (samples,) to (`resampled_length`,), all frequencies kept that both rates can hold.
-
-    The spectrum of the whole is cut off or filled with zeros, so that any two rates will do.
-    """
-    n = resampled_length(len(samples), old, new)
-    if old == new:
-        return samples
-    old, new = old // math.gcd(old, new), new // math.gcd(old, new)
-    # Silence behind it, since the end of a spectrum's sound goes on at its start; a number of small factors is quick.
-    n_steps = -(-(len(samples) + SILENT_END) // old)
-    unit = 1 << max(n_steps.bit_length() - 4, 0)
-    n_steps = -(-n_steps // unit) * unit
-    spectrum = torch.fft.rfft(samples, n_steps * old)
-    return torch.fft.irfft(spectrum, n_steps * new)[:n] * (new / old)
-
-
-def resampled_length(n: int, old: int, new: int) -> int:
-    """How many samples n become at another rate."""
-    return -(-n * new // old)
-
-
-def set_level(samples: Tensor, level: Literal["peak", "rms"]) -> Tensor:
-    """The samples made louder or softer: peak: the loudest is 1; rms: the root of their mean square is 0.1.
-
-    Silence stays what it is.
-    """
-    loudness, wanted = (samples.abs().amax(), 1.0) if level == "peak" else (samples.square().mean().sqrt(), 0.1)
-    return samples if loudness < SILENCE else samples * (wanted / loudness)
-
-
-# The door
-
-
 @dataclass(frozen=True)
 class _Part:
     """The part of an opened recording that is wanted."""
@@ -163,13 +119,13 @@ class _Part:
     n: int
     """Samples of each channel."""
     sound: Any
-    """A `_File`, or an array that is read like one; it stands where the part begins."""
+    """A `SoundFile`, or a `SoundArray` that is read like one; it stands where the part begins."""
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All samples, mixed to one channel: arrays of at most `BLOCK` float32."""
         done = 0
         while done < self.n:
-            block = _read(self.sound, min(BLOCK, self.n - done), self.name)
+            block = read_block(self.sound, min(BLOCK, self.n - done), self.name)
             if not len(block):
                 if self.sound.format in ("OGG", "MP3") and self.n - done <= LOSSY_END:
                     yield np.zeros(self.n - done, np.float32)
@@ -214,9 +170,9 @@ def _open(record: Any, rate: int, max_seconds: float | None = None) -> Iterator[
     if isinstance(source, str | Path):
         source = name = str(source)
     if isinstance(source, np.ndarray | Tensor):
-        sound: Any = _Array(source, rate)
+        sound: Any = SoundArray(source, rate)
     elif isinstance(source, str | bytes):
-        sound = _open_file(source, name)
+        sound = open_file(source, name)
     else:
         kind = type(source).__name__
         raise InputError(
@@ -228,7 +184,7 @@ def _open(record: Any, rate: int, max_seconds: float | None = None) -> Iterator[
                 f"{name}: the header says {sound.samplerate:,} samples a second, channels: {sound.channels}; needed "
                 f"are {MIN_RATE:,} to {MAX_RATE:,} samples and at most {MAX_CHANNELS} channels"
             )
-        first, n = _span(name, sound.samplerate, _count(sound, name), start, end)
+        first, n = _span(name, sound.samplerate, count_samples(sound, name), start, end)
         if max_seconds is not None and n > max_seconds * sound.samplerate:
             raise InputError(
                 f"{name}: {_spoken(n / sound.samplerate)} long, more than max_seconds={max_seconds:g}; "
@@ -238,7 +194,7 @@ def _open(record: Any, rate: int, max_seconds: float | None = None) -> Iterator[
             begun = max(first - MP3_START, 0) if sound.format == "MP3" else first
             sound.seek(begun)
             if begun < first:
-                _read(sound, first - begun, name)
+                read_block(sound, first - begun, name)
         yield _Part(name, sound.samplerate, n, sound)
 
 
@@ -252,124 +208,3 @@ def _span(name: str, rate: int, n: int, start: float, end: float | None) -> tupl
         ends = "its end" if end is None else f"{end:g} seconds"
         raise InputError(f"{name}: has {_spoken(n / rate)}, and no part from {start:g} to {ends}")
     return first, min(last, n) - first
-
-
-class _Array:
-    """An array that is read as a file is."""
-
-    def __init__(self, array: np.ndarray | Tensor, rate: int) -> None:
-        array = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
-        shape = array.shape
-        if array.ndim == 1:
-            array = array[:, None]
-        elif array.ndim == 2 and shape[0] < shape[1]:
-            array = array.T
-        if array.ndim != 2 or array.dtype.kind not in "fiu":
-            raise InputError(
-                f"an array must be numbers, (samples,) or (channels, samples), to be sound, got {array.dtype} {shape}"
-            )
-        if not isinstance(rate, int | np.integer):
-            raise InputError(f"the rate of an array must be an integer, (array, rate), got {rate!r}")
-        self.array, self.samplerate, self.place, self.format = array, int(rate), 0, "array"
-        self.frames, self.channels = array.shape
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def seek(self, place: int) -> None:
-        self.place = place
-
-    def read(self, n: int, **options: Any) -> np.ndarray:
-        """(at most n, channels) float32"""
-        part = self.array[self.place : self.place + n]
-        self.place += len(part)
-        if part.dtype.kind == "f":
-            return part.astype(np.float32)
-        half = 2.0 ** (8 * part.dtype.itemsize - 1)
-        # Without a sign silence is the middle of the range.
-        return (part / half - (part.dtype.kind == "u")).astype(np.float32)
-
-
-class _File(soundfile.SoundFile):
-    """A file that is read from front to back.
-
-    Else the package seeks after each reading, with which MP3 loses what it needs of the past, and a stream of unknown
-    length its end.
-    """
-
-    def seekable(self) -> bool:
-        return False
-
-
-def _read(sound: Any, n: int, name: str) -> np.ndarray:
-    """The next samples: (at most n, channels) float32."""
-    try:
-        return sound.read(n, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise InputError(f"{name}: damaged or truncated: {error}") from None
-
-
-def _count(sound: Any, name: str) -> int:
-    """Samples of a channel; by reading all where the header does not say, as that of a FLAC out of a pipe."""
-    if sound.frames < 2**62:
-        return sound.frames
-    n = 0
-    while found := len(_read(sound, BLOCK, name)):
-        n += found
-    sound.seek(0)
-    return n
-
-
-def _open_file(source: str | bytes, name: str) -> _File:
-    """A file whose header has been read."""
-    try:
-        if isinstance(source, str) and os.path.isfile(source):
-            with open(source, "rb") as file:
-                _check_whole(file, name)
-            return _File(source)
-        file = io.BytesIO(read_file(source) if isinstance(source, str) else source)
-        _check_whole(file, name)
-        file.seek(0)
-        return _File(file)
-    except OSError as error:
-        raise InputError(f"{name}: {error.strerror}") from None
-    except (soundfile.LibsndfileError, TypeError):  # The latter for what is called .raw.
-        raise InputError(f"{name}: not a sound that can be read (wav, flac, ogg, mp3, aiff)") from None
-
-
-def _check_whole(file: IO[bytes], name: str) -> None:
-    """Raise InputError for a file that is cut off, where libsndfile would read less of it without a word."""
-    head, size = file.read(4), file.seek(0, io.SEEK_END)
-    if not size:
-        raise InputError(f"{name}: the file is empty")
-    if head in (b"RIFF", b"RF64", b"RIFX", b"FORM"):
-        said = _chunk(file, size, ">" if head in (b"RIFX", b"FORM") else "<")
-        if said > size:
-            raise InputError(f"{name}: damaged or truncated: the header says {said:,} bytes, the file has {size:,}")
-    elif head == b"OggS":
-        # The last page, of 65,307 bytes at most: a flag says that it is, and it lists how long its parts are.
-        file.seek(max(size - 65_307, 0))
-        page = file.read()
-        page = page[page.rfind(b"OggS") :]
-        if len(page) < 27 or not page[5] & 4 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-            raise InputError(f"{name}: damaged or truncated: it breaks off before its last page")
-
-
-def _chunk(file: IO[bytes], size: int, order: str) -> int:
-    """Where the samples of a WAV or AIFF file end as it says; 0 where it does not."""
-    place, wide = 12, 0
-    while place + 8 <= size:
-        file.seek(place)
-        kind, n = struct.unpack(f"{order}4sI", file.read(8))
-        if kind == b"ds64":  # Where 32 bits are too few.
-            wide = int.from_bytes(file.read(16)[8:], "little")
-        if kind in (b"data", b"SSND"):
-            n = wide if n == 0xFFFFFFFF else n
-            return 0 if UNKNOWN <= n <= 0xFFFFFFFF else place + 8 + n
-        place += 8 + n + n % 2
-    return 0
-
-
-SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
-"""And of those with sound."""

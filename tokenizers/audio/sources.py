@@ -18,7 +18,7 @@ from typing import Any
 from anyformer.data.files import find_file, list_files, read_lines
 from anyformer.data.source import Source, no_column, select_fields
 from anyformer.errors import InputError, nearest
-from anyformer.tokenizers.audio.reading import SOUNDS
+from anyformer.tokenizers.audio.sound_files import SOUNDS
 
 TRANSCRIPTS = ".trans.txt"
 

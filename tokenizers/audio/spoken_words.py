@@ -65,8 +65,6 @@ class SpokenWords(Source):
         object.__setattr__(self, "snr", tuple(self.snr))
         if not 1 <= self.n <= LARGEST:
             raise InputError(f"n must be from 1 to {LARGEST:,}, got {self.n}")
-        if self.part not in VOICES:
-            raise InputError(f"part must be {', '.join(VOICES)}, got {self.part!r}")
         if len(self.snr) != 2 or self.snr[0] > self.snr[1]:
             raise InputError(f"snr must be two levels in decibels, low <= high, got {list(self.snr)}")
 

@@ -43,8 +43,6 @@ class Vector(StepTokenizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.loss not in ("squared", "gaussian"):
-            raise InputError(f"loss must be squared or gaussian, got {self.loss!r}")
         self._check_lengths("value", "low", "high", "mean", "std")
         if self.std is not None and min(self.std, default=1) <= 0:
             raise InputError(f"std must be above 0, got {min(self.std)}")

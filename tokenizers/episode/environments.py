@@ -163,7 +163,7 @@ class Reference(NamedTuple):
 
 REFERENCES: Mapping[str, Reference] = {
     # Means of 500 random and 500 scripted episodes:
-    # anyformer collect --env CartPole-v1 --policy random --policy scripted --episodes 1000 --out DIR
+    # anyformer collect --env CartPole-v1 --policy random --policy scripted --episodes 1000 --output DIR
     "Acrobot-v1": Reference(-499.46, -87.72),
     "CartPole-v1": Reference(21.77, 500.0),
     "MountainCar-v0": Reference(-200.0, -119.82),

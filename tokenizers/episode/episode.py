@@ -1,8 +1,8 @@
 """Episodes of an agent: what it saw, did and got, from a reset to the end; and sources of them.
 
 Observations and actions are nested as their gymnasium space is: a dict of a `Dict`, a tuple of a `Tuple`, and at the
-leaves arrays whose first axis is the step. Files of episodes are read by tasks/episode_files.py and played ones
-written by tasks/collecting.py.
+leaves arrays whose first axis is the step. Files of episodes are read by files.py and played ones
+written by tasks/decide/collect.py.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from gymnasium import Space, spaces
 
 from anyformer.data.source import Source, Subset
 from anyformer.errors import InputError
-
-if TYPE_CHECKING:
-    from gymnasium import Space
+from anyformer.tokenizers.episode.spaces import check, split
 
 Nested = Any
 """Arrays, or dicts and tuples of them; their first axis is the step, or the environment."""
@@ -28,7 +27,7 @@ Nested = Any
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
-    """Which environment an agent acts in; `tasks/environments.py` makes it."""
+    """Which environment an agent acts in; `environments.py` makes it."""
 
     id: str
     """Its name with its version, as gymnasium has it registered: CartPole-v1; `package:Name-v0` for one that a package
@@ -79,8 +78,6 @@ class Episode:
     """What it was played in, where that is known."""
 
     def __post_init__(self) -> None:
-        from anyformer.tokenizers.episode import spaces
-
         rewards = np.asarray(self.rewards, dtype=np.float32)
         object.__setattr__(self, "rewards", rewards)
         if rewards.ndim != 1:
@@ -88,8 +85,8 @@ class Episode:
         if not len(rewards):
             raise InputError(f"{self.name} has no step; leave it out")
         with _named(self.name):
-            seen = spaces.split(self.observation_space, "observation", self.observations)
-            done = spaces.split(self.action_space, "action", self.actions)
+            seen = split(self.observation_space, "observation", self.observations)
+            done = split(self.action_space, "action", self.actions)
         t = len(rewards)
         for what, array in done.items():
             if len(array) != t:
@@ -108,7 +105,7 @@ class Episode:
                 raise InputError(
                     f"{self.name}: {what}, step {step}: must be finite, got {_short(array[step])}; mend the data"
                 )
-        spaces.check(self.action_space, "action", self.actions, self.name)
+        check(self.action_space, "action", self.actions, self.name)
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -200,8 +197,6 @@ def _parts(source: Source) -> tuple[EpisodeSource, np.ndarray | None]:
 
 def stack(space: Space, values: Sequence[Any]) -> Nested:
     """Single values of a space, one after another, as nested arrays (t, ...) of the types of the space."""
-    from gymnasium import spaces
-
     if isinstance(space, spaces.Dict):
         return {key: stack(inner, [value[key] for value in values]) for key, inner in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
@@ -213,8 +208,6 @@ def stack(space: Space, values: Sequence[Any]) -> Nested:
 
 def as_arrays(space: Space, values: Any) -> Nested:
     """A batch as a vector environment or a file has it, every leaf as an array, of strings where it is text."""
-    from gymnasium import spaces
-
     if isinstance(space, spaces.Dict):
         return {key: as_arrays(inner, values[key]) for key, inner in space.spaces.items()}
     if isinstance(space, spaces.Tuple):

@@ -141,6 +141,7 @@ class Minari(EpisodesOfFile):
                     f"there is no Minari set {self.dataset} in {kept}, nor a folder of that name"
                     f"{nearest(self.dataset, names)}; download: true fetches it from Minari's server"
                 ) from None
+        # Only a download needs the whole of it.
         import minari
 
         try:

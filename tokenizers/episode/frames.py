@@ -1,4 +1,4 @@
-"""Pictures that an agent sees, as patches: the steps of `steps.py` and the lifts of `image.py`."""
+"""Pictures that an agent sees, as patches: the steps of `steps.py` and the lifts of `image/patches.py`."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ DECIDED = "shape", "counts", "starts", "characters"
 def plain(space: Space) -> str:
     """A space as text: Minari's JSON, in which bounds that are all the same are one number. Raises InputError for a
     kind that has no tokenizer."""
+    # Minari takes a sixth of a second to import, and only a task of episodes needs it.
     from minari.serialization import serialize_space
 
     leaves(space, "space")

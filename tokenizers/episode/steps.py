@@ -2,7 +2,7 @@
 
 An episode is cut into steps, and every field of it (the return-to-go, a leaf of the observation, a leaf of the action)
 into the tokens of each step, which share the timestep as position (Chen et al. 2021, "Decision Transformer"). Measures
-are in `trajectory.py`, ids in `elements.py`, pictures in `frames.py`; which space gets which is said in `spaces.py`,
+are in `continuous.py`, ids in `discrete.py`, pictures in `frames.py`; which space gets which is said in `spaces.py`,
 and nothing here needs gymnasium: a trained model holds all that it has to know of its spaces.
 """
 

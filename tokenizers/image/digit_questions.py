@@ -58,8 +58,6 @@ class DigitQuestions(Source):
         object.__setattr__(self, "kinds", tuple(self.kinds))
         if self.n < 1:
             raise InputError(f"n must be at least 1, got {self.n}")
-        if self.part not in PARTS:
-            raise InputError(f"part must be {' or '.join(PARTS)}, got {self.part!r}")
         if not self.kinds or set(self.kinds) - set(QUESTIONS):
             raise InputError(f"kinds must be some of {', '.join(QUESTIONS)}, got {', '.join(self.kinds) or 'none'}")
 

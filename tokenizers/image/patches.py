@@ -51,6 +51,17 @@ class ConvStem:
             raise InputError(f"stem.d_hidden must be at least 1, got {self.d_hidden}")
 
 
+def check_channels(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise InputError for what is neither grey nor colour, and for means and deviations of other channels."""
+    if channels not in (1, 3):
+        raise InputError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise InputError(f"{name} must be one number or {channels}, got {len(values)}")
+    if min(std) <= 0:
+        raise InputError(f"std must be above 0, got {std}")
+
+
 @dataclass(frozen=True)
 class ImagePatches(Tokenizer):
     """Cuts a picture into squares of patch x patch pixels, row by row; one token each, at (row, column).
@@ -88,17 +99,11 @@ class ImagePatches(Tokenizer):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.patch < 1:
             raise InputError(f"patch must be at least 1, got {self.patch}")
-        if self.channels not in (1, 3):
-            raise InputError(f"channels must be 1 (grey) or 3 (colour), got {self.channels}")
+        check_channels(self.channels, self.mean, self.std)
         if self.size is not None and (min(self.size) < 1 or any(side % self.patch for side in self.size)):
             raise InputError(f"size must be multiples of patch={self.patch}, got {self.size}")
         if self.stem is not None and (self.patch < 2 or self.patch & (self.patch - 1)):
             raise InputError(f"patch must be a power of 2 where there is a stem, got {self.patch}")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) not in (1, self.channels):
-                raise InputError(f"{name} must be one number or {self.channels}, got {len(getattr(self, name))}")
-        if min(self.std) <= 0:
-            raise InputError(f"std must be above 0, got {self.std}")
         if self.size is None and self.augment is not None:
             raise InputError(
                 "augment changes pictures on a fixed grid, and with size: null each keeps its own; "

@@ -1,6 +1,6 @@
-"""Pictures: the one door through which they come in, and sources of them.
+"""Reading of pictures: files, bytes, PIL images and arrays become tensors.
 
-`open_image` makes a tensor of anything that is a picture, or says why it is none.
+Every picture of a record is read by `open_image`, which refuses what is none, is damaged or is too large.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
 
 def open_image(picture: Any, channels: int = 3) -> Tensor:
-    """The one door for pictures.
+    """Read a picture.
 
     picture: a path (also into a zip), the bytes of a file, `{"bytes": ..., "path": ...}` as tables hold them, a PIL
         image, or an array (rows, columns) or (rows, columns, 1 | 3 | 4): uint8, uint16, or float from 0 to 1.

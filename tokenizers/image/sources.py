@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import struct
-import zlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
-from anyformer.data.files import find_file, read_file
+from anyformer.data.files import find_file, read_file, read_unpacked
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 
@@ -81,12 +79,7 @@ def _read_idx(path: str, axes: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _read_idx_once(path: str, axes: int, changed: int) -> np.ndarray:
-    content = read_file(path)
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: damaged or truncated: {error}") from None
+    content = read_unpacked(path)
     # Two zeros, the code of unsigned bytes, the number of axes; then the length of each axis.
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) < 4 * (1 + axes):
         raise InputError(f"{path}: must be an idx file of bytes with {axes} axes, which begins with 0 0 8 {axes}")

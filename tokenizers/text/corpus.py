@@ -1,36 +1,35 @@
 """Documents of text, larger than memory: plain files, JSON lines and Parquet, and the one that comes with Python.
 
-Knows files; knows no tokenizer and no trainer. `streams.py` makes an array of ids of them.
+Knows files; knows no tokenizer and no trainer. `document_files.py` reads their files, `token_stream.py` makes an array
+of ids of them.
 """
 
 from __future__ import annotations
 
 import codecs
-import glob
-import gzip
 import hashlib
 import json
 import os
-import re
-import threading
-import zlib
 from abc import abstractmethod
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from anyformer.data.files import find_file, list_files
-from anyformer.data.source import Source
-from anyformer.errors import InputError, nearest
-
-ENDINGS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz")
-"""What the names of the files end in that are taken from a folder."""
-BLOCK = 2**20
-"""Bytes that are read at once."""
+from anyformer.data.source import Source, no_column
+from anyformer.errors import InputError
+from anyformer.tokenizers.text.document_files import (
+    BLOCK,
+    expand_path,
+    file_kind,
+    find_spans,
+    group_sizes,
+    read_bytes,
+    read_group,
+    row_sizes,
+)
 
 
 class Documents(Source):
@@ -172,8 +171,6 @@ class Corpus(Documents):
             raise InputError("path must name at least one file, folder or glob")
         if self.split == "":
             raise InputError("split must be line, paragraph or the characters between documents; it is empty")
-        if self.errors not in ("strict", "replace"):
-            raise InputError(f"errors must be strict or replace, got {self.errors!r}")
 
     def __len__(self) -> int:
         return len(self._index.start)
@@ -181,7 +178,7 @@ class Corpus(Documents):
     def name(self, i: int) -> str:
         index = self._index
         file = self.files[index.file[i]]
-        if _kind(file) != "text":
+        if file_kind(file) != "text":
             return f"{file} row {index.number[i]}"
         return file if self.split is None else f"{file} from byte {index.start[i]}"
 
@@ -190,7 +187,7 @@ class Corpus(Documents):
         """The files, once each."""
         found: list[str] = []
         for path in [self.path] if isinstance(self.path, str) else self.path:
-            found += _expand(path)
+            found += expand_path(path)
         return tuple(dict.fromkeys(found))
 
     def fingerprint(self) -> str:
@@ -203,7 +200,7 @@ class Corpus(Documents):
         while start < stop:
             place = self.files[index.file[start]]
             end = min(stop, int(np.searchsorted(index.file, index.file[start], "right")))
-            if _kind(place) == "parquet":
+            if file_kind(place) == "parquet":
                 yield from self._rows(place, int(index.start[start]), int(index.stop[end - 1]))
             else:
                 yield from self._lines(place, start, end)
@@ -211,13 +208,13 @@ class Corpus(Documents):
 
     def _lines(self, place: str, start: int, end: int) -> Iterator[tuple[str, bool]]:
         """Documents of a file that consist of bytes, as many at a time as a block holds."""
-        index, of_json = self._index, _kind(place) == "json"
+        index, of_json = self._index, file_kind(place) == "json"
         while start < end:
             first = int(index.start[start])
             several = start + int(np.searchsorted(index.stop[start:end], first + BLOCK, "right"))
             if several > start or of_json:
                 several = max(several, start + 1)
-                data = _read(place, first, int(index.stop[several - 1]))
+                data = read_bytes(place, first, int(index.stop[several - 1]))
                 bounds = zip(index.start[start:several].tolist(), index.stop[start:several].tolist(), strict=True)
                 for row, (begin, stop) in enumerate(bounds, int(index.number[start])):
                     text = self._decode(data[begin - first : stop - first], place, begin, True)[0]
@@ -226,7 +223,7 @@ class Corpus(Documents):
                 continue
             at, stop, rest = first, int(index.stop[start]), b""
             while at < stop:
-                data = rest + _read(place, at, min(at + BLOCK, stop))
+                data = rest + read_bytes(place, at, min(at + BLOCK, stop))
                 offset, at = at - len(rest), min(at + BLOCK, stop)
                 text, used = self._decode(data, place, offset, at == stop)
                 rest = data[used:]
@@ -250,7 +247,7 @@ class Corpus(Documents):
         if not isinstance(record, dict):
             raise InputError(f"{place} row {row} must be a JSON object, got {type(record).__name__}")
         if self.column not in record:
-            raise self._no_column(f"{place} row {row}", list(record))
+            raise no_column(f"{place} row {row}", self.column, record)
         return self._text(record[self.column], f"{place} row {row}")
 
     def _text(self, value: Any, place: str) -> str:
@@ -260,16 +257,12 @@ class Corpus(Documents):
             raise InputError(f"{place}: column {self.column!r} must hold text, got {type(value).__name__}")
         return value
 
-    def _no_column(self, place: str, names: Sequence[str]) -> InputError:
-        near = nearest(self.column, names)
-        return InputError(f"{place}: no column {self.column!r}; there are {', '.join(names)}{near}")
-
     def _rows(self, place: str, start: int, stop: int) -> Iterator[tuple[str, bool]]:
         first = 0
-        for number, n in enumerate(_group_sizes(place, os.stat(place).st_mtime_ns)):
+        for number, n in enumerate(group_sizes(place)):
             rows = range(max(start - first, 0), min(stop - first, n))
             if rows:
-                column = _read_group(place, os.stat(place).st_mtime_ns, number, self.column)
+                column = read_group(place, number, self.column)
                 for row in rows:
                     try:
                         value = column[row].as_py()
@@ -282,18 +275,19 @@ class Corpus(Documents):
     def _index(self) -> _Index:
         parts, sizes = [], []
         for number, place in enumerate(self.files):
-            kind = _kind(place)
+            kind = file_kind(place)
             if kind == "parquet":
-                start, size = self._index_rows(place)
+                size = row_sizes(place, self.column)
+                start = np.arange(len(size))
                 stop = start + 1
             else:
-                start, stop = _find_spans(place, "line" if kind == "json" else self.split)
+                start, stop = find_spans(place, "line" if kind == "json" else self.split)
                 size = stop - start
             parts.append((np.full(len(start), number, np.int32), start, stop, np.arange(len(start))))
             sizes.append(size)
         index = _Index(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         place = ", ".join([self.path] if isinstance(self.path, str) else self.path)
-        if len(index.file) == 1 and _kind(self.files[index.file[0]]) == "text":
+        if len(index.file) == 1 and file_kind(self.files[index.file[0]]) == "text":
             return self._cut(index)
         start, stop = _share(np.concatenate(sizes), self.part, place)
         return _Index(*(part[start:stop] for part in index))
@@ -304,132 +298,8 @@ class Corpus(Documents):
         bounds = []
         for share in self.part:
             at = first + int(share * (last - first))
-            near = _read(place, at, min(at + 3, last))
+            near = read_bytes(place, at, min(at + 3, last))
             bounds.append(at + next((i for i, byte in enumerate(near) if byte & 0xC0 != 0x80), len(near)))
         if bounds[0] == bounds[1]:
             raise InputError(f"{place}: part {list(self.part)} of its {last - first} bytes holds no character")
         return index._replace(start=np.array(bounds[:1]), stop=np.array(bounds[1:]))
-
-    def _index_rows(self, place: str) -> tuple[np.ndarray, np.ndarray]:
-        with _reading(place):
-            file = _open_parquet(place, os.stat(place).st_mtime_ns, os.getpid(), threading.get_ident())
-            names, groups = file.schema_arrow.names, file.metadata
-            if self.column not in names:
-                raise self._no_column(place, names)
-            parts = [groups.row_group(i) for i in range(groups.num_row_groups)]
-            sizes = [np.full(part.num_rows, 1 + part.total_byte_size // max(part.num_rows, 1)) for part in parts]
-        return np.arange(groups.num_rows), np.concatenate([np.zeros(0, np.int64), *sizes])
-
-
-# Files
-
-
-def _kind(place: str) -> Literal["text", "json", "parquet"]:
-    ending = os.path.splitext(place.lower().removesuffix(".gz"))[1]
-    return {".jsonl": "json", ".parquet": "parquet"}.get(ending, "text")
-
-
-def _is_gzipped(place: str) -> bool:
-    return place.lower().endswith(".gz")
-
-
-def _expand(path: str) -> list[str]:
-    """The files of a path: itself, those in a folder, or those that a glob matches."""
-    if glob.has_magic(path) and not os.path.exists(path):
-        for base in ("", os.environ.get("ANYFORMER_DATA", "data")):
-            places = sorted(glob.glob(os.path.join(base, path), recursive=True))
-            if files := [place for place in places if os.path.isfile(place)]:
-                return files
-        raise InputError(f"{path}: no file matches; looked from the current folder and inside $ANYFORMER_DATA")
-    place = find_file(path)
-    if not os.path.isdir(place):
-        return [place]
-    files = [os.path.join(place, file) for file in list_files(place) if file.lower().endswith(ENDINGS)]
-    if not files:
-        raise InputError(f"{path}: no file in this folder ends in {', '.join(ENDINGS)}; name others by a glob")
-    return files
-
-
-class _reading:
-    """Whatever the file makes fail, as an InputError of one line."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # Arrow's errors are ValueErrors and OSErrors.
-        if isinstance(error, (OSError, EOFError, zlib.error, ValueError)) and not isinstance(error, InputError):
-            raise InputError(f"{self.place}: cannot be read: {' '.join(str(error).split())}") from None
-
-
-@lru_cache(maxsize=8)
-def _open_gzip(place: str, changed: int, process: int, thread: int) -> gzip.GzipFile:
-    # Kept, because to come to a place it unpacks all before. By process and thread, which would move each other's.
-    return gzip.open(place)
-
-
-def _read(place: str, start: int, stop: int) -> bytes:
-    with _reading(place):
-        if _is_gzipped(place):
-            file = _open_gzip(place, os.stat(place).st_mtime_ns, os.getpid(), threading.get_ident())
-            file.seek(start)
-            return file.read(stop - start)
-        with open(place, "rb") as file:
-            file.seek(start)
-            return file.read(stop - start)
-
-
-@lru_cache(maxsize=8)
-def _open_parquet(place: str, changed: int, process: int, thread: int) -> Any:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.ParquetFile(place)
-
-
-def _group_sizes(place: str, changed: int) -> list[int]:
-    with _reading(place):
-        groups = _open_parquet(place, changed, os.getpid(), threading.get_ident()).metadata
-        return [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
-
-
-@lru_cache(maxsize=2)
-def _read_group(place: str, changed: int, number: int, column: str) -> Any:
-    with _reading(place):
-        file = _open_parquet(place, changed, os.getpid(), threading.get_ident())
-        return file.read_row_group(number, columns=[column], use_threads=False).column(0)
-
-
-def _find_spans(place: str, split: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """The first byte of each document of a file and the byte after its last, those without a byte left out."""
-    first = 3 if _read(place, 0, 3) == codecs.BOM_UTF8 else 0
-    if split is None and not _is_gzipped(place):
-        bounds, size = array("q"), os.path.getsize(place)
-    else:
-        bounds, size = _find_separators(place, split)
-    ends = np.concatenate([[first], np.array(bounds, dtype=np.int64), [size]]).reshape(-1, 2)
-    return tuple(ends[ends[:, 1] > ends[:, 0]].T)  # type: ignore[return-value]
-
-
-def _find_separators(place: str, split: str | None) -> tuple[array[int], int]:
-    """Where documents are parted, the first byte and the byte after the last in turn; and the bytes of the file."""
-    delimiter = (split or "").encode()
-    patterns = {None: rb"(?!)", "line": rb"\r?\n", "paragraph": rb"\r?\n(?:[ \t]*\r?\n)+"}
-    find = re.compile(patterns.get(split, re.escape(delimiter))).finditer
-    found, buffer, offset, at, final = array("q"), b"", 0, 0, False
-    while not final:
-        data = _read(place, at, at + BLOCK)
-        at, final = at + len(data), len(data) < BLOCK
-        buffer += data
-        # What may be the beginning of a separator, or of a longer one, waits for the next block.
-        blank = len(buffer) - len(buffer.rstrip(b" \t\r\n"))
-        waits = {None: 0, "line": int(buffer.endswith(b"\r")), "paragraph": blank}.get(split, len(delimiter) - 1)
-        stop = len(buffer) - waits if split == "paragraph" and not final else len(buffer)
-        last = 0
-        for match in find(buffer, 0, stop):
-            last = match.end()
-            found.extend((offset + match.start(), offset + last))
-        kept = max(last, len(buffer) - waits)
-        buffer, offset = buffer[kept:], offset + kept
-    return found, at

@@ -22,7 +22,6 @@ from anyformer.tokenizers.text.vocabulary import (
     LEAST,
     MASK,
     NAMES,
-    NORMALIZERS,
     Bytes,
     Characters,
     Package,
@@ -72,10 +71,6 @@ class Text(Tokenizer):
     axes: ClassVar[tuple[str, ...]] = ("word",)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("bpe", "bytes", "characters"):
-            raise InputError(f"kind must be bpe, bytes or characters, got {self.kind!r}")
-        if self.normalize not in NORMALIZERS:
-            raise InputError(f"normalize must be {', '.join(NORMALIZERS)}, got {self.normalize!r}")
         if self.file is not None and self.kind != "bpe":
             raise InputError(f"file is a tokenizer.json, which kind: {self.kind} has no use for; leave one of them out")
         if self.file is not None and self.normalize != "none":
@@ -277,6 +272,3 @@ class Text(Tokenizer):
         if self.vocabulary is None and self.kind != "bytes":
             raise InputError("the text has no vocabulary yet: fit it to the training records first")
         return open_vocabulary(self.kind, self.vocabulary, self.normalize)
-
-
-# What a process makes of a vocabulary, once.

@@ -5,13 +5,8 @@ Knows text and ids; knows no tokenizer but the function that turns the one into 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
-import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.data.source import Source, no_column
+from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.tokenizers.text.corpus import Documents
+from anyformer.tokenizers.text.corpus_cache import remember, texts_of
 
 PIECE = 2**15
 """Characters of a text, about, that are encoded as one: one thread's work."""
@@ -92,7 +87,7 @@ def token_stream(
     cache: str | None = None,
     field: str = "text",
 ) -> TokenStream:
-    """Turn the texts of a source into one array of ids, once: the same text and tokenizer find it again.
+    """Turn the texts of a source into one array of ids, cached for later runs of the same text and tokenizer.
 
     Texts are read and encoded a few megabytes at a time. A long one is cut at spaces and line ends, where a look at the
     characters around shows that its ids are those of the whole. A run of more than 10,000 characters without such a
@@ -108,76 +103,14 @@ def token_stream(
     Raises InputError for what the source and the tokenizer refuse, no text at all, and a cache that cannot be written.
     """
     dtype = np.dtype(np.uint16 if n_ids <= 2**16 else np.uint32)
-    folder = _remember(
+    folder = remember(
         source,
         [key, n_ids, eos_id],
         cache,
         field,
-        lambda part: _write(part, _texts_of(source, field), encode_batch, dtype, eos_id),
+        lambda part: _write(part, texts_of(source, field), encode_batch, dtype, eos_id),
     )
     return TokenStream(str(folder))
-
-
-def learn_once(
-    source: Source, key: str, learn: Callable[[Iterable[str]], str], cache: str | None = None, field: str = "text"
-) -> str:
-    """A vocabulary of the texts of a source, learnt once: the same text and options find it again.
-
-    key: names the options. learn: texts -> the vocabulary. cache, field: see `token_stream`.
-    """
-
-    def write(part: Path) -> None:
-        vocabulary = learn(text for text, _ in _texts_of(source, field))
-        (part / "vocabulary").write_bytes(vocabulary.encode())
-
-    return (_remember(source, [key], cache, field, write) / "vocabulary").read_bytes().decode()
-
-
-def _remember(
-    source: Source, keys: Sequence[Any], cache: str | None, field: str, write: Callable[[Path], None]
-) -> Path:
-    """The folder in the cache that is named by the text of a source and by keys; made now, whole or not at all, if it
-    is not there."""
-    where = Path(cache or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "anyformer"))
-    digest = hashlib.sha256(json.dumps([1, _fingerprint(source, field), *keys]).encode()).hexdigest()[:32]
-    folder = where / digest
-    if folder.is_dir():
-        return folder
-    try:
-        where.mkdir(parents=True, exist_ok=True)
-        _sweep(where)
-        part = Path(tempfile.mkdtemp(prefix=f"{digest}.", suffix=".part", dir=where))
-        try:
-            write(part)
-            for path in part.iterdir():
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
-            try:
-                os.rename(part, folder)
-            except OSError:
-                # Another process was first, with the same content.
-                if not folder.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        if error.filename is not None and not Path(error.filename).is_relative_to(where):
-            raise InputError(f"{error.filename}: {error.strerror}") from None
-        raise InputError(
-            f"{where}: what is made of the corpus cannot be kept there: {error.strerror}; "
-            "set XDG_CACHE_HOME to a folder with room"
-        ) from None
-    return folder
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what processes have left that were killed more than a day ago."""
-    for part in folder.glob("*.part"):
-        try:
-            if time.time() - max(path.stat().st_mtime for path in (part, *part.iterdir())) > 86_400:
-                shutil.rmtree(part, ignore_errors=True)
-        except FileNotFoundError:  # Just being renamed.
-            continue
 
 
 def _write(folder: Path, texts: Iterator[tuple[str, bool]], encode_batch: Encode, dtype: np.dtype, eos_id: int) -> None:
@@ -192,30 +125,6 @@ def _write(folder: Path, texts: Iterator[tuple[str, bool]], encode_batch: Encode
     np.save(folder / "ends.npy", np.frombuffer(ends, dtype=np.int64))
     facts = {"n_ids": n_ids, "n_bytes": n_bytes, "dtype": dtype.name}
     (folder / "stream.json").write_text(json.dumps(facts))
-
-
-def _texts_of(source: Source, field: str) -> Iterator[tuple[str, bool]]:
-    """Blocks of the text of a source, and whether a document ends there."""
-    if isinstance(source, Documents):
-        yield from source.blocks()
-        return
-    for i in range(len(source)):
-        record = source[i]
-        if field not in record:
-            raise no_column(source.name(i), field, record)
-        text = record[field]
-        if not isinstance(text, str | None):
-            raise InputError(f"{source.name(i)}: {field} must be a string, got {type(text).__name__}")
-        yield text or "", True
-
-
-def _fingerprint(source: Source, field: str) -> str:
-    if isinstance(source, Documents):
-        return source.fingerprint()
-    digest = hashlib.sha256()
-    for text, is_end in _texts_of(source, field):
-        digest.update(text.encode("utf-8", "surrogatepass") + b"\xff" * is_end)
-    return digest.hexdigest()
 
 
 def _encode(

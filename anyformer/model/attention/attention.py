@@ -1,8 +1,4 @@
-"""Who sees whom, and attention under that rule.
-
-One rule covers encoders, decoders, prefix language models, episodes and packed rows (see `visible`); there is no flag
-that says which of them a model is. The rule is worked out once a batch and shared by all layers as a `Sight`.
-"""
+"""Multi-head attention under a `Sight`."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ class Attention(nn.Module):
         super().__init__()
         self.config = config
         self.d_head, self.n_heads = config.head_width, config.n_heads
-        self.n_kv_heads = config.n_kv_heads or config.n_heads
+        self.n_kv_heads = config.kv_heads
         self.q = nn.Linear(config.d_model, self.n_heads * self.d_head, bias=config.q_bias)
         self.k = nn.Linear(config.d_model, self.n_kv_heads * self.d_head, bias=config.k_bias)
         self.v = nn.Linear(config.d_model, self.n_kv_heads * self.d_head, bias=config.v_bias)

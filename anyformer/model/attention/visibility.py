@@ -1,16 +1,52 @@
-"""Who may attend to whom: the one rule, for every architecture."""
+"""Who may attend to whom: the one rule, for every architecture, and the form in which attention takes it.
+
+One rule covers encoders, decoders, prefix language models, episodes and packed rows (see `visible`); there is no flag
+that says which of them a model is. It is worked out once a batch and shared by all layers of one pattern as a `Sight`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from anyformer.batch import Layout
+from anyformer.batch import Batch, Layout
+from anyformer.errors import InputError, nearest
+from anyformer.model.attention.bias import RelationBias, RelativeBias
+from anyformer.model.attention.cache import Cache
+from anyformer.model.config import TransformerConfig
+from anyformer.model.layers import take
 from anyformer.tokens import UNSEEN
 
+Condition = Callable[[Layout, Layout], Tensor]
+"""Of the queries' layout, (b, queries), and the keys', (b, keys): which pairs it allows, (b, queries, keys) boolean."""
 
-def visible(query: Layout, key: Layout, sees: Tensor | None = None, relation: Tensor | None = None) -> Tensor:
+Pattern = tuple[Condition, ...]
+"""All that must hold for a query to see a key. Layers of equal patterns share a sight."""
+
+
+def same_sample(query: Layout, key: Layout) -> Tensor:
+    return (query.segment[:, :, None] == key.segment[:, None, :]) & (query.segment > 0)[:, :, None]
+
+
+def not_later(query: Layout, key: Layout) -> Tensor:
+    return key.order[:, None, :] <= query.order[:, :, None]
+
+
+RULE: Pattern = (same_sample, not_later)
+
+
+def choose_pattern(config: TransformerConfig, layer: int) -> Pattern:
+    """The pattern of self-attention in a layer of a stack. All patterns are chosen here; CONTRIBUTING.md adds one."""
+    return RULE
+
+
+def visible(
+    query: Layout, key: Layout, sees: Tensor | None = None, relation: Tensor | None = None, pattern: Pattern = RULE
+) -> Tensor:
     """Whether each query may look at each key: (b, queries, keys) boolean.
 
     query, key: where they stand, (b, queries) and (b, keys).
@@ -18,16 +54,41 @@ def visible(query: Layout, key: Layout, sees: Tensor | None = None, relation: Te
     relation: (b, queries, keys) int64 or None; `UNSEEN` hides a pair.
 
     Three tokens of orders 0, 1, 2 in one sample (a causal text) give the rows 100, 110, 111; of orders 0, 0, 1 (a
-    prefix and a target) 110, 110, 111; of orders 0, 0, 0 (a picture) 111, 111, 111. Patterns for long sequences (a
-    window, say) are to be one more condition here.
+    prefix and a target) 110, 110, 111; of orders 0, 0, 0 (a picture) 111, 111, 111.
     """
-    seen = (query.segment[:, :, None] == key.segment[:, None, :]) & (query.segment > 0)[:, :, None]
-    seen &= key.order[:, None, :] <= query.order[:, :, None]
+    first, *others = pattern
+    seen = first(query, key)
+    for condition in others:
+        seen &= condition(query, key)
     if sees is not None:
         seen &= sees[query.field[:, :, None], key.field[:, None, :]]
     if relation is not None:
         seen &= relation != UNSEEN
     return seen
+
+
+def visible_memory(query: Layout, memory: Layout, sees: Tensor | None = None) -> Tensor:
+    """Whether each query of a decoder may look at each of the encoder's tokens: (b, queries, memory) boolean.
+
+    A condition stands at order 0 for the decoder whatever its order in its own stack.
+    """
+    return visible(query, memory._replace(order=torch.zeros_like(memory.order)), sees)
+
+
+def field_matrix(sees: Mapping[str, Sequence[str]], names: Sequence[str]) -> Tensor:
+    """(fields, fields) boolean: whether tokens of the row's field may look at those of the column's.
+
+    sees: the fields that a field's tokens may look at; fields not named there see everything.
+    names: of all fields. Raises InputError for a field that is not among them.
+    """
+    matrix = torch.ones(len(names), len(names), dtype=torch.bool)
+    for name, seen in sees.items():
+        for unknown in {name, *seen} - set(names):
+            raise InputError(
+                f"sees names the field {unknown!r}, which is not among {', '.join(names)}{nearest(unknown, names)}"
+            )
+        matrix[names.index(name)] = torch.tensor([other in seen for other in names])
+    return matrix
 
 
 class Sight(NamedTuple):
@@ -38,3 +99,87 @@ class Sight(NamedTuple):
     everything, or what `causal` says."""
     causal: bool = False
     """Whether query i sees keys 0 ... i: right only where queries and keys start at the same place."""
+
+    def at(self, place: Tensor, n: int) -> Sight:
+        """That of some places of every row alone, as queries: place (b, r) int64, of rows of n places."""
+        if self.causal:
+            return Sight((torch.arange(n, device=place.device) <= place[:, :, None])[:, None])
+        return Sight(take(self.mask, place, 2))
+
+
+def self_sights(
+    patterns: Sequence[Pattern],
+    batch: Batch,
+    keys: Layout,
+    cache: Cache | None = None,
+    sees: Tensor | None = None,
+    relation_bias: RelationBias | None = None,
+    relative: RelativeBias | None = None,
+) -> tuple[Sight, ...]:
+    """What self-attention sees under each of the patterns.
+
+    keys: the layout of all keys, of which the batch's are the newest. sees: as in `visible`.
+    relation_bias, relative: what is added to the logits, where there is something.
+    """
+    plain = _plain_sight(batch, cache) if sees is None else None
+    bias = None if relative is None else relative(batch, keys, cache)
+    relation = batch.relation
+    if relation is not None:
+        # A record's relations come whole in one call: new tokens have none to the cached ones.
+        relation = F.pad(relation, (keys.segment.shape[1] - batch.shape[1], 0))
+        by_relation = relation_bias(relation)
+        bias = by_relation if bias is None else bias + by_relation
+    sights = []
+    for pattern in patterns:
+        if plain is not None and pattern == RULE:
+            sights.append(plain if bias is None else _biased(plain, bias, batch.shape[1]))
+        else:
+            mask = visible(batch.layout, keys, sees, relation, pattern)[:, None]
+            sights.append(Sight(mask if bias is None else bias.masked_fill(~mask, -torch.inf)))
+    return tuple(sights)
+
+
+def _plain_sight(batch: Batch, cache: Cache | None) -> Sight | None:
+    """The rule where it is the same for all rows, known on the host; None where it takes a mask."""
+    if batch.relation is None:
+        if cache is None or len(cache) == batch.shape[1]:
+            if batch.kind != "dense":
+                return Sight(causal=batch.kind == "causal")
+        elif cache.all_visible_to(batch):
+            return Sight()
+    return None
+
+
+def _biased(plain: Sight, bias: Tensor, n: int) -> Sight:
+    """The rule is the same in all rows, and so may the bias be: neither is laid out for each."""
+    if not plain.causal:
+        return Sight(bias)
+    return Sight(bias.masked_fill(torch.ones(n, n, dtype=torch.bool, device=bias.device).triu(1), -torch.inf))
+
+
+def memory_sight(batch: Batch, conditions: Batch | None, cache: Cache | None, sees: Tensor | None = None) -> Sight:
+    """What a decoder's tokens see of the conditions that the encoder reads.
+
+    conditions: None where the cache, which keeps their layout, has been given them before.
+    Raises ValueError where they are given twice, or never.
+    """
+    known = cache is not None and cache.memory_layout is not None
+    if conditions is not None:
+        if known:
+            raise ValueError("the cache already holds the conditions; give them in its first call only")
+        layout = conditions.layout
+        is_plain = sees is None and conditions.one_per_row and not conditions.padded and conditions.shape[1] > 0
+        if cache is not None:
+            cache.memory_layout, cache.memory_plain = layout, is_plain
+    elif known:
+        layout, is_plain = cache.memory_layout, cache.memory_plain
+        if not is_plain and sees is None and batch.one_per_row and not batch.padded:
+            return Sight(cache.memory_mask())
+    else:
+        raise ValueError("a model with cross-attention needs conditions, at least in the first call with a cache")
+    if is_plain and batch.one_per_row:
+        return Sight()
+    asking = batch.layout
+    if cache is not None and cache.sharing > 1:
+        asking = Layout(*(part.reshape(len(layout.order), -1) for part in asking))
+    return Sight(visible_memory(asking, layout, sees)[:, None])

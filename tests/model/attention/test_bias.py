@@ -10,9 +10,8 @@ from torch import Tensor
 
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
-from anyformer.model.attention.bias import Alibi, alibi_slopes, bucket, make_relative
+from anyformer.model.attention.bias import Alibi, RelationBias, alibi_slopes, bucket, make_relative
 from anyformer.model.attention.cache import Cache
-from anyformer.model.attention.rotary import coordinates
 from anyformer.model.config import RelativeConfig, TransformerConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
@@ -152,14 +151,6 @@ def test_a_cache_keeps_where_the_keys_stand() -> None:
     assert cache.coordinate is None
 
 
-def test_coordinates_are_0_without_the_axis_and_at_padding() -> None:
-    batch = collate([{**text(2, 5), "class": CLASS.encode()}, text(4, 1)], FIELDS)
-    assert coordinates(batch, AXES, ("row", "word")).tolist() == [
-        [[0, 5], [0, 0], [0, 6], [0, 0]],
-        [[0, 1], [0, 2], [0, 3], [0, 4]],
-    ]
-
-
 # What cannot be
 
 
@@ -170,15 +161,13 @@ def test_relative_positions_need_no_table_and_name_an_axis_that_a_field_has() ->
         Anyformer(FIELDS, replace(config, relative=RelativeConfig("alibi", "time")))
 
 
-@pytest.mark.parametrize(
-    ("choices", "message"),
-    [
-        ({"n_buckets": 2}, "relative.n_buckets must be even and at least 4, got 2"),
-        ({"n_buckets": 7}, "relative.n_buckets must be even and at least 4, got 7"),
-        ({"n_buckets": 0, "bidirectional": False}, "relative.n_buckets must be even and at least 2, got 0"),
-        ({"max_distance": 8}, "relative.max_distance must be above the 8 distances that have a bucket of their own"),
-    ],
-)
-def test_buckets_that_cannot_be(choices: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        RelativeConfig("t5", "word", **choices)
+# Relations
+
+
+def test_a_relation_bias_is_learned_for_each_relation_and_head() -> None:
+    bias = RelationBias(3, 2)
+    assert not bias.table.any(), "nothing at the start"
+    redraw(bias)
+    out = bias(torch.tensor([[[0, 1], [3, -1]]]))
+    expected = torch.stack([torch.zeros(2), bias.table[0], bias.table[2], torch.zeros(2)], 1).view(1, 2, 2, 2)
+    assert torch.equal(out, expected)

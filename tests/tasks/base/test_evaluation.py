@@ -14,14 +14,14 @@ from lightning import seed_everything
 from anyformer.errors import InputError
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
-from anyformer.runs.fit import quiet as quietly
+from anyformer.runs.trainer import quiet as quietly
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
 from tests.helpers.mixed_fields import SMALL, Shown, two_inputs
 from tests.helpers.small_run import in_a_fork
+from tests.helpers.stopped_runs import Signal, assert_same_run
 from tests.helpers.turned import Turned, translator
 from tests.helpers.witnesses import redraw
-from tests.runs.test_checkpointing import Signal, assert_same_run
 
 WITHOUT = [["left"], ["right"]]
 

@@ -343,7 +343,6 @@ def test_the_command_line_reads_sources_fractions_and_paths():
         ({"test": []}, "data.test must list at least one source or path, got none"),
         ({"pack": True}, "data.pack fills rows up to data.max_tokens; give that too"),
         ({"pack": True, "max_tokens": 9, "batch_size": 3}, "leave data.batch_size out"),
-        ({"on_bad_sample": "warn"}, "data.on_bad_sample must be fail or skip, got 'warn'"),
     ],
 )
 def test_options_that_cannot_be_say_why(options, message):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torchmetrics.functional.classification import binary_auroc, multiclass_f1_score
 
 from anyformer.data.batch_plan import Draw
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
@@ -258,7 +258,7 @@ def test_a_vision_transformer_is_this_task_and_nothing_else():
 
 def test_weights_that_were_loaded_are_not_hidden_by_an_older_average(tmp_path):
     made = task()
-    made._average = {name: value.detach() + 1 for name, value in made.named_parameters()}
+    made.average.weights = {name: value.detach() + 1 for name, value in made.named_parameters()}
     kept = {name: value.clone() for name, value in made.state_dict().items()}
     made.load_weights(kept)
     save(made, tmp_path / "model")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,10 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("transformers")
 
 from anyformer.errors import InputError
-from anyformer.model.config import TransformerConfig
-from anyformer.model.embeddings import EmbeddingConfig
-from anyformer.model.heads import HeadConfig
-from anyformer.model.positions import PositionConfig
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.convert.huggingface import export, from_transformers, take_in, to_transformers
-from anyformer.tasks.language.batch import Masking
-from anyformer.tasks.language.language import LanguageModel
-from anyformer.tokenizers.text.text import Text
 from anyformer.weights.timm_vit import to_timm
 from tests.helpers.transformers_folders import bert, gpt2
 from tests.weights.test_timm_vit import classifier, same
@@ -96,9 +88,6 @@ def test_shards_give_the_same_task(tmp_path: Path) -> None:
             {"architectures": ["BertForSequenceClassification"]},
             r"lacks bert\.pooler\.dense\.weight, bert\.pooler\.dense\.bias, classifier\.weight, classifier\.bias",
         ),
-        (lambda folder: bert(folder, "classes"), {"problem_type": "regression"}, r"problem_type: 'regression' cannot"),
-        (lambda folder: bert(folder, "classes"), {"id2label": {"0": "a", "2": "b"}}, r"id2label must name the classes"),
-        (lambda folder: bert(folder, "classes"), {"id2label": {"0": "a", "1": "a"}}, r"id2label must name the classes"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
@@ -120,15 +109,9 @@ def test_a_tensor_of_a_block_that_has_no_place_is_refused(tmp_path: Path) -> Non
         from_transformers(tmp_path)
 
 
-def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
-    bert(tmp_path, "classes", id2label={0: "LABEL_0", 1: "LABEL_1"})
-    settings(tmp_path, id2label=None, label2id=None)
-    assert from_transformers(tmp_path).classes == ["LABEL_0", "LABEL_1"]
-
-
-@pytest.mark.parametrize("kind", ["causal", "masked", "classes"])
+@pytest.mark.parametrize("kind", ["language", "masked", "classes"])
 def test_a_task_is_saved_and_started_from_as_any_other(tmp_path: Path, kind: str) -> None:
-    _ = gpt2(tmp_path / "hub") if kind == "causal" else bert(tmp_path / "hub", kind)
+    _ = gpt2(tmp_path / "hub") if kind == "language" else bert(tmp_path / "hub", kind)
     task = from_transformers(tmp_path / "hub")
     save(task, tmp_path / "run" / "model")
     loaded = load(tmp_path / "run")
@@ -167,67 +150,6 @@ def _written(task: Task, folder: Path) -> Path:
 
 # Out
 
-TEXT = Text(vocab_size=260, max_len=9).fit(["to be or not to be"])
-SIZES = TransformerConfig(d_model=12, n_heads=3, depth=1)
-LIKE_BERT = {"output": HeadConfig(bias=True, transform="gelu"), "masking": Masking()}
-
-
-def language(transformer: TransformerConfig = SIZES, text: Text = TEXT, **choices: Any) -> LanguageModel:
-    task = LanguageModel({"text": text}, transformer, **({"context": 9} | choices))
-    task.build()
-    return task
-
-
-def telling(text: Text = TEXT, **choices: Any) -> Classify:
-    post = replace(SIZES, norm_position="post")
-    task = Classify(
-        {"text": text}, post, **({"embedding": EmbeddingConfig(norm=True), "classes": ["a", "b"]} | choices)
-    )
-    task.build()
-    return task
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (
-            lambda: language(replace(SIZES, norm="rmsnorm")),
-            r"GPT2LMHeadModel .* has no word for transformer\.norm: rms",
-        ),
-        (lambda: language(replace(SIZES, gated=True)), r"no word for transformer\.gated: True"),
-        (lambda: language(replace(SIZES, q_bias=False)), r"no word for transformer\.q_bias: False; train a model with"),
-        (lambda: language(replace(SIZES, n_kv_heads=1)), r"no word for transformer\.n_kv_heads: 1"),
-        (lambda: language(embedding=EmbeddingConfig(positions=[])), r"no word for embedding\.positions: \[\]"),
-        (
-            lambda: language(embedding=EmbeddingConfig(positions=[PositionConfig(("word",), "sinusoidal")])),
-            r"no word for embedding\.positions",
-        ),
-        (lambda: language(output=HeadConfig(scaled=True)), r"no word for output\.scaled: True"),
-        (lambda: language(**LIKE_BERT), r"BertForMaskedLM .* has no word for transformer\.norm_position: pre"),
-        (
-            lambda: language(text=Text("bytes", max_len=9)),
-            r"kind: bytes has no tokenizer\.json, .* with kind: bpe",
-        ),
-        (lambda: telling(), r"BertForSequenceClassification .* has no word for read: class"),
-        (lambda: telling(read="first"), r"has no word for pool_dense: false"),
-        (lambda: telling(read="first", pool_dense=True, n_registers=2), r"has no word for n_registers: 2"),
-        (lambda: telling(read="first", pool_dense=True, pool_norm=True), r"has no word for pool_norm: true"),
-    ],
-)
-def test_what_transformers_has_no_word_for_is_named(tmp_path: Path, make: Callable[[], Task], message: str) -> None:
-    with pytest.raises(InputError, match=message) as raised:
-        export(make(), tmp_path / "out")
-    assert "\n" not in str(raised.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_text_that_is_not_wrapped_is_not_said_to_be(tmp_path: Path) -> None:
-    bert(tmp_path / "hub")
-    task = from_transformers(tmp_path / "hub")
-    task.tokenizers["text"] = replace(task.text, wrap=False)
-    with pytest.raises(InputError, match=r"tokenizers\.text\.wrap is false, and .*; train with wrap: true"):
-        to_transformers(task, tmp_path / "out")
-
 
 def test_a_model_of_pictures_goes_out_to_timm(tmp_path: Path) -> None:
     task = classifier()
@@ -238,13 +160,15 @@ def test_a_model_of_pictures_goes_out_to_timm(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
+    gpt2(tmp_path / "hub")
+    language = from_transformers(tmp_path / "hub")
     (tmp_path / "out").mkdir()
     (tmp_path / "vit.safetensors").touch()
     with pytest.raises(InputError, match=r"out is there already; choose another folder"):
-        export(language(), tmp_path / "out")
+        export(language, tmp_path / "out")
     with pytest.raises(InputError, match=r"vit\.safetensors is there already; choose another file"):
         export(classifier(), tmp_path / "vit.safetensors")
     with pytest.raises(InputError, match=r"a model of pictures is written as a file for timm; give FILE\.safetensors"):
         export(classifier(), tmp_path / "new")
     with pytest.raises(InputError, match=r"a model of text is written as a folder; leave \.safetensors out"):
-        export(language(), tmp_path / "new.safetensors")
+        export(language, tmp_path / "new.safetensors")

@@ -81,7 +81,7 @@ def test_the_command_line_brings_one_in_and_writes_what_is_said(
     assert "audio=..." in capsys.readouterr().out
     # Longer than the 3 seconds that it hears at once: in pieces.
     path = str(sound(tmp_path / "hello.wav", 5.0))
-    assert main(["run", str(tmp_path / "run"), f"audio={path}"]) == 0
+    assert main(["predict", str(tmp_path / "run"), f"audio={path}"]) == 0
     said = capsys.readouterr().out.strip()
     (expected,) = from_transformers(tmp_path / "hub", "en").predict([{"audio": path}])
     assert said == expected["text"] != ""

@@ -53,7 +53,7 @@ class Watched(LearnedActor):
 
 def recomputed(actor: LearnedActor, episode: Episode, first: int, step: int, asked: float) -> Tensor:
     """The hidden vector of the state of a step, from exactly the steps from `first` on, in one pass without a cache."""
-    task = actor.task
+    task = actor.acting
     values = {name: array for name, array in cut(episode, *task.spaces).items() if name in task.tokenizers}
     if RETURN in values:
         got = np.concatenate([[0.0], np.cumsum(episode.rewards.astype(np.float64))[:-1]])
@@ -75,7 +75,7 @@ def test_what_is_cached_is_what_would_be_computed_of_the_steps_in_the_context(ki
     name, options = KINDS[kind]
     task = decider(walks(name), **options)
     asked = 3.0 if task.returns else None
-    actor = Watched(task, asked, PlayConfig(past_context=past_context, temperature=1.0))
+    actor = Watched(task.acting_model(), asked, PlayConfig(past_context=past_context, temperature=1.0))
     # Half of what is done is not what the actor chose; rows begin anew and leave at different times.
     noisy = Noisy(actor, 0.5, task.spaces[1])
     episodes = list(play(world(name), noisy, 7, seed=1, n_environments=3))
@@ -103,7 +103,7 @@ def test_an_episode_is_the_same_however_many_are_played_beside_it() -> None:
     task = decider(walks("box"), tokenizers={"action": Bins(n_bins=11)})
 
     def played(n: int) -> list[Any]:
-        actor = LearnedActor(task, 4.0)
+        actor = LearnedActor(task.acting_model(), 4.0)
         return [episode.actions.tolist() for episode in play(world("box"), actor, 6, 0, n)]
 
     alone = played(1)
@@ -119,7 +119,7 @@ def test_rows_that_come_later_take_their_place_among_the_others() -> None:
     seen, got = random.random((6, 3, 2), dtype=np.float32), random.random((6, 3))
 
     def act(rows_by_step: dict[int, list[int]], of: list[int], begins: dict[int, list[int]]) -> dict[int, list]:
-        actor, done, taken = LearnedActor(task, 4.0), {row: [] for row in of}, None
+        actor, done, taken = LearnedActor(task.acting_model(), 4.0), {row: [] for row in of}, None
         for step in range(6):
             rows = rows_by_step[step]
             if step in begins:
@@ -140,7 +140,7 @@ def test_rows_that_come_later_take_their_place_among_the_others() -> None:
 def test_a_policy_plays_in_a_loop_of_ones_own() -> None:
     task = decider(walks("pair"))
     policy = task.policy(asked=2.0)
-    expected = list(play(world("pair"), LearnedActor(task, 2.0), 2, seed=5, n_environments=1))
+    expected = list(play(world("pair"), LearnedActor(task.acting_model(), 2.0), 2, seed=5, n_environments=1))
     env = make(world("pair"))
     for episode in expected:
         observation, _ = env.reset(seed=episode_seed(5, expected.index(episode)))
@@ -200,7 +200,7 @@ def test_the_return_that_is_left_is_what_was_asked_less_what_was_got() -> None:
             told.append(self._left.tolist())
             return super()._read(begun)
 
-    (episode,) = play(world(), Told(task, 4.0), 1, 0)
+    (episode,) = play(world(), Told(task.acting_model(), 4.0), 1, 0)
     assert [left for (left,) in told] == pytest.approx([4.0 - episode.rewards[:i].sum() for i in range(len(episode))])
 
 
@@ -208,7 +208,7 @@ def test_what_is_drawn_is_decided_by_the_seed() -> None:
     task = decider(walks("text"))
 
     def played(seed: int, temperature: float) -> list[Any]:
-        actor = LearnedActor(task, 4.0, PlayConfig(temperature=temperature, seed=seed))
+        actor = LearnedActor(task.acting_model(), 4.0, PlayConfig(temperature=temperature, seed=seed))
         return [episode.actions.tolist() for episode in play(world("text"), actor, 4, 0)]
 
     assert played(1, 1.0) == played(1, 1.0)
@@ -221,7 +221,6 @@ def test_what_is_drawn_is_decided_by_the_seed() -> None:
     [
         ({"episodes": 0}, "play.episodes must be at least 1, got 0"),
         ({"n_environments": 0}, "play.n_environments must be at least 1, got 0"),
-        ({"past_context": "half"}, "play.past_context must be halve or exact, got 'half'"),
         ({"temperature": -1.0}, "play.temperature must be a number from 0, got -1.0"),
         ({"seed": -1}, "play.seed must not be negative, got -1"),
     ],

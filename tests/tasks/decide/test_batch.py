@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from anyformer.data.batch_plan import Draw
-from anyformer.data.loader import Samples
+from anyformer.data.samples import Samples
 from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.tasks.decide.batch import RETURN, REWARD, CutEpisodes, StepFields, WindowChopper, Windows, cut
+from anyformer.tasks.decide.batch import RETURN, REWARD, CutEpisodes, EpisodeWindows, StepFields, WindowChopper, cut
 from anyformer.tokenizers.episode.continuous import Returns, Vector
 from anyformer.tokenizers.episode.discrete import Bins, Letters
 from anyformer.tokenizers.episode.episode import lengths
@@ -71,7 +71,7 @@ def test_positions_are_timesteps_of_the_episode() -> None:
 
 def test_evaluation_sees_every_step_once() -> None:
     source = walks("box")
-    windows = Windows(CutEpisodes(source, *source.spaces), 5, training=False)
+    windows = EpisodeWindows(CutEpisodes(source, *source.spaces), 5, training=False)
     seen = Counter()
     for i in range(len(windows)):
         values, start = windows.window(i, None)
@@ -84,7 +84,7 @@ def test_evaluation_sees_every_step_once() -> None:
 
 def test_training_draws_every_step_alike_and_the_same_again() -> None:
     source = walks("box", 3)
-    windows = Windows(CutEpisodes(source, *source.spaces), 5, training=True)
+    windows = EpisodeWindows(CutEpisodes(source, *source.spaces), 5, training=True)
     n_steps = int(lengths(source).sum())
     assert len(windows) == -(-n_steps // 5)
     random, starts = np.random.default_rng(0), Counter()

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-import anyformer
 from anyformer.__main__ import main
 from anyformer.batch import read_before
 from anyformer.errors import InputError
@@ -21,15 +20,17 @@ from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import OptimizerConfig
+from anyformer.parsing.instantiate import instantiate
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_figures, read_rows
 from anyformer.saving.model_folder import load
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.decide.actor import PlayConfig
+from anyformer.tasks.decide.actor import PlayConfig, asked_return
 from anyformer.tasks.decide.batch import ACTION, RETURN, STATE
 from anyformer.tasks.decide.collect import Collected, write_minari
 from anyformer.tasks.decide.decide import Decide
+from anyformer.tasks.decide.play import episodes
 from anyformer.tokenizers.episode.continuous import Returns, Vector
 from anyformer.tokenizers.episode.discrete import Bins, Categories
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode
@@ -39,7 +40,7 @@ from tests.helpers.worlds import decider, walks, world
 
 SMALL = TransformerConfig(d_model=16, depth=1, n_heads=2, rotary=RotaryConfig(axes=("step",)))
 PLAY = PlayConfig(episodes=3)
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def learned(source: Any, run: Path, epochs: int = 1, **options: Any) -> Decide:
@@ -188,9 +189,9 @@ def test_spaces_scales_and_the_known_returns_come_from_the_data() -> None:
     assert task.tokenizers["state.where"].mean == pytest.approx(seen.mean(0), abs=1e-5)
     totals = [source.episode(i).total for i in range(len(source))]
     assert task.known_returns == (min(totals), max(totals))
-    assert task.asked() == max(totals)
     assert task.environment == world("picture")
-    again = anyformer.runs.fit.instantiate(task.config())
+    assert asked_return(task.acting_model()) == max(totals)
+    again = instantiate(task.config())
     assert json.dumps(again.config()) == json.dumps(task.config())
 
 
@@ -232,7 +233,7 @@ def test_a_run_plays_and_comes_back(kind: str, tmp_path: Path) -> None:
     assert figures["best/val/return"] == pytest.approx(figures["val/return"])
     back = load(tmp_path)
     assert back.config() == task.config()
-    ours, theirs = ([e.actions for e in each.episodes()] for each in (task, back))
+    ours, theirs = ([e.actions for e in episodes(each.acting_model())] for each in (task, back))
     assert json.dumps(ours, default=np.ndarray.tolist) == json.dumps(theirs, default=np.ndarray.tolist)
     # Another asked return is for the evaluation to choose.
     back.play = PlayConfig(episodes=2, asked=1.0)
@@ -259,7 +260,7 @@ def test_a_model_learns_the_order_of_good_and_bad(tmp_path: Path) -> None:
     data = Records(Collected(world("box"), ("random",), 100), batch_size=16)
     fit(task, data, tmp_path, max_epochs=16, **QUIET)
     most, least = (
-        np.mean([e.total for e in task.episodes(play=PlayConfig(20, asked=asked, temperature=1.0))])
+        np.mean([e.total for e in episodes(task.acting_model(), play=PlayConfig(20, asked=asked, temperature=1.0))])
         for asked in (5.0, -6.0)
     )
     assert most > least + 2
@@ -317,14 +318,14 @@ def test_a_picture_and_a_vector_train_and_play_without_a_line_of_python(
     monkeypatch.chdir(tmp_path)
     Path("walk.yaml").write_text(CONFIG)
     assert main(["fit", "--config", "walk.yaml"]) == 0
-    assert "anyformer run runs/walk --episodes 100" in capsys.readouterr().out
+    assert "anyformer predict runs/walk --episodes 100" in capsys.readouterr().out
     assert load("runs/walk").tokenizers["state.picture"].patch == 2
-    assert main(["run", "runs/walk", "--episodes", "3", "--return", "2", "--output", "walks.csv"]) == 0
+    assert main(["predict", "runs/walk", "--episodes", "3", "--return", "2", "--output", "walks.csv"]) == 0
     assert re.search(r"asked +return .*\n +2 .* 3\n", capsys.readouterr().out)
     assert Path("walks.csv").read_text().startswith("episode,asked,return,length,error\n0,2.0,")
-    assert main(["run", "runs/walk", "--episodes", "2", "--json"]) == 0
+    assert main(["predict", "runs/walk", "--episodes", "2", "--json"]) == 0
     assert [json.loads(line)["episode"] for line in capsys.readouterr().out.splitlines()] == [0, 1]
-    assert main(["run", "runs/walk", "--episodes", "2", "--sweep", "--video", "walk.mp4"]) == 0
+    assert main(["predict", "runs/walk", "--episodes", "2", "--sweep", "--video", "walk.mp4"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 11 + 1
     assert Path("runs/walk/sweep.png").stat().st_size > 1000
     assert Path("walk.mp4").stat().st_size > 1000
@@ -384,19 +385,19 @@ def test_what_lacks_something_says_what() -> None:
         Decide().build()
     with pytest.raises(InputError, match="was trained without returns and cannot be asked for one"):
         decider(walks("box"), returns=False).policy(asked=3.0)
-    with pytest.raises(InputError, match="a policy acts in an environment"):
+    with pytest.raises(InputError, match="Decide has no `predict`, as it is given no records: use `perform`"):
         decider(walks("box")).predict([{}])
     task = decider(walks("box"))
     task.environment = None
     with pytest.raises(InputError, match="the model knows no environment to play in"):
-        list(task.episodes())
+        list(episodes(task.acting_model()))
 
 
 def test_another_environment_than_that_of_the_training_is_refused(tmp_path: Path) -> None:
     task = decider(walks("box"))
     task.environment = world("pair")
     with pytest.raises(InputError, match=r"observation(\.0)?: training had"):
-        list(task.episodes(play=PLAY))
+        list(episodes(task.acting_model(), play=PLAY))
     learned(walks("box"), tmp_path, play=None)
     other = Decide(transformer=SMALL, context=5, play=None, environment=EnvironmentConfig("Corridor-v1"))
     with pytest.raises(InputError, match=r"another environment: environment\.id was 'Corridor-v0' and is"):
@@ -407,7 +408,7 @@ def test_an_environment_that_raises_is_named_with_its_step() -> None:
     task = decider(walks("box"))
     task.environment = world("box", raises_at=2)
     with pytest.raises(InputError, match="Corridor-v0 raised in episode 0, in step 2: RuntimeError: the floor is gone"):
-        list(task.episodes(play=PLAY))
+        list(episodes(task.acting_model(), play=PLAY))
 
 
 def test_an_episode_that_is_not_of_the_environment_is_named() -> None:

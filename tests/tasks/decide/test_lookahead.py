@@ -21,6 +21,7 @@ from anyformer.tasks.decide.batch import RETURN, STATE, Steps, cut
 from anyformer.tasks.decide.collect import Collected
 from anyformer.tasks.decide.decide import Decide
 from anyformer.tasks.decide.lookahead import Planner
+from anyformer.tasks.decide.play import episodes
 from anyformer.tasks.decide.rollout import play
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.episode.discrete import Bins
@@ -34,11 +35,11 @@ def test_all_actions_are_tried_where_they_are_few() -> None:
     task = decider(walks("pair"), **(FULL | {"state_loss": 0.0}))
     # Its state has several tokens, which are not imagined one step ahead.
     task.state_loss = 1.0
-    planner = Planner(task, n_candidates=8, horizon=1)
+    planner = Planner(task.acting_model(), n_candidates=8, horizon=1)
     ids = torch.cat([planner._all["action.hands"], planner._all["action.way"]], 1)
     assert {tuple(each) for each in ids.tolist()} == set(itertools.product((0, 1), (2, 3), (0, 1)))
     assert len(ids) == planner.n_candidates == 8
-    assert Planner(task, n_candidates=7)._all is None
+    assert Planner(task.acting_model(), n_candidates=7)._all is None
 
 
 @torch.no_grad()
@@ -58,7 +59,9 @@ def test_what_is_imagined_is_what_the_heads_say_one_after_another() -> None:
             noted.append({"content": content["action"].clone(), "worth": worth.clone(), "step": step.copy()})
             return worth
 
-    (episode,) = play(world("box"), Noting(task, PlayConfig(temperature=9.0), n_candidates=3, horizon=3), 1, 0)
+    (episode,) = play(
+        world("box"), Noting(task.acting_model(), PlayConfig(temperature=9.0), n_candidates=3, horizon=3), 1, 0
+    )
     arrays = cut(episode, *task.spaces)
     tokenizers, fields = task.tokenizers, task.step_fields
     for t, (imagined, done) in enumerate(zip(noted[::2], noted[1::2], strict=True)):
@@ -116,14 +119,16 @@ def _most_likely(task: Decide, fields: Any, states: list, acts: list) -> np.ndar
 
 def test_actions_are_drawn_from_the_policy_or_the_space() -> None:
     mean = decider(walks("box"), **FULL)
-    planner = Planner(mean, PlayConfig(seed=1), n_candidates=4)
+    planner = Planner(mean.acting_model(), PlayConfig(seed=1), n_candidates=4)
     hidden = torch.randn(6, 16)
     content = planner._candidates(hidden.repeat_interleave(4, 0), _empty(planner), np.zeros(24, np.int64), 6)
     own = mean.head("action").choose(hidden)
     candidates = content["action"].view(6, 4, 2)
     torch.testing.assert_close(candidates[:, 0], own)
     assert len(candidates[:, 1:].reshape(-1, 2).unique(dim=0)) == 18
-    drawn = Planner(decider(walks("box"), **FULL, tokenizers={"action": Vector(loss="gaussian")}), n_candidates=4)
+    drawn = Planner(
+        decider(walks("box"), **FULL, tokenizers={"action": Vector(loss="gaussian")}).acting_model(), n_candidates=4
+    )
     content = drawn._candidates(hidden.repeat_interleave(4, 0), _empty(drawn), np.zeros(24, np.int64), 6)
     assert len(content["action"].view(24, 2).unique(dim=0)) == 24
 
@@ -147,11 +152,12 @@ def test_a_plan_is_better_than_those_it_has_learned_from(tmp_path: Path) -> None
     )
     data = Records(source, batch_size=16)
     fit(task, data, tmp_path, max_epochs=16, accelerator="cpu", enable_progress_bar=False)
-    planned = [episode.total for episode in task.episodes(Planner(task, horizon=2), PlayConfig(20))]
+    acting = task.acting_model()
+    planned = [episode.total for episode in episodes(acting, Planner(acting, horizon=2), PlayConfig(20))]
     played = [source.episode(i).total for i in range(80)]
     assert np.mean(planned) > np.mean(played) + 2
 
 
 def test_a_model_that_cannot_plan_says_what_it_lacks() -> None:
     with pytest.raises(InputError, match="a plan needs a model that was trained with state_loss and return_dropout"):
-        Planner(decider(walks("box"), return_loss=1.0))
+        Planner(decider(walks("box"), return_loss=1.0).acting_model())

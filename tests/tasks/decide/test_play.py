@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete
 from PIL import Image
 
 from anyformer.errors import InputError
-from anyformer.tasks.decide.actor import PlayConfig
+from anyformer.tasks.decide.actor import LearnedActor, PlayConfig
 from anyformer.tasks.decide.play import N_ASKED, PerformConfig, conclude, draw_sweep, perform, summarize
 from anyformer.tasks.decide.rollout import play
 from anyformer.tokenizers.episode.episode import Episode
@@ -34,8 +34,8 @@ def test_figures_are_means_over_episodes() -> None:
 
 def test_what_is_played_is_what_an_actor_plays() -> None:
     task = decider(walks("box"), reference=(-6.0, 6.0))
-    results = list(perform(task, PerformConfig(episodes=5, return_=2.0, seed=3), None))
-    expected = list(play(world("box"), task.actor(2.0), 5, 3))
+    results = list(perform(task.acting_model(), PerformConfig(episodes=5, return_=2.0, seed=3), None))
+    expected = list(play(world("box"), LearnedActor(task.acting_model(), 2.0), 5, 3))
     assert [result["return"] for result in results] == [each.total for each in expected]
     assert [result["length"] for result in results] == [len(each) for each in expected]
     assert results[1] == {
@@ -46,12 +46,12 @@ def test_what_is_played_is_what_an_actor_plays() -> None:
         "score": pytest.approx(100 * (expected[1].total + 6) / 12),
     }
     cloned = decider(walks("box"), returns=False)
-    assert next(perform(cloned, PerformConfig(episodes=1), None))["asked"] is None
+    assert next(perform(cloned.acting_model(), PerformConfig(episodes=1), None))["asked"] is None
 
 
 def test_a_sweep_asks_for_all_that_was_seen_and_draws_it(tmp_path: Path) -> None:
     task = decider(walks("box"))
-    results = list(perform(task, PerformConfig(episodes=2, sweep=True), tmp_path))
+    results = list(perform(task.acting_model(), PerformConfig(episodes=2, sweep=True), tmp_path))
     low, high = task.known_returns
     asked = sorted({result["asked"] for result in results})
     assert asked == pytest.approx(np.linspace(low, high, N_ASKED))
@@ -64,10 +64,10 @@ def test_a_sweep_asks_for_all_that_was_seen_and_draws_it(tmp_path: Path) -> None
 def test_what_the_config_asks_for_is_asked_for_where_nothing_else_is(tmp_path: Path) -> None:
     task = decider(walks("box"), play=PlayConfig(episodes=1, asked=3.0, seed=4))
     assert task.options.seed == 5, "other beginnings than those of validation"
-    assert [result["asked"] for result in perform(task, task.options, None)] == [3.0]
-    assert len(list(perform(task, replace(task.options, sweep=True), tmp_path))) == N_ASKED
+    assert [result["asked"] for result in perform(task.acting_model(), task.options, None)] == [3.0]
+    assert len(list(perform(task.acting_model(), replace(task.options, sweep=True), tmp_path))) == N_ASKED
     alike = decider(walks("box"), known_returns=(2.0, 2.0))
-    assert len(list(perform(alike, PerformConfig(episodes=1, sweep=True), tmp_path))) == 1
+    assert len(list(perform(alike.acting_model(), PerformConfig(episodes=1, sweep=True), tmp_path))) == 1
 
 
 def test_the_points_of_the_drawing_are_the_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,8 +120,8 @@ def test_what_contradicts_itself_says_why(options: dict[str, Any], message: str)
 def test_what_the_model_has_not_learned_cannot_be_performed() -> None:
     cloned = decider(walks("box"), returns=False)
     with pytest.raises(InputError, match="--sweep: the model was trained without returns"):
-        list(perform(cloned, PerformConfig(sweep=True), None))
+        list(perform(cloned.acting_model(), PerformConfig(sweep=True), None))
     with pytest.raises(InputError, match="cannot be asked for one"):
-        list(perform(cloned, PerformConfig(return_=3.0), None))
+        list(perform(cloned.acting_model(), PerformConfig(return_=3.0), None))
     with pytest.raises(InputError, match=r"--video must end in \.mp4, got x\.avi"):
-        list(perform(cloned, PerformConfig(video="x.avi"), None))
+        list(perform(cloned.acting_model(), PerformConfig(video="x.avi"), None))

@@ -11,7 +11,8 @@ import pytest
 
 from anyformer.data.batch_plan import plan_batches
 from anyformer.data.chopper import Chopper
-from anyformer.data.loader import Loader, Samples
+from anyformer.data.loader import Loader
+from anyformer.data.samples import Samples
 from anyformer.errors import InputError
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.mixture.data import Mixed, MixedLoader, Part, Turn, named, plan_turns

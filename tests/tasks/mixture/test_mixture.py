@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.decide.decide import Decide
 from anyformer.tasks.language.language import LanguageModel
-from anyformer.tasks.mixture.data import Turn
+from anyformer.tasks.mixture.data import Mixed, Part, Turn
 from anyformer.tasks.mixture.mixture import Mixture
 from anyformer.tasks.predict.predict import Predict
+from anyformer.tasks.targets.regression import Numbers
 from anyformer.tasks.targets.text import Written
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.image.patches import ImagePatches
@@ -41,6 +43,7 @@ from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.small_mixture import (
     BATCHES,
+    PICTURE,
     TRANSFORMER,
     Parities,
     small_mixed,
@@ -49,7 +52,7 @@ from tests.helpers.small_mixture import (
     small_tasks,
 )
 from tests.helpers.small_run import in_a_fork
-from tests.runs.test_checkpointing import Signal, assert_same_run, last_state
+from tests.helpers.stopped_runs import Signal, assert_same_run, last_state
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -177,11 +180,14 @@ def test_a_task_of_no_mixture_is_refused(whole: Path, tmp_path: Path) -> None:
         load(f"{tmp_path / 'alone'}:digits")
 
 
-def test_a_mixture_says_nothing_by_itself(whole: Path) -> None:
-    mixture = load(whole)
-    for call in (lambda: mixture.predict([{}]), lambda: next(iter(mixture.perform())), lambda: mixture.render({})):
-        with pytest.raises(InputError, match=r"name one of its tasks: RUN:digits, RUN:parity, RUN:mood, RUN:poet"):
-            call()
+@pytest.mark.parametrize(
+    ("hook", "given"),
+    [("predict", [{}]), ("perform", None), ("render", {}), ("chopper", True), ("evaluate", None), ("report", "val")],
+)
+def test_a_mixture_says_nothing_by_itself(hook: str, given: Any) -> None:
+    message = f"a mixture has no `{hook}`; load one of its tasks by name: RUN:digits, RUN:parity, RUN:mood, RUN:poet$"
+    with pytest.raises(InputError, match=message):
+        getattr(small_mixture(), hook)(given)
 
 
 def test_a_config_makes_the_same_again(whole: Path) -> None:
@@ -429,3 +435,33 @@ def test_the_data_must_be_of_a_mixture(tmp_path: Path) -> None:
         fit(small_mixture(), Records(Digits(), 0.1), tmp_path / "one", **options)
     with pytest.raises(InputError, match="data: Mixed is for a mixture, and Classify is one task"):
         fit(small_tasks()["digits"], small_mixed(tmp_path), tmp_path / "two", **options)
+
+
+class Heights(Parities):
+    """Digits that are as high as they are great, in some unit."""
+
+    def __init__(self, of_metre: float) -> None:
+        self.of_metre = of_metre
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        record = Digits()[i]
+        return {"image": record["image"], "height": (1 + int(record["label"])) * self.of_metre}
+
+
+@pytest.mark.parametrize("scaling", ["standard", "log"])
+@pytest.mark.parametrize("choose", ["rmse", "mae"])
+def test_the_score_does_not_hang_on_the_unit_of_a_number(tmp_path: Path, scaling: Any, choose: str) -> None:
+    found = []
+    for name, of_metre in (("metres", 1.0), ("millimetres", 1000.0)):
+        heights = Predict({"image": PICTURE}, {"height": Numbers(scaling=scaling)}, choose=choose)
+        tasks = {"digits": Classify({"image": PICTURE}), "heights": heights}
+        parts = {"digits": Part(Digits(), 0.1, batch_size=240), "heights": Part(Heights(of_metre), 0.2, batch_size=60)}
+        lightning.seed_everything(0, verbose=False)
+        data = Mixed(parts, n_batches=2)
+        quiet = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 1}
+        found.append(fit(Mixture(tasks, replace(TRANSFORMER, rotary=None)), data, tmp_path / name, **quiet))
+    metres, millimetres = found
+    assert millimetres[f"val/heights/{choose}"] == pytest.approx(1000 * metres[f"val/heights/{choose}"], rel=1e-3)
+    assert millimetres["val/score"] == pytest.approx(metres["val/score"], rel=1e-4)
+    # Two numbers from 0 to 1, and neither is nothing.
+    assert metres["val/score"] > metres["val/digits/accuracy"] / 2 + 0.1

@@ -16,6 +16,7 @@ from anyformer.runs.fit import fit
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.records import Records
+from anyformer.tasks.base.warm_start import inherit_tokenizers
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.action import Done
 from anyformer.tasks.targets.category import Category
@@ -234,7 +235,7 @@ def test_a_run_trains_is_drawn_and_is_used_from_its_folder(tmp_path, capsys):
     assert results[0]["kind"]["label"] in ("even", "odd")
     from anyformer.cli.main import main
 
-    main(["run", str(tmp_path / "run"), "note=xxx", "--json"])
+    main(["predict", str(tmp_path / "run"), "note=xxx", "--json"])
     shown = json.loads(capsys.readouterr().out)
     assert shown["image"] == {"loss": None} and shown["kind"]["label"] in ("even", "odd")
 
@@ -264,7 +265,7 @@ def test_a_text_goes_on_with_the_vocabulary_of_the_weights_that_it_starts_from(t
     made = task({"name": Written(Text("characters", max_len=20))})
     save(made, tmp_path / "model")
     other = Predict(inputs(), {"name": Written(Text("characters", max_len=20))}, SMALL, init_from=str(tmp_path))
-    other._inherit()
+    inherit_tokenizers(other, other.init_from)
     other.learn(Rows(({"image": records(1)[0]["image"], "note": "x", "name": "one"},)))
     assert other.targets["name"].text == made.targets["name"].text
     other.build()
@@ -305,7 +306,6 @@ IMAGE = {"image": ImagePatches(size=(4, 6), patch=2, channels=1)}
         ({"targets": {"a.b": Numbers()}}, "targets.a.b: the name of a target has no dot"),
         ({"targets": {"kind": Category()}, "choose": "rmse"}, r"choose must be one of accuracy, .*, got 'rmse'"),
         ({"targets": {"class": Written(Text("bytes"))}}, "the name 'class' is taken by the task's own tokens"),
-        ({"targets": {"kind": Category()}, "read": "last"}, "read must be class, first, mean or attention, got 'last'"),
         (
             {"targets": {"kind": Category()}, "fields": FieldsConfig(sees={"imago": ["image"]})},
             "fields.sees: there is no field 'imago'",

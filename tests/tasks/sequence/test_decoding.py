@@ -87,6 +87,18 @@ def test_joint_decoding_stands_between_the_two(architecture: str) -> None:
     assert task.write(batch, DecodeConfig("joint", ctc_weight=0.9, **options)) != attention
 
 
+def test_texts_are_drawn_as_those_of_a_language_model_are() -> None:
+    task = built(translator(output=HeadConfig(tied=False)))
+    records = [Turned()[i] for i in range(6)]
+    greedy_texts = task.predict(records, DecodeConfig(max_new_tokens=6))
+    assert task.predict(records, DecodeConfig(max_new_tokens=6, temperature=3.0, top_k=1)) == greedy_texts
+    drawn = task.predict(records, DecodeConfig(max_new_tokens=6, temperature=3.0))
+    assert drawn != greedy_texts
+    assert task.predict(records, DecodeConfig(max_new_tokens=6, temperature=3.0, seed=1)) != drawn
+    alone = [task.predict([record], DecodeConfig(max_new_tokens=6, temperature=3.0))[0] for record in records]
+    assert alone == drawn, "whatever inputs are beside it"
+
+
 def test_no_text_is_longer_than_what_the_model_can_place() -> None:
     task = translator(start=["<mask>", "<eos>"])
     task.tokenizers["turned"] = Text("characters", max_len=9)
@@ -128,9 +140,9 @@ def test_methods_and_options_that_cannot_be_say_why() -> None:
         with pytest.raises(InputError, match=message):
             built(task).predict([Turned()[0]], DecodeConfig(method))
     for options, message in (
-        ({"method": "both"}, "method must be attention, ctc or joint, got 'both'"),
         ({"n_beams": 0}, "n_beams must be at least 1, got 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"n_beams": 2, "temperature": 1.0}, "n_beams above 1 goes without temperature"),
         ({"ctc_weight": 1.0}, "ctc_weight must lie between 0 and 1, got 1.0"),
     ):
         with pytest.raises(InputError, match=message):

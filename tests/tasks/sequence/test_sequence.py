@@ -227,7 +227,6 @@ def test_the_encoder_is_counted_on_the_inputs() -> None:
     [
         ({"target": "other"}, "target: 'other' must be a field of tokenizers that is a Text"),
         ({"tokenizers": {"turned": Text()}}, "tokenizers must name an input beside the target 'turned'"),
-        ({"architecture": "both"}, "architecture must be encoder_decoder, decoder or encoder, got 'both'"),
         ({"decoding": DecodeConfig("joint")}, "decoding.method: joint needs a model with ctc"),
         (
             {"architecture": "encoder", "decoding": DecodeConfig("attention")},
@@ -290,23 +289,23 @@ def test_a_config_trains_a_translator_that_is_run(
     Path("table.csv").write_text("\n".join(["text,turned", *rows]))
     Path("small.yaml").write_text(CONFIG)
     assert main(["fit", "--config", "small.yaml"]) == 0
-    assert "anyformer run runs/small text=..." in capsys.readouterr().out
+    assert "anyformer predict runs/small text=..." in capsys.readouterr().out
     task = load("runs/small")
     assert task.decoding == DecodeConfig(n_beams=2, max_new_tokens=5)
     assert yaml.safe_load(Path("runs/small/config.yaml").read_text())["model"]["init_args"]["ctc"] is None
     (wanted,) = task.predict([{"text": "abc"}])
-    assert main(["run", "runs/small", "text=abc"]) == 0
+    assert main(["predict", "runs/small", "text=abc"]) == 0
     assert capsys.readouterr().out == wanted["turned"] + "\n"
-    assert main(["run", "runs/small", "text=abc", "--json", "--n_beams", "1", "--max_new_tokens", "3"]) == 0
+    assert main(["predict", "runs/small", "text=abc", "--json", "--n_beams", "1", "--max_new_tokens", "3"]) == 0
     greedy = task.predict([{"text": "abc"}], DecodeConfig(max_new_tokens=3))
     assert json.loads(capsys.readouterr().out) == greedy[0]
     monkeypatch.setattr("sys.stdin", io.StringIO("abc\n\nda\n"))
-    assert main(["run", "runs/small", "text=-"]) == 0
+    assert main(["predict", "runs/small", "text=-"]) == 0
     lines = [result["turned"] for result in task.predict([{"text": text} for text in ("abc", "", "da")])]
     assert capsys.readouterr().out.splitlines() == lines and lines[1] == ""
-    assert main(["run", "runs/small", "turned=abc"]) == 2
+    assert main(["predict", "runs/small", "turned=abc"]) == 2
     assert "has no field 'turned'; there are text" in capsys.readouterr().err
-    assert main(["run", "runs/small", "text=a", "--method", "ctc"]) == 2
+    assert main(["predict", "runs/small", "text=a", "--method", "ctc"]) == 2
     assert "method: ctc needs a model that was trained with ctc" in capsys.readouterr().err
     assert main(["params", "runs/small", "--tokens", "text=4", "--tokens", "turned=4"]) == 0
     assert main(["validate", "runs/small", "--model.decoding.n_beams", "1"]) == 0
@@ -330,18 +329,18 @@ def test_recordings_are_run_one_many_long_and_from_standard_input(
         soundfile.write(tmp_path / "in" / f"{name}.wav", sound(letters), RATE)
     one = str(tmp_path / "in" / "one.wav")
     (wanted,) = task.predict([{"audio": one}])
-    assert main(["run", str(folder), f"audio={one}"]) == 0
+    assert main(["predict", str(folder), f"audio={one}"]) == 0
     assert capsys.readouterr().out == wanted["text"] + "\n"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path(one).read_bytes())))
-    assert main(["run", str(folder), "audio=-"]) == 0
+    assert main(["predict", str(folder), "audio=-"]) == 0
     assert capsys.readouterr().out == wanted["text"] + "\n"
-    assert main(["run", str(folder), f"audio={tmp_path / 'in'}", "--format", "srt"]) == 2
+    assert main(["predict", str(folder), f"audio={tmp_path / 'in'}", "--format", "srt"]) == 2
     assert "give --output FOLDER" in capsys.readouterr().err
     out = tmp_path / "out"
-    assert main(["run", str(folder), f"audio={tmp_path / 'in'}", "--format", "vtt", "--output", str(out)]) == 0
+    assert main(["predict", str(folder), f"audio={tmp_path / 'in'}", "--format", "vtt", "--output", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["long.vtt", "one.vtt", "two.vtt"]
     assert all(path.read_text().startswith("WEBVTT") for path in out.iterdir())
-    command = ["run", str(folder), f"audio={tmp_path / 'in'}", "--format", "srt", "--output"]
+    command = ["predict", str(folder), f"audio={tmp_path / 'in'}", "--format", "srt", "--output"]
     (tmp_path / "in" / "later").mkdir()
     soundfile.write(tmp_path / "in" / "later" / "one.wav", sound("dc"), RATE)
     assert main([*command, str(tmp_path / "each")]) == 0
@@ -354,13 +353,11 @@ def test_recordings_are_run_one_many_long_and_from_standard_input(
     (tmp_path / "there.srt").write_text("")
     assert main([*command, str(tmp_path / "there.srt")]) == 2
     assert "of many records it is a folder, and there is a file of that name" in capsys.readouterr().err
-    assert (
-        main(["run", str(folder), f"audio={one}", "--format", "srt", "--output", str(tmp_path / "no" / "x.srt")]) == 2
-    )
+    absent = str(tmp_path / "no" / "x.srt")
+    assert main(["predict", str(folder), f"audio={one}", "--format", "srt", "--output", absent]) == 2
     assert "there is no folder" in capsys.readouterr().err
-    assert (
-        main(["run", str(folder), f"audio={tmp_path / 'in'}", "--timestamps", "--output", str(tmp_path / "t.csv")]) == 0
-    )
+    table = str(tmp_path / "t.csv")
+    assert main(["predict", str(folder), f"audio={tmp_path / 'in'}", "--timestamps", "--output", table]) == 0
     with open(tmp_path / "t.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 and all({"text", "start", "end"} <= word.keys() for word in json.loads(rows[0]["words"]))

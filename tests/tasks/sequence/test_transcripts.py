@@ -80,7 +80,6 @@ def test_words_are_shown_as_lines_or_as_subtitles() -> None:
 def test_options_that_cannot_be_say_why() -> None:
     assert not TranscriptConfig().timed and TranscriptConfig(format="vtt").timed
     for options, message in (
-        ({"format": "doc"}, "format must be txt, srt, vtt, json, got 'doc'"),
         ({"piece_seconds": 2.0}, "piece_seconds must be at least 3, got 2"),
         ({"n_beams": 0}, "n_beams must be at least 1"),
     ):

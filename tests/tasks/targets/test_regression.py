@@ -135,8 +135,6 @@ def test_a_column_of_text_is_no_column_of_numbers():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scaling": "minmax"}, "scaling must be standard, log, none, got 'minmax'"),
-        ({"loss": "cubic"}, "loss must be squared, absolute, huber, got 'cubic'"),
         ({"n": 0}, "n must be at least 1"),
         ({"n": 3, "columns": ["a"]}, "columns must be 3, as n says, got 1"),
         ({"mean": [1.0]}, "mean and std belong together"),

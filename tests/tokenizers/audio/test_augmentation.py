@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random as python_random
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +10,7 @@ from anyformer.errors import InputError
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.augmentation import SoundAugmentation, SpecAugment
 from anyformer.tokenizers.audio.mel import MelConfig
+from tests.helpers.random_generators import global_generators
 from tests.helpers.sounds import hiss, tone
 
 EVERYTHING = {
@@ -37,13 +35,9 @@ def test_what_is_drawn_is_a_function_of_the_generator_alone(augment):
     def content(seed: int | None) -> torch.Tensor:
         return tokenizer.encode(samples, None if seed is None else np.random.default_rng(seed)).content
 
-    def states() -> list[Any]:
-        name, keys, *rest = np.random.get_state()
-        return [torch.random.get_rng_state().tolist(), python_random.getstate(), name, keys.tolist(), rest]
-
-    before = states()
+    before = global_generators()
     drawn = [content(seed) for seed in range(12)]
-    assert states() == before
+    assert global_generators() == before
     assert all(torch.equal(content(seed), each) for seed, each in enumerate(drawn))
     assert sum(each.shape != drawn[0].shape or not torch.equal(each, drawn[0]) for each in drawn) >= 3
     assert torch.equal(content(None), audio(None).encode(samples).content)

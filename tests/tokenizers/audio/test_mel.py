@@ -163,7 +163,6 @@ def test_samples_of_another_type_are_taken_as_they_are():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"settings": "kaldi"}, "mel.settings must be whisper or htk, got 'kaldi'"),
         ({"hop": 0}, "mel.hop must be at least 1, got 0"),
         ({"window": 100}, "mel.window must be at least hop=160, so that nothing is left out, got 100"),
         ({"f_max": 9000}, "must lie between 0 and 8000, half the rate, the first below the second, got 0 and 9000"),

@@ -136,7 +136,6 @@ def test_a_value_outside_the_space_is_named_with_its_step(value: float, message:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "cubed"}, "loss must be squared or gaussian, got 'cubed'"),
         ({"shape": (2,), "low": (1.0,)}, "low must have 2 numbers, one for each value, got 1"),
         ({"std": (1.0, 0.0)}, "std must be above 0, got 0.0"),
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),

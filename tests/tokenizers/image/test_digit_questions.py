@@ -74,7 +74,6 @@ def test_a_record_is_a_function_of_part_seed_and_number() -> None:
     ("arguments", "message"),
     [
         ({"n": 0}, "n must be at least 1, got 0"),
-        ({"part": "test"}, "part must be train or validation, got 'test'"),
         ({"kinds": ()}, "kinds must be some of left, .*, got none"),
         ({"kinds": ("sum", "root")}, "kinds must be some of left, .*, got sum, root"),
     ],

@@ -20,6 +20,7 @@ from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.tokenizers.image.reading import open_image
 from tests.helpers.drawn import encoded, noise, smooth
+from tests.helpers.lifts import assert_lifted_alone
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 
@@ -179,22 +180,7 @@ def test_lifting_a_batch_equals_lifting_each_sample_forward_and_gradient(stem):
     shapes = [(8, 12), (4, 4), (8, 12), (16, 5), (4, 4), (9, 22)]
     samples = [tokenizer.encode(noise(*shape, 3, seed=i)) for i, shape in enumerate(shapes)]
     lift = redrawn(tokenizer.lift(7)).double()
-    contents = [sample.content.double().requires_grad_() for sample in samples]
-    weights = torch.randn(sum(map(len, samples)), 7, dtype=torch.float64)
-
-    together = lift(torch.cat(contents), tuple(sample.extent for sample in samples))
-    (together * weights).sum().backward()
-    gradients = [p.grad.clone() for p in (*lift.parameters(), *contents)]
-    for tensor in (*lift.parameters(), *contents):
-        tensor.grad = None
-
-    alone = [lift(content, (sample.extent,)) for content, sample in zip(contents, samples, strict=True)]
-    assert [len(part) for part in alone] == [len(sample) for sample in samples]
-    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-6)
-    (torch.cat(alone) * weights).sum().backward()
-    for gradient, tensor in zip(gradients, (*lift.parameters(), *contents), strict=True):
-        torch.testing.assert_close(gradient, tensor.grad, rtol=0, atol=1e-6)
-        assert gradient.abs().sum() > 0
+    assert_lifted_alone(lift, samples)
 
 
 def test_a_picture_does_not_change_its_neighbour_in_the_stem():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import pickle
 from pathlib import Path
@@ -16,35 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import anyformer.tokenizers.text.corpus
 from anyformer.errors import InputError
 from anyformer.tokenizers.text.corpus import Corpus, PythonDocs
-
-
-def texts(corpus: Any) -> list[str]:
-    """All documents; the same whether one asks for them by number or runs through them."""
-    alone = [corpus[i]["text"] for i in range(len(corpus))]
-    whole, parts = [], ""
-    for text, is_end in corpus.blocks():
-        parts += text
-        if is_end:
-            whole.append(parts)
-            parts = ""
-    assert whole == alone and not parts and "".join(corpus.texts()) == "".join(alone)
-    return alone
-
-
-def write(path: Path, content: str | bytes | list[Any], **options: Any) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(content), path, **options)
-        return str(path)
-    if isinstance(content, list):
-        content = "".join(json.dumps(row) + "\n" for row in content)
-    data = content.encode() if isinstance(content, str) else content
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return str(path)
-
+from tests.helpers.documents import set_block, texts, write
 
 ROWS = [{"text": text, "n": i} for i, text in enumerate(["one", "zwei\n", "", "trois é"])]
 
@@ -73,74 +45,11 @@ def test_another_column_and_missing_values(tmp_path: Path) -> None:
         assert texts(Corpus(path, column="body")) == ["x", ""]
 
 
-def test_row_groups_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "a.parquet", [{"text": str(i)} for i in range(11)], row_group_size=3)
-    read: list[int] = []
-    inner = anyformer.tokenizers.text.corpus._read_group.__wrapped__
-    monkeypatch.setattr(anyformer.corpus, "_read_group", lambda *a: read.append(a[2]) or inner(*a))
-    assert Corpus(path)[7] == {"text": "7"} and read == [2]
-    assert list(Corpus(path).texts()) == [str(i) for i in range(11)]
-
-
-@pytest.mark.parametrize(
-    ("split", "documents"),
-    [
-        (None, ["a b\r\n\r\nc\n \t\n\nd<|e|>e"]),
-        ("line", ["a b", "c", " \t", "d<|e|>e"]),
-        ("paragraph", ["a b", "c", "d<|e|>e"]),
-        ("<|e|>", ["a b\r\n\r\nc\n \t\n\nd", "e"]),
-    ],
-)
-def test_what_parts_documents(tmp_path: Path, split: str | None, documents: list[str]) -> None:
-    for ending in ("txt", "txt.gz"):
-        path = write(tmp_path / f"a.{ending}", documents_text := "a b\r\n\r\nc\n \t\n\nd<|e|>e")
-        assert texts(Corpus(path, split=split)) == documents
-    assert Corpus(path, split="line").name(1) == f"{path} from byte {documents_text.index('c')}"
-
-
-@given(st.lists(st.sampled_from(["a", "bé", " ", "\n", "\r\n", "\t", "<>", "<"])).map("".join), st.integers(4, 9))
-def test_documents_do_not_depend_on_the_size_of_blocks(
-    tmp_path_factory: pytest.TempPathFactory, text: str, block: int
-) -> None:
-    path = write(tmp_path_factory.mktemp("corpus") / "a.txt", "x" + text + "x")
-    found = []
-    for size in (2**20, block):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(anyformer.corpus, "BLOCK", size)
-            found.append([texts(Corpus(path, split=split)) for split in (None, "line", "paragraph", "<>")])
-    assert found[0] == found[1]
-    assert found[0][0] == ["x" + text + "x"]
-    assert found[0][1] == [line for line in ("x" + text + "x").replace("\r\n", "\n").split("\n") if line]
-    assert found[0][3] == [part for part in ("x" + text + "x").split("<>") if part]
-
-
 def test_a_long_document_comes_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anyformer.corpus, "BLOCK", 10)
+    set_block(monkeypatch, 10)
     corpus = Corpus(write(tmp_path / "a.txt", "é€😀" * 50))
     assert texts(corpus) == ["é€😀" * 50]
     assert max(len(text.encode()) for text in corpus.texts()) <= 10 + 3
-
-
-def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
-    assert texts(Corpus(write(tmp_path / "a.txt", "\ufeffab\n"), split="line")) == ["ab"]
-    assert texts(Corpus(write(tmp_path / "a.jsonl", '\ufeff{"text": "ab"}'))) == ["ab"]
-
-
-def test_folders_globs_and_lists_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path / "d/b.txt", "B")
-    write(tmp_path / "d/a/z.txt.gz", "Z")
-    write(tmp_path / "d/c.jsonl", [{"text": "C"}, {"text": "D"}])
-    write(tmp_path / "d/e.parquet", [{"text": "E"}])
-    write(tmp_path / "d/empty.txt", "")
-    write(tmp_path / "d/.hidden.txt", "H")
-    write(tmp_path / "d/f.py", "F")
-    every = Corpus(str(tmp_path / "d"))
-    assert texts(every) == ["Z", "B", "C", "D", "E"]
-    assert every.name(3) == str(tmp_path / "d/c.jsonl row 1")
-    assert texts(Corpus(str(tmp_path / "d/**/*[yt]"))) == ["B", "E", "F"]
-    assert texts(Corpus([str(tmp_path / "d/f.py"), str(tmp_path / "d/*.txt"), str(tmp_path / "d/f.py")])) == ["F", "B"]
-    monkeypatch.setenv("ANYFORMER_DATA", str(tmp_path))
-    assert texts(Corpus("d/*.txt")) == texts(Corpus("d/b.txt")) == ["B"]
 
 
 def test_a_corpus_travels_to_a_worker(tmp_path: Path) -> None:
@@ -218,7 +127,7 @@ def test_the_docs_of_python_need_no_file() -> None:
 def test_bytes_that_are_no_utf_8_are_named_or_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, split: str | None
 ) -> None:
-    monkeypatch.setattr(anyformer.corpus, "BLOCK", 16)
+    set_block(monkeypatch, 16)
     row = b'{"text": "%s"}' if ending == "jsonl" else b"%s"
     data = row % b"0123456789\xc3\xa9" + b"\n" + row % b"012345678\xe2\x82"
     path = write(tmp_path / f"a.{ending}", data)
@@ -255,31 +164,11 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, name: str, content: Any, m
         texts(Corpus(write(tmp_path / name, content)))
 
 
-@pytest.mark.parametrize("name", ["a.txt.gz", "b.txt.gz", "a.parquet"])
-def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
-    data = gzip.compress(bytes(range(100)) * 9)[:-20] if name[0] == "a" else b"no gzip"
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(InputError, match=rf"{name}: cannot be read: .*\S$") as caught:
-        texts(Corpus(str(tmp_path / name)))
-    assert "\n" not in str(caught.value)
-
-
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file"):
-        texts(Corpus(str(tmp_path / "none.txt")))
-    with pytest.raises(InputError, match=r"\*.txt: no file matches"):
-        texts(Corpus(str(tmp_path / "*.txt")))
-    write(tmp_path / "d/a.md", "a")
-    with pytest.raises(InputError, match=r"d: no file in this folder ends in .txt, .*; name others by a glob$"):
-        texts(Corpus(str(tmp_path / "d")))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"path": ()}, "path must name at least one file"),
         ({"split": ""}, "split must be line, paragraph or the characters between documents; it is empty"),
-        ({"errors": "ignore"}, "errors must be strict or replace, got 'ignore'"),
         ({"part": (0.5, 0.5)}, r"part must be two shares of the whole, as in \[0, 0.9\], got \[0.5, 0.5\]"),
         ({"part": (0.0, 1.1)}, "part must be two shares"),
         ({"part": (0.5,)}, "part must be two shares"),

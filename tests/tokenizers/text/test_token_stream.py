@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -19,43 +18,25 @@ from hypothesis import strategies as st
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Package
 
-import anyformer.tokenizers.text.corpus
-from anyformer.data.source import Source
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.tokenizers.text import token_stream as streams
 from anyformer.tokenizers.text.corpus import Corpus, PythonDocs
 from anyformer.tokenizers.text.text import Text
-from anyformer.tokenizers.text.token_stream import TokenStream, learn_once, token_stream
+from anyformer.tokenizers.text.token_stream import token_stream
+from tests.helpers.documents import refuse, set_block, stream, write
+from tests.helpers.vocabularies import BYTES
 from tests.helpers.witnesses import Numbers
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
-BYTES = Text("bytes")
-
-
-def stream(source: Source, text: Text, cache: Path, encode: Any = None) -> TokenStream:
-    options = {"key": text.key, "n_ids": text.n_ids, "eos_id": text.eos_id}
-    return token_stream(source, encode or text.encode_batch, cache=str(cache), **options)
-
-
-def write(path: Path, text: str) -> str:
-    path.write_bytes(text.encode())
-    return str(path)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything happens at the size of a test."""
-    for module, sizes in (
-        (streams, {"PIECE": 64, "BATCH": 200, "LONGEST": 1000, "CONTEXT": 16}),
-        (anyformer.corpus, {"BLOCK": 100}),
-    ):
-        for name, size in sizes.items():
-            monkeypatch.setattr(module, name, size)
-
-
-def refuse(texts: Sequence[str]) -> list[np.ndarray]:
-    raise AssertionError("encoded again")
+    set_block(monkeypatch, 100)
+    for name, size in {"PIECE": 64, "BATCH": 200, "LONGEST": 1000, "CONTEXT": 16}.items():
+        monkeypatch.setattr(streams, name, size)
 
 
 # The ids of the whole
@@ -152,7 +133,7 @@ def test_a_real_text_cut_into_pieces_has_the_ids_of_the_whole(tmp_path: Path, mo
     corpus = Corpus(str(DATA / "tiny_shakespeare" / "val.txt"))
     text = Text(vocab_size=1000).fit(corpus.texts())
     monkeypatch.setattr(streams, "PIECE", 500)
-    monkeypatch.setattr(anyformer.corpus, "BLOCK", 30_011)
+    set_block(monkeypatch, 30_011)
     found = stream(corpus, text, tmp_path)
     assert found.ids[:-1].tolist() == text.encode_batch([corpus[0]["text"]])[0].tolist()
 
@@ -265,89 +246,6 @@ def test_a_stream_travels_by_its_place(tmp_path: Path) -> None:
     assert len(packed) < 500 and pickle.loads(packed).window(5, 2).tolist() == [97, 98]
 
 
-# Once
-
-
-def test_the_same_text_and_tokenizer_find_the_stream_again(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.txt", "one two")
-    first = stream(Corpus(path), BYTES, tmp_path / "cache")
-    again = stream(Corpus(path), BYTES, tmp_path / "cache", refuse)
-    assert again == first and again.ids.tolist() == first.ids.tolist()
-    other = Text("characters").fit(["one tw"])
-    assert stream(Corpus(path), other, tmp_path / "cache") != first
-    write(tmp_path / "a.txt", "one twos")
-    assert stream(Corpus(path), BYTES, tmp_path / "cache").ids.tolist()[-2] == ord("s")
-    assert len(list((tmp_path / "cache").iterdir())) == 3
-
-
-def test_the_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = Corpus(write(tmp_path / "a.txt", "ab"))
-    options = {"key": "", "n_ids": 258, "eos_id": 256}
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert Path(token_stream(corpus, BYTES.encode_batch, **options).path).parent == tmp_path / "x" / "anyformer"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "h"))
-    found = Path(token_stream(corpus, BYTES.encode_batch, **options).path)
-    assert found.parent == tmp_path / "h" / ".cache" / "anyformer"
-
-
-def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
-    def fail(texts: Sequence[str]) -> list[np.ndarray]:
-        raise InputError("no more")
-
-    corpus = Corpus(write(tmp_path / "a.txt", "ab"))
-    with pytest.raises(InputError, match=r"^no more$"):
-        stream(corpus, BYTES, tmp_path / "cache", fail)
-    assert not list((tmp_path / "cache").iterdir())
-    assert stream(corpus, BYTES, tmp_path / "cache").ids.tolist() == [97, 98, 256]
-
-
-def test_two_at_once_do_not_break_each_other(tmp_path: Path) -> None:
-    corpus = Corpus(write(tmp_path / "a.txt", "ab"))
-    meet = threading.Barrier(2)
-
-    def encode(texts: Sequence[str]) -> list[np.ndarray]:
-        meet.wait(10)
-        return BYTES.encode_batch(texts)
-
-    found: list[TokenStream] = []
-    both = [
-        threading.Thread(target=lambda: found.append(stream(corpus, BYTES, tmp_path / "cache", encode)))
-        for _ in range(2)
-    ]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join()
-    assert [one.ids.tolist() for one in found] == [[97, 98, 256]] * 2
-    assert len(list((tmp_path / "cache").iterdir())) == 1
-
-
-def test_what_the_killed_left_is_swept_after_a_day(tmp_path: Path) -> None:
-    old, new = tmp_path / "a.part", tmp_path / "b.part"
-    for part in (old, new):
-        part.mkdir()
-        (part / "ids.bin").touch()
-    before = time.time() - 2 * 86_400
-    for path in (old, old / "ids.bin", new):
-        os.utime(path, (before, before))
-    stream(Corpus(write(tmp_path / "a.txt", "ab")), BYTES, tmp_path)
-    assert not old.exists() and new.exists()
-
-
-def test_a_vocabulary_is_learnt_once(tmp_path: Path) -> None:
-    text, docs = Text(vocab_size=300), PythonDocs((0.9, 1))
-
-    def learn(texts: Any) -> str:
-        return text.fit(texts).vocabulary
-
-    first = learn_once(docs, text.key, learn, str(tmp_path))
-    assert first == text.fit(docs.texts()).vocabulary
-    assert learn_once(docs, text.key, refuse, str(tmp_path)) == first
-    other = learn_once(docs, "characters", lambda texts: Text("characters").fit(texts).vocabulary, str(tmp_path))
-    assert other == "".join(sorted(set("".join(docs.texts()))))
-
-
 # Errors
 
 
@@ -355,14 +253,6 @@ def test_a_corpus_without_text_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^the corpus is empty: none of its documents holds any text$"):
         stream(Corpus(write(tmp_path / "a.jsonl", '{"text": ""}')), BYTES, tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
-
-
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    corpus = Corpus(write(tmp_path / "a.txt", "ab"))
-    with pytest.raises(
-        InputError, match=r"a.txt/x: what is made of the corpus cannot be kept there: Not a directory; "
-    ):
-        stream(corpus, BYTES, tmp_path / "a.txt" / "x")
 
 
 def test_an_error_of_the_corpus_keeps_its_words(tmp_path: Path) -> None:

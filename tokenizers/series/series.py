@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, ClassVar, Self
@@ -14,54 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.data.moments import Moments
-from anyformer.data.values import is_json, read_json, to_numbers
-from anyformer.errors import InputError, nearest
+from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
-from anyformer.tokenizers.arrays import ARRAYS, COLUMNS, array_shape, read_array, read_columns
+from anyformer.tokenizers.arrays import ARRAYS, COLUMNS, array_shape
+from anyformer.tokenizers.series.augmentation import SeriesAugmentation
+from anyformer.tokenizers.series.channels import (
+    UNKNOWN,
+    UNNAMED,
+    Channels,
+    arrange,
+    check_shape,
+    check_times,
+    count_steps,
+    read_channels,
+    wrong_number,
+)
 from anyformer.tokens import Tokenizer, TokenSet
-
-UNNAMED = None
-"""What the channels of an array are called."""
-
-
-@dataclass(frozen=True)
-class SeriesAugmentation:
-    """What is drawn for a series whenever it comes up in training. Nothing by default."""
-
-    jitter: float = 0.0
-    """Normal noise is added to every value, of so many standard deviations of its channel (Um et al. 2017)."""
-    scale: float = 0.0
-    """Each channel is multiplied by a number from N(1, scale)."""
-    shift: float = 0.0
-    """Each channel is moved by a number from N(0, shift), in its standard deviations."""
-    crop: float = 1.0
-    """A stretch of at least this share of the steps is kept, of a length and place that are drawn."""
-
-    def __post_init__(self) -> None:
-        for name in ("jitter", "scale", "shift"):
-            if getattr(self, name) < 0:
-                raise InputError(f"augment.{name} must be at least 0, got {getattr(self, name)}")
-        if not 0 < self.crop <= 1:
-            raise InputError(f"augment.crop must be above 0 and at most 1, got {self.crop}")
-
-    def cut(self, n: int, random: np.random.Generator) -> slice:
-        """Which of n steps are kept."""
-        if self.crop == 1:
-            return slice(0, n)
-        length = int(random.integers(max(math.ceil(self.crop * n), 1), n + 1))
-        start = int(random.integers(n - length + 1))
-        return slice(start, start + length)
-
-    def change(self, values: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Standardised values, (channels, steps), to the same."""
-        channels = len(values)
-        if self.scale:
-            values = values * random.normal(1, self.scale, (channels, 1))
-        if self.shift:
-            values = values + random.normal(0, self.shift, (channels, 1))
-        if self.jitter:
-            values = values + random.normal(0, self.jitter, values.shape)
-        return values
 
 
 @dataclass(frozen=True)
@@ -152,7 +120,7 @@ class Series(Tokenizer):
     def n_channels(self) -> int:
         """Raises InputError while it is not known."""
         if self.channels is None:
-            raise InputError("the number of channels is not known yet; give channels, or fit to data first")
+            raise InputError(UNKNOWN)
         return self.channels
 
     @property
@@ -236,7 +204,7 @@ class Series(Tokenizer):
 
     def count(self, record: Any) -> int:
         if isinstance(record, str) and record.lower().endswith(ARRAYS):
-            shape = _check_shape(array_shape(record))
+            shape = check_shape(array_shape(record))
             n = shape[0] if self.time_first or len(shape) == 1 else shape[-1]
         else:
             n = self._read(record)[0].shape[1]
@@ -273,7 +241,7 @@ class Series(Tokenizer):
                 before = found.get(name)
                 needed = len(before.mean) if before is not None else self.channels if name is UNNAMED else None
                 if needed not in (None, len(part)):
-                    raise self._wrong(name, part, needed)
+                    raise wrong_number(name, part, needed, self.time_first)
                 found[name] = before or Moments()
                 found[name].add(part.T)
                 longest = max(longest, part.shape[1])
@@ -341,105 +309,16 @@ class Series(Tokenizer):
         parts, times = self._parts(record)
         return self._arrange(parts, times), times
 
-    def _parts(self, record: Any) -> tuple[dict[str | None, np.ndarray | None], np.ndarray | None]:
-        """The channels of a record by name, (channels, steps) float64 each, None where missing; and the times."""
-        if is_json(record):
-            record = read_json(record)
-        elif isinstance(record, str) and record.lower().endswith(COLUMNS):
-            columns = read_columns(record)
-            is_named = self.times is not None or list(columns) != [str(i) for i in range(len(columns))]
-            stacked = np.stack(list(columns.values()))
-            record = columns if is_named else stacked.T if self.time_first else stacked
-        elif isinstance(record, str):
-            record = read_array(record)
-        times = None
-        if isinstance(record, Mapping):
-            parts, times = self._join(record)
-        elif self.times is not None:
-            raise InputError(f"times: {self.times!r} needs records of named columns, and this one is an array")
-        else:
-            values = to_numbers(record, "a series")
-            values = values[None] if values.ndim == 1 else values.T if self.time_first else values
-            _check_shape(values.shape)
-            parts = {UNNAMED: values}
-        steps = next((part.shape[1] for part in parts.values() if part is not None), 0 if times is None else times.size)
-        if not steps:
+    def _parts(self, record: Any) -> tuple[Channels, np.ndarray | None]:
+        parts, times = read_channels(record, self.times, self.time_first)
+        n = count_steps(parts, times)
+        if not n:
             raise InputError("a series must have a channel with a step, and all of them are missing")
         if self.rate is not None:
-            times = np.arange(steps) / self.rate
+            times = np.arange(n) / self.rate
         if times is not None:
-            self._check(times, steps)
+            check_times(times, n)
         return parts, times
 
-    def _join(self, record: Mapping[str, Any]) -> tuple[dict[str | None, np.ndarray | None], np.ndarray | None]:
-        """The channels of a record of names, and its times."""
-        record = {name: read_json(part) if is_json(part) else part for name, part in record.items()}
-        if self.times is not None and self.times not in record:
-            raise InputError(f"no times {self.times!r}; there are {', '.join(record)}{nearest(self.times, record)}")
-        parts: dict[str | None, np.ndarray | None] = {}
-        for name, part in record.items():
-            if name == self.times:
-                continue
-            # An empty cell of a table that keeps its lists as text is a missing channel too.
-            if part is None or (isinstance(part, str) and not part.strip()):
-                parts[name] = None
-                continue
-            part = to_numbers(part, f"channel {name!r}")
-            if part.ndim not in (1, 2):
-                raise InputError(f"channel {name!r} must be a list of numbers, got {record[name]!r:.60}")
-            parts[name] = part[None] if part.ndim == 1 else part.T if self.time_first else part
-            _check_shape(parts[name].shape)
-        there = [part.shape[1] for part in parts.values() if part is not None]
-        if len(set(there)) > 1:
-            raise InputError(f"channels must have equally many steps, got {', '.join(map(str, there))}")
-        return parts, None if self.times is None else to_numbers(record[self.times], f"times {self.times!r}")
-
-    def _arrange(self, parts: Mapping[str | None, np.ndarray | None], times: np.ndarray | None) -> np.ndarray:
-        """The channels in the sequence of `names`, (channels, steps), NaN for those that are missing."""
-        steps = next((part.shape[1] for part in parts.values() if part is not None), 0 if times is None else len(times))
-        if self.names is None or UNNAMED in parts:
-            if len(parts) != 1:
-                raise InputError(
-                    f"the sequence of the channels {', '.join(parts)} is not known yet; fit to data that has them by "
-                    "name, or give names: [...]"
-                )
-            values = next(iter(parts.values()))
-            values = np.full((self.n_channels, steps), np.nan) if values is None else values
-            if self.channels not in (None, len(values)):
-                raise self._wrong(UNNAMED, values, self.channels)
-            return values
-        if (lost := next((name for name in parts if name not in self.names), None)) is not None:
-            known = list(dict.fromkeys(self.names))
-            raise InputError(f"no channel {lost!r} is known; there are {', '.join(known)}{nearest(lost, known)}")
-        arranged = []
-        for name, n in Counter(self.names).items():
-            part = parts.get(name)
-            part = np.full((n, steps), np.nan) if part is None else part
-            if len(part) != n:
-                raise self._wrong(name, part, n)
-            arranged.append(part)
-        return np.concatenate(arranged)
-
-    def _wrong(self, name: str | None, values: np.ndarray, needed: int) -> InputError:
-        """What to raise for (channels, steps) of another number of channels than needed."""
-        turned = "; its steps come first: give time_first: true" if values.shape[1] == needed else ""
-        turned = turned.replace("true", "false") if self.time_first else turned
-        what = "a series" if name == UNNAMED else f"{name!r}"
-        return InputError(f"{what} of {len(values)} channels, and there must be {needed}{turned}")
-
-    def _check(self, times: np.ndarray, n: int) -> None:
-        if times.shape != (n,):
-            raise InputError(f"there must be a time for each of the {n} steps, got {times.shape}")
-        if np.isnan(times).any():
-            raise InputError(f"step {int(np.isnan(times).argmax())} has no time; leave such steps out")
-        if (late := np.diff(times) <= 0).any():
-            step = int(late.argmax()) + 1
-            raise InputError(
-                f"times must rise, and step {step} is at {times[step]:g} after {times[step - 1]:g}; sort them"
-            )
-
-
-def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) not in (1, 2) or 0 in shape:
-        raise InputError(f"a series must be (channels, steps) with at least one of each, got {shape}")
-    return shape
+    def _arrange(self, parts: Channels, times: np.ndarray | None) -> np.ndarray:
+        return arrange(parts, count_steps(parts, times), self.names, self.channels, self.time_first)

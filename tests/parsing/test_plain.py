@@ -1,0 +1,40 @@
+"""Objects as plain values, and the first difference of two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from anyformer.model.config import TransformerConfig
+from anyformer.parsing.plain import config_name, difference, plain
+from anyformer.tokenizers.text.text import Text
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "found"),
+    [
+        ({"a": {"b": [1, 2]}, "c": None}, {"a": {"b": [1, 2]}, "c": None}, None),
+        ({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}, "a.b.1 was 2 and is now 3"),
+        ({"a": [1, 2, 3]}, {"a": [1, 2]}, "a had 3 entries and has now 2"),
+        ({"a": 1}, {"b": 1}, "a is gone"),
+        ({}, {"b": 1}, "b is new"),
+        ({"a": [1]}, {"a": None}, "a was [1] and is now None"),
+    ],
+)
+def test_the_first_difference_of_two_configs_is_named(before: dict, now: dict, found: str | None) -> None:
+    assert difference(before, now) == found
+
+
+def test_what_a_config_holds_is_plain_and_what_it_chooses_has_a_name() -> None:
+    field = Text(kind="characters")
+    made = plain({"sizes": TransformerConfig(d_model=8), "text": field, "files": (Path("a"), 1.5, None)})
+    assert made["files"] == ["a", 1.5, None]
+    assert made["sizes"]["d_model"] == 8 and "class_path" not in made["sizes"]
+    assert made["text"]["class_path"] == "Text"
+    assert made["text"]["init_args"]["kind"] == "characters"
+
+
+def test_a_class_of_others_is_named_by_its_path() -> None:
+    assert config_name(Path) == "pathlib.Path"
+    assert config_name(Text) == "Text"

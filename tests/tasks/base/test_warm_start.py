@@ -1,0 +1,109 @@
+"""A warm start: what is frozen stays, and a run starts from another's weights and goes on without it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from anyformer.errors import InputError
+from anyformer.runs.checkpointing import Saving
+from anyformer.saving.model_folder import load
+from anyformer.tasks.base.warm_start import inherit_tokenizers
+from anyformer.tasks.classify.classify import Classify
+from tests.helpers.small_run import small_fit, small_task
+from tests.runs.test_checkpointing import Signal, assert_same_run
+from tests.tasks.base.test_task import Watched, batches, fit, records
+
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+
+
+def test_frozen_parameters_stay_and_all_others_learn() -> None:
+    task = Watched(freeze=["model.embeddings.*", "model.transformer.blocks.[0-0].*", "*final_norm.bias"])
+    task.optimizer = replace(task.optimizer, ema=0.9)
+    before = {name: p.detach().clone() for name, p in task.named_parameters()}
+    fit(task, batches(task, records(), [3, 5]))
+    stays = {name for name, p in task.named_parameters() if torch.equal(p, before[name])}
+    # The bias of a key moves no attention.
+    stays -= {name for name in stays if name.endswith("blocks.1.attention.k.bias")}
+    frozen = {name for name in before if name.startswith(("model.embeddings.", "model.transformer.blocks.0."))}
+    assert stays == frozen | {"model.transformer.final_norm.bias"}
+    # The moving average of what stays is itself, and what learns has its gradient even where a field is absent.
+    assert all(torch.equal(task.best_weights()[name], before[name]) for name in stays)
+    assert set(task.lacking) == stays
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (
+            ["model.embedings.*"],
+            r"freeze: no parameter is named 'model\.embedings\.\*'; did you mean .*'model\.embeddings\.\*'",
+        ),
+        (["head.*", "zebra"], r"freeze: no parameter is named 'zebra'$"),
+        (["model.*", "head.*"], r"freeze: model\.\*, head\.\* leaves no parameter to train; leave some out"),
+    ],
+)
+def test_patterns_that_freeze_nothing_or_everything_are_refused(patterns: list[str], message: str) -> None:
+    task = Watched(freeze=patterns)
+    with pytest.raises(InputError, match=message):
+        fit(task, batches(task, records(), [8]))
+
+
+def fine_tuned(source: Path) -> Classify:
+    """A task like that of a run, which starts from its weights, with frozen embeddings and lower rates further down."""
+    start = small_task()
+    return Classify(
+        start.tokenizers,
+        start.transformer,
+        optimizer=replace(start.optimizer, layer_decay=0.5),
+        init_from=str(source),
+        freeze=["model.embeddings.*"],
+    )
+
+
+def test_a_run_starts_from_another_and_goes_on_without_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+    monkeypatch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
+    first, whole, run = (tmp_path / name for name in ("first", "whole", "run"))
+    small_fit(first, max_epochs=1, limit_train_batches=1)
+    before = load(first).state_dict()
+    capfd.readouterr()
+    task = fine_tuned(first)
+    small_fit(whole, task=task, max_epochs=1)
+    assert capfd.readouterr().err.count(f"weights from {first}: {len(before)} tensors taken\n") == 1
+    trained = load(whole)
+    after = trained.state_dict()
+    stays = {name for name in before if torch.equal(before[name], after[name])}
+    assert stays == {name for name in before if name.startswith("model.embeddings.")}
+    assert not {"init_from", "freeze"} & trained.config()["init_args"].keys()
+    assert all(parameter.requires_grad for parameter in trained.parameters())
+
+    stop = Signal(signal.SIGTERM, 3)
+    with pytest.raises(SystemExit):
+        small_fit(run, task=fine_tuned(first), saving=Saving(None), max_epochs=1, callbacks=[stop])
+    shutil.rmtree(first)
+    capfd.readouterr()
+    small_fit(run, task=fine_tuned(first), max_epochs=1, resume=True)
+    assert "weights from" not in capfd.readouterr().err
+    assert_same_run(run, whole)
+
+    # A second fit goes on from what the first has learned, and not from the file.
+    with torch.no_grad():
+        task.model.embeddings.lifts["image"].linear.bias.fill_(7.0)
+    small_fit(tmp_path / "again", task=task, max_epochs=1, limit_train_batches=1)
+    assert (task.model.embeddings.lifts["image"].linear.bias == 7.0).all()
+
+
+def test_a_run_whose_source_is_gone_inherits_nothing(tmp_path: Path) -> None:
+    task = small_task()
+    before = dict(task.tokenizers)
+    for source in (None, "https://host/run", str(tmp_path / "gone")):
+        inherit_tokenizers(task, source)
+    assert task.tokenizers == before

@@ -1,0 +1,109 @@
+"""What is made of a corpus is made once, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anyformer.errors import InputError
+from anyformer.tokenizers.text.corpus import Corpus, PythonDocs
+from anyformer.tokenizers.text.corpus_cache import learn_once
+from anyformer.tokenizers.text.text import Text
+from anyformer.tokenizers.text.token_stream import TokenStream, token_stream
+from tests.helpers.documents import refuse, stream, write
+from tests.helpers.vocabularies import BYTES
+
+
+def test_the_same_text_and_tokenizer_find_the_stream_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "one two")
+    first = stream(Corpus(path), BYTES, tmp_path / "cache")
+    again = stream(Corpus(path), BYTES, tmp_path / "cache", refuse)
+    assert again == first and again.ids.tolist() == first.ids.tolist()
+    other = Text("characters").fit(["one tw"])
+    assert stream(Corpus(path), other, tmp_path / "cache") != first
+    write(tmp_path / "a.txt", "one twos")
+    assert stream(Corpus(path), BYTES, tmp_path / "cache").ids.tolist()[-2] == ord("s")
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_the_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = Corpus(write(tmp_path / "a.txt", "ab"))
+    options = {"key": "", "n_ids": 258, "eos_id": 256}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert Path(token_stream(corpus, BYTES.encode_batch, **options).path).parent == tmp_path / "x" / "anyformer"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "h"))
+    found = Path(token_stream(corpus, BYTES.encode_batch, **options).path)
+    assert found.parent == tmp_path / "h" / ".cache" / "anyformer"
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(texts: Sequence[str]) -> list[np.ndarray]:
+        raise InputError("no more")
+
+    corpus = Corpus(write(tmp_path / "a.txt", "ab"))
+    with pytest.raises(InputError, match=r"^no more$"):
+        stream(corpus, BYTES, tmp_path / "cache", fail)
+    assert not list((tmp_path / "cache").iterdir())
+    assert stream(corpus, BYTES, tmp_path / "cache").ids.tolist() == [97, 98, 256]
+
+
+def test_two_at_once_do_not_break_each_other(tmp_path: Path) -> None:
+    corpus = Corpus(write(tmp_path / "a.txt", "ab"))
+    meet = threading.Barrier(2)
+
+    def encode(texts: Sequence[str]) -> list[np.ndarray]:
+        meet.wait(10)
+        return BYTES.encode_batch(texts)
+
+    found: list[TokenStream] = []
+    both = [
+        threading.Thread(target=lambda: found.append(stream(corpus, BYTES, tmp_path / "cache", encode)))
+        for _ in range(2)
+    ]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert [one.ids.tolist() for one in found] == [[97, 98, 256]] * 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_what_the_killed_left_is_swept_after_a_day(tmp_path: Path) -> None:
+    old, new = tmp_path / "a.part", tmp_path / "b.part"
+    for part in (old, new):
+        part.mkdir()
+        (part / "ids.bin").touch()
+    before = time.time() - 2 * 86_400
+    for path in (old, old / "ids.bin", new):
+        os.utime(path, (before, before))
+    stream(Corpus(write(tmp_path / "a.txt", "ab")), BYTES, tmp_path)
+    assert not old.exists() and new.exists()
+
+
+def test_a_vocabulary_is_learnt_once(tmp_path: Path) -> None:
+    text, docs = Text(vocab_size=300), PythonDocs((0.9, 1))
+
+    def learn(texts: Any) -> str:
+        return text.fit(texts).vocabulary
+
+    first = learn_once(docs, text.key, learn, str(tmp_path))
+    assert first == text.fit(docs.texts()).vocabulary
+    assert learn_once(docs, text.key, refuse, str(tmp_path)) == first
+    other = learn_once(docs, "characters", lambda texts: Text("characters").fit(texts).vocabulary, str(tmp_path))
+    assert other == "".join(sorted(set("".join(docs.texts()))))
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    corpus = Corpus(write(tmp_path / "a.txt", "ab"))
+    with pytest.raises(
+        InputError, match=r"a.txt/x: what is made of the corpus cannot be kept there: Not a directory; "
+    ):
+        stream(corpus, BYTES, tmp_path / "a.txt" / "x")

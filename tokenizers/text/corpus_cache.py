@@ -1,0 +1,104 @@
+"""The cache of what is made of a corpus once: its vocabulary here, its ids in `token_stream.py`.
+
+A folder of the cache is named by the text and by the options of what is made, and is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from anyformer.data.source import Source, no_column
+from anyformer.errors import InputError
+from anyformer.tokenizers.text.corpus import Documents
+
+
+def learn_once(
+    source: Source, key: str, learn: Callable[[Iterable[str]], str], cache: str | None = None, field: str = "text"
+) -> str:
+    """A vocabulary of the texts of a source, learnt once and cached for later runs of the same text and options.
+
+    key: names the options. learn: texts -> the vocabulary. cache, field: see `token_stream`.
+    """
+
+    def write(part: Path) -> None:
+        vocabulary = learn(text for text, _ in texts_of(source, field))
+        (part / "vocabulary").write_bytes(vocabulary.encode())
+
+    return (remember(source, [key], cache, field, write) / "vocabulary").read_bytes().decode()
+
+
+def remember(source: Source, keys: Sequence[Any], cache: str | None, field: str, write: Callable[[Path], None]) -> Path:
+    """The folder in the cache that is named by the text of a source and by keys; made now, whole or not at all, if it
+    is not there."""
+    where = Path(cache or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "anyformer"))
+    digest = hashlib.sha256(json.dumps([1, _fingerprint(source, field), *keys]).encode()).hexdigest()[:32]
+    folder = where / digest
+    if folder.is_dir():
+        return folder
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        _sweep(where)
+        part = Path(tempfile.mkdtemp(prefix=f"{digest}.", suffix=".part", dir=where))
+        try:
+            write(part)
+            for path in part.iterdir():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            try:
+                os.rename(part, folder)
+            except OSError:
+                # Another process was first, with the same content.
+                if not folder.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        if error.filename is not None and not Path(error.filename).is_relative_to(where):
+            raise InputError(f"{error.filename}: {error.strerror}") from None
+        raise InputError(
+            f"{where}: what is made of the corpus cannot be kept there: {error.strerror}; "
+            "set XDG_CACHE_HOME to a folder with room"
+        ) from None
+    return folder
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes have left that were killed more than a day ago."""
+    for part in folder.glob("*.part"):
+        try:
+            if time.time() - max(path.stat().st_mtime for path in (part, *part.iterdir())) > 86_400:
+                shutil.rmtree(part, ignore_errors=True)
+        except FileNotFoundError:  # Just being renamed.
+            continue
+
+
+def texts_of(source: Source, field: str) -> Iterator[tuple[str, bool]]:
+    """Blocks of the text of a source, and whether a document ends there."""
+    if isinstance(source, Documents):
+        yield from source.blocks()
+        return
+    for i in range(len(source)):
+        record = source[i]
+        if field not in record:
+            raise no_column(source.name(i), field, record)
+        text = record[field]
+        if not isinstance(text, str | None):
+            raise InputError(f"{source.name(i)}: {field} must be a string, got {type(text).__name__}")
+        yield text or "", True
+
+
+def _fingerprint(source: Source, field: str) -> str:
+    if isinstance(source, Documents):
+        return source.fingerprint()
+    digest = hashlib.sha256()
+    for text, is_end in texts_of(source, field):
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\xff" * is_end)
+    return digest.hexdigest()
