@@ -51,13 +51,13 @@ if TYPE_CHECKING:
     from anyformer.tasks.sequence.sequence import CTCConfig as CTCConfig
     from anyformer.tasks.sequence.sequence import SequenceToSequence as SequenceToSequence
     from anyformer.tasks.sequence.transcripts import TranscriptConfig as TranscriptConfig
-    from anyformer.tasks.targets.action import Done as Done
+    from anyformer.tasks.targets.action import ActionTarget as ActionTarget
     from anyformer.tasks.targets.category import Category as Category
     from anyformer.tasks.targets.labels import Labels as Labels
     from anyformer.tasks.targets.masked import Masked as Masked
-    from anyformer.tasks.targets.regression import Numbers as Numbers
+    from anyformer.tasks.targets.regression import Regression as Regression
     from anyformer.tasks.targets.target import Target as Target
-    from anyformer.tasks.targets.text import Written as Written
+    from anyformer.tasks.targets.text import TextTarget as TextTarget
     from anyformer.testing.tokenizer import check_tokenizer as check_tokenizer
     from anyformer.tokenizers.audio.audio import Audio as Audio
     from anyformer.tokenizers.audio.augmentation import SoundAugmentation as SoundAugmentation
@@ -114,7 +114,7 @@ _HOMES = {
     "DecodeConfig": "tasks.sequence.decoding",
     "DigitQuestions": "tokenizers.image.digit_questions",
     "Digits": "tokenizers.image.sources",
-    "Done": "tasks.targets.action",
+    "ActionTarget": "tasks.targets.action",
     "EmbeddingConfig": "model.embeddings",
     "EnvironmentConfig": "tokenizers.episode.episode",
     "Episodes": "tokenizers.episode.files",
@@ -141,7 +141,7 @@ _HOMES = {
     "Mixing": "tokenizers.mixing",
     "Mixture": "tasks.mixture.mixture",
     "Molecule": "tokenizers.molecule",
-    "Numbers": "tasks.targets.regression",
+    "Regression": "tasks.targets.regression",
     "OptimizerConfig": "optim.optimizer",
     "Pick": "data.source",
     "PlayConfig": "tasks.decide.actor",
@@ -173,7 +173,7 @@ _HOMES = {
     "TransformerConfig": "model.config",
     "Vector": "tokenizers.episode.continuous",
     "Video": "tokenizers.video",
-    "Written": "tasks.targets.text",
+    "TextTarget": "tasks.targets.text",
     "check_tokenizer": "testing.tokenizer",
     "evaluate": "runs.fit",
     "fit": "runs.fit",

@@ -8,7 +8,7 @@ validations at the same share of them. Given again it goes on: what was stopped 
 left. --only says which are trained, by default all, and with no name after it none. --steps is the length of the
 mixture, and scales all others; of another length a run needs another --run_dir.
 
-The table has the figures of validation at the end of training, and of the test records where there are some, of all
+The table has the metrics of validation at the end of training, and of the test records where there are some, of all
 that is trained by then.
 """
 
@@ -20,7 +20,7 @@ import yaml
 from anyformer.__main__ import main as anyformer
 from anyformer.parsing.plain import plain
 from anyformer.runs.experiment import parse
-from anyformer.runs.metrics_file import read_figures
+from anyformer.runs.metrics_file import read_metrics
 from anyformer.tasks.mixture.data import plan_turns
 from anyformer.tasks.mixture.shared_fields import OF_ALL, has_encoder
 
@@ -92,11 +92,11 @@ class Plan:
             raise SystemExit(code)
 
     def show(self):
-        """The figures of both, side by side."""
-        together = read_figures(self.folders[MIXTURE])
+        """The metrics of both, side by side."""
+        together = read_metrics(self.folders[MIXTURE])
         rows = [("", "steps", "mixture", "alone")]
         for name in self.mixture.model.tasks:
-            alone = read_figures(self.folders[name])
+            alone = read_metrics(self.folders[name])
             shared = {key.replace(f"/{name}/", "/", 1): v for key, v in together.items() if f"/{name}/" in key}
             for figure in sorted(alone.keys() | shared.keys()):
                 if figure.startswith(("val/", "test/")):

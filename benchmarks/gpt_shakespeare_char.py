@@ -19,7 +19,7 @@ from plain_gpt import PlainGPT
 
 from anyformer.cli import main as cli
 from anyformer.data.files import find_file
-from anyformer.runs.metrics_file import read_figures
+from anyformer.runs.metrics_file import read_metrics
 
 CONTEXT, BATCH = 64, 12
 CONFIG = Path(__file__).parents[1] / "configs" / "gpt_shakespeare_char.yaml"
@@ -62,7 +62,7 @@ def train_ours(seed, n_steps):
         from anyformer.saving.model_folder import load
 
         n_parameters = sum(p.numel() for p in load(folder).parameters())
-        return read_figures(Path(folder))["best/val/loss"], n_parameters
+        return read_metrics(Path(folder))["best/val/loss"], n_parameters
 
 
 def main():

@@ -17,7 +17,7 @@ def collect_command(args: list[str]) -> None:
         metavar="POLICY",
         action="append",
         help="who plays: random (the default); scripted, for classic control, or scripted:0.3 with that share of its "
-        "actions random; a run's folder, or RUN:return=200. Given several times they share the episodes evenly",
+        "actions random; a run's folder, or RUN:target_return=200. Given several times they share the episodes evenly",
     )
     parser.add_argument("--episodes", metavar="N", type=int, default=200, help="how many, 200 by default")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed of the episodes, 0 by default")

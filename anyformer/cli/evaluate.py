@@ -9,7 +9,7 @@ from anyformer.cli.outputs import show_metrics
 from anyformer.errors import InputError
 from anyformer.runs.experiment import config_of, parse
 from anyformer.runs.fit import evaluate
-from anyformer.runs.metrics_file import write_figures
+from anyformer.runs.metrics_file import write_metrics
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import split_run
 
@@ -30,11 +30,11 @@ def _evaluate(stage: str, args: list[str]) -> None:
     own, overrides = parser.parse_known_args(args)
     run, member = split_run(own.run)
     task = load(own.run, unsafe_imports=own.unsafe_imports)
-    allowed = tuple(f"--model.{name}" for name in task.in_use)
+    allowed = tuple(f"--model.{name}" for name in task.inference_args)
     for option in overrides:
         if option.startswith("--model") and not option.startswith(allowed):
             raise InputError(f"{option.partition('=')[0]}: a trained model's options can't be changed; leave it out")
-    # Figures of other data, or of a part of it, are shown, and the run keeps its own.
+    # Metrics of other data, or of a part of it, are shown, and the run keeps its own.
     kept = stage == "test" and not overrides
     if member:
         overrides = [re.sub("^--data[.]", f"--data.parts.{member}.", option) for option in overrides]
@@ -44,8 +44,8 @@ def _evaluate(stage: str, args: list[str]) -> None:
     if member:
         model, data, folder = model.members[member], data.parts[member], run / member
     task.use_as(model)
-    figures = evaluate(task, data, stage, folder if kept else None, **experiment.options)
+    metrics = evaluate(task, data, stage, folder if kept else None, **experiment.options)
     if kept:
-        named = {name.replace("/", f"/{member}/", 1): value for name, value in figures.items()} if member else figures
-        write_figures(run, named)
-    show_metrics(figures)
+        named = {name.replace("/", f"/{member}/", 1): value for name, value in metrics.items()} if member else metrics
+        write_metrics(run, named)
+    show_metrics(metrics)

@@ -37,7 +37,7 @@ def fit_command(args: list[str]) -> None:
         fit_trials(own, overrides, run)
         return
     experiment = parse("fit", configs, overrides, own.unsafe_imports, run)
-    figures = fit(
+    metrics = fit(
         experiment.model,
         experiment.datamodule,
         run,
@@ -48,9 +48,9 @@ def fit_command(args: list[str]) -> None:
     )
     if rank_zero_only.rank != 0:
         return
-    show_metrics({name: value for name, value in figures.items() if name.startswith(("test/", "best/"))} or figures)
-    again = "test" if any(name.startswith("test/") for name in figures) else "validate"
-    if not any(name.startswith("val/") for name in figures) and "validation" in getattr(
+    show_metrics({name: value for name, value in metrics.items() if name.startswith(("test/", "best/"))} or metrics)
+    again = "test" if any(name.startswith("test/") for name in metrics) else "validate"
+    if not any(name.startswith("val/") for name in metrics) and "validation" in getattr(
         experiment.datamodule, "sources", {}
     ):
         print(

@@ -170,7 +170,7 @@ def write_table(output: Path, outcomes: Iterable[Outcome], row: Callable[[Any], 
     write_whole(output, write)
 
 
-def show_metrics(figures: Mapping[str, float]) -> None:
-    width = max(map(len, figures), default=0)
-    for name, value in figures.items():
+def show_metrics(metrics: Mapping[str, float]) -> None:
+    width = max(map(len, metrics), default=0)
+    for name, value in metrics.items():
         print(f"{name:<{width}}  {value:.4f}" if isinstance(value, float) else f"{name:<{width}}  {value}")

@@ -64,7 +64,7 @@ def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[st
         experiment = parse("params", [str(config)], overrides, unsafe)
         experiment.datamodule.attach(experiment.model)
         experiment.datamodule.setup("fit")
-        experiment.model.learn(experiment.datamodule.sources["train"])
+        experiment.model.fit_tokenizers(experiment.datamodule.sources["train"])
     except InputError as error:
         raise InputError(f"{unknown}; and the training data cannot be read: {error}") from error
     return build(experiment.model)

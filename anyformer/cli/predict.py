@@ -66,7 +66,7 @@ def predict_command(args: list[str]) -> None:
     own = parser.parse_args(args)
     options = [] if task.options is None else [read_options(own, task.options)]
     if not task.inputs:
-        _perform(task, own, options)
+        _rollout(task, own, options)
         return
     given: dict[str, str] = {}
     for field in own.fields:
@@ -119,7 +119,7 @@ def predict_command(args: list[str]) -> None:
     say_failed(failed, records)
 
 
-def _perform(task: Any, own: argparse.Namespace, options: Sequence[Any]) -> None:
+def _rollout(task: Any, own: argparse.Namespace, options: Sequence[Any]) -> None:
     """What a model does that is given no record: its results one by one, and what they come to."""
     if own.fields:
         raise InputError(f"the model of {own.run} is given no fields, got {own.fields[0]!r}")
@@ -127,11 +127,11 @@ def _perform(task: Any, own: argparse.Namespace, options: Sequence[Any]) -> None
     if output is not None:
         check_table(output, own.json)
     results = []
-    for result in tqdm(task.perform(*options, folder=Path(own.run)), file=sys.stderr):
+    for result in tqdm(task.rollout(*options, folder=Path(own.run)), file=sys.stderr):
         results.append(result)
         if own.json:
             print(json.dumps(result))
     if output is not None:
         write_table(output, [Outcome({}, result) for result in results], task.row)
     if not own.json:
-        print(task.conclude(results))
+        print(task.summarize(results))

@@ -34,7 +34,7 @@ class Chopper(Checked, ABC):
     without: tuple[str, ...] = field(default=(), kw_only=True)
     """Inputs that are left out of every sample."""
     by: str | None = field(default=None, kw_only=True)
-    """The column whose value says which group of samples a record belongs to, for figures by group."""
+    """The column whose value says which group of samples a record belongs to, for metrics by group."""
 
     @abstractmethod
     def __call__(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> Any:

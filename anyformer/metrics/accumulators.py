@@ -1,4 +1,4 @@
-"""What an evaluation adds up and keeps, over all its batches and ranks, and figures made of that.
+"""What an evaluation adds up and keeps, over all its batches and ranks, and metrics made of that.
 
 All begin with nothing taken in, so that a rank that sees no sample has the same to send as the others.
 """
@@ -33,7 +33,7 @@ class Sums(Metric):
 
 
 class Kept(Metric):
-    """Rows that are kept whole, for figures that are no sums."""
+    """Rows that are kept whole, for metrics that are no sums."""
 
     full_state_update = False
 

@@ -69,7 +69,7 @@ def drawable(task: Any, loader: Loader, n: int) -> Iterator[tuple[Sample, str]]:
     firsts = itertools.chain(*itertools.zip_longest(*(draws[:n] for draws in _spread(loader))))
     for draw, item in itertools.islice(replace(samples, on_bad_sample="skip").usable(filter(None, firsts)), n):
         row = None if draw.row is None else [0]
-        words = [task.look(item)[1], samples.source.name(draw.index)]
+        words = [task.preview(item)[1], samples.source.name(draw.index)]
         yield samples_of(stacks(samples.chopper.collate([item], row))), " · ".join(filter(None, words))
 
 

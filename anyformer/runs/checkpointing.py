@@ -30,7 +30,7 @@ from anyformer.runs.loop_state import (
     running_averages,
     settle,
 )
-from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_figures
+from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_metrics
 from anyformer.runs.random_state import generators, set_generators
 from anyformer.runs.sample_pictures import draw_first_samples
 from anyformer.runs.signals import Signals, Stopped
@@ -60,8 +60,8 @@ class Saving:
                 raise InputError(f"checkpoints.{name} must be above 0, or null for never, got {value}")
 
 
-class Keeper(Callback):
-    """Keeps a run folder: checkpoints, the best model, figures; and puts a resumed run back to where it was.
+class RunCallback(Callback):
+    """Keeps a run folder: checkpoints, the best model, metrics; and puts a resumed run back to where it was.
 
     It must be the first callback, so that what it saves at the start of a batch or an epoch is the state before the
     other callbacks have seen it.
@@ -214,10 +214,10 @@ class Keeper(Callback):
     @rank_zero_only
     def _report(self, trainer: Trainer, module: LightningModule, last: bool = False) -> None:
         """Write metrics.json, and now and then the pictures."""
-        figures = dict(self.rows.last)
+        metrics = dict(self.rows.last)
         if self.best and self.best["value"] is not None:
-            figures |= {f"best/{self.best['name']}": self.best["value"], "best/step": self.best["step"]}
-        write_figures(self.run, figures)
+            metrics |= {f"best/{self.best['name']}": self.best["value"], "best/step": self.best["step"]}
+        write_metrics(self.run, metrics)
         if last or time.monotonic() - self._drawn_at > REDRAW:
             try:
                 draw_curves(self.run)

@@ -69,5 +69,5 @@ def fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> 
     print(
         "\nval/ is at the end of training, best/val/ at its best, which the same records chose; the standard error is "
         f"over the {'seeds' if own.folds is None else 'folds'}.\n"
-        f"The runs are in {run}, their figures in its metrics.json"
+        f"The runs are in {run}, their metrics in its metrics.json"
     )

@@ -19,8 +19,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from anyformer.errors import InputError, program, say
 from anyformer.runs.checkpoint_io import Checkpoints
-from anyformer.runs.checkpointing import Keeper, Saving
-from anyformer.runs.metrics_file import MetricsFile, read_figures, read_rows, write_figures
+from anyformer.runs.checkpointing import RunCallback, Saving
+from anyformer.runs.metrics_file import MetricsFile, read_metrics, read_rows, write_metrics
 from anyformer.runs.signals import Stopped, handlers_kept, stopping_at_once
 from anyformer.runs.trainer import NEVER_VALIDATED, given, make_trainer, quiet
 from anyformer.saving.atomic import write_whole
@@ -50,7 +50,7 @@ def fit(
     A run that came to its end is resumed without training, unless it may now train for longer: it is tested again.
     With several processes nothing is tested, because each would test a part and count some samples twice: `evaluate`
     or `anyformer test` does it afterwards, in one.
-    Returns the last figures by name, as metrics.json has them.
+    Returns the last metrics by name, as metrics.json has them.
     Raises InputError if the folder holds another run, or its checkpoints cannot be used for this task; and Stopped, a
     SystemExit, where SIGTERM or SIGINT ended it.
     """
@@ -65,7 +65,7 @@ def fit(
             if config is not None:
                 write_whole(run / "config.yaml", config)
             rows.begin()
-    keeper = Keeper(run, rows, saving, resume, config)
+    keeper = RunCallback(run, rows, saving, resume, config)
     options = given(options)
     callbacks, loggers, plugins = (_listed(options.pop(name, None)) for name in ("callbacks", "logger", "plugins"))
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
@@ -109,8 +109,8 @@ def fit(
             if trainer.is_global_zero:
                 say(f"not tested, because {trainer.world_size} processes trained; test with: {program()} test {run}")
         elif _has_test(data):
-            write_figures(run, evaluate(task, data, "test", run, **options))
-    return read_figures(run)
+            write_metrics(run, evaluate(task, data, "test", run, **options))
+    return read_metrics(run)
 
 
 def _prepare(run: Path, resume: bool) -> None:
@@ -144,7 +144,7 @@ def evaluate(
     run_dir: str | Path | None = None,
     **options: Any,
 ) -> dict[str, float]:
-    """Test or validate a task, in one process; returns the figures by name.
+    """Test or validate a task, in one process; returns the metrics by name.
 
     task: fitted, or of `load`. data: as for `fit`; an evaluation takes its test or validation records.
     stage: on which records. run_dir: where the task draws its pictures, if anywhere.
@@ -164,8 +164,8 @@ def evaluate(
             default_root_dir=run_dir,
         )
         # One for each loader, of which each holds what was logged at the end.
-        figures = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
+        metrics = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
     if run_dir is not None and type(task).draw is not Task.draw:
         Path(run_dir).mkdir(exist_ok=True)
         task.draw(Path(run_dir))
-    return dict(figures)
+    return dict(metrics)

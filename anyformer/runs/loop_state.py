@@ -71,7 +71,7 @@ def settle(checkpoint: dict[str, Any], point: str, place: Any, validated: bool) 
 
 
 def running_averages(trainer: Trainer) -> dict[str, Any]:
-    """What the batches of this epoch have added up to, of figures that are logged for the epoch."""
+    """What the batches of this epoch have added up to, of metrics that are logged for the epoch."""
     return {
         key: {"name": r.meta.forked_name(False), "value": r.value, "count": getattr(r, "cumulated_batch_size", None)}
         for key, r in trainer.fit_loop.epoch_loop._results.items()

@@ -1,4 +1,4 @@
-"""The figures of a run: metrics.csv with a row a step, metrics.json with the last of each, curves.png.
+"""The metrics of a run: metrics.csv with a row a step, metrics.json with the last of each, curves.png.
 
 No figure is of wall-clock time, so that a run that was broken off and resumed leaves the rows of one that never was.
 """
@@ -114,15 +114,15 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def read_figures(run: Path) -> dict[str, float]:
-    """The figures in a run's metrics.json; none where there is no file."""
+def read_metrics(run: Path) -> dict[str, float]:
+    """The metrics in a run's metrics.json; none where there is no file."""
     path = run / "metrics.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def write_figures(run: Path, figures: Mapping[str, float]) -> None:
-    """Put figures into a run's metrics.json, beside those it has. A figure that is not finite is written as null."""
-    merged = read_figures(run) | {name: float(value) for name, value in figures.items()}
+def write_metrics(run: Path, metrics: Mapping[str, float]) -> None:
+    """Put metrics into a run's metrics.json, beside those it has. A figure that is not finite is written as null."""
+    merged = read_metrics(run) | {name: float(value) for name, value in metrics.items()}
     for name, value in merged.items():
         if value is None or not math.isfinite(value):
             merged[name] = None

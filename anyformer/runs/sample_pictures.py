@@ -42,7 +42,7 @@ def draw_first_samples(run: Path, loader: Any, task: Task, again: bool) -> None:
 
 
 def _draw_samples(path: Path, loader: Loader, task: Task) -> None:
-    sheet = draw_samples(loader.samples, loader.plan, task.look)
+    sheet = draw_samples(loader.samples, loader.plan, task.preview)
     if sheet is not None:
         path.parent.mkdir(exist_ok=True)
         write_whole(path, lambda part: sheet.save(part, "PNG"))
@@ -54,7 +54,7 @@ def _draw_sight(path: Path, loader: Loader, task: Task) -> None:
         return
     samples = loader.samples
     if items := list(samples.first(loader.plan, 32)):
-        fullest = max(items, key=lambda item: len(task.look(item)[0]))
-        figure = draw_sight(task.model, *task.rows(samples.chopper.collate([fullest])))
+        fullest = max(items, key=lambda item: len(task.preview(item)[0]))
+        figure = draw_sight(task.model, *task.model_inputs(samples.chopper.collate([fullest])))
         path.parent.mkdir(exist_ok=True)
         write_whole(path, lambda part: figure.savefig(part, format="png", dpi=100))

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from anyformer.errors import InputError
 from anyformer.saving.atomic import write_whole
-from anyformer.saving.run_folder import Figures
+from anyformer.saving.run_folder import Metrics
 
 SHOWN = ("test/", "val/", "best/")
-"""What the names of the figures begin with that are summed up."""
+"""What the names of the metrics begin with that are summed up."""
 
 
 class Trial(NamedTuple):
@@ -34,7 +34,7 @@ class Trial(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """What its figures are averaged within: the runs of one fold do not differ in the data."""
+        """What its metrics are averaged within: the runs of one fold do not differ in the data."""
         return f"seed_{self.seed}" if self.fold is None else f"fold_{self.fold}"
 
 
@@ -57,30 +57,30 @@ def read_trial(name: str) -> Trial:
     return Trial(fold[0] if fold else None, seed)
 
 
-def write_trials(run: Path, trials: Sequence[Trial], figures: Mapping[str, Figures]) -> None:
-    """Write the figures of those that have come to their end as the folder's metrics.json:
+def write_trials(run: Path, trials: Sequence[Trial], metrics: Mapping[str, Metrics]) -> None:
+    """Write the metrics of those that have come to their end as the folder's metrics.json:
 
     {"runs": {"fold_0_seed_0": {"val/loss": ...}, ...}, "mean": {"val/loss": ...}, "standard_error": {...}}
     """
     run.mkdir(parents=True, exist_ok=True)
-    units = _by_unit(trials, figures)
-    names = _names(figures)
+    units = _by_unit(trials, metrics)
+    names = _names(metrics)
     content = {
-        "runs": {trial.name: figures[trial.name] for trial in trials if trial.name in figures},
+        "runs": {trial.name: metrics[trial.name] for trial in trials if trial.name in metrics},
         "mean": {name: mean([unit[name] for unit in units.values()]) for name in names},
         "standard_error": {name: standard_error([unit[name] for unit in units.values()]) for name in names},
     }
     write_whole(run / "metrics.json", json.dumps(content, indent=2) + "\n")
 
 
-def show_trials(trials: Sequence[Trial], figures: Mapping[str, Figures]) -> str:
-    """A table of the figures: their mean, its standard error, and the value of each fold (of each seed without folds).
+def show_trials(trials: Sequence[Trial], metrics: Mapping[str, Metrics]) -> str:
+    """A table of the metrics: their mean, its standard error, and the value of each fold (of each seed without folds).
 
-    The figures of a fold are the means over its seeds, and the standard error is that over the folds.
+    The metrics of a fold are the means over its seeds, and the standard error is that over the folds.
     """
-    if not (names := _names(figures)):
+    if not (names := _names(metrics)):
         return "There is no figure: all runs ended before their first validation; train for longer."
-    units = _by_unit(trials, figures)
+    units = _by_unit(trials, metrics)
     rows = [["", "mean", "std. error", *units]]
     for name in names:
         values = [unit[name] for unit in units.values()]
@@ -106,20 +106,20 @@ def standard_error(values: Sequence[float | None]) -> float | None:
     return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) * (len(values) - 1)))
 
 
-def _by_unit(trials: Sequence[Trial], figures: Mapping[str, Figures]) -> dict[str, dict[str, float | None]]:
-    """The figures of each fold (or seed): means over the runs that have come to their end."""
-    members: dict[str, list[Figures]] = {}
+def _by_unit(trials: Sequence[Trial], metrics: Mapping[str, Metrics]) -> dict[str, dict[str, float | None]]:
+    """The metrics of each fold (or seed): means over the runs that have come to their end."""
+    members: dict[str, list[Metrics]] = {}
     for trial in trials:
-        if trial.name in figures:
-            members.setdefault(trial.unit, []).append(figures[trial.name])
+        if trial.name in metrics:
+            members.setdefault(trial.unit, []).append(metrics[trial.name])
     return {
-        unit: {name: mean([each[name] for each in own]) for name in _names(figures)} for unit, own in members.items()
+        unit: {name: mean([each[name] for each in own]) for name in _names(metrics)} for unit, own in members.items()
     }
 
 
-def _names(figures: Mapping[str, Figures]) -> list[str]:
-    """The figures that all runs have."""
-    first, *others = figures.values() if figures else [{}]
+def _names(metrics: Mapping[str, Metrics]) -> list[str]:
+    """The metrics that all runs have."""
+    first, *others = metrics.values() if metrics else [{}]
     names = [name for name in first if name.startswith(SHOWN) and name != "best/step"]
     return [name for name in sorted(names) if all(name in each for each in others)]
 

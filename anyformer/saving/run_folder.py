@@ -37,7 +37,7 @@ def find_run(source: str | Path) -> tuple[Path, str]:
     return Path(find_file(path)), f":{member}" if member else ""
 
 
-Figures = Mapping[str, float]
+Metrics = Mapping[str, float]
 
 
 def holds_trials(run: Path) -> bool:
@@ -51,8 +51,8 @@ def first_trial(run: Path) -> Path:
     return run / next(iter([*read_trials(run), *begun]), "seed_0")
 
 
-def read_trials(run: Path) -> dict[str, Figures]:
-    """The figures of the runs in a folder that have come to their end, by name."""
+def read_trials(run: Path) -> dict[str, Metrics]:
+    """The metrics of the runs in a folder that have come to their end, by name."""
     return dict((_read(run) or {}).get("runs", {}))
 
 

@@ -1,4 +1,4 @@
-"""The passes of an evaluation one after another, and the figures of each: of all samples, by group, and by task."""
+"""The passes of an evaluation one after another, and the metrics of each: of all samples, by group, and by task."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Evaluation:
 
     def __init__(self, task: Evaluated, stage: str, n_loaders: int) -> None:
         """
-        stage: "val" or "test", which the names of the figures begin with.
+        stage: "val" or "test", which the names of the metrics begin with.
         n_loaders: how many the data has for the task.
         """
         self.task, self.stage = task, stage
         self.passes = task.passes()
-        self.figures: dict[str, Tensor | float] = {}
+        self.metrics: dict[str, Tensor | float] = {}
         if n_loaders != len(self.passes):
             raise InputError(
                 f"fields.without needs a loader for each of its {len(self.passes)} passes, as Records gives them, "
@@ -77,9 +77,9 @@ class Evaluation:
                     self.groups[group, name] = total + value, n + 1
 
     def end(self) -> dict[str, Tensor | float]:
-        """The figures of all passes, by their full names: `val/without_image/kind_sum/accuracy`."""
+        """The metrics of all passes, by their full names: `val/without_image/kind_sum/accuracy`."""
         self._close(len(self.passes))
-        return self.figures
+        return self.metrics
 
     def _close(self, number: int) -> None:
         """Report the passes before this one. All processes come here for all of them, in the same sequence."""
@@ -90,7 +90,7 @@ class Evaluation:
             if n_batches or is_last:
                 found = dict(self.task.report(self.stage))
                 found |= {f"{chopper.by}_{g}/{name}": total / n for (g, name), (total, n) in sorted(groups.items())}
-                self.figures |= {f"{self.stage}/{prefix}{name}": value for name, value in found.items()}
+                self.metrics |= {f"{self.stage}/{prefix}{name}": value for name, value in found.items()}
             if is_last:
                 self.number += 1
             else:
@@ -115,7 +115,7 @@ class Evaluations:
     """The evaluations of several tasks, whose loaders follow one another."""
 
     def __init__(self, tasks: Mapping[str, Evaluated], stage: str) -> None:
-        """stage: "val" or "test", which the names of the figures begin with."""
+        """stage: "val" or "test", which the names of the metrics begin with."""
         self.tasks, self.stage = tasks, stage
         self.parts = {name: Evaluation(task, stage, len(task.passes())) for name, task in tasks.items()}
         self.places = [(part, number) for part in self.parts.values() for number in range(len(part.passes))]
@@ -126,16 +126,16 @@ class Evaluations:
         part.take(batch, own)
 
     def end(self) -> dict[str, Tensor | float]:
-        """The figures of all tasks, `val/digits/accuracy`, and `val/score`, the mean of their metrics as `Task.score`
+        """The metrics of all tasks, `val/digits/accuracy`, and `val/score`, the mean of their metrics as `Task.score`
         has them."""
-        figures, scores = {}, []
+        metrics, scores = {}, []
         for name, part in self.parts.items():
             found, task = part.end(), self.tasks[name]
-            figures |= {of_task(figure, name): value for figure, value in found.items()}
+            metrics |= {of_task(figure, name): value for figure, value in found.items()}
             metric = task.metric[0].replace("val/", f"{self.stage}/", 1)
             if metric in found:
                 scores.append(task.score(float(found[metric])))
-        return figures | ({f"{self.stage}/score": sum(scores) / len(scores)} if scores else {})
+        return metrics | ({f"{self.stage}/score": sum(scores) / len(scores)} if scores else {})
 
 
 def of_task(figure: str, task: str) -> str:

@@ -21,7 +21,7 @@ class Examples:
     samples: tuple[str, ...] = ()
     """Names of the records, for messages."""
     groups: tuple[str, ...] = ()
-    """In evaluation the group of each sample, "" for none, where figures are given by group; else ()."""
+    """In evaluation the group of each sample, "" for none, where metrics are given by group; else ()."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))

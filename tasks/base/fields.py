@@ -30,7 +30,7 @@ class FieldsConfig:
     """Inputs that are left out together in a further pass of every evaluation: [[image]] gives val/without_image/...
     A sample that has nothing else is left out of that pass."""
     by: str | None = None
-    """A column; figures are also given by its value: val/kind_sum/accuracy."""
+    """A column; metrics are also given by its value: val/kind_sum/accuracy."""
 
     def check(
         self,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 MOST_GROUPS = 100
-"""Values of a column that figures are given by."""
+"""Values of a column that metrics are given by."""
 
 
 class Records(Checked, LightningDataModule):

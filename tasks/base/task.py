@@ -61,7 +61,7 @@ class Task(Checked, lightning.LightningModule, ABC):
         6. at the end `draw` and `closing`.
 
     Use of what was saved: `build`, then `predict`, and `render`, `row` or `stream` for the terminal and tables. What
-    has no `inputs` does `perform` and `conclude` instead.
+    has no `inputs` does `rollout` and `summarize` instead.
 
     A task defines `metric`, `build` and `loss`, and also `chopper`, `evaluate`, `report`, `predict` and `render`, as
     far as they are asked of it; all others have a default.
@@ -162,7 +162,7 @@ class Task(Checked, lightning.LightningModule, ABC):
         for name in self.tokenizers.keys() & tokenizers.keys():
             self.tokenizers[name] = self.tokenizers[name].inherit(tokenizers[name])
 
-    def learn(self, source: Source) -> None:
+    def fit_tokenizers(self, source: Source) -> None:
         """Take what the data decides from the training records: a vocabulary, a mean; a task adds its own.
 
         Fields that share a lift learn as one. Raises InputError for a field that no record has.
@@ -192,7 +192,7 @@ class Task(Checked, lightning.LightningModule, ABC):
         """What data workers need to turn records into batches."""
         raise self._undefined("chopper")
 
-    def look(self, item: Any) -> tuple[Sample, str]:
+    def preview(self, item: Any) -> tuple[Sample, str]:
         """The token sets of an item of the training chopper, and a few words on its target, for `samples.png`."""
         return {}, ""
 
@@ -230,7 +230,7 @@ class Task(Checked, lightning.LightningModule, ABC):
     def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:
         """The sum of the losses of a batch, and how many targets (or the sum of their weights) it is over; both ()."""
 
-    def rows(self, batch: Examples) -> tuple[Batch, Batch | None]:
+    def model_inputs(self, batch: Examples) -> tuple[Batch, Batch | None]:
         """What the transformer reads of a batch, and the encoder, where there is one; for `sees.png`."""
         return batch.tokens, None
 
@@ -256,7 +256,7 @@ class Task(Checked, lightning.LightningModule, ABC):
         return value if self.metric[1] == "max" else math.exp(-value / self.metric_scale)
 
     def passes(self, training: bool = False) -> list[tuple[str, Chopper]]:
-        """The passes of an evaluation: what goes before the names of the figures of each, and what chops its records.
+        """The passes of an evaluation: what goes before the names of the metrics of each, and what chops its records.
 
         What `fields.without` asks for comes first and the whole last, so that what is drawn is the whole's. Of training
         there is one pass.
@@ -269,19 +269,19 @@ class Task(Checked, lightning.LightningModule, ABC):
         ]
 
     def begin_evaluation(self) -> None:
-        """Forget the figures and the cases of the evaluation before."""
+        """Forget the metrics and the cases of the evaluation before."""
         return None
 
     def evaluate(self, batch: Examples) -> Mapping[str, Tensor] | None:
-        """Take a batch of an evaluation into the figures that `report` gives.
+        """Take a batch of an evaluation into the metrics that `report` gives.
 
-        Returns scores of which figures by group are the means, by name, each (b,) float, NaN for a
+        Returns scores of which metrics by group are the means, by name, each (b,) float, NaN for a
         sample that has none; None where there are none.
         """
         raise self._undefined("evaluate")
 
     def report(self, stage: str) -> dict[str, Tensor | float]:
-        """The figures of an evaluation that is over, by name, of all ranks together.
+        """The metrics of an evaluation that is over, by name, of all ranks together.
 
         stage: "val" or "test".
         """
@@ -291,7 +291,7 @@ class Task(Checked, lightning.LightningModule, ABC):
         """Draw pictures of the last evaluation into a run folder."""
 
     def closing(self) -> str | None:
-        """What is shown when training is over, beside the figures."""
+        """What is shown when training is over, beside the metrics."""
         return None
 
     # Use
@@ -300,17 +300,17 @@ class Task(Checked, lightning.LightningModule, ABC):
     """A dataclass of what `predict` and `stream` may be told beside the records, and the command line's `run` too; or
     one of it, whose values are the defaults."""
 
-    in_use: ClassVar[tuple[str, ...]] = ()
+    inference_args: ClassVar[tuple[str, ...]] = ()
     """Arguments that say how the model is used, not what it is: an evaluation may be told others."""
 
     def use_as(self, other: Self) -> None:
-        """Take over the arguments `in_use` of another task."""
-        for name in self.in_use:
+        """Take over the arguments `inference_args` of another task."""
+        for name in self.inference_args:
             setattr(self, name, getattr(other, name))
 
     def predict(self, records: Sequence[Mapping[str, Any]], options: Any = None) -> list[dict[str, Any]]:
         """What the model says of records, as plain values. options: of the class that `options` says, or None."""
-        raise self._undefined("predict", "" if self.inputs else ", as it is given no records: use `perform`")
+        raise self._undefined("predict", "" if self.inputs else ", as it is given no records: use `rollout`")
 
     def render(self, result: Mapping[str, Any]) -> str:
         """A result of `predict` for the terminal."""
@@ -329,12 +329,12 @@ class Task(Checked, lightning.LightningModule, ABC):
         `render` takes the options then."""
         return ""
 
-    def perform(self, options: Any = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
+    def rollout(self, options: Any = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
         """What a task does that has no inputs and is told `options`, result by result; pictures go into the folder."""
-        raise self._undefined("perform", ", as it is given records: use `predict`")
+        raise self._undefined("rollout", ", as it is given records: use `predict`")
 
-    def conclude(self, results: Sequence[Mapping[str, Any]]) -> str:
-        """What the results of `perform` come to, for the terminal."""
+    def summarize(self, results: Sequence[Mapping[str, Any]]) -> str:
+        """What the results of `rollout` come to, for the terminal."""
         return f"{len(results)} results"
 
     # A warm start
@@ -369,7 +369,7 @@ class Task(Checked, lightning.LightningModule, ABC):
             )
         if self.model is None:
             warm_start.inherit_tokenizers(self, self.init_from)
-            self.learn(self.trainer.datamodule.sources["train"])
+            self.fit_tokenizers(self.trainer.datamodule.sources["train"])
 
     def configure_model(self) -> None:
         if self.model is None:
@@ -470,7 +470,7 @@ class Task(Checked, lightning.LightningModule, ABC):
         self._evaluation.take(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_figures()
+        self._log_metrics()
         self.average.swap(self)
 
     def on_test_epoch_start(self) -> None:
@@ -480,13 +480,13 @@ class Task(Checked, lightning.LightningModule, ABC):
         self._evaluation.take(batch, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
-        self._log_figures()
+        self._log_metrics()
 
     def _evaluating(self, stage: str) -> Evaluation:
         trainer = self.trainer
         return Evaluation(self, stage, len(trainer.num_test_batches if stage == "test" else trainer.num_val_batches))
 
-    def _log_figures(self) -> None:
+    def _log_metrics(self) -> None:
         for name, value in self._evaluation.end().items():
             # Those of the parts, which may be many, are not for the bar.
             self.log(name, torch.as_tensor(value).float(), prog_bar=name.count("/") == 1)

@@ -156,8 +156,8 @@ class Classify(Task):
         """The field of class and register tokens that every sample gets, if there are any."""
         return own_tokens(int(self.read == "class") + self.n_registers, self.place_class)
 
-    def learn(self, source: Source) -> None:
-        super().learn(source)
+    def fit_tokenizers(self, source: Source) -> None:
+        super().fit_tokenizers(source)
         labels = [str(label) for label in source.column(self.target) if not is_missing(label)]
         if self.classes is None:
             self.classes = sort_classes(labels)
@@ -218,7 +218,7 @@ class Classify(Task):
         return self.scores.evaluate(self(batch.tokens), batch.target)
 
     def report(self, stage: str) -> dict[str, Tensor]:
-        return self.scores.figures()
+        return self.scores.metrics()
 
     @torch.inference_mode()
     def predict(
@@ -249,7 +249,7 @@ class Classify(Task):
         columns = {f"p({name})": by_class[name] for name in self.classes}
         return {"label": result["label"], "probability": by_class[result["label"]], **columns}
 
-    def look(self, item: tuple[Sample, int | Tensor]) -> tuple[Sample, str]:
+    def preview(self, item: tuple[Sample, int | Tensor]) -> tuple[Sample, str]:
         """Of a distribution the two likeliest classes, with their shares."""
         sample, target = item
         if not isinstance(target, Tensor):

@@ -39,7 +39,7 @@ class PlayOptions:
     """What stands before a name where it is given, for messages."""
 
     episodes: int = 100
-    """How many; of a sweep, for each return that is asked for."""
+    """How many; of a sweep, for each target return."""
     n_environments: int | None = None
     """Environments that are stepped together; as many as episodes, and at most 128, when left out."""
     past_context: Literal["halve", "exact"] = "halve"
@@ -73,8 +73,8 @@ class PlayConfig(PlayOptions):
 
     option: ClassVar[str] = "play."
 
-    asked: float | None = None
-    """The return that is asked for; the best of the data when left out."""
+    target_return: float | None = None
+    """The target return; the best of the data when left out."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class ActingModel:
     context: int
     """Steps that the model sees at once."""
     returns: bool
-    """Whether it can be asked for a return."""
+    """Whether it takes a target return."""
     known_returns: tuple[float, float] | None
     """The lowest and the highest of the training episodes."""
     weights: Mapping[str, float]
@@ -109,15 +109,15 @@ class ActingModel:
         return self.heads[name.replace(".", "/")]
 
 
-def asked_return(acting: ActingModel, given: float | None = None) -> float:
-    """The return that is asked for: the best of the training episodes, where none is given.
+def choose_target_return(acting: ActingModel, given: float | None = None) -> float:
+    """The target return: the best of the training episodes, where none is given.
 
     Raises InputError where one is given to a model that knows no returns.
     """
     if given is not None and not acting.returns:
-        raise InputError("the model was trained without returns and cannot be asked for one; leave it out")
+        raise InputError("the model was trained without returns and takes no target return; leave it out")
     if given is not None and not math.isfinite(given):
-        raise InputError(f"the return asked for must be finite, got {given}")
+        raise InputError(f"the target return must be finite, got {given}")
     return acting.known_returns[1] if given is None and acting.known_returns else given or 0.0
 
 
@@ -162,9 +162,9 @@ class History:
 class LearnedActor:
     """A trained policy as an `Actor` of rollout.py."""
 
-    def __init__(self, acting: ActingModel, asked: float | None = None, play: PlayConfig | None = None) -> None:
+    def __init__(self, acting: ActingModel, target_return: float | None = None, play: PlayConfig | None = None) -> None:
         """
-        asked: the return asked for; that of `play`, or else the best of the data, when left out.
+        target_return: the target return; that of `play`, or else the best of the data, when left out.
         play: as at every validation when left out.
         """
         play = play or acting.play or PlayConfig()
@@ -173,7 +173,9 @@ class LearnedActor:
         self.told = RETURN in self.fields.tokenizers
         """Whether the model is told the returns."""
         self.exact, self.temperature = play.past_context == "exact", play.temperature
-        self.asked = asked_return(acting, play.asked if asked is None else asked)
+        self.target_return = choose_target_return(
+            acting, play.target_return if target_return is None else target_return
+        )
         self.random = torch.Generator().manual_seed(play.seed) if play.temperature else None
         self.cache: Cache | None = None
         self.history = History(self.context + 1)
@@ -237,7 +239,7 @@ class LearnedActor:
         history.step[begun] = -1
         history.step += 1
         history.first[begun] = 0
-        self._left = np.where(begun, self.asked, self._left - np.asarray(rewards, dtype=np.float64))
+        self._left = np.where(begun, self.target_return, self._left - np.asarray(rewards, dtype=np.float64))
         for name, values in seen.items():
             history.put(name, every, values)
         if self.told:

@@ -40,7 +40,7 @@ class Collected(EpisodeSource):
     """What is played."""
     policies: tuple[str, ...] = ("random", "scripted")
     """Who plays, the same number of episodes each: `random`; `scripted`, or `scripted:0.3` with that share of its
-    actions random; a run's folder, or `runs/cartpole:return=200` for what is asked of it."""
+    actions random; a run's folder, or `runs/cartpole:target_return=200` for what is asked of it."""
     episodes: int = 200
     """How many, of all policies together."""
     seed: int = 0
@@ -101,13 +101,13 @@ def actor_of(policy: str, environment: EnvironmentConfig, seed: int) -> Actor:
         if not options:
             return actor
         return Noisy(actor, _number(policy, options, "the share of random actions"), space, seed)
-    folder, _, asked = policy.partition(":return=")
+    folder, _, target_return = policy.partition(":target_return=")
     if not split_run(folder)[0].is_dir():
         raise InputError(
             f"policy {policy!r}: there is no run folder {folder}; a policy is random, scripted, scripted:SHARE, RUN or "
-            "RUN:return=NUMBER"
+            "RUN:target_return=NUMBER"
         )
-    wanted = _number(policy, asked, "the return asked for") if asked else None
+    wanted = _number(policy, target_return, "the target return") if target_return else None
     return _learned(folder, wanted, environment, seed)
 
 
@@ -118,13 +118,13 @@ def _number(policy: str, text: str, what: str) -> float:
         raise InputError(f"policy {policy}: {what} must be a number, got {text!r}") from None
 
 
-def _learned(folder: str, asked: float | None, environment: EnvironmentConfig, seed: int) -> Actor:
+def _learned(folder: str, target_return: float | None, environment: EnvironmentConfig, seed: int) -> Actor:
     task = load(folder)
     if not isinstance(task, Decide):
         raise InputError(f"policy {folder}: a run of {type(task).__name__}, which does not act")
     acting = task.acting_model()
     check_environment(acting, environment)
-    return LearnedActor(acting, asked, replace(acting.play or PlayConfig(), seed=seed))
+    return LearnedActor(acting, target_return, replace(acting.play or PlayConfig(), seed=seed))
 
 
 def collect(name: str, policies: Sequence[str], n: int, seed: int, folder: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Decisions learned from episodes: actions that follow from what is seen, and from the return that is asked for."""
+"""Decisions learned from episodes: actions that follow from what is seen, and from the target return."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from anyformer.tasks.decide.batch import (
     WindowChopper,
     WindowExamples,
 )
-from anyformer.tasks.decide.play import PerformConfig, conclude, episodes, perform, summarize
+from anyformer.tasks.decide.play import RolloutConfig, episodes, return_metrics, rollout, summarize
 from anyformer.tokenizers.episode.continuous import Returns
 from anyformer.tokenizers.episode.environments import make, reference
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, origin
@@ -48,11 +48,11 @@ METRICS = {
     "accuracy": Metric("max", ("accuracy", "n_accuracy"), ratio),
     "error": Metric("min", ("error", "n_error"), ratio),
 }
-"""Of recorded actions; those of playing are counted by `summarize`."""
+"""Of recorded actions; those of playing are counted by `return_metrics`."""
 
 
 class Decide(Task):
-    """Acts as recorded episodes show, and with returns as those do that came to the return asked for (Decision
+    """Acts as recorded episodes show, and with returns as those do that came to the target return (Decision
     Transformer, Chen et al. 2021).
 
     The model's fields are `return`, `state` and `action`, or `state.image`, `action.x`, ... where the space is nested.
@@ -62,7 +62,7 @@ class Decide(Task):
     """
 
     finds_fields: ClassVar[bool] = True
-    in_use: ClassVar[tuple[str, ...]] = ("play",)
+    inference_args: ClassVar[tuple[str, ...]] = ("play",)
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Decide(Task):
             optimizer: the optimiser and its learning rate over the run.
             environment: what the policy is played in; that of the episodes when left out.
             context: steps that the model sees at once.
-            returns: whether the model is told the return that is to come, and can be asked for one; without, it does
+            returns: whether the model is told the return that is to come, and takes a target return; without, it does
                 what the episodes show (behaviour cloning).
             return_dropout: share of the windows in training that are without the returns, so that the model knows both.
             state_loss: weight of predicting the next state; 0 for not at all.
@@ -168,7 +168,7 @@ class Decide(Task):
         super().inherit(tokenizers)
         self._before = dict(tokenizers)
 
-    def learn(self, source: Source) -> None:
+    def fit_tokenizers(self, source: Source) -> None:
         own = origin(source)
         spaces, limit = own.spaces, None
         if self.environment is None:
@@ -319,13 +319,13 @@ class Decide(Task):
             self.sums.add(**{kind: total, f"n_{kind}": n})
 
     def report(self, stage: str) -> dict[str, Tensor]:
-        """The mean loss of an action's token, how many were right or how far off, and the figures of playing."""
-        values = self.sums.figures(METRICS)
+        """The mean loss of an action's token, how many were right or how far off, and the metrics of playing."""
+        values = self.sums.metrics(METRICS)
         if self.plays and not self.trainer.sanity_checking:
             # What is tested begins elsewhere than what has chosen the best model.
             play = self.play if stage == "val" else replace(self.play, seed=self.play.seed + 1)
-            figures = summarize(list(episodes(self.acting_model(), play=play)), self.reference)
-            values |= {name: torch.tensor(value) for name, value in figures.items()}
+            metrics = return_metrics(list(episodes(self.acting_model(), play=play)), self.reference)
+            values |= {name: torch.tensor(value) for name, value in metrics.items()}
         return values
 
     # Use
@@ -347,23 +347,23 @@ class Decide(Task):
             self.play,
         )
 
-    def policy(self, asked: float | None = None, play: PlayConfig | None = None) -> Policy:
+    def policy(self, target_return: float | None = None, play: PlayConfig | None = None) -> Policy:
         """The policy in one environment: `action = policy(observation, reward)`; `policy.reset()` ends an episode.
 
-        asked: the return asked for; that of `play`, or else the best of the training episodes, when left out.
+        target_return: the target return; that of `play`, or else the best of the training episodes, when left out.
         """
-        return Policy(LearnedActor(self.acting_model(), asked, play))
+        return Policy(LearnedActor(self.acting_model(), target_return, play))
 
     @property
-    def options(self) -> PerformConfig:  # type: ignore[override]
+    def options(self) -> RolloutConfig:  # type: ignore[override]
         play = self.play or PlayConfig()
-        return PerformConfig(**play.shared | {"seed": play.seed + 1})
+        return RolloutConfig(**play.shared | {"seed": play.seed + 1})
 
-    def perform(self, options: PerformConfig | None = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
-        return perform(self.acting_model(), options or self.options, folder)
+    def rollout(self, options: RolloutConfig | None = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
+        return rollout(self.acting_model(), options or self.options, folder)
 
-    def conclude(self, results: Sequence[Mapping[str, Any]]) -> str:
-        return conclude(results, self.known_returns)
+    def summarize(self, results: Sequence[Mapping[str, Any]]) -> str:
+        return summarize(results, self.known_returns)
 
     def render(self, result: Mapping[str, Any]) -> str:
         return "  ".join(f"{name} {value}" for name, value in result.items())

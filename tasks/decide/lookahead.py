@@ -18,7 +18,7 @@ from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
 from anyformer.tasks.decide.actor import ActingModel, LearnedActor, PlayConfig
 from anyformer.tasks.decide.batch import ACTION, RETURN
-from anyformer.tokenizers.episode.continuous import Regression
+from anyformer.tokenizers.episode.continuous import VectorHead
 from anyformer.tokenizers.episode.discrete import Categories
 from anyformer.tokenizers.episode.episode import stack
 from anyformer.tokenizers.episode.spaces import split
@@ -82,7 +82,7 @@ class Planner(LearnedActor):
         drawn = split(self._space, ACTION, stack(self._space, [self._space.sample() for _ in step]))
         for name, parts in content.items():
             head = self.acting.head(name)
-            if isinstance(head, Regression) and not head.gaussian:
+            if isinstance(head, VectorHead) and not head.gaussian:
                 # The first candidate is the policy's own.
                 others = torch.arange(len(parts), device=parts.device) % self.n_candidates > 0
                 cut = self.fields.tokenizers[name].cut(drawn[name]).view(parts.shape).to(parts)

@@ -1,4 +1,4 @@
-"""Performances of a trained policy: what `anyformer run` plays, the figures of it, and asked-for against obtained."""
+"""Performances of a trained policy: what `anyformer run` plays, the metrics of it, and target against achieved return."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from anyformer.tokenizers.episode.spaces import compare
 
 AT_ONCE = 128
 """Environments that are stepped together, where nothing else is said."""
-N_ASKED = 11
+N_TARGET_RETURNS = 11
 """Returns that a sweep asks for."""
 
 
 @dataclass(frozen=True)
-class PerformConfig(PlayOptions):
+class RolloutConfig(PlayOptions):
     """What a trained policy is to play."""
 
     option: ClassVar[str] = "--"
 
-    return_: float | None = None
-    """The return that is asked for; what the run's config asks for, or else the best of the training episodes, when
+    target_return: float | None = None
+    """The target return; what the run's config asks for, or else the best of the training episodes, when
     left out."""
     sweep: bool = False
     """Ask for 11 returns, from the lowest to the highest of the training episodes, and draw what is obtained as
@@ -50,30 +50,30 @@ class PerformConfig(PlayOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.sweep and (self.return_ is not None or self.plan):
-            raise InputError("--sweep asks for many returns by itself; give it without --return and --plan")
-        if self.plan and self.return_ is not None:
-            raise InputError("--plan asks for no return, but for the most; give it without --return")
+        if self.sweep and (self.target_return is not None or self.plan):
+            raise InputError("--sweep asks for many returns by itself; give it without --target_return and --plan")
+        if self.plan and self.target_return is not None:
+            raise InputError("--plan asks for no return, but for the most; give it without --target_return")
         for name in ("candidates", "horizon"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be at least 1, got {getattr(self, name)}")
 
-    def play(self, asked: float | None) -> PlayConfig:
-        """How it is played when a return is asked for."""
-        return PlayConfig(**self.shared, asked=asked)
+    def play(self, target_return: float | None) -> PlayConfig:
+        """How it is played with a target return."""
+        return PlayConfig(**self.shared, target_return=target_return)
 
 
-def summarize(episodes: Sequence[Episode], reference: tuple[float, float] | None = None) -> dict[str, float]:
-    """The figures of episodes: the mean return and length; the share that reached the goal, where that is known; and
+def return_metrics(episodes: Sequence[Episode], reference: tuple[float, float] | None = None) -> dict[str, float]:
+    """The metrics of episodes: the mean return and length; the share that reached the goal, where that is known; and
     the score, where there is a reference: 0 is its first return, 100 its second (D4RL, Fu et al. 2020, 4)."""
     returns = float(np.mean([episode.total for episode in episodes]))
-    figures = {"return": returns, "length": float(np.mean([len(episode) for episode in episodes]))}
+    metrics = {"return": returns, "length": float(np.mean([len(episode) for episode in episodes]))}
     success = [episode.success for episode in episodes if episode.success is not None]
     if success:
-        figures["success"] = float(np.mean(success))
+        metrics["success"] = float(np.mean(success))
     if reference is not None:
-        figures["score"] = score(returns, reference)
-    return figures
+        metrics["score"] = score(returns, reference)
+    return metrics
 
 
 def score(value: float, reference: tuple[float, float]) -> float:
@@ -109,24 +109,24 @@ def episodes(
     yield from roll_out(acting.environment, actor, play.episodes, play.seed, n, frames)
 
 
-def perform(acting: ActingModel, options: PerformConfig, folder: Path | None) -> Iterator[dict[str, Any]]:
-    """Play, and say of each episode: its number, the return asked for (None with a plan), the return, the length,
+def rollout(acting: ActingModel, options: RolloutConfig, folder: Path | None) -> Iterator[dict[str, Any]]:
+    """Play, and say of each episode: its number, the target return (None with a plan), the return, the length,
     success and score where they are known. A sweep draws `sweep.png` into the folder.
 
     Raises InputError for what the model has not learned.
     """
     if options.sweep and (acting.known_returns is None or not acting.returns):
-        raise InputError("--sweep: the model was trained without returns and cannot be asked for one")
-    by_config = None if acting.play is None or options.plan else acting.play.asked
-    asked: list[float | None] = [by_config if options.return_ is None else options.return_]
+        raise InputError("--sweep: the model was trained without returns and takes no target return")
+    by_config = None if acting.play is None or options.plan else acting.play.target_return
+    target_return: list[float | None] = [by_config if options.target_return is None else options.target_return]
     if options.sweep:
-        asked = np.unique(np.linspace(*acting.known_returns, N_ASKED)).tolist()
+        target_return = np.unique(np.linspace(*acting.known_returns, N_TARGET_RETURNS)).tolist()
     results = []
-    for number, value in enumerate(asked):
+    for number, value in enumerate(target_return):
         play = options.play(value)
         planner = Planner(acting, play, options.candidates, options.horizon) if options.plan else None
         actor = planner or LearnedActor(acting, play=play)
-        told = None if options.plan or not acting.returns else actor.asked
+        told = None if options.plan or not acting.returns else actor.target_return
         for episode in _filmed(acting, actor, play, None if number else options.video):
             results.append(_row(episode, len(results), told, acting.reference))
             yield results[-1]
@@ -145,8 +145,15 @@ def _filmed(acting: ActingModel, actor: Actor, play: PlayConfig, video: str | No
         yield from episodes(acting, actor, play, film.add)
 
 
-def _row(episode: Episode, number: int, asked: float | None, reference: tuple[float, float] | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"episode": number, "asked": asked, "return": episode.total, "length": len(episode)}
+def _row(
+    episode: Episode, number: int, target_return: float | None, reference: tuple[float, float] | None
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "episode": number,
+        "target_return": target_return,
+        "return": episode.total,
+        "length": len(episode),
+    }
     if episode.success is not None:
         row["success"] = bool(episode.success)
     if reference is not None:
@@ -154,26 +161,26 @@ def _row(episode: Episode, number: int, asked: float | None, reference: tuple[fl
     return row
 
 
-def by_asked(results: Sequence[Mapping[str, Any]]) -> dict[float | None, list[Mapping[str, Any]]]:
-    """The results by the return that was asked for."""
+def by_target_return(results: Sequence[Mapping[str, Any]]) -> dict[float | None, list[Mapping[str, Any]]]:
+    """The results by the target return."""
     groups: dict[float | None, list[Mapping[str, Any]]] = {}
     for result in results:
-        groups.setdefault(result["asked"], []).append(result)
+        groups.setdefault(result["target_return"], []).append(result)
     return groups
 
 
-def conclude(results: Sequence[Mapping[str, Any]], known_returns: tuple[float, float] | None) -> str:
-    """The means of the results as a table, a line for each return that was asked for."""
+def summarize(results: Sequence[Mapping[str, Any]], known_returns: tuple[float, float] | None) -> str:
+    """The means of the results as a table, a line for each target return."""
     columns = [name for name in ("length", "success", "score") if any(name in result for result in results)]
-    lines = [["asked", "return", "+-", "lowest", "highest", *columns, "episodes"]]
-    for asked, group in by_asked(results).items():
+    lines = [["target_return", "return", "+-", "lowest", "highest", *columns, "episodes"]]
+    for target_return, group in by_target_return(results).items():
         returns = np.array([result["return"] for result in group])
         numbers = [returns.mean(), returns.std(), returns.min(), returns.max()]
         cells = [f"{number:.1f}" for number in numbers]
         for name in columns:
             known = [result[name] for result in group if name in result]
             cells.append("-" if not known else f"{np.mean(known):.{2 if name == 'success' else 1}f}")
-        lines.append(["-" if asked is None else f"{asked:g}", *cells, str(len(group))])
+        lines.append(["-" if target_return is None else f"{target_return:g}", *cells, str(len(group))])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     known_range = (
@@ -187,14 +194,14 @@ def draw_sweep(results: Sequence[Mapping[str, Any]], path: Path, known_returns: 
     # Matplotlib is slow to import, and a sweep alone needs it.
     from matplotlib.figure import Figure
 
-    groups = by_asked(results)
+    groups = by_target_return(results)
     returns = [np.array([result["return"] for result in group]) for group in groups.values()]
     page = Figure(figsize=(5, 4.5), layout="constrained")
     panel = page.subplots()
-    panel.axline((known_returns[1],) * 2, slope=1, color="grey", linestyle=":", label="as asked")
+    panel.axline((known_returns[1],) * 2, slope=1, color="grey", linestyle=":", label="on target")
     means, deviations = [each.mean() for each in returns], [each.std() for each in returns]
     panel.errorbar(list(groups), means, deviations, marker="o", capsize=3, label="mean and deviation")
-    panel.set(xlabel="return asked for", ylabel="return obtained", title=f"{len(returns[0])} episodes each")
+    panel.set(xlabel="target return", ylabel="achieved return", title=f"{len(returns[0])} episodes each")
     panel.grid(alpha=0.3)
     panel.legend()
     write_whole(path, lambda part: page.savefig(part, format="png", dpi=100))

@@ -126,7 +126,7 @@ class LanguageModel(Task):
 
     # Data
 
-    def learn(self, source: Source) -> None:
+    def fit_tokenizers(self, source: Source) -> None:
         text = self.text
         if text.vocabulary is None and text.file is None and text.kind != "bytes":
             key = f"{text.kind} {text.vocab_size} {text.normalize}"
@@ -191,7 +191,7 @@ class LanguageModel(Task):
 
     def report(self, stage: str) -> dict[str, Tensor]:
         """Nats a token, perplexity, and bits a byte or the share of masked tokens found."""
-        return self.sums.figures(CAUSAL if self.masking is None else MASKED)
+        return self.sums.metrics(CAUSAL if self.masking is None else MASKED)
 
     # Use
 

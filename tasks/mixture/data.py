@@ -230,7 +230,7 @@ class Mixed(LightningDataModule):
             raise InputError(f"data.parts: there is no task {name!r}{nearest(name, task.members)}; give it under tasks")
         for name in sorted(task.members.keys() - self.parts.keys()):
             raise InputError(f"data.parts: the task {name!r} has no records{nearest(name, self.parts)}; give it a part")
-        # Figures, and what is drawn, come in the sequence of the tasks.
+        # Metrics, and what is drawn, come in the sequence of the tasks.
         self.parts = {name: self.parts[name] for name in task.members}
         for name, part in self.parts.items():
             part.attach(task.members[name])

@@ -1,4 +1,4 @@
-"""Mixtures: several tasks, each with its own data, targets and figures, that share one transformer in one run."""
+"""Mixtures: several tasks, each with its own data, targets and metrics, that share one transformer in one run."""
 
 from __future__ import annotations
 
@@ -147,8 +147,10 @@ class Mixture(Task):
         return of_task(name, self.choose), best
 
     @property
-    def in_use(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(f"tasks.{name}.init_args.{each}" for name, task in self.tasks.items() for each in task.in_use)
+    def inference_args(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(
+            f"tasks.{name}.init_args.{each}" for name, task in self.tasks.items() for each in task.inference_args
+        )
 
     def use_as(self, other: Mixture) -> None:  # type: ignore[override]
         for name, task in self.tasks.items():
@@ -191,12 +193,12 @@ class Mixture(Task):
             task.trainer = self.trainer
         super().setup(stage)
 
-    def learn(self, source: Mapping[str, Source]) -> None:  # type: ignore[override]
+    def fit_tokenizers(self, source: Mapping[str, Source]) -> None:  # type: ignore[override]
         """source: the training records of each task."""
         learn_shared(self.tasks, source)
         for name, task in self.tasks.items():
             with named(f"tasks.{name}"):
-                task.learn(source[name])
+                task.fit_tokenizers(source[name])
         check_tokenizers(self.tasks)
 
     def build(self) -> None:
@@ -313,7 +315,7 @@ class Mixture(Task):
                 parameter.grad = None
         super().on_before_optimizer_step(optimizer)
 
-    # Figures
+    # Metrics
 
     def _evaluating(self, stage: str) -> Evaluations:
         kind = "test" if stage == "test" else "validation"

@@ -115,12 +115,12 @@ class Predict(Task):
         return own_tokens(int(self.read == "class" and self._reads_samples) + self.n_registers, self.place_class)
 
     def _prefix(self, name: str) -> str:
-        """What goes before the figures of a target."""
+        """What goes before the metrics of a target."""
         return f"{name}/" if len(self.targets) > 1 else ""
 
     @property
     def _best(self) -> dict[str, str]:
-        """The figures that may choose the best model, and which is best; the usual one first."""
+        """The metrics that may choose the best model, and which is best; the usual one first."""
         each = {
             f"{self._prefix(name)}{figure}": metric.best
             for name, target in self.targets.items()
@@ -142,8 +142,8 @@ class Predict(Task):
 
     # Data
 
-    def learn(self, source: Source) -> None:
-        super().learn(source)
+    def fit_tokenizers(self, source: Source) -> None:
+        super().fit_tokenizers(source)
         self.targets = {name: target.fit(name, source) for name, target in self.targets.items()}
 
     @property
@@ -226,7 +226,7 @@ class Predict(Task):
             sum(weights[name] * n for name, (_, n) in parts.items()),
         )
 
-    # Figures
+    # Metrics
 
     def begin_evaluation(self) -> None:
         for head in self.heads.values():
@@ -253,7 +253,7 @@ class Predict(Task):
         return self._read(batch.tokens, masked, batch.aims) | self._read(batch.whole, others, batch.aims)
 
     def report(self, stage: str) -> dict[str, Tensor]:
-        """The mean loss, and the figures of every target, under its name where there are several.
+        """The mean loss, and the metrics of every target, under its name where there are several.
 
         Those of which the evaluation saw nothing are left out, but for the one that chooses the best model.
         """
@@ -261,17 +261,17 @@ class Predict(Task):
         sums = {name: (self.head(name).sums["loss"], self.head(name).sums["targets"]) for name in self.targets}
         sums = {name: (loss.compute(), n.compute()) for name, (loss, n) in sums.items()}
         loss, n = self._sum(sums)
-        figures = {
+        metrics = {
             f"{self._prefix(name)}{figure}": value
             for name in self.targets
-            for figure, value in self.head(name).figures().items()
+            for figure, value in self.head(name).metrics().items()
         }
-        figures = {"loss": loss / n} | {name: value for name, value in figures.items() if name != "loss"}
+        metrics = {"loss": loss / n} | {name: value for name, value in metrics.items() if name != "loss"}
         unseen = [self._prefix(name) for name, (_, n) in sums.items() if not n]
         chosen = self.metric[0].removeprefix("val/")
         return {
             name: value
-            for name, value in figures.items()
+            for name, value in metrics.items()
             if name == chosen or not any(name.startswith(prefix) for prefix in unseen)
         }
 
@@ -324,7 +324,7 @@ class Predict(Task):
         columns = [self.targets[name].row(name, value) for name, value in result.items()]
         return {key: value for part in columns for key, value in part.items()}
 
-    def look(self, item: Item) -> tuple[Sample, str]:
+    def preview(self, item: Item) -> tuple[Sample, str]:
         words = [target.words(item.values[name]) for name, target in self.targets.items() if name in item.values]
         return item.sample, " | ".join(words)
 

@@ -47,7 +47,7 @@ class DecodeConfig(MethodOptions):
             raise InputError(f"ctc_weight must lie between 0 and 1, got {self.ctc_weight}")
 
 
-class Found(NamedTuple):
+class Decoded(NamedTuple):
     """A text that a model has found."""
 
     ids: list[int]
@@ -125,7 +125,7 @@ class Decoder:
         frames: Tensor | None = None,
         lengths: Sequence[int] = (),
         starts: Sequence[Sequence[int]] | None = None,
-    ) -> list[Found]:
+    ) -> list[Decoded]:
         """The text of each prompt.
 
         prompts: what the decoder reads of its inputs itself.
@@ -139,8 +139,8 @@ class Decoder:
             if 0 in lengths:
                 raise InputError("method: ctc needs the sound, and a record is without it; take attention or joint")
             if config.n_beams == 1:
-                return [Found(ids) for ids in greedy(log_probs, lengths)]
-            return [Found(beams[0][0]) for beams in prefix_beam_search(log_probs, lengths, config.n_beams)]
+                return [Decoded(ids) for ids in greedy(log_probs, lengths)]
+            return [Decoded(beams[0][0]) for beams in prefix_beam_search(log_probs, lengths, config.n_beams)]
         options, second = self.generation(config), None
         starts = self.starts(prompts, conditions, memory) if starts is None else starts
         if method == "joint":
@@ -149,7 +149,7 @@ class Decoder:
         # All of one number, so that a seed gives an input the same text whatever it comes with.
         numbers = [0] * len(opened)
         found = self.generator.generate(opened, options, conditions, numbers=numbers, memory=memory, second=second)
-        return [Found(best.ids, best.ended, tuple(start)) for (best, *_), start in zip(found, starts, strict=True)]
+        return [Decoded(best.ids, best.ended, tuple(start)) for (best, *_), start in zip(found, starts, strict=True)]
 
     @torch.inference_mode()
     def starts(

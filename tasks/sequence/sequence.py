@@ -28,10 +28,10 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.sequence.batch import Architecture, Pair, PairChopper, Pairs
-from anyformer.tasks.sequence.decoding import DecodeConfig, Decoder, Found
+from anyformer.tasks.sequence.decoding import DecodeConfig, Decoded, Decoder
 from anyformer.tasks.sequence.subtitles import Word
 from anyformer.tasks.sequence.transcripts import Part, TranscriptConfig, find_words, parts, show_words
-from anyformer.tasks.sequence.worst_cases import Cases
+from anyformer.tasks.sequence.worst_cases import WorstCases
 from anyformer.tasks.targets.classes import check_smoothing
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.text.text import Text
@@ -59,17 +59,17 @@ class CTCConfig:
             raise InputError(f"ctc.weight must lie between 0 and 1, got {self.weight}")
 
 
-class Told(NamedTuple):
+class Transcript(NamedTuple):
     """The text of a part of a record."""
 
     text: str
     words: tuple[Word, ...] = ()
     """With their times, where these are asked for."""
-    found: Found = Found([])
+    found: Decoded = Decoded([])
     """Its ids, and what is said of them."""
 
 
-class Reading(NamedTuple):
+class EncoderOutput(NamedTuple):
     """What a model has made of the inputs of a batch."""
 
     memory: Tensor | None = None
@@ -157,7 +157,7 @@ class SequenceToSequence(Task):
         self.fields.check({name: self.tokenizers[name] for name in self.inputs}, own, needed, own)
         self.head: Head | None = None
         self.ctc_head: CTCHead | None = None
-        self.cases = Cases(self.tokenizers)
+        self.cases = WorstCases(self.tokenizers)
 
     def _check_ctc(self) -> None:
         field = self.ctc_field
@@ -225,7 +225,7 @@ class SequenceToSequence(Task):
         return {place: self.text.ids_of(each) for place, each in places if not isinstance(each, str)}
 
     @property
-    def figures(self) -> list[str]:
+    def metrics(self) -> list[str]:
         """What is reported of decoded texts: error rates of what was heard or seen, BLEU of what was translated."""
         are_texts = [isinstance(self.tokenizers[name], Text) for name in self.inputs]
         names = ["bleu", "bleu_moses"] if any(are_texts) else []
@@ -234,7 +234,7 @@ class SequenceToSequence(Task):
 
     @property
     def metric(self) -> tuple[str, str]:
-        name = self.choose or self.figures[0]
+        name = self.choose or self.metrics[0]
         return f"val/{name}", METRICS[name].best
 
     def score(self, value: float) -> float:
@@ -242,13 +242,13 @@ class SequenceToSequence(Task):
 
     # Data
 
-    def learn(self, source: Source) -> None:
+    def fit_tokenizers(self, source: Source) -> None:
         if self.shared_vocabulary and self.text.vocabulary is None:
             texts = (text for name in self._texts for text in self.values(source, name))
             vocabulary = self.text.fit(texts).vocabulary
             for name in self._texts:
                 self.tokenizers[name] = replace(self.tokenizers[name], vocabulary=vocabulary)
-        super().learn(source)
+        super().fit_tokenizers(source)
         if self.decoding.max_new_tokens is None and self.architecture != "encoder":
             texts = (text for text in self.values(source, self.target) if isinstance(text, str))
             longest = max((len(self.text.encode_batch([text])[0]) for text in texts), default=0)
@@ -299,13 +299,13 @@ class SequenceToSequence(Task):
         )
         return replace(self.embedding, positions=placed)
 
-    def read(self, batch: Pairs) -> Reading:
+    def read(self, batch: Pairs) -> EncoderOutput:
         """What the model makes of the inputs, before a word is written."""
         rows = batch.tokens if batch.inputs is None else batch.inputs
         if self.has_encoder:
             memory = self.model.encode(rows)
-            return Reading(memory, self._frames(rows, memory))
-        return Reading() if self.ctc_field is None else Reading(frames=self._frames(rows, self.model(rows)))
+            return EncoderOutput(memory, self._frames(rows, memory))
+        return EncoderOutput() if self.ctc_field is None else EncoderOutput(frames=self._frames(rows, self.model(rows)))
 
     def _frames(self, batch: Batch, hidden: Tensor) -> Tensor | None:
         """The hidden vectors of the field that CTC reads."""
@@ -314,7 +314,7 @@ class SequenceToSequence(Task):
     def loss(self, batch: Pairs) -> tuple[Tensor, Tensor]:
         return self._loss(batch, None, self.label_smoothing)
 
-    def _loss(self, batch: Pairs, reading: Reading | None, smoothing: float) -> tuple[Tensor, Tensor]:
+    def _loss(self, batch: Pairs, reading: EncoderOutput | None, smoothing: float) -> tuple[Tensor, Tensor]:
         """The sum of the losses, and of the weights of their targets. reading: where there is one already."""
         parts, hidden = [], None
         share = 0.0 if self.ctc_field is None else 1.0 if self.architecture == "encoder" else self.ctc.weight
@@ -333,15 +333,15 @@ class SequenceToSequence(Task):
         loss = sum(weight * loss for weight, loss, _ in parts)
         return loss, loss.new_tensor(sum(weight * n for weight, _, n in parts))
 
-    # Figures
+    # Metrics
 
     def evaluate(self, batch: Pairs) -> dict[str, Tensor]:
         reading = self.read(batch)
         loss, n_targets = self._loss(batch, reading, 0.0)
         texts = [self.text.decode(ids).strip() for ids in self.write(batch, self.decoding, reading)]
-        # What the tokenizer makes the same for the model is the same for the figures.
+        # What the tokenizer makes the same for the model is the same for the metrics.
         references = [NORMALIZERS[self.text.normalize](reference).strip() for reference in batch.references]
-        language = self.language if "bleu_moses" in self.figures else None
+        language = self.language if "bleu_moses" in self.metrics else None
         self.sums.add(loss=loss, targets=n_targets, errors=count_errors(references, texts, language))
         self.cases.add(batch.sources, references, texts, batch.samples)
         exact = [text == reference for text, reference in zip(texts, references, strict=True)]
@@ -349,12 +349,12 @@ class SequenceToSequence(Task):
 
     def begin_evaluation(self) -> None:
         self.sums.reset()
-        self.cases = Cases(self.tokenizers)
+        self.cases = WorstCases(self.tokenizers)
 
     def report(self, stage: str) -> dict[str, Tensor | float]:
         """The loss of a target, and how far the decoded texts are from what they should be."""
         self.cases.stage = stage
-        return self.sums.figures({name: METRICS[name] for name in ("loss", *self.figures)})
+        return self.sums.metrics({name: METRICS[name] for name in ("loss", *self.metrics)})
 
     # Use
 
@@ -362,7 +362,7 @@ class SequenceToSequence(Task):
     def decoder(self) -> Decoder:
         return Decoder(self.model, self.head, self.ctc_head, self.target, self.text, self.start_ids, self.start_choices)
 
-    def write(self, batch: Pairs, config: DecodeConfig, reading: Reading | None = None) -> list[list[int]]:
+    def write(self, batch: Pairs, config: DecodeConfig, reading: EncoderOutput | None = None) -> list[list[int]]:
         """The ids of the text of each sample."""
         return [found.ids for found in self._find(batch, config, reading)]
 
@@ -370,9 +370,9 @@ class SequenceToSequence(Task):
         self,
         batch: Pairs,
         config: DecodeConfig,
-        reading: Reading | None = None,
+        reading: EncoderOutput | None = None,
         starts: Sequence[Sequence[int]] | None = None,
-    ) -> list[Found]:
+    ) -> list[Decoded]:
         """The text of each sample. starts: what stands before each; as the model chooses it when left out."""
         reading = self.read(batch) if reading is None else reading
         rows = batch.tokens if batch.inputs is None else batch.inputs
@@ -394,7 +394,7 @@ class SequenceToSequence(Task):
         given = {each.name: getattr(self.decoding, each.name) for each in fields(DecodeConfig)}
         return TranscriptConfig(**given)
 
-    in_use = ("decoding",)
+    inference_args = ("decoding",)
 
     def use_as(self, other: SequenceToSequence) -> None:  # type: ignore[override]
         learnt = self.decoding.max_new_tokens
@@ -412,12 +412,12 @@ class SequenceToSequence(Task):
         Raises InputError for a record that cannot be used, and for options that the model has no part for.
         """
         options = options or self.options
-        told: list[list[Told]] = [[] for _ in records]
+        told: list[list[Transcript]] = [[] for _ in records]
         for number, piece in self._tell(records, options):
             told[number].append(piece)
         return [self._result(pieces, options) for pieces in told]
 
-    def _result(self, told: Sequence[Told], options: DecodeConfig) -> dict[str, Any]:
+    def _result(self, told: Sequence[Transcript], options: DecodeConfig) -> dict[str, Any]:
         result: dict[str, Any] = {self.target: " ".join(piece.text for piece in told if piece.text)}
         result["ended"] = "length" if any(piece.found.ended == "length" for piece in told) else "stop"
         if _is_timed(options):
@@ -427,7 +427,7 @@ class SequenceToSequence(Task):
     @torch.inference_mode()
     def _tell(
         self, records: Sequence[Mapping[str, Any]], options: DecodeConfig, window: int = 64
-    ) -> Iterator[tuple[int, Told]]:
+    ) -> Iterator[tuple[int, Transcript]]:
         """The text of every part of the records, with the record's number, in their sequence.
 
         window: parts that are held in memory and told together.
@@ -449,7 +449,7 @@ class SequenceToSequence(Task):
         while held := list(islice(every, window)):
             lengths = [sum(map(len, pair.sample.values())) for _, _, pair in held]
             # Nothing has no translation.
-            told = {i: Told("") for i, length in enumerate(lengths) if not length}
+            told = {i: Transcript("") for i, length in enumerate(lengths) if not length}
             opens: dict[int, int] = {}
             for i, (number, _, _) in enumerate(held):
                 if lengths[i] and number not in starts:
@@ -467,18 +467,18 @@ class SequenceToSequence(Task):
 
     def _tell_batch(
         self, batch: Pairs, of: Sequence[Part], options: DecodeConfig, starts: Sequence[Sequence[int]] | None
-    ) -> list[Told]:
+    ) -> list[Transcript]:
         reading = self.read(batch)
         found = self._find(batch, options, reading, starts)
         texts = [self.text.decode(own.ids).strip() for own in found]
         if not _is_timed(options):
-            return [Told(text, found=own) for text, own in zip(texts, found, strict=True)]
+            return [Transcript(text, found=own) for text, own in zip(texts, found, strict=True)]
         log_probs, seconds = [None] * len(found), 0.0
         if self.ctc_head is not None:
             log_probs = self.ctc_head(reading.frames).split(batch.n_frames)
             seconds = self.tokenizers[self.ctc_field].seconds_per_token
         return [
-            Told(text, tuple(find_words(own.ids, self.text, part, frames, seconds)), own)
+            Transcript(text, tuple(find_words(own.ids, self.text, part, frames, seconds)), own)
             for text, own, part, frames in zip(texts, found, of, log_probs, strict=True)
         ]
 
@@ -511,10 +511,10 @@ class SequenceToSequence(Task):
         words = {"words": json.dumps(result["words"])} if "words" in result else {}
         return {self.target: result[self.target], "ended": result["ended"], **words}
 
-    def rows(self, batch: Pairs) -> tuple[Batch, Batch | None]:  # type: ignore[override]
+    def model_inputs(self, batch: Pairs) -> tuple[Batch, Batch | None]:  # type: ignore[override]
         return batch.tokens, batch.inputs if self.has_encoder else None
 
-    def look(self, item: Pair) -> tuple[Sample, str]:
+    def preview(self, item: Pair) -> tuple[Sample, str]:
         return item.sample, item.reference
 
     def draw(self, folder: Path) -> None:

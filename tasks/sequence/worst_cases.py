@@ -21,7 +21,7 @@ N_WORST = 30
 STAGES = {"": "", "val": " of validation", "test": " of the test"}
 
 
-class Cases:
+class WorstCases:
     """What an evaluation has seen, by word error rate, the worst first; the inputs of the worst alone are kept."""
 
     def __init__(self, tokenizers: Mapping[str, Tokenizer]) -> None:

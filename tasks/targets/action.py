@@ -27,7 +27,7 @@ from anyformer.tokens import Tokenizer, TokenSet
 
 
 @dataclass(frozen=True)
-class Done(Target):
+class ActionTarget(Target):
     """What is done at a sample: an action of an environment, as a number, a list or an array in its column.
 
     What it is says the tokenizer: a Vector, Bins or Categories of an episode. All its elements are read at once; a
@@ -93,10 +93,10 @@ class Done(Target):
         empty = self.tokenizer.empty().content
         return aim_at_samples(values, empty.new_zeros(0, self.tokenizer.n_each, *empty.shape[1:]))
 
-    def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> DoneHead:
+    def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> ActionHead:
         if self.tokenizer.shape is None:
             raise InputError(f"targets.{name}.tokenizer has no shape yet: give it, or fit to data")
-        return DoneHead(self, transformer)
+        return ActionHead(self, transformer)
 
     def plain(self, content: Tensor) -> Any:
         """An action as plain values. content: (elements, *feature)."""
@@ -123,10 +123,10 @@ def _array(name: str, value: Any) -> np.ndarray:
         raise InputError(f"field {name!r} must hold numbers below 1e308, and one is larger; mend it") from None
 
 
-class DoneHead(TargetHead):
+class ActionHead(TargetHead):
     """The head of the action's tokenizer."""
 
-    def __init__(self, done: Done, transformer: TransformerConfig) -> None:
+    def __init__(self, done: ActionTarget, transformer: TransformerConfig) -> None:
         super().__init__(done.metrics)
         self.done, self.n = done, done.tokenizer.n_each
         cutter, d_model = done.tokenizer, transformer.d_model

@@ -39,7 +39,7 @@ METRICS = {
 
 
 @dataclass(frozen=True)
-class Numbers(Target):
+class Regression(Target):
     """One number, or several: of a column that holds a list, or of several columns.
 
     What is missing, or not a number (NaN), is not counted.
@@ -51,7 +51,7 @@ class Numbers(Target):
     """The columns, where they are several; the target's own name when left out."""
     scaling: Literal["standard", "log", "none"] = "standard"
     """What the model predicts. standard: the number with the mean of the training records taken off, divided by their
-    standard deviation. log: the same of its logarithm, for numbers above 0. Figures are in the data's units."""
+    standard deviation. log: the same of its logarithm, for numbers above 0. Metrics are in the data's units."""
     loss: Literal["squared", "absolute", "huber"] = "squared"
     """Of the scaled number. huber: squared up to 1, and straight from there on."""
     mean: tuple[float, ...] | None = None
@@ -166,10 +166,10 @@ class Numbers(Target):
     def aim(self, name: str, values: Sequence[Tensor | None], batch: Batch) -> Aim:
         return aim_at_samples(values, torch.zeros(0, self.n))
 
-    def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> NumbersHead:
+    def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> RegressionHead:
         if self.n is None or (self.scaling != "none" and (self.mean is None or self.std is None)):
             raise InputError(f"targets.{name}: the numbers are not known yet: fit to data first")
-        return NumbersHead(self, transformer)
+        return RegressionHead(self, transformer)
 
     def render(self, result: Any) -> str:
         if isinstance(result, dict):
@@ -197,10 +197,10 @@ def _number(name: str, value: Any) -> float:
     return math.nan if is_missing(value) else to_number(value, f"field {name!r}")
 
 
-class NumbersHead(TargetHead):
+class RegressionHead(TargetHead):
     """A linear map to the scaled numbers."""
 
-    def __init__(self, numbers: Numbers, transformer: TransformerConfig) -> None:
+    def __init__(self, numbers: Regression, transformer: TransformerConfig) -> None:
         super().__init__(METRICS)
         self.numbers = numbers
         self.output = linear(transformer.d_model, numbers.n, transformer)
@@ -233,10 +233,10 @@ class NumbersHead(TargetHead):
             self.seen.append(torch.stack([true, said], 1).detach().cpu())
         return {"mae": error.abs().sum(1) / is_known.sum(1)}
 
-    def figures(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, Tensor]:
         """Where the numbers are several the mean of theirs, and `rmse_<column>` of each that has a column."""
         each, columns = rmse(self.sums["numbers"].compute()), self.numbers.columns or ()
-        return super().figures() | {f"rmse_{name}": each[i] for i, name in enumerate(columns) if len(columns) > 1}
+        return super().metrics() | {f"rmse_{name}": each[i] for i, name in enumerate(columns) if len(columns) > 1}
 
     def reset(self) -> None:
         super().reset()

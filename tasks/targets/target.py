@@ -1,7 +1,7 @@
 """Targets: what is predicted of a sample.
 
 A target says how a column becomes what is to be predicted, and makes the head that has the weights, the loss and the
-figures. `Predict` knows no kind of target: whatever it asks of one is a method or a property here, and most have an
+metrics. `Predict` knows no kind of target: whatever it asks of one is a method or a property here, and most have an
 answer that a new kind need not change.
 """
 
@@ -148,7 +148,7 @@ class Target(Checked, ABC):
 
 
 class TargetHead(nn.Module):
-    """Predicts a target from hidden vectors, and adds up the figures of an evaluation."""
+    """Predicts a target from hidden vectors, and adds up the metrics of an evaluation."""
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         super().__init__()
@@ -163,11 +163,11 @@ class TargetHead(nn.Module):
         raise NotImplementedError
 
     def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
-        """Take predictions into the figures. Returns those that are means over predictions, of each, (t,)."""
+        """Take predictions into the metrics. Returns those that are means over predictions, of each, (t,)."""
         raise NotImplementedError
 
     def evaluate_batch(self, name: str, vectors: Tensor, batch: Aims) -> tuple[Tensor, dict[str, Tensor]]:
-        """Take a batch into the figures. Returns the samples of what has a score, (s,), and its scores, (s,) each.
+        """Take a batch into the metrics. Returns the samples of what has a score, (s,), and its scores, (s,) each.
 
         name: of the target. vectors: (t, d), of its predictions. Where more is needed than `evaluate` is given.
         """
@@ -175,14 +175,14 @@ class TargetHead(nn.Module):
         return aim.sample, self.evaluate(vectors, aim.values)
 
     def add_loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, taken into the figures."""
+        """The loss, taken into the metrics."""
         loss, n = self.loss(vectors, values)
         self.sums.add(loss=loss, targets=n)
         return loss, n
 
-    def figures(self) -> dict[str, Tensor]:
-        """The figures of an evaluation, of all ranks together; NaN where it held no target."""
-        return self.sums.figures(self.metrics)
+    def metrics(self) -> dict[str, Tensor]:
+        """The metrics of an evaluation, of all ranks together; NaN where it held no target."""
+        return self.sums.metrics(self.metrics)
 
     def reset(self) -> None:
         """Forget the evaluation before."""

@@ -22,7 +22,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.tasks.sequence.decoding import DecodeConfig, Decoder, read_target, written
-from anyformer.tasks.sequence.worst_cases import Cases
+from anyformer.tasks.sequence.worst_cases import WorstCases
 from anyformer.tasks.targets.aims import Aim, Aims
 from anyformer.tasks.targets.classes import check_smoothing
 from anyformer.tasks.targets.target import Stage, Target, TargetHead, check_weight, known_values
@@ -40,7 +40,7 @@ class Writing(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Written(Target):
+class TextTarget(Target):
     """A text. Its tokens see all inputs and what is written of it, and no other target's text."""
 
     text: Tokenizer
@@ -125,8 +125,8 @@ class Written(Target):
         flat = np.concatenate(ids).astype(np.int64) if ids else np.zeros(0, dtype=np.int64)
         return Aim(places, torch.from_numpy(flat), torch.from_numpy(owners))
 
-    def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> WrittenHead:
-        return WrittenHead(name, self, model, transformer)
+    def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> TextTargetHead:
+        return TextTargetHead(name, self, model, transformer)
 
     def render(self, result: str) -> str:
         return result
@@ -138,10 +138,10 @@ class Written(Target):
         return value.reference
 
 
-class WrittenHead(TargetHead):
+class TextTargetHead(TargetHead):
     """The layer over the vocabulary, and what writes with it."""
 
-    def __init__(self, name: str, target: Written, model: Anyformer, transformer: TransformerConfig) -> None:
+    def __init__(self, name: str, target: TextTarget, model: Anyformer, transformer: TransformerConfig) -> None:
         super().__init__(target.metrics)
         self.name, self.target = name, target
         self.output = Head(model.embeddings.lifts[name], transformer, target.output or HeadConfig())
@@ -149,7 +149,7 @@ class WrittenHead(TargetHead):
         # In a tuple, so that the model is no part of its head.
         self._model = (model,)
         self._decoder: Decoder | None = None
-        self.cases = Cases({})
+        self.cases = WorstCases({})
 
     @property
     def decoder(self) -> Decoder:
@@ -174,9 +174,9 @@ class WrittenHead(TargetHead):
         return torch.tensor(list(texts)), {"exact_match": is_exact}
 
     def compare(self, prompts: Sequence[Sample], references: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Write texts and take what is wrong with them into the figures. Returns what was right, and the texts."""
+        """Write texts and take what is wrong with them into the metrics. Returns what was right, and the texts."""
         normalize = NORMALIZERS[self.target.text.normalize]
-        # What the tokenizer makes the same for the model is the same for the figures.
+        # What the tokenizer makes the same for the model is the same for the metrics.
         references = [normalize(reference).strip() for reference in references]
         texts = self.write(prompts)
         self.sums.add(errors=count_errors(references, texts))
@@ -193,7 +193,7 @@ class WrittenHead(TargetHead):
 
     def reset(self) -> None:
         super().reset()
-        self.cases = Cases({})
+        self.cases = WorstCases({})
 
     def predict_batch(self, name: str, vectors: Tensor | None, batch: Aims) -> list[str]:
         return self.write(batch.prompts)

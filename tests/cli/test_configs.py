@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from anyformer.__main__ import main
-from anyformer.runs.metrics_file import read_figures
+from anyformer.runs.metrics_file import read_metrics
 from tests.helpers.small_cli import pictures
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
@@ -59,4 +59,4 @@ def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path, m
         if frozen := re.search(r"--model.freeze '(.+)'", config.read_text()):
             options.append(f"--model.freeze={frozen[1]}")
     assert main(["fit", "--config", str(config), "--run_dir", str(tmp_path / "run"), *options]) == 0
-    assert {"val/loss", "test/loss", "val/score"} & read_figures(tmp_path / "run").keys()
+    assert {"val/loss", "test/loss", "val/score"} & read_metrics(tmp_path / "run").keys()

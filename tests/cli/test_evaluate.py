@@ -8,27 +8,27 @@ from pathlib import Path
 import pytest
 
 from anyformer.__main__ import main
-from anyformer.runs.metrics_file import read_figures
+from anyformer.runs.metrics_file import read_metrics
 from tests.helpers.small_cli import refused
 
 pytestmark = pytest.mark.usefixtures("at_home")
 
 
 def test_test_and_validate_give_the_best_models_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    before = read_figures(Path("runs/small"))
+    before = read_metrics(Path("runs/small"))
     assert main(["test", "runs/small"]) == 0
     assert f"test/accuracy  {before['test/accuracy']:.4f}" in capsys.readouterr().out
     assert main(["validate", "runs/small", "--data.n_workers=1"]) == 0
     assert f"val/accuracy  {before['best/val/accuracy']:.4f}" in capsys.readouterr().out
-    assert read_figures(Path("runs/small")) == before
+    assert read_metrics(Path("runs/small")) == before
 
 
 def test_other_records_are_tested_without_changing_the_runs_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    before = read_figures(Path("runs/small"))
+    before = read_metrics(Path("runs/small"))
     for override in (["--data.test=0.5"], ["--data.test", "0.5"], ["--trainer.limit_test_batches=1"]):
         assert main(["test", "runs/small", *override]) == 0
         assert "test/accuracy" in capsys.readouterr().out
-        assert read_figures(Path("runs/small")) == before
+        assert read_metrics(Path("runs/small")) == before
 
 
 @pytest.mark.parametrize(

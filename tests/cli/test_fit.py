@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from anyformer.__main__ import main
-from anyformer.runs.metrics_file import read_figures, read_rows
+from anyformer.runs.metrics_file import read_metrics, read_rows
 from tests.helpers.small_cli import CONFIG, edit, pictures, refused
 
 pytestmark = pytest.mark.usefixtures("at_home")
@@ -26,7 +26,7 @@ def test_fit_leaves_a_resolved_config_and_figures(at_home: Path) -> None:
     assert config["model"]["init_args"]["optimizer"]["name"] == "adamw"
     assert config["seed_everything"] == 0
     assert config["checkpoints"] == {"every_n_minutes": 10.0, "every_n_steps": None}
-    assert 0 <= read_figures(run)["test/accuracy"] <= 1
+    assert 0 <= read_metrics(run)["test/accuracy"] <= 1
     for name in ("metrics.csv", "curves.png", "confusion.png", "checkpoints", "model"):
         assert (run / name).exists()
 
@@ -55,15 +55,15 @@ def test_a_run_that_ends_before_it_is_validated_says_so(capsys: pytest.CaptureFi
     options = ["--run_dir=runs/unseen", "--trainer.limit_train_batches=1", "--trainer.check_val_every_n_epoch=99"]
     assert main(["fit", "--config", "small.yaml", *options]) == 0
     assert "The run ended before its first validation, so the model that is kept is the last" in capsys.readouterr().out
-    assert not [name for name in read_figures(Path("runs/unseen")) if name.startswith("val/")]
+    assert not [name for name in read_metrics(Path("runs/unseen")) if name.startswith("val/")]
 
 
 def test_the_same_seed_gives_the_same_run_and_another_another() -> None:
     for name, seed in (("same", 0), ("other", 1)):
         assert main(["fit", "--config", "small.yaml", "--run_dir", name, "--seed_everything", str(seed)]) == 0
-    figures = read_figures(Path("runs/small"))
-    assert read_figures(Path("same")) == figures
-    assert read_figures(Path("other")) != figures
+    metrics = read_metrics(Path("runs/small"))
+    assert read_metrics(Path("same")) == metrics
+    assert read_metrics(Path("other")) != metrics
 
 
 def test_a_run_is_gone_on_with(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,10 +91,10 @@ def test_a_run_that_stopped_early_is_resumed_without_training() -> None:
     assert main(["fit", "--config", "early.yaml"]) == 0
     rows = read_rows(Path("runs/early/metrics.csv"))
     assert rows[-1]["epoch"] == "0"
-    figures = read_figures(Path("runs/early"))
+    metrics = read_metrics(Path("runs/early"))
     assert main(["fit", "--resume", "runs/early"]) == 0
     assert read_rows(Path("runs/early/metrics.csv")) == rows
-    assert read_figures(Path("runs/early")) == figures
+    assert read_metrics(Path("runs/early")) == metrics
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_callbacks_and_loggers_come_from_the_config() -> None:
         )
     )
     assert main(["fit", "--config", "more.yaml"]) == 0
-    assert read_figures(Path("runs/more"))["epoch"] == 0
-    assert any(name.startswith("lr-") for name in read_figures(Path("runs/more")))
+    assert read_metrics(Path("runs/more"))["epoch"] == 0
+    assert any(name.startswith("lr-") for name in read_metrics(Path("runs/more")))
     assert list(Path("logs").rglob("metrics.csv"))
 
 
@@ -204,7 +204,7 @@ def test_a_file_of_data_is_read_as_data_and_not_as_the_value(
     assert main(["fit", "--config", "text.yaml", "--run_dir", "a"]) == 0
     options = ["--data.train", "./prose.txt", "--data.validation", str(tmp_path / "part.txt")]
     assert main(["fit", "--config", "text.yaml", "--run_dir", "b", *options]) == 0
-    assert read_figures(Path("a")) == read_figures(Path("b"))
+    assert read_metrics(Path("a")) == read_metrics(Path("b"))
     capsys.readouterr()
     assert main(["validate", "a", "--data.validation", "prose.txt"]) == 0
     assert "val/loss" in capsys.readouterr().out
@@ -273,10 +273,10 @@ def test_real_processes_train_together_test_nothing_and_say_so(at_home: Path) ->
     said = r"not tested, because 2 processes trained; test with: (python -m |uv run )?anyformer test two\n"
     assert len(re.findall(said, done.stderr)) == 1
     assert "val/accuracy" in done.stdout
-    figures = read_figures(Path("two"))
-    assert not any(name.startswith("test/") for name in figures)
+    metrics = read_metrics(Path("two"))
+    assert not any(name.startswith("test/") for name in metrics)
     assert main(["test", "two"]) == 0
-    assert "test/accuracy" in read_figures(Path("two"))
+    assert "test/accuracy" in read_metrics(Path("two"))
 
 
 @pytest.mark.parametrize(

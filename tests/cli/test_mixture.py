@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from anyformer.__main__ import main
-from anyformer.runs.metrics_file import read_figures
+from anyformer.runs.metrics_file import read_metrics
 from tests.helpers.small_cli import refused
 
 MIXTURE = """\
@@ -50,7 +50,7 @@ def test_a_mixture_is_trained_and_each_of_its_tasks_used_by_itself(
     assert main(["fit", "--config", "mixture.yaml"]) == 0
     out = capsys.readouterr().out
     assert "anyformer predict runs/mixture:digits image=...\n  anyformer predict runs/mixture:masked text=..." in out
-    figures = read_figures(Path("runs/mixture"))
+    metrics = read_metrics(Path("runs/mixture"))
     assert Path("runs/mixture/digits/confusion.png").exists()
     config = yaml.safe_load(Path("runs/mixture/config.yaml").read_text())["model"]["init_args"]
     assert config["transformer"]["d_model"] == 8 and "transformer" not in config["tasks"]["digits"]["init_args"]
@@ -58,8 +58,8 @@ def test_a_mixture_is_trained_and_each_of_its_tasks_used_by_itself(
     assert main(["predict", "runs/mixture:digits", "image=seven.png", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["label"] in "0123456789"
     assert main(["test", "runs/mixture:digits"]) == 0
-    assert f"test/accuracy  {figures['test/digits/accuracy']:.4f}" in capsys.readouterr().out
-    assert read_figures(Path("runs/mixture")) == figures
+    assert f"test/accuracy  {metrics['test/digits/accuracy']:.4f}" in capsys.readouterr().out
+    assert read_metrics(Path("runs/mixture")) == metrics
     for task in ("digits", "masked"):
         shutil.rmtree(f"runs/mixture/{task}", ignore_errors=True)
         assert main(["validate", f"runs/mixture:{task}", "--data.batch_size=7"]) == 0

@@ -36,7 +36,7 @@ def cells(sheet: Image.Image, width: int = SIDE, height: int = SIDE) -> list[np.
 def sheet_of(task: Classify, source: Source, **options: Any) -> tuple[Image.Image | None, Plan]:
     samples = Samples(source, task.chopper(training=True), True, seed=3, **options)
     plan = plan_batches(len(source), batch_size=5, seed=3)
-    return draw_samples(samples, plan, task.look), plan
+    return draw_samples(samples, plan, task.preview), plan
 
 
 def test_it_shows_the_first_draws_of_epoch_0_whole_pixels_and_labels() -> None:
@@ -88,7 +88,7 @@ def test_the_words_are_the_class_or_the_two_likeliest_of_a_distribution() -> Non
         (torch.tensor([0.012, 0.0, 0.988]), "emu 0.99 cat 0.01"),
         (torch.tensor([0.25, 0.7, 0.05]), "dog 0.7 cat 0.25"),
     ):
-        assert task.look(({}, target)) == ({}, words)
+        assert task.preview(({}, target)) == ({}, words)
 
 
 def test_fields_that_show_nothing_make_no_sheet() -> None:

@@ -54,17 +54,17 @@ def test_what_is_drawn_is_what_can_reach_a_token() -> None:
 
 def test_what_an_encoder_reads_stands_before_what_is_written() -> None:
     task = translator()
-    task.learn(Turned())
+    task.fit_tokenizers(Turned())
     task.build()
     chopper = task.chopper(training=True)
     batch = chopper.collate([chopper(Turned()[0])])
     n, m = batch.inputs.shape[1], batch.tokens.shape[1]
-    seen, field = sight(task.model, *task.rows(batch))
+    seen, field = sight(task.model, *task.model_inputs(batch))
     expected = torch.ones(n + m, n + m, dtype=torch.bool)
     expected[:n, n:] = False
     expected[n:, n:] = torch.ones(m, m).tril().bool()
     assert torch.equal(seen, expected) and field.tolist() == [0] * n + [1] * m
-    draw_sight(task.model, *task.rows(batch))
+    draw_sight(task.model, *task.model_inputs(batch))
 
 
 def test_many_tokens_have_neither_lines_nor_more_words_than_there_is_room_for(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def decider(source: Source, **options: Any) -> Decide:
     rotary = RotaryConfig(axes=("step",))
     sizes = TransformerConfig(d_model=16, depth=2, n_heads=2, rotary=rotary)
     made = Decide(**{"transformer": sizes, "context": 5} | options)
-    made.learn(source)
+    made.fit_tokenizers(source)
     made.configure_model()
     redraw(made)
     return made.eval()

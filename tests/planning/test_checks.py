@@ -50,7 +50,7 @@ class Rows(Source):
 
 def said(task: Task, source: Source, pack: bool = False, bad: tuple[str, ...] = ()) -> list[str]:
     """What is said of all samples in one batch, one a row or packed."""
-    task.learn(source)
+    task.fit_tokenizers(source)
     task.build()
     samples = Samples(task.view(source, True), task.chopper(True), True)
     n = len(samples)

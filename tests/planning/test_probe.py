@@ -19,7 +19,7 @@ from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.masked import Masked
-from anyformer.tasks.targets.text import Written
+from anyformer.tasks.targets.text import TextTarget
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.text import Text
 
@@ -90,10 +90,12 @@ def test_sizes_are_said_in_words() -> None:
     assert tokens_of(task, None) == {"text": 0, "class": 0}
     many = Predict({"image": ImagePatches((8, 8), 4, 1)}, {"kind": Category(classes=tuple("abc"))}, SMALL)
     assert sizes(many) == {"kind": "Category, 3 classes", "image": "ImagePatches, on row 2 x column 2"}
-    both = Predict({"image": ImagePatches((8, 8), 4, 1)}, {"image": Masked(0.5), "word": Written(Text("bytes"))}, SMALL)
+    both = Predict(
+        {"image": ImagePatches((8, 8), 4, 1)}, {"image": Masked(0.5), "word": TextTarget(Text("bytes"))}, SMALL
+    )
     assert sizes(both) == {
         "image": "ImagePatches, on row 2 x column 2, Masked",
-        "word": "Text, 258 ids, on word, Written",
+        "word": "Text, 258 ids, on word, TextTarget",
     }
 
 

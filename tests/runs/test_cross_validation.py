@@ -41,7 +41,7 @@ def test_folds_are_trained_summed_up_and_gone_on_with(
     configs = [yaml.safe_load((run / name / "config.yaml").read_text()) for name in first]
     assert [(config["data"]["folds"], config["data"]["fold"]) for config in configs] == [(2, 0), (2, 1)]
     assert [config["seed_everything"] for config in configs] == [3, 3]
-    # As if it had been broken off between the end of the second run and its figures.
+    # As if it had been broken off between the end of the second run and its metrics.
     write_trials(run, list_trials(2, 1, 3), {"fold_0_seed_3": first["fold_0_seed_3"]})
     kept = [(run / name / "metrics.csv").read_bytes() for name in first]
 
@@ -92,13 +92,13 @@ def test_runs_that_are_not_asked_for_stay_and_others_are_refused_before_anything
     assert Path("runs/small/metrics.json").read_bytes() == before
     assert "seed_1" in capsys.readouterr().out
     # Of other folds.
-    figures = {f"fold_{i}_seed_0": {"val/loss": 1.0} for i in range(3)}
-    write_trials(Path("folds"), list_trials(3, 1), figures)
-    for name in figures:
+    metrics = {f"fold_{i}_seed_0": {"val/loss": 1.0} for i in range(3)}
+    write_trials(Path("folds"), list_trials(3, 1), metrics)
+    for name in metrics:
         resolved = yaml.safe_load(Path("runs/small/seed_0/config.yaml").read_text())
         resolved["data"] |= {"folds": 3, "fold": int(name[5])}
         Path("folds", name).mkdir()
         Path("folds", name, "config.yaml").write_text(yaml.safe_dump(resolved))
     assert main(["fit", "--config", "small.yaml", "--run_dir", "folds", "--folds", "2"]) == 2
     assert "fold_0_seed_0 was trained with another config: data.folds" in capsys.readouterr().err
-    assert read_trials(Path("folds")) == figures
+    assert read_trials(Path("folds")) == metrics

@@ -41,22 +41,22 @@ def copy(trained: tuple, tmp_path: Path) -> Path:
 
 
 def test_a_run_folder_holds_what_is_promised(trained: tuple) -> None:
-    run, figures, _ = trained
+    run, metrics, _ = trained
     assert sorted(os.listdir(run)) == [
         "checkpoints", "confusion.png", "curves.png", "metrics.csv", "metrics.json", "model",
         "samples.png",
     ]  # fmt: skip
     assert sorted(os.listdir(run / "model")) == ["config.json", "manifest.jsonl", "weights.safetensors"]
     assert len(os.listdir(run / "checkpoints")) == 3
-    assert figures == json.loads((run / "metrics.json").read_text())
-    assert {"train/loss", "val/loss", "val/accuracy", "test/accuracy", "best/val/accuracy"} <= figures.keys()
+    assert metrics == json.loads((run / "metrics.json").read_text())
+    assert {"train/loss", "val/loss", "val/accuracy", "test/accuracy", "best/val/accuracy"} <= metrics.keys()
     rows = read_rows(run / "metrics.csv")
     assert [int(row["step"]) for row in rows] == list(range(len(rows)))
-    assert max(float(row["val/accuracy"] or 0) for row in rows) == figures["best/val/accuracy"]
+    assert max(float(row["val/accuracy"] or 0) for row in rows) == metrics["best/val/accuracy"]
 
 
 def test_the_model_is_the_same_from_any_folder(trained: tuple, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run, figures, task = trained
+    run, metrics, task = trained
     shutil.copytree(run / "model", tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     records = [Digits()[i] for i in range(5)]
@@ -65,7 +65,7 @@ def test_the_model_is_the_same_from_any_folder(trained: tuple, monkeypatch: pyte
         assert not loaded.training
         assert loaded.predict(records) == task.predict(records)
     assert evaluate(loaded, small_data(), "test", accelerator="cpu", enable_progress_bar=False) == pytest.approx(
-        {name: value for name, value in figures.items() if name.startswith("test/")}
+        {name: value for name, value in metrics.items() if name.startswith("test/")}
     )
 
 
@@ -146,19 +146,19 @@ def test_other_classes_or_tokenizers_are_not_resumed(copy: Path) -> None:
 def test_another_optimiser_setting_is_resumed(copy: Path) -> None:
     other = small_task()
     other.optimizer = replace(other.optimizer, lr=0.02)
-    figures = small_fit(copy, resume=True, task=other, max_epochs=EPOCHS + 1, limit_train_batches=BATCHES)
-    assert figures["epoch"] == EPOCHS
+    metrics = small_fit(copy, resume=True, task=other, max_epochs=EPOCHS + 1, limit_train_batches=BATCHES)
+    assert metrics["epoch"] == EPOCHS
 
 
 def test_a_run_that_stopped_early_trains_on_only_when_it_may_train_for_longer(tmp_path: Path) -> None:
     def stop() -> EarlyStopping:
         return EarlyStopping("val/loss", divergence_threshold=0.0)
 
-    figures = small_fit(tmp_path, callbacks=[stop()], max_epochs=5)
-    assert figures["epoch"] == 0
+    metrics = small_fit(tmp_path, callbacks=[stop()], max_epochs=5)
+    assert metrics["epoch"] == 0
     rows = (tmp_path / "metrics.csv").read_text()
     for epochs in (5, 4):
-        assert small_fit(tmp_path, callbacks=[stop()], max_epochs=epochs, resume=True) == figures
+        assert small_fit(tmp_path, callbacks=[stop()], max_epochs=epochs, resume=True) == metrics
         assert (tmp_path / "metrics.csv").read_text() == rows
     assert small_fit(tmp_path, callbacks=[stop()], max_epochs=6, resume=True)["epoch"] == 1
 
@@ -180,8 +180,8 @@ def test_saving_never_is_null_and_not_0(field: str) -> None:
 def test_without_validation_the_last_model_is_kept(tmp_path: Path) -> None:
     task, data = small_task(), small_data()
     data.given["validation"] = data.given["test"] = None
-    figures = fit(
+    metrics = fit(
         task, data, tmp_path, max_epochs=1, limit_train_batches=1, accelerator="cpu", enable_progress_bar=False
     )
-    assert "test/accuracy" not in figures
+    assert "test/accuracy" not in metrics
     assert load(tmp_path).classes == [str(digit) for digit in range(10)]

@@ -1,11 +1,11 @@
-"""The figures of a run: a row a step, cut back and continued; the last of each; the curves."""
+"""The metrics of a run: a row a step, cut back and continued; the last of each; the curves."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
-from anyformer.runs.metrics_file import MetricsFile, draw_curves, read_figures, read_rows, write_figures
+from anyformer.runs.metrics_file import MetricsFile, draw_curves, read_metrics, read_rows, write_metrics
 
 
 def test_what_is_logged_at_a_step_stands_in_its_row(tmp_path: Path) -> None:
@@ -57,10 +57,10 @@ def test_the_file_is_cut_back_to_a_checkpoint_and_continued(tmp_path: Path) -> N
 
 
 def test_figures_are_put_beside_those_there_are(tmp_path: Path) -> None:
-    assert read_figures(tmp_path) == {}
-    write_figures(tmp_path, {"val/loss": 0.5, "step": 7})
-    write_figures(tmp_path, {"test/accuracy": 0.75, "test/auroc": math.nan})
-    assert read_figures(tmp_path) == {"step": 7, "test/accuracy": 0.75, "test/auroc": None, "val/loss": 0.5}
+    assert read_metrics(tmp_path) == {}
+    write_metrics(tmp_path, {"val/loss": 0.5, "step": 7})
+    write_metrics(tmp_path, {"test/accuracy": 0.75, "test/auroc": math.nan})
+    assert read_metrics(tmp_path) == {"step": 7, "test/accuracy": 0.75, "test/auroc": None, "val/loss": 0.5}
     assert '"step": 7,' in (tmp_path / "metrics.json").read_text()
 
 

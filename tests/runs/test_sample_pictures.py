@@ -45,7 +45,7 @@ class Undrawable(Patches):
 
 
 def trained(run: Path, tokenizer: Tokenizer, **options: Any) -> list[dict[str, str]]:
-    """The figures of two steps with dropout."""
+    """The metrics of two steps with dropout."""
     seed_everything(0, verbose=False)
     task = Classify({"image": tokenizer}, TransformerConfig(d_model=8, depth=1, n_heads=2, dropout=0.3))
     options = {"max_epochs": 1, "limit_train_batches": 2, "log_every_n_steps": 1} | options
@@ -55,13 +55,13 @@ def trained(run: Path, tokenizer: Tokenizer, **options: Any) -> list[dict[str, s
 
 
 def test_a_run_has_a_sheet_which_changes_nothing_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = trained(tmp_path / "seen", Patches((8, 8), 4, 1))
+    metrics = trained(tmp_path / "seen", Patches((8, 8), 4, 1))
     with Image.open(tmp_path / "seen" / "samples.png") as sheet:
         assert sheet.width == GAP + IN_A_ROW * (SIDE + GAP)
     assert capsys.readouterr().err == ""
-    assert trained(tmp_path / "unseen", Unseen((8, 8), 4, 1)) == figures
+    assert trained(tmp_path / "unseen", Unseen((8, 8), 4, 1)) == metrics
     assert not (tmp_path / "unseen" / "samples.png").exists()
-    assert trained(tmp_path / "failed", Undrawable((8, 8), 4, 1)) == figures
+    assert trained(tmp_path / "failed", Undrawable((8, 8), 4, 1)) == metrics
     assert not (tmp_path / "failed" / "samples.png").exists()
     assert capsys.readouterr().err == f"{tmp_path / 'failed' / 'samples.png'} could not be drawn: no ink\n"
 

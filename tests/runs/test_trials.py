@@ -44,17 +44,17 @@ def test_the_first_run_is_one_that_is_there(tmp_path: Path):
 def test_seeds_are_averaged_within_a_fold_and_the_error_is_over_the_folds(tmp_path: Path):
     trials = list_trials(2, 2)
     values = {"fold_0_seed_0": 0.5, "fold_1_seed_0": 0.8, "fold_0_seed_1": 0.7, "fold_1_seed_1": 1.0}
-    figures = {
+    metrics = {
         name: {"val/accuracy": value, "best/val/accuracy": 1.0, "best/step": 3, "train/loss": 1.0, "epoch": 1}
         for name, value in values.items()
     }
-    write_trials(tmp_path, trials, figures)
+    write_trials(tmp_path, trials, metrics)
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["mean"] == {"best/val/accuracy": 1.0, "val/accuracy": pytest.approx(0.75)}
     # The folds come to 0.6 and 0.9: a deviation of 0.15 * sqrt(2), over sqrt(2).
     assert content["standard_error"]["val/accuracy"] == pytest.approx(0.15)
-    assert read_trials(tmp_path) == figures
-    lines = show_trials(trials, figures).splitlines()
+    assert read_trials(tmp_path) == metrics
+    lines = show_trials(trials, metrics).splitlines()
     assert lines[0].split() == ["mean", "std.", "error", "fold_0", "fold_1"]
     assert lines[2].split() == ["val/accuracy", "0.7500", "0.1500", "0.6000", "0.9000"]
     assert len({len(line) for line in lines}) == 1 and len(lines) == 3
@@ -62,8 +62,8 @@ def test_seeds_are_averaged_within_a_fold_and_the_error_is_over_the_folds(tmp_pa
 
 def test_what_only_some_runs_have_is_left_out_and_one_run_has_no_error(tmp_path: Path):
     trials = list_trials(None, 2)
-    figures = {"seed_0": {"val/loss": 1.0, "val/auroc": 0.5}, "seed_1": {"val/loss": 2.0}}
-    assert show_trials(trials, figures).splitlines()[1].split() == ["val/loss", "1.5000", "0.5000", "1.0000", "2.0000"]
+    metrics = {"seed_0": {"val/loss": 1.0, "val/auroc": 0.5}, "seed_1": {"val/loss": 2.0}}
+    assert show_trials(trials, metrics).splitlines()[1].split() == ["val/loss", "1.5000", "0.5000", "1.0000", "2.0000"]
     assert show_trials(trials[:1], {"seed_0": {"train/loss": 1.0}}).startswith("There is no figure")
     assert show_trials(trials[:1], {"seed_0": {"val/loss": 1.0}}).splitlines()[1].split()[1:] == [
         "1.0000",

@@ -19,7 +19,7 @@ from tests.helpers.small_run import small_task
 def run(tmp_path: Path) -> Path:
     """A folder with a model that is not trained."""
     task = small_task()
-    task.learn(Digits())
+    task.fit_tokenizers(Digits())
     task.configure_model()
     save(task, tmp_path / "run" / "model")
     return tmp_path / "run"

@@ -89,7 +89,7 @@ class Vector(StepTokenizer):
         return Projection(self.n_values, d_model)
 
     def head(self, d_model: int) -> ValueHead:
-        return Regression(self, d_model)
+        return VectorHead(self, d_model)
 
     def fit(self, records: Iterable[np.ndarray]) -> Self:
         """A copy with the mean and the standard deviation of every value. records: (t, *shape), one an episode."""
@@ -122,7 +122,7 @@ class Vector(StepTokenizer):
             raise InputError(f"{name}: values were normalised by another mean and deviation; set them to be the same")
 
 
-class Regression(ValueHead):
+class VectorHead(ValueHead):
     """Predicts the values of a `Vector` by a linear map, `output`; the content is (n, values)."""
 
     metric_name = "error"
@@ -219,7 +219,7 @@ class Returns(StepTokenizer):
 
     def head(self, d_model: int) -> ValueHead:
         scale = (self._known_scale,) * 2
-        return Regression(Vector(shape=(2,), mean=(0.0, 0.0), std=scale), d_model)
+        return VectorHead(Vector(shape=(2,), mean=(0.0, 0.0), std=scale), d_model)
 
     def fit(self, records: Iterable[np.ndarray]) -> Self:
         """A copy with the scale. records: the returns-to-go of each episode, (t,)."""

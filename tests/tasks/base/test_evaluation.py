@@ -40,7 +40,7 @@ def data(**options: Any) -> Records:
 
 def expected(task: Classify) -> dict[str, float]:
     """The accuracies, by hand."""
-    figures, source = {}, Shown()
+    metrics, source = {}, Shown()
     for prefix, gone in (("without_left/", "left"), ("without_right/", "right"), ("", None)):
         records = [source[i] for i in range(len(source))]
         records = [{**record, gone: None} if gone else record for record in records]
@@ -49,13 +49,13 @@ def expected(task: Classify) -> dict[str, float]:
         for size in ("few", "many", None):
             found = [ok for ok, record in zip(is_right, records, strict=True) if size in (None, record["size"])]
             name = "accuracy" if size is None else f"size_{size}/accuracy"
-            figures[prefix + name] = sum(found) / len(found)
-    return figures
+            metrics[prefix + name] = sum(found) / len(found)
+    return metrics
 
 
-def accuracies(figures: dict[str, float]) -> dict[str, float]:
-    stage = next(iter(figures)).partition("/")[0]
-    return {name.removeprefix(f"{stage}/"): value for name, value in figures.items() if name.endswith("accuracy")}
+def accuracies(metrics: dict[str, float]) -> dict[str, float]:
+    stage = next(iter(metrics)).partition("/")[0]
+    return {name.removeprefix(f"{stage}/"): value for name, value in metrics.items() if name.endswith("accuracy")}
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_size": 1}, {"max_tokens": 40, "batch_size": None}], ids=str)
@@ -102,20 +102,20 @@ def test_two_processes_find_the_same_though_a_pass_leaves_one_of_them_nothing(tm
 def test_a_pass_of_which_nothing_is_left_has_no_figures() -> None:
     task = ready()
     lefts = Shown().take([1, 5, 9])
-    figures = evaluate(task, Records(Shown(), test=lefts), "test")
-    assert {name.split("/")[1] for name in figures if "without" in name} == {"without_right"}
+    metrics = evaluate(task, Records(Shown(), test=lefts), "test")
+    assert {name.split("/")[1] for name in metrics if "without" in name} == {"without_right"}
 
 
 def test_without_passes_and_groups_the_figures_are_as_ever() -> None:
     task = two_inputs(classes=["even", "odd"])
     task.build()
-    figures = evaluate(task, Records(Shown(), test=Shown()), "test")
-    assert figures.keys() == {f"test/{name}" for name in ("loss", "accuracy", "f1", "auroc")}
+    metrics = evaluate(task, Records(Shown(), test=Shown()), "test")
+    assert metrics.keys() == {f"test/{name}" for name in ("loss", "accuracy", "f1", "auroc")}
 
 
 def test_exact_matches_are_given_by_group() -> None:
     task = translator()
-    task.learn(Turned())
+    task.fit_tokenizers(Turned())
     task.build()
     batch = task.chopper(training=False)
     batch = batch.collate([batch(Turned()[i]) for i in range(4)])
@@ -167,9 +167,9 @@ def test_a_run_stopped_in_the_second_pass_goes_on_exactly(tmp_path: Path, monkey
     whole, run = tmp_path / "whole", tmp_path / "run"
     small_fit(whole)
     # The best model is chosen by the whole, and who sees whom is drawn.
-    figures = (whole / "metrics.json").read_text()
-    assert '"best/val/accuracy"' in figures and '"val/without_left/size_few/accuracy"' in figures
-    assert '"test/without_right/accuracy"' in figures
+    metrics = (whole / "metrics.json").read_text()
+    assert '"best/val/accuracy"' in metrics and '"val/without_left/size_few/accuracy"' in metrics
+    assert '"test/without_right/accuracy"' in metrics
     assert (whole / "sees.png").read_bytes()[:4] == b"\x89PNG"
 
     stop = Signal(signal.SIGTERM, 7, "on_validation_batch_end")

@@ -121,7 +121,7 @@ def test_a_config_says_it_in_plain_values() -> None:
 def test_fields_that_share_a_lift_learn_of_the_data_as_one() -> None:
     texts = {name: Text("characters", max_len=4) for name in ("left", "right", "other")}
     task = Classify(texts, fields=FieldsConfig(share={"right": "left"}))
-    task.learn(Words())
+    task.fit_tokenizers(Words())
     left, right, other = (task.tokenizers[name].vocabulary for name in texts)
     assert left == right != other
     assert [task.tokenizers["left"].decode(ids) for ids in task.tokenizers["right"].encode_batch(["abc"])] == ["abc"]

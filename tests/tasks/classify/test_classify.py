@@ -59,22 +59,24 @@ def batch(made, records):
 
 def test_classes_are_the_labels_in_the_sequence_of_numbers_or_of_the_alphabet():
     numbers = Classify({"image": ImagePatches()}, SMALL)
-    numbers.learn(Rows(tuple({"image": 0, "label": label} for label in ["10", "9", "-2", "10", "09"])))
+    numbers.fit_tokenizers(Rows(tuple({"image": 0, "label": label} for label in ["10", "9", "-2", "10", "09"])))
     assert numbers.classes == ["-2", "09", "9", "10"]
     odd = Classify({"image": ImagePatches()}, SMALL)
-    odd.learn(Rows(tuple({"image": 0, "label": label} for label in ["1", "\u00b2", "--5"])))
+    odd.fit_tokenizers(Rows(tuple({"image": 0, "label": label} for label in ["1", "\u00b2", "--5"])))
     assert odd.classes == ["--5", "1", "\u00b2"]
     names = Classify({"image": ImagePatches()}, SMALL, target="kind")
-    names.learn(Rows(tuple({"image": 0, "kind": label} for label in ["wolf", "10", "cat"])))
+    names.fit_tokenizers(Rows(tuple({"image": 0, "kind": label} for label in ["wolf", "10", "cat"])))
     assert names.classes == ["10", "cat", "wolf"]
     names = Classify({"image": ImagePatches()}, SMALL, class_weights="balanced")
-    names.learn(Rows(tuple({"image": 0, "label": label} for label in ["cat", None, float("nan"), "dog", "", " "])))
+    names.fit_tokenizers(
+        Rows(tuple({"image": 0, "label": label} for label in ["cat", None, float("nan"), "dog", "", " "]))
+    )
     assert names.classes == ["cat", "dog"] and names.class_weights == [1, 1]
 
 
 def test_balanced_weights_give_every_class_the_same_sum():
     made = Classify({"image": ImagePatches()}, SMALL, class_weights="balanced")
-    made.learn(Rows(tuple({"image": 0, "label": label} for label in "aaab")))
+    made.fit_tokenizers(Rows(tuple({"image": 0, "label": label} for label in "aaab")))
     assert made.class_weights == pytest.approx([4 / 6, 4 / 2])
 
 
@@ -243,7 +245,9 @@ def test_weights_of_another_number_of_classes_are_refused():
 
 def test_one_class_is_no_choice():
     with pytest.raises(InputError, match=r"at least two classes, got \['a'\]"):
-        Classify({"image": ImagePatches()}, SMALL).learn(Rows(({"image": 0, "label": "a"}, {"image": 0, "label": "a"})))
+        Classify({"image": ImagePatches()}, SMALL).fit_tokenizers(
+            Rows(({"image": 0, "label": "a"}, {"image": 0, "label": "a"}))
+        )
 
 
 def test_a_vision_transformer_is_this_task_and_nothing_else():

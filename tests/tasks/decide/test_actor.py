@@ -51,13 +51,13 @@ class Watched(LearnedActor):
         return hidden, cache
 
 
-def recomputed(actor: LearnedActor, episode: Episode, first: int, step: int, asked: float) -> Tensor:
+def recomputed(actor: LearnedActor, episode: Episode, first: int, step: int, target_return: float) -> Tensor:
     """The hidden vector of the state of a step, from exactly the steps from `first` on, in one pass without a cache."""
     task = actor.acting
     values = {name: array for name, array in cut(episode, *task.spaces).items() if name in task.tokenizers}
     if RETURN in values:
         got = np.concatenate([[0.0], np.cumsum(episode.rewards.astype(np.float64))[:-1]])
-        values[RETURN] = asked - got
+        values[RETURN] = target_return - got
     fields = {}
     for name, array in values.items():
         stop = step if name in actor.fields.actions else step + 1
@@ -74,8 +74,8 @@ def recomputed(actor: LearnedActor, episode: Episode, first: int, step: int, ask
 def test_what_is_cached_is_what_would_be_computed_of_the_steps_in_the_context(kind: str, past_context: str) -> None:
     name, options = KINDS[kind]
     task = decider(walks(name), **options)
-    asked = 3.0 if task.returns else None
-    actor = Watched(task.acting_model(), asked, PlayConfig(past_context=past_context, temperature=1.0))
+    target_return = 3.0 if task.returns else None
+    actor = Watched(task.acting_model(), target_return, PlayConfig(past_context=past_context, temperature=1.0))
     # Half of what is done is not what the actor chose; rows begin anew and leave at different times.
     noisy = Noisy(actor, 0.5, task.spaces[1])
     episodes = list(play(world(name), noisy, 7, seed=1, n_environments=3))
@@ -139,7 +139,7 @@ def test_rows_that_come_later_take_their_place_among_the_others() -> None:
 
 def test_a_policy_plays_in_a_loop_of_ones_own() -> None:
     task = decider(walks("pair"))
-    policy = task.policy(asked=2.0)
+    policy = task.policy(target_return=2.0)
     expected = list(play(world("pair"), LearnedActor(task.acting_model(), 2.0), 2, seed=5, n_environments=1))
     env = make(world("pair"))
     for episode in expected:
@@ -157,7 +157,7 @@ def test_a_policy_plays_in_a_loop_of_ones_own() -> None:
 
 def test_what_a_policy_cannot_use_leaves_it_as_it_was() -> None:
     task = decider(walks("box"))
-    policy, unharmed = task.policy(asked=2.0), task.policy(asked=2.0)
+    policy, unharmed = task.policy(target_return=2.0), task.policy(target_return=2.0)
     seen = np.array([0.1, 0.2], np.float32)
     with pytest.raises(InputError, match="state"):
         policy("nothing")
@@ -167,8 +167,8 @@ def test_what_a_policy_cannot_use_leaves_it_as_it_was() -> None:
     with pytest.raises(InputError, match="the reward must be finite, got nan"):
         policy(seen, float("nan"))
     np.testing.assert_array_equal(policy(seen, 1.0), unharmed(seen, 1.0))
-    with pytest.raises(InputError, match="the return asked for must be finite, got inf"):
-        task.policy(asked=float("inf"))
+    with pytest.raises(InputError, match="the target return must be finite, got inf"):
+        task.policy(target_return=float("inf"))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_what_is_no_value_of_the_space_leaves_a_policy_as_it_was(kind: str, seen
         return {"text": part, "where": np.zeros(2)} if kind == "text" else (part, np.zeros(2, np.int8))
 
     task = decider(walks(kind))
-    policy, unharmed = task.policy(asked=2.0), task.policy(asked=2.0)
+    policy, unharmed = task.policy(target_return=2.0), task.policy(target_return=2.0)
     for part in ("x", "xy") if kind == "text" else (0, 1):
         with pytest.raises(InputError, match=message):
             policy(whole(seen), 1.0)

@@ -67,7 +67,7 @@ def test_a_line_for_every_policy() -> None:
         ("random:0.5", "there is no run folder random"),
         ("scripted:half", "policy scripted:half: the share of random actions must be a number, got 'half'"),
         ("scripted:1.5", "the share of random actions must be from 0 to 1, got 1.5"),
-        (".:return=much", "policy .:return=much: the return asked for must be a number, got 'much'"),
+        (".:target_return=much", "policy .:target_return=much: the target return must be a number, got 'much'"),
     ],
 )
 def test_a_text_that_names_no_policy(policy: str, message: str) -> None:
@@ -77,16 +77,16 @@ def test_a_text_that_names_no_policy(policy: str, message: str) -> None:
 
 def test_a_run_plays_what_it_is_asked_for(tmp_path: Path) -> None:
     task = Decide(transformer=TransformerConfig(d_model=8, depth=1, n_heads=1), context=5)
-    task.learn(MIXED)
+    task.fit_tokenizers(MIXED)
     task.build()
     save(task, tmp_path / "run" / "model")
     run = str(tmp_path / "run")
-    learned = Collected(CART, (f"{run}:return=30", run, "random"), 6)
+    learned = Collected(CART, (f"{run}:target_return=30", run, "random"), 6)
     again = replace(learned)
     for i in range(6):
         np.testing.assert_array_equal(learned.episode(i).actions, again.episode(i).actions)
-    actor = actor_of(f"{run}:return=30", CART, 0)
-    assert (actor.asked, actor_of(run, CART, 0).asked) == (30, 40)
+    actor = actor_of(f"{run}:target_return=30", CART, 0)
+    assert (actor.target_return, actor_of(run, CART, 0).target_return) == (30, 40)
     with pytest.raises(InputError, match=r"observation: the observation space had .* in training, and it is"):
         actor_of(run, EnvironmentConfig("Pendulum-v1"), 0)
 

@@ -23,10 +23,10 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.instantiate import instantiate
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
-from anyformer.runs.metrics_file import read_figures, read_rows
+from anyformer.runs.metrics_file import read_metrics, read_rows
 from anyformer.saving.model_folder import load
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.decide.actor import PlayConfig, asked_return
+from anyformer.tasks.decide.actor import PlayConfig, choose_target_return
 from anyformer.tasks.decide.batch import ACTION, RETURN, STATE
 from anyformer.tasks.decide.collect import Collected, write_minari
 from anyformer.tasks.decide.decide import Decide
@@ -190,7 +190,7 @@ def test_spaces_scales_and_the_known_returns_come_from_the_data() -> None:
     totals = [source.episode(i).total for i in range(len(source))]
     assert task.known_returns == (min(totals), max(totals))
     assert task.environment == world("picture")
-    assert asked_return(task.acting_model()) == max(totals)
+    assert choose_target_return(task.acting_model()) == max(totals)
     again = instantiate(task.config())
     assert json.dumps(again.config()) == json.dumps(task.config())
 
@@ -205,20 +205,20 @@ def test_the_playing_environment_has_the_bounds_that_a_file_does_not_tell(tmp_pa
         episode_lengths=np.array([5, 7]),
     )
     task = Decide(transformer=SMALL, environment=EnvironmentConfig("Pendulum-v1"), context=5)
-    task.learn(task.open(str(tmp_path / "demos.npz")))
+    task.fit_tokenizers(task.open(str(tmp_path / "demos.npz")))
     assert (task.tokenizers["action"].low, task.tokenizers["action"].high) == ((-2.0,), (2.0,))
     assert task.tokenizers["state"].max_steps == 200
     not_played = Decide(transformer=SMALL, context=5)
-    not_played.learn(not_played.open(str(tmp_path / "demos.npz")))
+    not_played.fit_tokenizers(not_played.open(str(tmp_path / "demos.npz")))
     assert not_played.tokenizers["action"].low == (None,)
     assert not_played.metric == ("val/loss", "min")
     elsewhere = Decide(transformer=SMALL, environment=EnvironmentConfig("Pendulum-v1"), context=5, play=None)
-    elsewhere.learn(elsewhere.open(str(tmp_path / "demos.npz")))
+    elsewhere.fit_tokenizers(elsewhere.open(str(tmp_path / "demos.npz")))
     assert elsewhere.tokenizers["state"].max_steps == 200, "it may be played later"
     unknown = Decide(transformer=SMALL, environment=EnvironmentConfig("Pendulums-v1"), context=5, play=None)
-    unknown.learn(walks("box"))
+    unknown.fit_tokenizers(walks("box"))
     with pytest.raises(InputError, match=r"environment Pendulums-v1.*; to train without playing set model.play"):
-        Decide(transformer=SMALL, environment=EnvironmentConfig("Pendulums-v1"), context=5).learn(walks("box"))
+        Decide(transformer=SMALL, environment=EnvironmentConfig("Pendulums-v1"), context=5).fit_tokenizers(walks("box"))
 
 
 # Runs
@@ -227,16 +227,16 @@ def test_the_playing_environment_has_the_bounds_that_a_file_does_not_tell(tmp_pa
 @pytest.mark.parametrize("kind", ["picture", "pair"])
 def test_a_run_plays_and_comes_back(kind: str, tmp_path: Path) -> None:
     task = learned(walks(kind), tmp_path, return_dropout=0.1, return_loss=0.1, reference=(-6.0, 6.0))
-    figures = read_figures(tmp_path)
-    assert figures.keys() >= {"val/loss", "val/accuracy", "val/return", "val/length", "test/return", "test/accuracy"}
-    assert figures["val/score"] == pytest.approx(100 * (figures["val/return"] + 6) / 12, rel=1e-4)
-    assert figures["best/val/return"] == pytest.approx(figures["val/return"])
+    metrics = read_metrics(tmp_path)
+    assert metrics.keys() >= {"val/loss", "val/accuracy", "val/return", "val/length", "test/return", "test/accuracy"}
+    assert metrics["val/score"] == pytest.approx(100 * (metrics["val/return"] + 6) / 12, rel=1e-4)
+    assert metrics["best/val/return"] == pytest.approx(metrics["val/return"])
     back = load(tmp_path)
     assert back.config() == task.config()
     ours, theirs = ([e.actions for e in episodes(each.acting_model())] for each in (task, back))
     assert json.dumps(ours, default=np.ndarray.tolist) == json.dumps(theirs, default=np.ndarray.tolist)
     # Another asked return is for the evaluation to choose.
-    back.play = PlayConfig(episodes=2, asked=1.0)
+    back.play = PlayConfig(episodes=2, target_return=1.0)
     assert evaluate(back, Records(walks(kind), 0.25, 0.25), "validate", None, **QUIET)["val/length"] > 0
 
 
@@ -253,15 +253,22 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
 
 
 def test_a_model_learns_the_order_of_good_and_bad(tmp_path: Path) -> None:
-    """Episodes of both, told apart by their returns alone: the return that is asked for is the one obtained."""
+    """Episodes of both, told apart by their returns alone: the target return is the one obtained."""
     torch.manual_seed(0)
     optimizer = OptimizerConfig("muon", lr=0.02, adamw_lr=0.01)
     task = Decide({"action": Bins(n_bins=4)}, SMALL, optimizer=optimizer, context=5, play=None)
     data = Records(Collected(world("box"), ("random",), 100), batch_size=16)
     fit(task, data, tmp_path, max_epochs=16, **QUIET)
     most, least = (
-        np.mean([e.total for e in episodes(task.acting_model(), play=PlayConfig(20, asked=asked, temperature=1.0))])
-        for asked in (5.0, -6.0)
+        np.mean(
+            [
+                e.total
+                for e in episodes(
+                    task.acting_model(), play=PlayConfig(20, target_return=target_return, temperature=1.0)
+                )
+            ]
+        )
+        for target_return in (5.0, -6.0)
     )
     assert most > least + 2
 
@@ -285,8 +292,8 @@ def test_the_hopper_of_the_paper_learns_from_what_is_collected_here(tmp_path: Pa
     command += [f"--data.train={tmp_path / 'hopper-v0'}", "--data.validation=0.25", "--model.context=5"]
     command += ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--model.play.episodes=2"]
     assert main([*command, "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]) == 0
-    figures = read_figures(tmp_path / "run")
-    assert figures["val/score"] == pytest.approx(100 * (figures["val/return"] + 20.272305) / (3234.3 + 20.272305))
+    metrics = read_metrics(tmp_path / "run")
+    assert metrics["val/score"] == pytest.approx(100 * (metrics["val/return"] + 20.272305) / (3234.3 + 20.272305))
     task = load(tmp_path / "run")
     assert task.tokenizers["return"].scale == 1000
     assert task.model.embeddings.positions[0].sizes == (1000,)
@@ -320,20 +327,20 @@ def test_a_picture_and_a_vector_train_and_play_without_a_line_of_python(
     assert main(["fit", "--config", "walk.yaml"]) == 0
     assert "anyformer predict runs/walk --episodes 100" in capsys.readouterr().out
     assert load("runs/walk").tokenizers["state.picture"].patch == 2
-    assert main(["predict", "runs/walk", "--episodes", "3", "--return", "2", "--output", "walks.csv"]) == 0
-    assert re.search(r"asked +return .*\n +2 .* 3\n", capsys.readouterr().out)
-    assert Path("walks.csv").read_text().startswith("episode,asked,return,length,error\n0,2.0,")
+    assert main(["predict", "runs/walk", "--episodes", "3", "--target_return", "2", "--output", "walks.csv"]) == 0
+    assert re.search(r"target_return +return .*\n +2 .* 3\n", capsys.readouterr().out)
+    assert Path("walks.csv").read_text().startswith("episode,target_return,return,length,error\n0,2.0,")
     assert main(["predict", "runs/walk", "--episodes", "2", "--json"]) == 0
     assert [json.loads(line)["episode"] for line in capsys.readouterr().out.splitlines()] == [0, 1]
     assert main(["predict", "runs/walk", "--episodes", "2", "--sweep", "--video", "walk.mp4"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 11 + 1
     assert Path("runs/walk/sweep.png").stat().st_size > 1000
     assert Path("walk.mp4").stat().st_size > 1000
-    assert main(["validate", "runs/walk", "--model.play.asked=1", "--model.play.episodes=3"]) == 0
+    assert main(["validate", "runs/walk", "--model.play.target_return=1", "--model.play.episodes=3"]) == 0
     for words, message in [
         ("run runs/walk state=3", "the model of runs/walk is given no fields, got 'state=3'"),
         ("run runs/walk --plan", "a plan needs a model that was trained with state_loss and return_loss and"),
-        ("run runs/walk --sweep --return 3", "--sweep asks for many returns by itself"),
+        ("run runs/walk --sweep --target_return 3", "--sweep asks for many returns by itself"),
         ("run runs/walk --video walk.gif", "--video must end in .mp4, got walk.gif"),
         ("run runs/walk --episodes 0", "anyformer: --episodes must be at least 1, got 0"),
         ("run runs/walk --retrun 0", "there is no option --retrun; did you mean 'return'"),
@@ -380,12 +387,12 @@ def test_what_does_not_fit_the_episodes_says_why(kind: str, options: dict[str, A
 
 def test_what_lacks_something_says_what() -> None:
     with pytest.raises(InputError, match="Digits has no episodes; give Episodes"):
-        Decide().learn(Digits())
+        Decide().fit_tokenizers(Digits())
     with pytest.raises(InputError, match="the spaces are not known yet: learn from episodes first"):
         Decide().build()
-    with pytest.raises(InputError, match="was trained without returns and cannot be asked for one"):
-        decider(walks("box"), returns=False).policy(asked=3.0)
-    with pytest.raises(InputError, match="Decide has no `predict`, as it is given no records: use `perform`"):
+    with pytest.raises(InputError, match="was trained without returns and takes no target return"):
+        decider(walks("box"), returns=False).policy(target_return=3.0)
+    with pytest.raises(InputError, match="Decide has no `predict`, as it is given no records: use `rollout`"):
         decider(walks("box")).predict([{}])
     task = decider(walks("box"))
     task.environment = None
@@ -424,7 +431,7 @@ def test_an_episode_that_is_not_of_the_environment_is_named() -> None:
             return wrong
 
     with pytest.raises(InputError, match=r"demos.npz episode 0: action, step 0: value 0 is 5, and the space is from"):
-        Decide(transformer=SMALL, context=5).learn(One(world("box"), ("random",), 1))
+        Decide(transformer=SMALL, context=5).fit_tokenizers(One(world("box"), ("random",), 1))
 
 
 def test_what_attention_does_not_go_by_has_a_table() -> None:

@@ -1,4 +1,4 @@
-"""Language modelling: what is read where, windows and documents, masks, figures, and use."""
+"""Language modelling: what is read where, windows and documents, masks, metrics, and use."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def corpus(tmp_path: Path) -> Corpus:
 def task(corpus: Corpus, tmp_path: Path, kind: str = "characters", **options: Any) -> LanguageModel:
     options = {"context": 8, "cache": str(tmp_path / "cache")} | options
     made = LanguageModel({"text": Text(kind, vocab_size=270)}, SMALL, **options)
-    made.learn(corpus)
+    made.fit_tokenizers(corpus)
     made.build()
     redraw(made.model)
     return made.eval()
@@ -118,14 +118,14 @@ def test_training_windows_begin_anywhere_and_have_the_same_length(corpus, tmp_pa
 def test_figures_are_those_of_the_whole_text(corpus, tmp_path):
     made = task(corpus, tmp_path, "bpe")
     data = Records(corpus, corpus, corpus, batch_size=3)
-    figures = evaluate(made, data, "test", accelerator="cpu", enable_progress_bar=False)
+    metrics = evaluate(made, data, "test", accelerator="cpu", enable_progress_bar=False)
     batch = examples(made, corpus)
     with torch.no_grad():
         loss = made.loss(batch)[0].item()
     n_bytes = sum(len(text) for text in DOCUMENTS)
-    assert figures["test/loss"] == pytest.approx(loss / len(batch.target), rel=1e-5)
-    assert figures["test/perplexity"] == pytest.approx(math.exp(loss / len(batch.target)), rel=1e-4)
-    assert figures["test/bits_per_byte"] == pytest.approx(loss / n_bytes / math.log(2), rel=1e-5)
+    assert metrics["test/loss"] == pytest.approx(loss / len(batch.target), rel=1e-5)
+    assert metrics["test/perplexity"] == pytest.approx(math.exp(loss / len(batch.target)), rel=1e-4)
+    assert metrics["test/bits_per_byte"] == pytest.approx(loss / n_bytes / math.log(2), rel=1e-5)
 
 
 def test_a_path_is_a_corpus_and_fractions_are_its_end(corpus, tmp_path):
@@ -133,8 +133,8 @@ def test_a_path_is_a_corpus_and_fractions_are_its_end(corpus, tmp_path):
     path = tmp_path / "long.txt"
     path.write_text("to be or not to be that is the question " * 25)
     data = Records(str(path), 0.1, 0.2, batch_size=4)
-    figures = fit(made, data, tmp_path / "run", max_steps=1, accelerator="cpu", enable_progress_bar=False)
-    assert "test/loss" in figures
+    metrics = fit(made, data, tmp_path / "run", max_steps=1, accelerator="cpu", enable_progress_bar=False)
+    assert "test/loss" in metrics
     texts = {name: "".join(source.texts()) for name, source in data.sources.items()}
     assert {name: len(text) for name, text in texts.items()} == {"train": 700, "validation": 100, "test": 200}
     assert texts["train"] + texts["validation"] + texts["test"] == path.read_text()
@@ -242,11 +242,11 @@ def test_a_model_of_masked_tokens_trains_and_says_how_many_it_finds(corpus, tmp_
         cache=str(tmp_path / "cache"),
     )  # fmt: skip
     batches = {"max_tokens": 64, "pack": True} if pack else {"batch_size": 4}
-    figures = fit(
+    metrics = fit(
         made, Records(corpus, corpus, **batches), tmp_path / "run", max_epochs=2, accelerator="cpu",
         enable_progress_bar=False,
     )  # fmt: skip
-    assert 0 <= figures["val/accuracy"] <= 1 and figures["val/loss"] > 0 and "val/bits_per_byte" not in figures
+    assert 0 <= metrics["val/accuracy"] <= 1 and metrics["val/loss"] > 0 and "val/bits_per_byte" not in metrics
     with torch.no_grad():
         batch = examples(made.eval(), corpus)
         right = (made.head(made.model(batch.tokens).flatten(0, 1)[batch.read]).argmax(-1) == batch.target).float()
@@ -259,20 +259,20 @@ def test_a_loss_that_is_no_number_is_not_left_out_of_the_figures(corpus, tmp_pat
     made = task(corpus, tmp_path)
     with torch.no_grad():
         made.model.embeddings.lifts["text"].table[made.text.encode_batch(["q"])[0][0]] = torch.nan
-    figures = evaluate(made, Records(corpus, corpus), "validate", accelerator="cpu", enable_progress_bar=False)
-    assert math.isnan(figures["val/loss"])
+    metrics = evaluate(made, Records(corpus, corpus), "validate", accelerator="cpu", enable_progress_bar=False)
+    assert math.isnan(metrics["val/loss"])
 
 
 def test_the_texts_may_be_a_column_of_a_table(tmp_path):
     (tmp_path / "reviews.csv").write_text("stars,review\n5,to be or not to be\n1,that is the question\n")
     made = LanguageModel({"review": Text("characters")}, SMALL, context=8, cache=str(tmp_path / "cache"))
     table = Table(str(tmp_path / "reviews.csv"))
-    made.learn(table)
+    made.fit_tokenizers(table)
     made.build()
     assert len(made.view(table, training=True).stream) == len("to be or not to be" + "that is the question") + 2
     other = LanguageModel({"text": Text("characters")}, SMALL, context=8, cache=str(tmp_path / "cache"))
     with pytest.raises(InputError, match=r"reviews.csv row 0: no column 'text'; there are stars, review"):
-        other.learn(table)
+        other.fit_tokenizers(table)
 
 
 # Use
@@ -318,7 +318,7 @@ def test_an_example_that_does_not_fit_is_found_before_training(corpus, tmp_path)
     made = LanguageModel(
         {"text": Text("characters")}, SMALL, context=8, cache=str(tmp_path / "cache"), example="to be or not"
     )
-    made.learn(corpus)
+    made.fit_tokenizers(corpus)
     with pytest.raises(InputError, match=r"example: field 'text': the prompt has 12 tokens, more than the 8"):
         made.build()
 
@@ -348,8 +348,8 @@ def test_a_run_learns_says_something_and_comes_back_with_its_vocabulary(corpus, 
         cache=str(tmp_path / "cache"), example="to be",
     )  # fmt: skip
     data = Records(corpus, corpus, batch_size=4)
-    figures = fit(made, data, tmp_path / "run", max_epochs=2, accelerator="cpu", enable_progress_bar=False)
-    assert figures["val/loss"] < math.log(270) + 0.01
+    metrics = fit(made, data, tmp_path / "run", max_epochs=2, accelerator="cpu", enable_progress_bar=False)
+    assert metrics["val/loss"] < math.log(270) + 0.01
     assert made.closing().startswith("A sample:\nto be")
     again = load(tmp_path / "run")
     assert again.text.vocabulary == made.text.vocabulary is not None

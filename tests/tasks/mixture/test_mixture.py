@@ -24,7 +24,7 @@ from anyformer.parsing.instantiate import instantiate
 from anyformer.planning.parameters import measure, token_counts
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
-from anyformer.runs.metrics_file import read_figures, read_rows
+from anyformer.runs.metrics_file import read_metrics, read_rows
 from anyformer.saving.manifest import read_manifest
 from anyformer.saving.model_folder import load, make, save
 from anyformer.saving.run_folder import find_run, split_run
@@ -35,8 +35,8 @@ from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.mixture.data import Mixed, Part, Turn
 from anyformer.tasks.mixture.mixture import Mixture
 from anyformer.tasks.predict.predict import Predict
-from anyformer.tasks.targets.regression import Numbers
-from anyformer.tasks.targets.text import Written
+from anyformer.tasks.targets.regression import Regression
+from anyformer.tasks.targets.text import TextTarget
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
@@ -124,14 +124,14 @@ def test_a_checkpoint_of_other_tasks_is_refused(tmp_path: Path, whole: Path) -> 
 
 
 def test_figures_of_every_task_and_their_mean(whole: Path) -> None:
-    figures = read_figures(whole)
+    metrics = read_metrics(whole)
     names = {"val/digits/accuracy", "val/parity/accuracy", "val/mood/f1", "val/poet/loss", "val/score"}
-    assert names | {"test/digits/accuracy", "test/score"} <= figures.keys()
-    assert "test/mood/accuracy" not in figures
-    accuracies = [figures[f"val/{name}/accuracy"] for name in ("digits", "parity", "mood")]
-    likelihood = torch.tensor(figures["val/poet/loss"]).neg().exp().item()
-    assert figures["val/score"] == pytest.approx((sum(accuracies) + likelihood) / 4, abs=1e-6)
-    assert figures["best/val/score"] >= figures["val/score"]
+    assert names | {"test/digits/accuracy", "test/score"} <= metrics.keys()
+    assert "test/mood/accuracy" not in metrics
+    accuracies = [metrics[f"val/{name}/accuracy"] for name in ("digits", "parity", "mood")]
+    likelihood = torch.tensor(metrics["val/poet/loss"]).neg().exp().item()
+    assert metrics["val/score"] == pytest.approx((sum(accuracies) + likelihood) / 4, abs=1e-6)
+    assert metrics["best/val/score"] >= metrics["val/score"]
     rows = [row for row in read_rows(whole / "metrics.csv") if row["train/poet/loss"]]
     # From the first turn of a task on, every row has the last loss of it.
     assert len(rows) > BATCHES and all(row["train/poet/loss"] for row in rows)
@@ -155,11 +155,11 @@ def test_each_task_is_had_from_the_folder_alone(whole: Path, tmp_path: Path) -> 
 
 def test_figures_of_a_task_alone_are_those_in_the_mixture(whole: Path) -> None:
     data = Records(Parities(), 0.2, batch_size=60)
-    figures = evaluate(load(f"{whole}:parity"), data, "validate", accelerator="cpu", enable_progress_bar=False)
+    metrics = evaluate(load(f"{whole}:parity"), data, "validate", accelerator="cpu", enable_progress_bar=False)
     best = load(whole)
     every = evaluate(best, small_mixed(whole.parent), "validate", accelerator="cpu", enable_progress_bar=False)
-    assert figures["val/accuracy"] == every["val/parity/accuracy"]
-    assert figures["val/loss"] == pytest.approx(every["val/parity/loss"], abs=1e-6)
+    assert metrics["val/accuracy"] == every["val/parity/accuracy"]
+    assert metrics["val/loss"] == pytest.approx(every["val/parity/loss"], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_task_of_no_mixture_is_refused(whole: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("hook", "given"),
-    [("predict", [{}]), ("perform", None), ("render", {}), ("chopper", True), ("evaluate", None), ("report", "val")],
+    [("predict", [{}]), ("rollout", None), ("render", {}), ("chopper", True), ("evaluate", None), ("report", "val")],
 )
 def test_a_mixture_says_nothing_by_itself(hook: str, given: Any) -> None:
     message = f"a mixture has no `{hook}`; load one of its tasks by name: RUN:digits, RUN:parity, RUN:mood, RUN:poet$"
@@ -272,8 +272,8 @@ def test_a_mixture_starts_from_a_mixture_a_task_or_a_trunk(whole: Path, tmp_path
 
 def test_a_mixture_inherits_what_is_written_and_the_fields_of_a_policy() -> None:
     letters, fields = Text("characters"), {"image": ImagePatches(size=(8, 8), patch=4, channels=1)}
-    before = Predict(fields, {"caption": Written(letters.fit(["xyz"]))})
-    mixture = Mixture({"write": Predict(fields, {"caption": Written(letters)}), "act": Decide()}, TRANSFORMER)
+    before = Predict(fields, {"caption": TextTarget(letters.fit(["xyz"]))})
+    mixture = Mixture({"write": Predict(fields, {"caption": TextTarget(letters)}), "act": Decide()}, TRANSFORMER)
     mixture.inherit_from(before)
     assert mixture.tasks["write"].targets["caption"].text.vocabulary == "xyz"
     assert not mixture.tasks["act"]._before
@@ -453,7 +453,7 @@ class Heights(Parities):
 def test_the_score_does_not_hang_on_the_unit_of_a_number(tmp_path: Path, scaling: Any, choose: str) -> None:
     found = []
     for name, of_metre in (("metres", 1.0), ("millimetres", 1000.0)):
-        heights = Predict({"image": PICTURE}, {"height": Numbers(scaling=scaling)}, choose=choose)
+        heights = Predict({"image": PICTURE}, {"height": Regression(scaling=scaling)}, choose=choose)
         tasks = {"digits": Classify({"image": PICTURE}), "heights": heights}
         parts = {"digits": Part(Digits(), 0.1, batch_size=240), "heights": Part(Heights(of_metre), 0.2, batch_size=60)}
         lightning.seed_everything(0, verbose=False)

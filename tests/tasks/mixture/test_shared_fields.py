@@ -14,7 +14,7 @@ from anyformer.tasks.mixture.mixture import Mixture
 from anyformer.tasks.mixture.shared_fields import check_tokenizers, learn_shared, named_fields
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.sequence import SequenceToSequence
-from anyformer.tasks.targets.text import Written
+from anyformer.tasks.targets.text import TextTarget
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.small_mixture import CONTEXT, SAYINGS, small_mixed, small_tasks
@@ -108,13 +108,13 @@ def test_fields_that_a_task_finds_are_its_own() -> None:
 
 def test_a_text_that_one_task_writes_has_the_vocabulary_that_another_reads() -> None:
     tasks = {
-        "write": Predict({"a": known()}, {"caption": Written(LETTERS)}),
+        "write": Predict({"a": known()}, {"caption": TextTarget(LETTERS)}),
         "read": classify({"caption": LETTERS}),
     }
     rows = Rows({"a": "a", "caption": "xy"}, {"a": "b", "caption": None}), Rows({"caption": "yz", "label": "a"})
     learn_shared(tasks, dict(zip(tasks, rows, strict=True)))
     found = tasks["write"].targets["caption"].text
     assert found == tasks["read"].tokenizers["caption"] and found.vocabulary == "xyz"
-    tasks["write"] = Predict({"a": known()}, {"caption": Written(Text("bytes"))})
+    tasks["write"] = Predict({"a": known()}, {"caption": TextTarget(Text("bytes"))})
     with pytest.raises(InputError, match="tasks 'write' and 'read' disagree about the tokenizer of 'caption'"):
         check_tokenizers(tasks)

@@ -19,8 +19,8 @@ from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.batch import Architecture
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tasks.targets.category import Category
-from anyformer.tasks.targets.regression import Numbers
-from anyformer.tasks.targets.text import Written
+from anyformer.tasks.targets.regression import Regression
+from anyformer.tasks.targets.text import TextTarget
 from anyformer.tokenizers.image.patches import ImagePatches
 from tests.helpers.small_mixture import TRANSFORMER
 from tests.tasks.mixture.test_shared_fields import classify, known
@@ -150,8 +150,8 @@ def test_names_of_what_is_shared() -> None:
     [
         ({"kind": Category(["a", "b"])}, {"kind": Category(["b", "a"])}, r"do not mean the same by targets\.kind"),
         (
-            {"size": Numbers(1, mean=[0.0], std=[1.0])},
-            {"size": Numbers(1, mean=[0.0], std=[2.0])},
+            {"size": Regression(1, mean=[0.0], std=[1.0])},
+            {"size": Regression(1, mean=[0.0], std=[2.0])},
             r"do not mean the same by targets\.size",
         ),
         ({"kind": Category(["a", "b"])}, {"sort": Category(["a", "b"])}, "have other targets, sort and kind, and"),
@@ -183,7 +183,7 @@ def test_heads_without_a_weight_of_their_own_are_not_shared() -> None:
 def test_a_text_that_one_task_writes_is_the_field_that_another_reads() -> None:
     patches = ImagePatches(size=(8, 8), patch=4, channels=1)
     mixture = built(
-        write=Predict({"image": patches}, {"caption": Written(known())}), read=classify({"caption": known()})
+        write=Predict({"image": patches}, {"caption": TextTarget(known())}), read=classify({"caption": known()})
     )
     assert owners(mixture, "model.embeddings.lifts.caption.table") == [0, 0]
     assert owners(mixture, "model.embeddings.types.caption") == [0, 0]

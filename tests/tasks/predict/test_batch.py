@@ -8,7 +8,7 @@ from anyformer.errors import InputError
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.masked import Masked
-from anyformer.tasks.targets.regression import Numbers
+from anyformer.tasks.targets.regression import Regression
 from tests.tasks.predict.test_predict import IMAGE, SMALL, batch, inputs, records, targets, task
 
 
@@ -58,14 +58,14 @@ def test_inputs_stand_at_one_order_and_what_is_written_behind_them():
 
 
 def test_a_record_without_any_target_is_an_error_and_names_them():
-    made = task({"kind": Category(), "width": Numbers()})
+    made = task({"kind": Category(), "width": Regression()})
     image = records(1)[0]["image"]
     with pytest.raises(InputError, match="one of the fields kind, width must hold what is to be predicted"):
         batch(made, [{"image": image}])
-    alone = task({"width": Numbers()})
+    alone = task({"width": Regression()})
     with pytest.raises(InputError, match="field 'width' must hold what is to be predicted, but the record has none"):
         batch(alone, [{"image": image, "width": float("nan")}])
-    masked = task({"width": Numbers(), "image": Masked(0.5)})
+    masked = task({"width": Regression(), "image": Masked(0.5)})
     assert masked.loss(batch(masked, [{"image": image}]))[1] == 3
 
 

@@ -18,12 +18,12 @@ from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.warm_start import inherit_tokenizers
 from anyformer.tasks.predict.predict import Predict
-from anyformer.tasks.targets.action import Done
+from anyformer.tasks.targets.action import ActionTarget
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.labels import Labels
 from anyformer.tasks.targets.masked import Masked
-from anyformer.tasks.targets.regression import Numbers
-from anyformer.tasks.targets.text import Written
+from anyformer.tasks.targets.regression import Regression
+from anyformer.tasks.targets.text import TextTarget
 from anyformer.tokenizers.episode.discrete import Categories
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.points import Points
@@ -75,9 +75,9 @@ def targets() -> dict[str, Any]:
     return {
         "kind": Category(),
         "tags": Labels(),
-        "width": Numbers(weight=0.5),
-        "name": Written(Text("characters")),
-        "action": Done(Categories()),
+        "width": Regression(weight=0.5),
+        "name": TextTarget(Text("characters")),
+        "action": ActionTarget(Categories()),
         "image": Masked(0.5),
     }
 
@@ -89,7 +89,7 @@ def inputs() -> dict[str, Any]:
 def task(given=None, tokenizers=None, n=30, **options):
     seed_everything(0, verbose=False)
     made = Predict(tokenizers or inputs(), given or targets(), SMALL, **options)
-    made.learn(Rows(tuple(records(n))))
+    made.fit_tokenizers(Rows(tuple(records(n))))
     made.build()
     return made.eval()
 
@@ -146,11 +146,11 @@ def test_every_parameter_has_a_gradient_where_one_target_alone_is_there():
 
 
 def test_no_target_sees_a_text_that_is_written():
-    two = {"kind": Category(), "name": Written(Text("characters")), "tags": Written(Text("characters"))}
+    two = {"kind": Category(), "name": TextTarget(Text("characters")), "tags": TextTarget(Text("characters"))}
     words = [{"image": record["image"], "kind": "odd", "name": "one", "tags": "two"} for record in records(2)]
     seed_everything(0, verbose=False)
     made = Predict(inputs(), two, SMALL)
-    made.learn(Rows((*words, {**words[0], "kind": "even", "name": "eno", "tags": "tow", "note": "a"})))
+    made.fit_tokenizers(Rows((*words, {**words[0], "kind": "even", "name": "eno", "tags": "tow", "note": "a"})))
     made.build()
     made.eval()
     vectors = made._vectors(batch(made, words))
@@ -178,23 +178,23 @@ def test_what_is_masked_is_so_for_its_own_target_alone():
 
 
 def test_figures_are_those_of_the_whole_set_and_not_means_of_batches():
-    made = task({"width": Numbers(), "kind": Category()})
+    made = task({"width": Regression(), "kind": Category()})
     given = records(20, 4)
     made.begin_evaluation()
     for part in (given[:13], given[13:]):
         made.evaluate(batch(made, part))
-    figures = made.report("val")
+    metrics = made.report("val")
     results = made.predict([{name: record[name] for name in ("image", "note")} for record in given])
     pairs = [(record["width"], result["width"]) for record, result in zip(given, results, strict=True)
              if "width" in record]  # fmt: skip
     true, said = np.array(pairs).T
-    assert figures["width/rmse"].item() == pytest.approx(np.sqrt(((true - said) ** 2).mean()), rel=1e-4)
-    assert figures["width/mae"].item() == pytest.approx(np.abs(true - said).mean(), rel=1e-4)
+    assert metrics["width/rmse"].item() == pytest.approx(np.sqrt(((true - said) ** 2).mean()), rel=1e-4)
+    assert metrics["width/mae"].item() == pytest.approx(np.abs(true - said).mean(), rel=1e-4)
     r2 = 1 - ((true - said) ** 2).sum() / ((true - true.mean()) ** 2).sum()
-    assert figures["width/r2"].item() == pytest.approx(r2, rel=1e-4)
+    assert metrics["width/r2"].item() == pytest.approx(r2, rel=1e-4)
     right = [record["kind"] == result["kind"]["label"] for record, result in zip(given, results, strict=True)
              if "kind" in record]  # fmt: skip
-    assert figures["kind/accuracy"].item() == pytest.approx(np.mean(right))
+    assert metrics["kind/accuracy"].item() == pytest.approx(np.mean(right))
 
 
 def test_a_run_trains_is_drawn_and_is_used_from_its_folder(tmp_path, capsys):
@@ -209,7 +209,7 @@ def test_a_run_trains_is_drawn_and_is_used_from_its_folder(tmp_path, capsys):
         fields=FieldsConfig(dropout={"note": 0.5}, without=[["image"]], by="side"),
     )
     data = Records(Rows(tuple(records(40))), Rows(tuple(records(10, 1))), max_tokens=300, pack=True)
-    figures = fit(made, data, tmp_path / "run", max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    metrics = fit(made, data, tmp_path / "run", max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     for name in (
         "val/loss",
         "val/kind/auroc",
@@ -223,8 +223,8 @@ def test_a_run_trains_is_drawn_and_is_used_from_its_folder(tmp_path, capsys):
         "val/side_b/width/mae",
         "best/val/kind/accuracy",
     ):
-        assert figures[name] is not None, name
-    assert not any(name.startswith("val/without_image/image/") for name in figures), "nothing of it was seen"
+        assert metrics[name] is not None, name
+    assert not any(name.startswith("val/without_image/image/") for name in metrics), "nothing of it was seen"
     drawn = {path.name for path in (tmp_path / "run").glob("*.png")}
     assert drawn >= {"confusion_kind.png", "scatter_width.png", "reconstructions_image.png", "samples.png", "sees.png"}
     assert "Worst cases of validation" in (tmp_path / "run" / "worst_name.html").read_text()
@@ -248,9 +248,9 @@ def test_what_was_saved_predicts_the_same(tmp_path):
 
 
 def test_heads_of_other_meaning_are_not_taken_from_another_run(tmp_path):
-    made = task({"kind": Category(), "width": Numbers()})
+    made = task({"kind": Category(), "width": Regression()})
     save(made, tmp_path / "model")
-    other = task({"kind": Category(classes=("odd", "even")), "width": Numbers()})
+    other = task({"kind": Category(classes=("odd", "even")), "width": Regression()})
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1)
@@ -262,15 +262,15 @@ def test_heads_of_other_meaning_are_not_taken_from_another_run(tmp_path):
 
 
 def test_a_text_goes_on_with_the_vocabulary_of_the_weights_that_it_starts_from(tmp_path):
-    made = task({"name": Written(Text("characters", max_len=20))})
+    made = task({"name": TextTarget(Text("characters", max_len=20))})
     save(made, tmp_path / "model")
-    other = Predict(inputs(), {"name": Written(Text("characters", max_len=20))}, SMALL, init_from=str(tmp_path))
+    other = Predict(inputs(), {"name": TextTarget(Text("characters", max_len=20))}, SMALL, init_from=str(tmp_path))
     inherit_tokenizers(other, other.init_from)
-    other.learn(Rows(({"image": records(1)[0]["image"], "note": "x", "name": "one"},)))
+    other.fit_tokenizers(Rows(({"image": records(1)[0]["image"], "note": "x", "name": "one"},)))
     assert other.targets["name"].text == made.targets["name"].text
     other.build()
     other.start_from(tmp_path)
-    strange = task({"name": Written(Text("characters", vocabulary="abc"))})
+    strange = task({"name": TextTarget(Text("characters", vocabulary="abc"))})
     with pytest.raises(InputError, match=r"tokenizers.name and init_from .*: not the vocabulary that the model was"):
         strange.start_from(tmp_path)
 
@@ -292,7 +292,7 @@ IMAGE = {"image": ImagePatches(size=(4, 6), patch=2, channels=1)}
         ({"targets": {}}, "targets must name at least one"),
         ({"targets": {"image": Category()}}, "targets.image: the column 'image' is also an input"),
         (
-            {"targets": {"size": Numbers(columns=("image", "wide"))}},
+            {"targets": {"size": Regression(columns=("image", "wide"))}},
             "targets.size: the column 'image' is also an input",
         ),
         (
@@ -303,9 +303,9 @@ IMAGE = {"image": ImagePatches(size=(4, 6), patch=2, channels=1)}
             {"targets": {"image": Masked()}, "tokenizers": {"image": Points()}},
             "targets.image: the tokens of Points have no positions, so nothing tells one that is hidden from another",
         ),
-        ({"targets": {"a.b": Numbers()}}, "targets.a.b: the name of a target has no dot"),
+        ({"targets": {"a.b": Regression()}}, "targets.a.b: the name of a target has no dot"),
         ({"targets": {"kind": Category()}, "choose": "rmse"}, r"choose must be one of accuracy, .*, got 'rmse'"),
-        ({"targets": {"class": Written(Text("bytes"))}}, "the name 'class' is taken by the task's own tokens"),
+        ({"targets": {"class": TextTarget(Text("bytes"))}}, "the name 'class' is taken by the task's own tokens"),
         (
             {"targets": {"kind": Category()}, "fields": FieldsConfig(sees={"imago": ["image"]})},
             "fields.sees: there is no field 'imago'",
@@ -332,16 +332,16 @@ def test_a_figure_that_there_will_not_be_chooses_nothing(targets, choose):
 
 def test_what_was_not_seen_is_not_reported_unless_it_chooses():
     for choose in (None, "kind/f1"):
-        made = task({"width": Numbers(), "kind": Category()}, choose=choose)
+        made = task({"width": Regression(), "kind": Category()}, choose=choose)
         made.begin_evaluation()
         made.evaluate(batch(made, [{"image": records(1)[0]["image"], "width": 3.0}]))
-        figures = made.report("val")
-        assert {name for name in figures if name.startswith("kind/")} == ({choose} if choose else set())
-        assert figures["loss"].isfinite() and figures["width/rmse"].isfinite()
+        metrics = made.report("val")
+        assert {name for name in metrics if name.startswith("kind/")} == ({choose} if choose else set())
+        assert metrics["loss"].isfinite() and metrics["width/rmse"].isfinite()
 
 
 def test_the_figure_that_chooses_is_the_usual_one_of_a_target_and_the_loss_of_several():
-    assert task({"width": Numbers()}).metric == ("val/rmse", "min")
+    assert task({"width": Regression()}).metric == ("val/rmse", "min")
     assert task({"kind": Category()}).metric == ("val/accuracy", "max")
     assert task().metric == ("val/loss", "min")
     assert task(choose="width/r2").metric == ("val/width/r2", "max")
@@ -351,7 +351,7 @@ def test_all_targets_are_learnt_together():
     seed_everything(0, verbose=False)
     made = Predict(inputs(), targets(), TransformerConfig(d_model=24, depth=2, n_heads=4))
     given = records(200)
-    made.learn(Rows(tuple(given)))
+    made.fit_tokenizers(Rows(tuple(given)))
     made.build()
     optimizer, chopper = torch.optim.Adam(made.parameters(), lr=0.01), made.chopper(training=True)
     for step in range(80):
@@ -363,8 +363,8 @@ def test_all_targets_are_learnt_together():
     made.eval()
     made.begin_evaluation()
     made.evaluate(batch(made, records(60, 7)))
-    figures = made.report("val")
+    metrics = made.report("val")
     for name in ("kind/accuracy", "tags/map", "width/r2", "name/exact_match", "action/accuracy"):
-        assert figures[name] > 0.9, name
+        assert metrics[name] > 0.9, name
     # Of pictures that are normed within each patch the mean is off by 1.
-    assert figures["image/loss"] < 0.95
+    assert metrics["image/loss"] < 0.95

@@ -25,7 +25,7 @@ ROWS = {"a row each": None, "two in a row": [0, 1, 0]}
 
 
 def built(task: SequenceToSequence) -> SequenceToSequence:
-    task.learn(Turned())
+    task.fit_tokenizers(Turned())
     task.build()
     redraw(task.model)
     return task.eval()
@@ -119,7 +119,7 @@ def test_packed_padded_and_one_by_one_give_the_same_loss(architecture: str, rows
 def test_an_input_may_be_absent_and_lengths_are_those_of_both_sides() -> None:
     fields = {"text": Text("characters"), "audio": audio(), "turned": Text("characters")}
     task = SequenceToSequence(fields, replace(translator().transformer, rotary=None), target="turned")
-    task.learn(Turned())
+    task.fit_tokenizers(Turned())
     task.embedding = replace(task.embedding, positions=[])
     task.build()
     record = Turned()[3]
@@ -131,7 +131,7 @@ def test_an_input_may_be_absent_and_lengths_are_those_of_both_sides() -> None:
     n_audio = len(fields["audio"].encode(record["audio"]))
     counts = {name: translator(name) for name in ("encoder_decoder", "decoder")}
     for each in counts.values():
-        each.learn(Turned())
+        each.fit_tokenizers(Turned())
     assert counts["encoder_decoder"].chopper(True).count(written) == (n, n + 1)
     assert counts["decoder"].chopper(True).count(written) == 2 * n + 1
     assert task.chopper(True).count(both) == (n + n_audio, n + 1)
@@ -184,7 +184,7 @@ def test_a_text_that_needs_more_frames_than_there_are_is_left_out_of_training_al
 def test_a_text_longer_than_its_positions_is_an_error_or_cut() -> None:
     task = translator()
     task.tokenizers["turned"] = Text("characters", max_len=4)
-    task.learn(Turned())
+    task.fit_tokenizers(Turned())
     assert len(task.chopper(True)({"text": "abc", "turned": "abc"}).ids) == 3
     with pytest.raises(
         InputError, match=r"^field 'turned': the text has 4 tokens, more than the 3 that max_len=4 leaves"

@@ -19,7 +19,7 @@ ARCHITECTURES = ["encoder_decoder", "decoder"]
 
 
 def built(task: SequenceToSequence) -> SequenceToSequence:
-    task.learn(Turned())
+    task.fit_tokenizers(Turned())
     task.build()
     redraw(task)
     return task.eval()

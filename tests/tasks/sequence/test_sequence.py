@@ -1,4 +1,4 @@
-"""Sequence to sequence as a task: runs that validate by decoding, their figures, what is kept, and the command line."""
+"""Sequence to sequence as a task: runs that validate by decoding, their metrics, what is kept, and the command line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MAKES = {
 
 
 def built(task: SequenceToSequence) -> SequenceToSequence:
-    task.learn(Turned())
+    task.fit_tokenizers(Turned())
     task.build()
     redraw(task)
     return task.eval()
@@ -51,7 +51,7 @@ def built(task: SequenceToSequence) -> SequenceToSequence:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict, SequenceToSequence]]:
-    """A run of two steps of each kind: folder, figures, and the task that was trained."""
+    """A run of two steps of each kind: folder, metrics, and the task that was trained."""
     home, found = tmp_path_factory.mktemp("runs"), {}
     for name, make in MAKES.items():
         seed_everything(0, verbose=False)
@@ -63,9 +63,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict
 
 @pytest.mark.parametrize("name", MAKES)
 def test_a_run_of_two_steps_is_validated_by_decoding_and_comes_back(runs: dict, name: str) -> None:
-    folder, figures, task = runs[name]
+    folder, metrics, task = runs[name]
     heard = {"wer", "cer", "exact_match"} if "recogniser" in name else {"bleu", "bleu_moses", "exact_match"}
-    assert {key.removeprefix("val/") for key in figures if key.startswith("val/")} == {"loss", *heard}
+    assert {key.removeprefix("val/") for key in metrics if key.startswith("val/")} == {"loss", *heard}
     chosen = "wer" if "recogniser" in name else "bleu"
     assert task.metric == (f"val/{chosen}", "min" if chosen == "wer" else "max")
     page = (folder / "worst.html").read_text()
@@ -86,16 +86,16 @@ def test_a_run_of_two_steps_is_validated_by_decoding_and_comes_back(runs: dict, 
 def test_figures_are_those_of_what_predict_says(architecture: str) -> None:
     task = built(recogniser(architecture, ctc=CTCConfig(weight=0.3)))
     source = Turned(11, 4)
-    figures = evaluate(task, Records(Turned(), source, max_tokens=200), "validate", **QUIET)
+    metrics = evaluate(task, Records(Turned(), source, max_tokens=200), "validate", **QUIET)
     records = [source[i] for i in range(11)]
     texts = [result["text"] for result in task.predict(records)]
     rates = error_rates(count_errors([record["text"] for record in records], texts))
     for name in ("wer", "cer", "exact_match"):
-        assert figures[f"val/{name}"] == pytest.approx(rates[name], rel=1e-5)
+        assert metrics[f"val/{name}"] == pytest.approx(rates[name], rel=1e-5)
     chopper = task.chopper(False)
     with torch.no_grad():
         losses, counts = zip(*(task.loss(chopper.collate([chopper(record)])) for record in records), strict=True)
-    assert figures["val/loss"] == pytest.approx((sum(losses) / sum(counts)).item(), rel=1e-4)
+    assert metrics["val/loss"] == pytest.approx((sum(losses) / sum(counts)).item(), rel=1e-4)
 
 
 def test_the_loss_is_a_mixture_of_attention_and_ctc() -> None:
@@ -207,7 +207,7 @@ def test_training_starts_from_a_run_with_a_part_of_it_frozen(runs: dict, tmp_pat
 
 def test_the_encoder_is_counted_on_the_inputs() -> None:
     task = translator()
-    task.learn(Turned())
+    task.fit_tokenizers(Turned())
     with torch.device("meta"):
         task.build()
     few, many = (measure(task, token_counts(task, {"text": n, "turned": 4}), task.conditions) for n in (5, 10))
@@ -215,7 +215,7 @@ def test_the_encoder_is_counted_on_the_inputs() -> None:
     assert flops[1]["query"] == 2 * flops[0]["query"] == 2 * 2 * 5 * 16 * 16
     assert few.total == sum(parameter.numel() for parameter in task.parameters())
     task = recogniser(ctc=CTCConfig())
-    task.learn(Turned())
+    task.fit_tokenizers(Turned())
     task.build()
     sizes = measure(task, token_counts(task, {"audio": 9, "text": 4}), task.conditions)
     (heard,) = [c.flops for c in sizes.components if (c.part, c.name) == ("ctc_head", "matrices")]

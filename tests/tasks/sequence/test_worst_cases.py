@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from anyformer.drawing.worst_cases import Sound
-from anyformer.tasks.sequence.worst_cases import N_WORST, Cases
+from anyformer.tasks.sequence.worst_cases import N_WORST, WorstCases
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.drawn import noise
@@ -18,7 +18,7 @@ FIELDS = {"audio": audio(), "text": Text("bytes"), "image": ImagePatches(size=(8
 
 
 def test_the_worst_come_first_and_theirs_are_the_only_inputs_kept() -> None:
-    cases = Cases(FIELDS)
+    cases = WorstCases(FIELDS)
     for i in range(3 * N_WORST):
         wrong = i % 7
         cases.add(
@@ -31,7 +31,7 @@ def test_the_worst_come_first_and_theirs_are_the_only_inputs_kept() -> None:
 
 
 def test_inputs_are_shown_as_what_they_are(tmp_path: Path) -> None:
-    cases = Cases(FIELDS)
+    cases = WorstCases(FIELDS)
     cases.draw(tmp_path)
     assert not list(tmp_path.iterdir()), "nothing has been seen"
     source = {"audio": (sound("ab"), RATE), "text": "<two> words", "image": noise(8, 8, 3)}

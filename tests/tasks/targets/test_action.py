@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
-from anyformer.tasks.targets.action import Done
+from anyformer.tasks.targets.action import ActionTarget
 from anyformer.tokenizers.episode.continuous import Vector
 from anyformer.tokenizers.episode.discrete import Bins, Categories
 from anyformer.tokenizers.episode.frames import Frames
@@ -20,7 +20,7 @@ ACTIONS = {
 @pytest.mark.parametrize("kind", ACTIONS)
 def test_an_action_of_any_kind_is_learnt(kind):
     tokenizer, given, metric = ACTIONS[kind]
-    target = Done(tokenizer).fit("action", column("action", [*given, None]))
+    target = ActionTarget(tokenizer).fit("action", column("action", [*given, None]))
     head, _, values = head_and_values(target, "action", [*given, None])
     vectors = torch.eye(6)[: len(given)]
     optimizer = torch.optim.Adam(head.parameters(), lr=0.3)
@@ -32,12 +32,12 @@ def test_an_action_of_any_kind_is_learnt(kind):
     head.evaluate(vectors, values)
     for result, expected in zip(head.results(vectors), given, strict=True):
         assert result == pytest.approx(expected, abs=0.2)
-    assert head.figures()[metric].item() == pytest.approx(1 if metric == "accuracy" else 0, abs=0.2)
+    assert head.metrics()[metric].item() == pytest.approx(1 if metric == "accuracy" else 0, abs=0.2)
     assert next(iter(target.metrics)) == metric
 
 
 def test_an_action_that_cannot_be_is_named():
-    target = Done(Categories(counts=(3,), shape=()))
+    target = ActionTarget(Categories(counts=(3,), shape=()))
     with pytest.raises(InputError, match="field 'action', step 0: is 7, and the space is from 0 to 2"):
         target.value("action", {"action": 7})
     with pytest.raises(InputError, match=r"field 'action' must hold a value of shape \(\), got one of \(2,\)"):
@@ -47,6 +47,6 @@ def test_an_action_that_cannot_be_is_named():
     with pytest.raises(InputError, match="field 'action' must hold numbers below 1e308, and one is larger"):
         target.value("action", {"action": 10**400})
     with pytest.raises(InputError, match="tokenizer must be a Vector, Bins or Categories, got Frames"):
-        Done(Frames())
+        ActionTarget(Frames())
     with pytest.raises(InputError, match=r"targets.action.tokenizer has no shape yet"):
-        Done(Vector()).head("action", None, SMALL)
+        ActionTarget(Vector()).head("action", None, SMALL)

@@ -33,18 +33,18 @@ def test_the_figures_of_labels():
     given = [["a"], ["b"], [], ["a", "b"]]
     head, vectors, values = evaluated(target, given, name="tags")
     logits = head.output(vectors)
-    figures = head.figures()
+    metrics = head.metrics()
     mean = F.binary_cross_entropy_with_logits(logits, values)
-    assert figures["loss"].item() == pytest.approx(mean.item(), rel=1e-6)
+    assert metrics["loss"].item() == pytest.approx(mean.item(), rel=1e-6)
     said = logits > 0
-    assert figures["exact_match"].item() == pytest.approx((said == values.bool()).all(1).double().mean().item())
-    assert 0 < figures["map"] <= 1
+    assert metrics["exact_match"].item() == pytest.approx((said == values.bool()).all(1).double().mean().item())
+    assert 0 < metrics["map"] <= 1
     with torch.no_grad():
         # What is true is said, and what is not is not: a vector of ones and minus ones for each label.
         head.output.weight.copy_(torch.eye(3, 6))
     head.reset()
     head.evaluate(F.pad(2 * values - 1, (0, 3)), values)
-    perfect = head.figures()
+    perfect = head.metrics()
     assert [round(perfect[name].item(), 6) for name in ("map", "f1", "exact_match")] == [1, 1, 1]
     (result, *_) = head.results(torch.tensor([[3.0, 1.0, -1.0, 0, 0, 0]]))
     assert result["labels"] == ["a", "b"] and target.row("tags", result)["tags"] == "a,b"

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.targets.regression import Numbers
+from anyformer.tasks.targets.regression import Regression
 from tests.tasks.targets.test_target import Rows, column
 
 SMALL = TransformerConfig(d_model=6, depth=1, n_heads=2, init_std=0.5)
@@ -23,7 +23,7 @@ def head_and_values(target, name, values, n=None):
 @pytest.mark.parametrize("scaling", ["standard", "log", "none"])
 def test_numbers_are_scaled_by_what_training_says_and_come_back(scaling):
     numbers = [1.0, 10.0, 100.0, 55.5]
-    fitted = Numbers(scaling=scaling).fit("price", column("price", [*numbers, None, math.nan]))
+    fitted = Regression(scaling=scaling).fit("price", column("price", [*numbers, None, math.nan]))
     scaled = torch.stack([fitted.value("price", {"price": number}) for number in numbers])
     if scaling != "none":
         assert scaled.mean().item() == pytest.approx(0, abs=1e-6)
@@ -32,11 +32,11 @@ def test_numbers_are_scaled_by_what_training_says_and_come_back(scaling):
 
 
 def test_several_numbers_come_of_a_list_or_of_columns():
-    of_list = Numbers().fit("sizes", column("sizes", [[1.0, 10.0], [3.0, None], None]))
+    of_list = Regression().fit("sizes", column("sizes", [[1.0, 10.0], [3.0, None], None]))
     assert (of_list.n, of_list.mean) == (2, (2.0, 10.0))
     value = of_list.value("sizes", {"sizes": np.array([3.0, np.nan])})
     assert value[0] == 1 and value[1].isnan()
-    of_columns = Numbers(columns=["wide", "high"]).fit("size", Rows(({"wide": 1, "high": "4"}, {"wide": 3})))
+    of_columns = Regression(columns=["wide", "high"]).fit("size", Rows(({"wide": 1, "high": "4"}, {"wide": 3})))
     assert (of_columns.n, of_columns.mean, of_columns.std) == (2, (2.0, 4.0), (1.0, 1.0))
     assert of_columns.columns_of("size") == ("wide", "high")
     assert of_columns.value("size", {"wide": None}) is None
@@ -51,7 +51,7 @@ def test_several_numbers_come_of_a_list_or_of_columns():
     [("squared", F.mse_loss), ("absolute", F.l1_loss), ("huber", F.huber_loss)],
 )
 def test_a_missing_number_is_not_counted(loss, reference):
-    target = Numbers(n=2, loss=loss, scaling="none")
+    target = Regression(n=2, loss=loss, scaling="none")
     head, vectors, values = head_and_values(target, "sizes", [[1.0, 9.0], None, [3.0, None], [0.1, -0.2]])
     assert len(values) == 3
     known = ~values.isnan()
@@ -64,58 +64,58 @@ def test_a_missing_number_is_not_counted(loss, reference):
 
 def test_the_figures_of_numbers_are_in_the_units_of_the_data(tmp_path):
     given = [2.0, 30.0, 7.0, 400.0]
-    target = Numbers(scaling="log").fit("price", column("price", given))
+    target = Regression(scaling="log").fit("price", column("price", given))
     head, vectors, values = head_and_values(target, "price", given)
     for part in (slice(0, 3), slice(3, None), slice(0, 0)):
         head.evaluate(vectors[part], values[part])
     said, true = np.array(head.results(vectors)), np.array(given)
-    figures = {name: value.item() for name, value in head.figures().items()}
-    assert figures["rmse"] == pytest.approx(np.sqrt(((said - true) ** 2).mean()))
-    assert figures["mae"] == pytest.approx(np.abs(said - true).mean())
-    assert figures["r2"] == pytest.approx(1 - ((said - true) ** 2).sum() / ((true - true.mean()) ** 2).sum())
+    metrics = {name: value.item() for name, value in head.metrics().items()}
+    assert metrics["rmse"] == pytest.approx(np.sqrt(((said - true) ** 2).mean()))
+    assert metrics["mae"] == pytest.approx(np.abs(said - true).mean())
+    assert metrics["r2"] == pytest.approx(1 - ((said - true) ** 2).sum() / ((true - true.mean()) ** 2).sum())
     head.draw(tmp_path, "")
     assert (tmp_path / "scatter.png").exists()
     head.reset()
-    assert math.isnan(head.figures()["rmse"].item()) and not head.seen
+    assert math.isnan(head.metrics()["rmse"].item()) and not head.seen
 
 
 @pytest.mark.parametrize("given", [[3.1] * 7, [3.1], [0.0] * 7])
 def test_numbers_that_are_all_the_same_have_no_r2(given):
-    target = Numbers(mean=(0.3,), std=(0.7,), n=1)
+    target = Regression(mean=(0.3,), std=(0.7,), n=1)
     head, vectors, values = head_and_values(target, "price", given)
     head.evaluate(vectors, values)
-    figures = head.figures()
-    assert figures["r2"].isnan() and figures["rmse"].isfinite()
+    metrics = head.metrics()
+    assert metrics["r2"].isnan() and metrics["rmse"].isfinite()
     # Beside others that differ it does not count.
-    both = Numbers(columns=("same", "other"), scaling="none").head("size", None, SMALL)
+    both = Regression(columns=("same", "other"), scaling="none").head("size", None, SMALL)
     both.evaluate(torch.zeros(3, 6), torch.tensor([[3.1, 1.0], [3.1, 2.0], [3.1, 3.0]]))
-    assert both.figures()["r2"] == pytest.approx(1 - 14 / 2)
+    assert both.metrics()["r2"] == pytest.approx(1 - 14 / 2)
 
 
 def test_numbers_with_columns_have_an_error_each():
-    target = Numbers(columns=("wide", "high"), scaling="none")
+    target = Regression(columns=("wide", "high"), scaling="none")
     head = target.head("size", None, SMALL)
     values = torch.tensor([[1.0, 2.0], [torch.nan, 4.0]])
     with torch.no_grad():
         head.output.weight.zero_()
     head.evaluate(torch.zeros(2, 6), values)
-    figures = head.figures()
-    assert figures["rmse_wide"] == 1 and figures["rmse_high"].item() == pytest.approx(math.sqrt(10))
-    assert figures["rmse"].item() == pytest.approx((1 + math.sqrt(10)) / 2)
+    metrics = head.metrics()
+    assert metrics["rmse_wide"] == 1 and metrics["rmse_high"].item() == pytest.approx(math.sqrt(10))
+    assert metrics["rmse"].item() == pytest.approx((1 + math.sqrt(10)) / 2)
 
 
 @pytest.mark.parametrize(
     ("target", "value", "message"),
     [
-        (Numbers(n=1, scaling="none"), "n/a", "field 'price' must hold a number, got 'n/a'; mend it"),
-        (Numbers(n=1, scaling="none"), math.inf, "field 'price' must hold a finite number, got inf"),
+        (Regression(n=1, scaling="none"), "n/a", "field 'price' must hold a number, got 'n/a'; mend it"),
+        (Regression(n=1, scaling="none"), math.inf, "field 'price' must hold a finite number, got inf"),
         (
-            Numbers(n=1, scaling="none"),
+            Regression(n=1, scaling="none"),
             10**400,
             "field 'price' must hold a number below 1e308, got a whole number that",
         ),
-        (Numbers(n=2, scaling="none"), [1.0], "field 'price' must hold 2 numbers, got 1"),
-        (Numbers(n=1, scaling="log", mean=(0.0,), std=(1.0,)), -2, r"must hold numbers above 0, .* got -2"),
+        (Regression(n=2, scaling="none"), [1.0], "field 'price' must hold 2 numbers, got 1"),
+        (Regression(n=1, scaling="log", mean=(0.0,), std=(1.0,)), -2, r"must hold numbers above 0, .* got -2"),
     ],
 )
 def test_what_is_no_number_is_named(target, value, message):
@@ -127,9 +127,9 @@ def test_a_column_of_text_is_no_column_of_numbers():
     with pytest.raises(
         InputError, match=r"^row 1: field 'price' must hold a number, got 'cheap'; mend it, or leave it empty$"
     ):
-        Numbers().fit("price", column("price", ["1.5", "cheap"]))
+        Regression().fit("price", column("price", ["1.5", "cheap"]))
     with pytest.raises(InputError, match=r"^targets\.price: mean and std are 2, and the numbers are 1$"):
-        Numbers(mean=(1.0, 2.0), std=(1.0, 1.0)).fit("price", column("price", ["1.5"]))
+        Regression(mean=(1.0, 2.0), std=(1.0, 1.0)).fit("price", column("price", ["1.5"]))
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_a_column_of_text_is_no_column_of_numbers():
 )
 def test_arguments_that_cannot_be_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
-        Numbers(**arguments)
+        Regression(**arguments)

@@ -11,12 +11,12 @@ from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.metrics.metric import LOSS
 from anyformer.model.config import TransformerConfig
-from anyformer.tasks.targets.action import Done
+from anyformer.tasks.targets.action import ActionTarget
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.labels import Labels
-from anyformer.tasks.targets.regression import Numbers
+from anyformer.tasks.targets.regression import Regression
 from anyformer.tasks.targets.target import TargetHead, aim_at_samples, known_values
-from anyformer.tasks.targets.text import Written
+from anyformer.tasks.targets.text import TextTarget
 from anyformer.tokenizers.episode.discrete import Categories
 from anyformer.tokenizers.text.text import Text
 
@@ -58,15 +58,15 @@ def test_what_is_missing_is_so_for_every_target(value):
     of_all = {
         "category": Category(classes=("a", "b", "nan", "")),
         "labels": Labels(classes=("a", "b", "nan")),
-        "numbers": Numbers(n=1, scaling="none"),
-        "columns": Numbers(columns=("column",), scaling="none"),
-        "done": Done(Categories(counts=(3,), shape=())),
+        "numbers": Regression(n=1, scaling="none"),
+        "columns": Regression(columns=("column",), scaling="none"),
+        "done": ActionTarget(Categories(counts=(3,), shape=())),
     }
     assert is_missing(value)
     for name, target in of_all.items():
         assert target.value("column", {"column": value}) is None, name
     if not isinstance(value, str):
-        assert Written(Text("bytes")).value("column", {"column": value}) is None
+        assert TextTarget(Text("bytes")).value("column", {"column": value}) is None
     assert not any(map(is_missing, (0, 0.0, False, "a", "nan", [], np.array([math.nan]))))
 
 
@@ -85,9 +85,9 @@ class Zero(TargetHead):
 
 def test_the_mean_loss_is_that_of_all_batches_since_the_reset():
     head = Zero({"loss": LOSS})
-    assert head.figures()["loss"].isnan()
+    assert head.metrics()["loss"].isnan()
     for _ in range(2):
         head.add_loss(torch.zeros(2, 6), torch.zeros(2))
-    assert head.figures()["loss"] == 1.5
+    assert head.metrics()["loss"] == 1.5
     head.reset()
-    assert head.figures()["loss"].isnan()
+    assert head.metrics()["loss"].isnan()

@@ -7,7 +7,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.packing import collate
 from anyformer.tasks.sequence.decoding import DecodeConfig
-from anyformer.tasks.targets.text import Writing, Written
+from anyformer.tasks.targets.text import TextTarget, Writing
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.witnesses import Ids
 from tests.tasks.targets.test_target import column
@@ -20,7 +20,7 @@ TEXTS = ("one", "two", "three", "four")
 def made():
     """A model that reads a number and writes it as a word, its head, and the samples of all numbers."""
     torch.manual_seed(0)
-    target = Written(Text("characters")).fit("word", column("word", [*TEXTS, None]))
+    target = TextTarget(Text("characters")).fit("word", column("word", [*TEXTS, None]))
     model = Anyformer({"number": INPUT, "word": target.generated}, SMALL)
     samples = [{"number": INPUT.encode([i])} for i in range(len(TEXTS))]
     return target, model, target.head("word", model, SMALL), samples
@@ -37,11 +37,11 @@ def read(target, model, samples, values):
 
 
 def test_a_text_learns_its_vocabulary_and_how_long_it_gets():
-    target = Written(Text("characters")).fit("word", column("word", list(TEXTS)))
+    target = TextTarget(Text("characters")).fit("word", column("word", list(TEXTS)))
     assert target.text.vocabulary == "efhnortuw" and target.decoding.max_new_tokens == 12
     assert target.generated.max_len == 13 and target.text.max_len is None
     assert target.count("word", {"word": "two"}) == 4 and target.count("word", {}) == 0
-    assert Written(Text("bytes", max_len=5)).generated.max_len == 5
+    assert TextTarget(Text("bytes", max_len=5)).generated.max_len == 5
 
 
 def test_each_token_is_read_for_the_one_that_follows_it():
@@ -75,16 +75,16 @@ def test_what_was_learnt_by_heart_is_written(tmp_path):
     assert head.write(samples) == list(TEXTS) and head.write([]) == []
     head.add_loss(vectors.detach(), aim.values)
     assert head.compare(samples, ["one", "two", "tree", "four"]) == (["one", "two", "tree", "four"], list(TEXTS))
-    figures = head.figures()
-    assert figures["exact_match"] == 0.75 and figures["cer"].item() == pytest.approx(1 / 14)
-    assert figures["loss"] < 0.2
+    metrics = head.metrics()
+    assert metrics["exact_match"] == 0.75 and metrics["cer"].item() == pytest.approx(1 / 14)
+    assert metrics["loss"] < 0.2
     head.reset()
-    assert all(figure.isnan() for figure in head.figures().values()), "no text was seen"
+    assert all(figure.isnan() for figure in head.metrics().values()), "no text was seen"
 
 
 def test_smoothing_is_for_learning_alone():
     target, model, head, samples = made()
-    smooth = Written(target.text, label_smoothing=0.2).head("word", model, SMALL)
+    smooth = TextTarget(target.text, label_smoothing=0.2).head("word", model, SMALL)
     vectors, aim = read(target, model, samples, [Writing(np.array([0, 1]), "ef")] * 4)
     assert smooth.train().loss(vectors, aim.values)[0] != head.loss(vectors, aim.values)[0]
     assert smooth.eval().loss(vectors, aim.values)[0] == head.loss(vectors, aim.values)[0]
@@ -101,7 +101,7 @@ def test_smoothing_is_for_learning_alone():
 )
 def test_arguments_that_cannot_be_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
-        Written(**arguments)
+        TextTarget(**arguments)
 
 
 def test_a_text_that_cannot_be_learnt_is_named():

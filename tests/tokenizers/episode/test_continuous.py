@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from anyformer.errors import InputError
-from anyformer.tokenizers.episode.continuous import Regression, Returns, Vector
+from anyformer.tokenizers.episode.continuous import Returns, Vector, VectorHead
 from anyformer.tokenizers.episode.steps import Stretch
 from tests.helpers.witnesses import redraw
 from tests.tokenizers.episode.test_steps import KINDS, NUMBERS, STEPS, hidden_and_content
@@ -166,7 +166,7 @@ def test_the_head_of_returns_predicts_the_reward_and_what_comes_after() -> None:
     targets = returns.targets(rewards, np.array([7.0, 6.0, 4.0]))
     torch.testing.assert_close(targets, torch.tensor([[0.1, 0.6], [0.2, 0.4], [0.4, 0.0]]))
     head = returns.head(7)
-    assert isinstance(head, Regression) and head.choose(torch.zeros(5, 7)).shape == (5, 2)
+    assert isinstance(head, VectorHead) and head.choose(torch.zeros(5, 7)).shape == (5, 2)
     error, n = head.metric(torch.zeros(3, 7), targets)
     assert n == 3 and error.item() == pytest.approx((7 + 10) / 2), "in the units of rewards"
 
