@@ -24,9 +24,9 @@ class Sums(Metric):
         super().reset()
         self.update(torch.zeros_like(self.total))
 
-    def update(self, value: Tensor) -> None:
-        """value: of the shape; a number that is not finite stays in the sum."""
-        self.total = self.total + value.detach()
+    def update(self, value: Tensor | float) -> None:
+        """value: of the shape, on any device; a number that is not finite stays in the sum."""
+        self.total = self.total + torch.as_tensor(value, device=self.total.device).detach()
 
     def compute(self) -> Tensor:
         return self.total

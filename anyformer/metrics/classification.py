@@ -21,6 +21,15 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     return (new * hits / n).sum() / truth.sum()
 
 
+def mean_average_precision(scores: Tensor, truth: Tensor) -> Tensor:
+    """The mean over the labels that occur of their average precision, (); NaN where none does.
+
+    scores: (n, labels). truth: (n, labels) 0 or 1.
+    """
+    each = [average_precision(s, t) for s, t in zip(scores.unbind(1), truth.unbind(1), strict=True) if t.any()]
+    return torch.stack(each).mean() if each else truth.new_tensor(torch.nan)
+
+
 def auroc(scores: Tensor, truth: Tensor) -> Tensor:
     """The chance that a true one has a higher score than one that is not, ties half, (); NaN where either is lacking.
 

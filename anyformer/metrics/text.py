@@ -5,13 +5,16 @@ What is counted is a vector of sums, so that the counts of batches, and of ranks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from anyformer.metrics.metric import Metric
 
 Kind = Literal["equal", "substituted", "inserted", "deleted"]
 
@@ -77,6 +80,24 @@ def error_rates(sums: Tensor) -> dict[str, float]:
     }
     n_references = values[6 + N_BLEU + 1]
     return rates | ({"bleu_moses": _bleu(values[6 + N_BLEU :])} if n_references else {})
+
+
+def _rate(name: str, sums: Tensor) -> Tensor:
+    # Of no text at all the rates are 0, which would be the best model's.
+    return sums.new_tensor(error_rates(sums.long()).get(name, math.nan) if sums.any() else math.nan)
+
+
+TEXT_METRICS = {
+    name: Metric(best, ("errors",), partial(_rate, name))
+    for name, best in {
+        "wer": "min",
+        "cer": "min",
+        "exact_match": "max",
+        "bleu": "max",
+        "bleu_moses": "max",
+    }.items()
+}
+"""Of the sums of `count_errors` under the name of errors."""
 
 
 def edit_distance(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> int:

@@ -26,7 +26,7 @@ from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.targets.category import Category, CategoryHead
-from anyformer.tasks.targets.classes import balance, class_index, sort_classes
+from anyformer.tasks.targets.classes import balance, check_smoothing, class_index, sort_classes
 from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, ReadChopper, own_tokens
 from anyformer.tasks.targets.target import linear
 from anyformer.tokenizers.mixing import Mixing
@@ -131,8 +131,7 @@ class Classify(Task):
             raise InputError(f"tokenizers: the name {OWN_FIELD!r} is taken by the task's own tokens; choose another")
         if target in tokenizers:
             raise InputError(f"target: the column {target!r} is also an input; a model would only copy it")
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        check_smoothing(label_smoothing)
         if mix is not None:
             if len(tokenizers) > 1:
                 raise InputError(f"mix blends samples of one field, and tokenizers has {', '.join(tokenizers)}")

@@ -15,6 +15,7 @@ from torch import Tensor
 from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
 from anyformer.metrics.accumulators import Sums
+from anyformer.metrics.metric import LOSS, Accumulators, Metric, ratio
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig, axes_of_attention, default_positions
@@ -41,6 +42,13 @@ from anyformer.tokenizers.episode.spaces import compare, leaves, read_space, ste
 from anyformer.tokenizers.episode.spaces import plain as plain_space
 from anyformer.tokenizers.episode.steps import StepTokenizer
 from anyformer.tokens import Tokenizer
+
+METRICS = {
+    "loss": LOSS,
+    "accuracy": Metric("max", ("accuracy", "n_accuracy"), ratio),
+    "error": Metric("min", ("error", "n_error"), ratio),
+}
+"""Of recorded actions; those of playing are counted by `return_metrics`."""
 
 
 class Decide(Task):
@@ -255,9 +263,8 @@ class Decide(Task):
             {name.replace(".", "/"): self.tokenizers[name].head(d_model) for name in predicted}
         )
         kinds = sorted({self.head(name).metric_name for name in fields.actions})
-        # A loss that is no number shows, and is not left out of the sum.
         names = "loss", "targets", *kinds, *(f"n_{kind}" for kind in kinds)
-        self.sums = torch.nn.ModuleDict({name: Sums() for name in names})
+        self.sums = Accumulators({name: Sums() for name in names})
 
     def _positioned(self) -> EmbeddingConfig:
         """The embedding, with what positions it leaves out: one table of timesteps for all fields, unless attention
@@ -301,24 +308,19 @@ class Decide(Task):
         return total, torch.tensor(float(len(batch.before)), device=hidden.device)
 
     def begin_evaluation(self) -> None:
-        for metric in self.sums.values():
-            metric.reset()
+        self.sums.reset()
 
     def evaluate(self, batch: WindowExamples) -> None:
         hidden = self.read(batch)
         loss, n_targets = self._loss(batch, hidden)
-        self.sums["loss"].update(loss)
-        self.sums["targets"].update(n_targets)
+        self.sums.add(loss=loss, targets=n_targets)
         for name, before, content in self._predicted(batch, hidden):
-            total, n = self.head(name).metric(before, content)
-            self.sums[self.head(name).metric_name].update(total)
-            self.sums[f"n_{self.head(name).metric_name}"].update(torch.as_tensor(n))
+            kind, (total, n) = self.head(name).metric_name, self.head(name).metric(before, content)
+            self.sums.add(**{kind: total, f"n_{kind}": n})
 
     def report(self, stage: str) -> dict[str, Tensor]:
         """The mean loss of an action's token, how many were right or how far off, and the metrics of playing."""
-        sums = {name: metric.compute() for name, metric in self.sums.items()}
-        values = {"loss": sums["loss"] / sums["targets"].clamp(min=1)}
-        values |= {name: sums[name] / sums[f"n_{name}"].clamp(min=1) for name in ("accuracy", "error") if name in sums}
+        values = self.sums.metrics(METRICS)
         if self.plays and not self.trainer.sanity_checking:
             # What is tested begins elsewhere than what has chosen the best model.
             play = self.play if stage == "val" else replace(self.play, seed=self.play.seed + 1)

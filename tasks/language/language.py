@@ -17,6 +17,7 @@ from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.generator import Generator
 from anyformer.metrics.accumulators import Sums
+from anyformer.metrics.metric import LOSS, Accumulators, Metric, ratio
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
@@ -31,6 +32,13 @@ from anyformer.tokenizers.text.corpus_cache import learn_once
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.token_stream import token_stream
 from anyformer.tokens import Sample, Tokenizer, TokenSet
+
+METRICS = {
+    "loss": LOSS,
+    "perplexity": Metric("min", ("loss", "targets"), lambda loss, n: (loss / n).exp()),
+}
+CAUSAL = METRICS | {"bits_per_byte": Metric("min", ("loss", "bytes"), lambda loss, n: loss / (n * math.log(2)))}
+MASKED = METRICS | {"accuracy": Metric("max", ("right", "targets"), ratio)}
 
 
 @dataclass(frozen=True)
@@ -160,8 +168,7 @@ class LanguageModel(Task):
     def build(self) -> None:
         self.model = Anyformer(self.tokenizers, self.transformer, self.embedding)
         self.head = Head(self.model.embeddings.lifts[self.field], self.transformer, self.output)
-        # The loss, how many targets and bytes it is over, and how many masked tokens were found.
-        self.sums = Sums(4)
+        self.sums = Accumulators({name: Sums() for name in ("loss", "targets", "bytes", "right")})
         if self.example is not None and self.masking is None:
             try:
                 self._prompt({self.field: self.example})
@@ -177,22 +184,14 @@ class LanguageModel(Task):
 
     def evaluate(self, batch: TextExamples) -> None:
         hidden = self.model(batch.tokens).flatten(0, 1)[batch.read]
-        loss = self.head.loss(hidden, batch.target)
+        self.sums.add(loss=self.head.loss(hidden, batch.target), targets=len(batch.target), bytes=batch.n_bytes)
         # All logits at once are few enough where few tokens are masked.
         found = batch.target.new_zeros(()) if self.masking is None else self.head(hidden).argmax(-1) == batch.target
-        counts = loss.new_tensor([len(batch.target), batch.n_bytes], dtype=torch.float64)
-        self.sums.update(torch.stack([loss.double(), *counts, found.sum().double()]))
+        self.sums.add(right=found.sum())
 
     def report(self, stage: str) -> dict[str, Tensor]:
         """Nats a token, perplexity, and bits a byte or the share of masked tokens found."""
-        loss, n_targets, n_bytes, right = self.sums.compute()
-        mean = loss / n_targets.clamp(min=1)
-        values = {"loss": mean, "perplexity": mean.exp()}
-        if self.masking is None:
-            values["bits_per_byte"] = loss / (n_bytes * math.log(2)).clamp(min=1)
-        else:
-            values["accuracy"] = right / n_targets.clamp(min=1)
-        return values
+        return self.sums.metrics(CAUSAL if self.masking is None else MASKED)
 
     # Use
 

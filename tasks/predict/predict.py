@@ -122,11 +122,11 @@ class Predict(Task):
     def _best(self) -> dict[str, str]:
         """The metrics that may choose the best model, and which is best; the usual one first."""
         each = {
-            f"{self._prefix(name)}{figure}": best
+            f"{self._prefix(name)}{figure}": metric.best
             for name, target in self.targets.items()
-            for figure, best in target.best.items()
+            for figure, metric in target.metrics.items()
             # What a head gives is known once the data is.
-            if _key(name) not in self.heads or self.head(name).has(figure)
+            if _key(name) not in self.heads or self.head(name).sums.has(metric)
         }
         return {"loss": "min"} | each if len(self.targets) > 1 else each
 

@@ -17,7 +17,8 @@ from anyformer.batch import Batch
 from anyformer.data.source import Source
 from anyformer.errors import InputError, say
 from anyformer.metrics.accumulators import Sums
-from anyformer.metrics.text import N_SUMS, count_errors, error_rates
+from anyformer.metrics.metric import LOSS, Accumulators
+from anyformer.metrics.text import N_SUMS, TEXT_METRICS, count_errors
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig, default_positions
@@ -31,6 +32,7 @@ from anyformer.tasks.sequence.decoding import DecodeConfig, Decoded, Decoder
 from anyformer.tasks.sequence.subtitles import Word
 from anyformer.tasks.sequence.transcripts import Part, TranscriptConfig, find_words, parts, show_words
 from anyformer.tasks.sequence.worst_cases import WorstCases
+from anyformer.tasks.targets.classes import check_smoothing
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
@@ -38,8 +40,8 @@ from anyformer.tokens import Sample, Tokenizer, expand
 
 AT_ONCE = 2**14
 """Tokens of inputs that are read at once in use, padding included."""
-BEST = {"wer": "min", "cer": "min", "loss": "min", "bleu": "max", "bleu_moses": "max", "exact_match": "max"}
-"""The metrics that may choose the best model, and which is best."""
+METRICS = {"loss": LOSS} | TEXT_METRICS
+"""Those that may choose the best model."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,9 @@ class SequenceToSequence(Task):
             raise InputError(f"tokenizers must name an input beside the target {target!r}")
         if self.tokenizers[target].wrap:
             raise InputError(f"tokenizers.{target}.wrap: the task itself puts tokens around the target; leave it out")
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
-        if choose is not None and choose not in BEST:
-            raise InputError(f"choose must be one of {', '.join(BEST)}, got {choose!r}")
+        check_smoothing(label_smoothing)
+        if choose is not None and choose not in METRICS:
+            raise InputError(f"choose must be one of {', '.join(METRICS)}, got {choose!r}")
         if shared_vocabulary and len({self._design(name) for name in self._texts}) > 1:
             raise InputError(f"shared_vocabulary: {', '.join(self._texts)} must have the same kind, size and file")
         if decoding.method in ("ctc", "joint") and ctc is None and architecture != "encoder":
@@ -234,7 +235,7 @@ class SequenceToSequence(Task):
     @property
     def metric(self) -> tuple[str, str]:
         name = self.choose or self.metrics[0]
-        return f"val/{name}", BEST[name]
+        return f"val/{name}", METRICS[name].best
 
     def score(self, value: float) -> float:
         return value / 100 if "bleu" in self.metric[0] else super().score(value)
@@ -286,9 +287,7 @@ class SequenceToSequence(Task):
             self.ctc_head = CTCHead(self.transformer.d_model, self.text.n_ids)
             torch.nn.init.trunc_normal_(self.ctc_head.output.weight, std=self.transformer.init_std)
             torch.nn.init.zeros_(self.ctc_head.output.bias)
-        # The loss, and the sum of the weights of its targets.
-        self.sums = Sums(2)
-        self.errors = torch.zeros(N_SUMS, dtype=torch.int64)
+        self.sums = Accumulators({"loss": Sums(), "targets": Sums(), "errors": Sums(N_SUMS)})
 
     def _embedding(self, fields: Mapping[str, Tokenizer], reader: TransformerConfig | None) -> EmbeddingConfig:
         """The embedding, with tables of positions for the axes that the stack that reads a field does not go by."""
@@ -339,28 +338,23 @@ class SequenceToSequence(Task):
     def evaluate(self, batch: Pairs) -> dict[str, Tensor]:
         reading = self.read(batch)
         loss, n_targets = self._loss(batch, reading, 0.0)
-        self.sums.update(torch.stack([loss, n_targets]).double())
         texts = [self.text.decode(ids).strip() for ids in self.write(batch, self.decoding, reading)]
         # What the tokenizer makes the same for the model is the same for the metrics.
         references = [NORMALIZERS[self.text.normalize](reference).strip() for reference in batch.references]
-        self.errors += count_errors(references, texts, self.language if "bleu_moses" in self.metrics else None)
+        language = self.language if "bleu_moses" in self.metrics else None
+        self.sums.add(loss=loss, targets=n_targets, errors=count_errors(references, texts, language))
         self.cases.add(batch.sources, references, texts, batch.samples)
         exact = [text == reference for text, reference in zip(texts, references, strict=True)]
         return {"exact_match": torch.tensor(exact, dtype=torch.float32)}
 
     def begin_evaluation(self) -> None:
         self.sums.reset()
-        self.errors = torch.zeros_like(self.errors)
         self.cases = WorstCases(self.tokenizers)
 
     def report(self, stage: str) -> dict[str, Tensor | float]:
         """The loss of a target, and how far the decoded texts are from what they should be."""
-        errors = self.errors
-        if self.trainer.world_size > 1:
-            errors = self.trainer.strategy.reduce(errors.to(self.device), reduce_op="sum")
-        rates, self.cases.stage = error_rates(errors), stage
-        loss, n_targets = self.sums.compute()
-        return {"loss": loss / n_targets.clamp(min=1)} | {name: rates[name] for name in self.metrics}
+        self.cases.stage = stage
+        return self.sums.metrics({name: METRICS[name] for name in ("loss", *self.metrics)})
 
     # Use
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from anyformer.data.source import Source
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
+from anyformer.metrics.metric import LOSS, Metric
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets.aims import Aim
@@ -46,12 +47,10 @@ class ActionTarget(Target):
             raise InputError(f"tokenizer must be a Vector, Bins or Categories, got {type(self.tokenizer).__name__}")
 
     @property
-    def best(self) -> dict[str, Literal["min", "max"]]:
-        return (
-            {"error": "min", "loss": "min"}
-            if isinstance(self.tokenizer, Vector)
-            else {"accuracy": "max", "loss": "min"}
-        )
+    def metrics(self) -> Mapping[str, Metric]:
+        """accuracy: of ids. error: the mean absolute error, in the units of the space."""
+        name, best = ("error", "min") if isinstance(self.tokenizer, Vector) else ("accuracy", "max")
+        return {name: Metric(best, ("metric",), lambda sums: sums[0] / sums[1]), "loss": LOSS}
 
     def fit(self, name: str, source: Source) -> Self:
         values = known_values(source, name, _array)
@@ -128,7 +127,7 @@ class ActionHead(TargetHead):
     """The head of the action's tokenizer."""
 
     def __init__(self, done: ActionTarget, transformer: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(done.metrics)
         self.done, self.n = done, done.tokenizer.n_each
         cutter, d_model = done.tokenizer, transformer.d_model
         self.output: ValueHead = (
@@ -153,11 +152,6 @@ class ActionHead(TargetHead):
         if not isinstance(self.output, Choice):
             return {}
         return {"accuracy": (self.output(vectors, content).argmax(-1) == content).view(-1, self.n).float().mean(1)}
-
-    def metrics(self) -> dict[str, Tensor]:
-        """accuracy: of ids. error: the mean absolute error, in the units of the space."""
-        total, n = self.sums["metric"].compute()
-        return {"loss": self.mean_loss(), self.output.metric_name: total / n}
 
     def results(self, vectors: Tensor) -> list[Any]:
         content = torch.stack([self.output.choose(vectors, element=i) for i in range(self.n)], 1)

@@ -18,12 +18,23 @@ from anyformer.drawing.evaluation import draw_confusion
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Kept, Sums
 from anyformer.metrics.classification import auroc, macro_f1
+from anyformer.metrics.metric import LOSS, Metric
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets.aims import Aim
-from anyformer.tasks.targets.classes import balance, class_index, class_names, likeliest, sort_classes
+from anyformer.tasks.targets.classes import balance, check_smoothing, class_index, class_names, likeliest, sort_classes
 from anyformer.tasks.targets.target import Stage, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
 from anyformer.tokens import Tokenizer
+
+METRICS = {
+    "accuracy": Metric("max", ("confusion",), lambda confusion: confusion.trace() / confusion.sum()),
+    "f1": Metric("max", ("confusion",), macro_f1),
+    # Of two classes: scores and truth.
+    "auroc": Metric("max", ("scores",), lambda scores: auroc(*scores.unbind(1))),
+    # Of more than five.
+    "top5": Metric("max", ("top5", "confusion"), lambda found, confusion: found / confusion.sum()),
+    "loss": LOSS,
+}
 
 
 @dataclass(frozen=True)
@@ -46,12 +57,11 @@ class Category(Target):
         if isinstance(self.class_weights, list):
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
         check_weight(self.weight)
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing}")
+        check_smoothing(self.label_smoothing)
 
     @property
-    def best(self) -> dict[str, Literal["min", "max"]]:
-        return {"accuracy": "max", "f1": "max", "auroc": "max", "top5": "max", "loss": "min"}
+    def metrics(self) -> Mapping[str, Metric]:
+        return METRICS
 
     @property
     def is_balanced(self) -> bool:
@@ -102,7 +112,7 @@ class CategoryHead(TargetHead):
 
     def __init__(self, category: Category, output: nn.Module) -> None:
         """output: what makes logits of what is read."""
-        super().__init__()
+        super().__init__(METRICS)
         self.classes, self.label_smoothing = category.classes, category.label_smoothing
         n = len(self.classes)
         self.output = output
@@ -132,18 +142,9 @@ class CategoryHead(TargetHead):
             self.sums["scores"].update(torch.stack([logits[:, 1] - logits[:, 0], values.float()], 1))
         return {"accuracy": (found == values).float()}
 
-    def has(self, figure: str) -> bool:
-        return {"top5": "top5" in self.sums, "auroc": "scores" in self.sums}.get(figure, True)
-
     def metrics(self) -> dict[str, Tensor]:
-        confusion = self.sums["confusion"].compute()
-        self.confusion = confusion.cpu()
-        total = confusion.sum()
-        values = {"loss": self.mean_loss(), "accuracy": confusion.trace() / total, "f1": macro_f1(confusion)}
-        if "top5" in self.sums:
-            values["top5"] = self.sums["top5"].compute() / total
-        if "scores" in self.sums:
-            values["auroc"] = auroc(*self.sums["scores"].compute().unbind(1))
+        values = super().metrics()
+        self.confusion = self.sums["confusion"].compute().cpu()
         return values
 
     def results(self, vectors: Tensor) -> list[dict[str, Any]]:

@@ -47,3 +47,8 @@ def class_index(name: str, label: Any, classes: Sequence[str]) -> int:
 def class_names(classes: Sequence[Any] | None) -> tuple[str, ...] | None:
     """The names of classes, which may be given as a list, and as numbers."""
     return None if classes is None else tuple(str(name) for name in classes)
+
+
+def check_smoothing(label_smoothing: float) -> None:
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,22 @@ from anyformer.data.source import Source
 from anyformer.data.values import is_json, is_missing, read_json
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Kept, Sums
-from anyformer.metrics.classification import average_precision
+from anyformer.metrics.classification import mean_average_precision
+from anyformer.metrics.metric import LOSS, Metric, ratio
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets.aims import Aim
 from anyformer.tasks.targets.classes import class_index, class_names, likeliest, sort_classes
 from anyformer.tasks.targets.target import Target, TargetHead, aim_at_samples, check_weight, known_values, linear
+
+METRICS = {
+    "map": Metric("max", ("kept",), lambda kept: mean_average_precision(*kept.chunk(2, 1))),
+    # Of all decisions together, at a probability of a half.
+    "f1": Metric("max", ("counts",), lambda counts: 2 * counts[0].sum() / counts[1:].sum()),
+    # The share of samples that have all labels right.
+    "exact_match": Metric("max", ("exact", "targets"), ratio),
+    "loss": LOSS,
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,8 @@ class Labels(Target):
             raise InputError("separator must be at least one character")
 
     @property
-    def best(self) -> dict[str, Literal["min", "max"]]:
-        return {"map": "max", "f1": "max", "exact_match": "max", "loss": "min"}
+    def metrics(self) -> Mapping[str, Metric]:
+        return METRICS
 
     def fit(self, name: str, source: Source) -> Self:
         known = known_values(source, name, self._split)
@@ -99,7 +109,7 @@ class LabelsHead(TargetHead):
     """A yes or no for each label, apart from the others."""
 
     def __init__(self, classes: Sequence[str], transformer: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(METRICS)
         self.classes = classes
         self.output = linear(transformer.d_model, len(classes), transformer)
         # Of each label: said and true, said, true; and how many have all labels right.
@@ -120,16 +130,6 @@ class LabelsHead(TargetHead):
         is_exact = (said == values).all(1).float()
         self.sums["exact"].update(is_exact.sum())
         return {"exact_match": is_exact}
-
-    def metrics(self) -> dict[str, Tensor]:
-        """map: the mean over the labels that occur of their average precision. f1: of all decisions together, at a
-        probability of a half. exact_match: the share of samples that have all labels right."""
-        both, said, true = self.sums["counts"].compute().sum(1)
-        scores, truth = self.sums["kept"].compute().chunk(2, 1)
-        each = [average_precision(s, t) for s, t in zip(scores.unbind(1), truth.unbind(1), strict=True) if t.any()]
-        mean = torch.stack(each).mean() if each else both.new_tensor(torch.nan)
-        exact = self.sums["exact"].compute() / self.sums["targets"].compute()
-        return {"loss": self.mean_loss(), "map": mean, "f1": 2 * both / (said + true), "exact_match": exact}
 
     def results(self, vectors: Tensor) -> list[dict[str, Any]]:
         every = likeliest(self.output(vectors).float().sigmoid(), self.classes)

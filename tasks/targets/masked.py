@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from anyformer.batch import Batch, FieldTokens
 from anyformer.drawing.evaluation import draw_rows
 from anyformer.errors import InputError, nearest
 from anyformer.metrics.accumulators import Sums
+from anyformer.metrics.metric import LOSS, Metric, ratio
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
@@ -33,6 +34,13 @@ N_DRAWN = 8
 """Samples on `reconstructions.png`."""
 EPSILON = 1e-6
 """Added to the variance of a token's content: of what is one even shade it is 0."""
+
+
+METRICS = {
+    "loss": LOSS,
+    # Of ids.
+    "accuracy": Metric("max", ("found", "targets"), ratio),
+}
 
 
 @dataclass(frozen=True)
@@ -63,8 +71,8 @@ class Masked(Target):
             raise InputError(f"share must lie between 0 and 1, got {self.share}")
 
     @property
-    def best(self) -> dict[str, Literal["min", "max"]]:
-        return {"loss": "min", "accuracy": "max"}
+    def metrics(self) -> Mapping[str, Metric]:
+        return METRICS
 
     def columns_of(self, name: str) -> tuple[str, ...]:
         return ()
@@ -131,7 +139,7 @@ class MaskedHead(TargetHead):
     """Predicts the content of a field: ids by the table that lifts them, all else by a linear map."""
 
     def __init__(self, name: str, target: Masked, model: Anyformer, transformer: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(METRICS)
         self.tokenizer = model.tokenizers[name]
         empty = self.tokenizer.empty().content
         self.is_ids = not empty.is_floating_point()
@@ -176,15 +184,6 @@ class MaskedHead(TargetHead):
         if self.is_ids:
             self.sums["found"].update((self.output(vectors).argmax(-1) == values).sum())
         return {}
-
-    def has(self, figure: str) -> bool:
-        return figure != "accuracy" or self.is_ids
-
-    def metrics(self) -> dict[str, Tensor]:
-        values = {"loss": self.mean_loss()}
-        if self.is_ids:
-            values["accuracy"] = self.sums["found"].compute() / self.sums["targets"].compute()
-        return values
 
     def reset(self) -> None:
         super().reset()

@@ -19,6 +19,8 @@ from anyformer.data.values import is_missing, to_number
 from anyformer.drawing.evaluation import draw_scatter
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
+from anyformer.metrics.metric import LOSS, Metric
+from anyformer.metrics.regression import mae, r2, rmse
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets.aims import Aim
@@ -27,6 +29,13 @@ from anyformer.tokens import Tokenizer
 
 N_SCATTERED = 5000
 """Points of a scatter plot at most."""
+
+METRICS = {
+    "rmse": Metric("min", ("numbers",), lambda sums: rmse(sums).nanmean()),
+    "mae": Metric("min", ("numbers",), lambda sums: mae(sums).nanmean()),
+    "r2": Metric("max", ("numbers",), lambda sums: r2(sums).nanmean()),
+    "loss": LOSS,
+}
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,8 @@ class Regression(Target):
             object.__setattr__(self, "n", len(self.columns))
 
     @property
-    def best(self) -> dict[str, Literal["min", "max"]]:
-        return {"rmse": "min", "mae": "min", "r2": "max", "loss": "min"}
+    def metrics(self) -> Mapping[str, Metric]:
+        return METRICS
 
     def scale(self, figure: str) -> float:
         """Of rmse and mae one standard deviation, in the data's units; scaling: none says that the numbers have none
@@ -192,10 +201,10 @@ class RegressionHead(TargetHead):
     """A linear map to the scaled numbers."""
 
     def __init__(self, numbers: Regression, transformer: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(METRICS)
         self.numbers = numbers
         self.output = linear(transformer.d_model, numbers.n, transformer)
-        # Of each number: how many, their sum and that of their squares, of the squared and of the absolute errors.
+        # As `anyformer.metrics.regression` has them.
         self.sums["numbers"] = Sums(5, numbers.n)
         self.seen: list[Tensor] = []
         """Of the evaluation: true and predicted, each (t, 2, n)."""
@@ -226,14 +235,8 @@ class RegressionHead(TargetHead):
 
     def metrics(self) -> dict[str, Tensor]:
         """Where the numbers are several the mean of theirs, and `rmse_<column>` of each that has a column."""
-        n, total, squares, squared, absolute = self.sums["numbers"].compute()
-        variance = squares - total**2 / n
-        # What the sums' own rounding comes to is no variance: of numbers that are all the same there is no R2.
-        variance = variance.masked_fill(variance <= torch.finfo(variance.dtype).eps * n * squares, torch.nan)
-        each = {"rmse": (squared / n).sqrt(), "mae": absolute / n, "r2": 1 - squared / variance}
-        values = {"loss": self.mean_loss()} | {name: value.nanmean() for name, value in each.items()}
-        columns = self.numbers.columns or ()
-        return values | {f"rmse_{name}": each["rmse"][i] for i, name in enumerate(columns) if len(columns) > 1}
+        each, columns = rmse(self.sums["numbers"].compute()), self.numbers.columns or ()
+        return super().metrics() | {f"rmse_{name}": each[i] for i, name in enumerate(columns) if len(columns) > 1}
 
     def reset(self) -> None:
         super().reset()

@@ -23,6 +23,7 @@ from anyformer.data.source import Source
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
+from anyformer.metrics.metric import Accumulators, Metric
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets.aims import Aim, Aims
@@ -52,8 +53,8 @@ class Target(Checked, ABC):
 
     @property
     @abstractmethod
-    def best(self) -> dict[str, Literal["min", "max"]]:
-        """The metrics that may choose the best model, which of their values is best, and the usual one first."""
+    def metrics(self) -> Mapping[str, Metric]:
+        """The metrics of its head, the one that usually chooses the best model first."""
 
     def scale(self, figure: str) -> float:
         """What a figure is about for a constant prediction, where it has a unit; 1 for one without."""
@@ -149,9 +150,10 @@ class Target(Checked, ABC):
 class TargetHead(nn.Module):
     """Predicts a target from hidden vectors, and adds up the metrics of an evaluation."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
         super().__init__()
-        self.sums = nn.ModuleDict({"loss": Sums(), "targets": Sums()})
+        self.metrics = metrics
+        self.sums = Accumulators({"loss": Sums(), "targets": Sums()})
 
     def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the losses of t predictions, and the sum of their weights; both ().
@@ -172,29 +174,19 @@ class TargetHead(nn.Module):
         aim = batch.aims[name]
         return aim.sample, self.evaluate(vectors, aim.values)
 
-    def has(self, figure: str) -> bool:
-        """Whether a figure that may choose the best model is among those given."""
-        return True
-
     def add_loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, taken into the metrics."""
         loss, n = self.loss(vectors, values)
-        self.sums["loss"].update(loss)
-        self.sums["targets"].update(n)
+        self.sums.add(loss=loss, targets=n)
         return loss, n
-
-    def mean_loss(self) -> Tensor:
-        """() NaN where the evaluation held no target."""
-        return self.sums["loss"].compute() / self.sums["targets"].compute()
 
     def metrics(self) -> dict[str, Tensor]:
         """The metrics of an evaluation, of all ranks together; NaN where it held no target."""
-        raise NotImplementedError
+        return self.sums.metrics(self.metrics)
 
     def reset(self) -> None:
         """Forget the evaluation before."""
-        for metric in self.sums.values():
-            metric.reset()
+        self.sums.reset()
 
     def results(self, vectors: Tensor) -> list[Any]:
         """The predictions as plain values. vectors: (t, d)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -16,13 +16,15 @@ from anyformer.data.source import Source
 from anyformer.data.values import is_absent
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
-from anyformer.metrics.text import N_SUMS, count_errors, error_rates
+from anyformer.metrics.metric import LOSS, Metric
+from anyformer.metrics.text import N_SUMS, TEXT_METRICS, count_errors
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.tasks.sequence.decoding import DecodeConfig, Decoder, read_target, written
 from anyformer.tasks.sequence.worst_cases import WorstCases
 from anyformer.tasks.targets.aims import Aim, Aims
+from anyformer.tasks.targets.classes import check_smoothing
 from anyformer.tasks.targets.target import Stage, Target, TargetHead, check_weight, known_values
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
@@ -61,14 +63,14 @@ class TextTarget(Target):
             raise InputError(f"text must be a Text, got {type(self.text).__name__}")
         if self.text.wrap:
             raise InputError("text.wrap: the task itself puts tokens around what is written; leave it out")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing}")
+        check_smoothing(self.label_smoothing)
         if self.decoding is not None and self.decoding.method not in (None, "attention"):
             raise InputError(f"decoding.method must be attention, got {self.decoding.method}: there is no ctc here")
 
     @property
-    def best(self) -> dict[str, Literal["min", "max"]]:
-        return {"cer": "min", "wer": "min", "exact_match": "max", "loss": "min"}
+    def metrics(self) -> Mapping[str, Metric]:
+        """Of texts that were written; NaN where the evaluation held none."""
+        return {name: TEXT_METRICS[name] for name in ("cer", "wer", "exact_match")} | {"loss": LOSS}
 
     @property
     def learnt(self) -> Text:
@@ -140,7 +142,7 @@ class TextTargetHead(TargetHead):
     """The layer over the vocabulary, and what writes with it."""
 
     def __init__(self, name: str, target: TextTarget, model: Anyformer, transformer: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(target.metrics)
         self.name, self.target = name, target
         self.output = Head(model.embeddings.lifts[name], transformer, target.output or HeadConfig())
         self.sums["errors"] = Sums(N_SUMS)
@@ -177,7 +179,7 @@ class TextTargetHead(TargetHead):
         # What the tokenizer makes the same for the model is the same for the metrics.
         references = [normalize(reference).strip() for reference in references]
         texts = self.write(prompts)
-        self.sums["errors"].update(count_errors(references, texts).to(self.sums["errors"].total.device))
+        self.sums.add(errors=count_errors(references, texts))
         return references, texts
 
     def write(self, prompts: Sequence[Sample]) -> list[str]:
@@ -188,15 +190,6 @@ class TextTargetHead(TargetHead):
         config = self.target.decoding or DecodeConfig()
         found = decoder.decode(config, [{**prompt, self.name: decoder.prompt} for prompt in prompts])
         return [self.target.text.decode(ids).strip() for ids in found]
-
-    def metrics(self) -> dict[str, Tensor]:
-        """Of texts that were written; NaN where the evaluation held none."""
-        sums, loss = self.sums["errors"].compute().long(), self.mean_loss()
-        # Of no text at all the rates are 0, which would be the best model's.
-        rates = error_rates(sums) if sums.any() else {}
-        return {"loss": loss} | {
-            each: loss.new_tensor(rates.get(each, torch.nan)) for each in ("exact_match", "cer", "wer")
-        }
 
     def reset(self) -> None:
         super().reset()

@@ -234,7 +234,7 @@ def test_the_encoder_is_counted_on_the_inputs() -> None:
         ),
         ({"architecture": "encoder", "label_smoothing": 0.1}, "label_smoothing: architecture encoder has no decoder"),
         ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1, got 1.0"),
-        ({"choose": "accuracy"}, "choose must be one of wer, cer, loss, bleu, bleu_moses, exact_match, got 'accuracy'"),
+        ({"choose": "accuracy"}, "choose must be one of loss, wer, cer, exact_match, bleu, bleu_moses, got 'accuracy'"),
         ({"ctc": CTCConfig("sound")}, "ctc.field: 'sound' is no input; there are text"),
         (
             {"tokenizers": {"a": Text(), "b": Text(), "turned": Text()}, "architecture": "encoder"},

@@ -79,56 +79,12 @@ def test_a_category_of_two_has_an_area_under_the_curve(tmp_path):
     assert first["label"] == "yes" and list(first["probabilities"]) == ["yes", "no"]
 
 
-def test_labels_are_a_list_or_a_text():
-    target = Labels().fit("tags", column("tags", ["b, a", None, ["c"], "", []]))
-    assert target.classes == ("a", "b", "c")
-    assert target.value("tags", {"tags": "c,a"}).tolist() == [1, 0, 1]
-    assert target.value("tags", {"tags": []}).tolist() == [0, 0, 0]
-    assert target.value("tags", {}) is target.value("tags", {"tags": " "}) is None
-    assert target.value("tags", {"tags": '["c", "a"]'}).tolist() == [1, 0, 1]
-    assert target.value("tags", {"tags": "[]"}).tolist() == [0, 0, 0]
-    assert target.value("tags", {"tags": [" c", None]}).tolist() == [0, 0, 1]
-    assert Labels(separator=" ", classes=("a b", "a")).value("tags", {"tags": "a"}).tolist() == [0, 1]
-    with pytest.raises(InputError, match="field 'tags': the label 'd' was not seen in training"):
-        target.value("tags", {"tags": "a,d"})
-    with pytest.raises(InputError, match="field 'tags' must hold a list of labels, or a text, got int"):
-        target.value("tags", {"tags": 3})
-    with pytest.raises(InputError, match="column 'tags' must hold labels, and no training record has one"):
-        Labels().fit("tags", column("tags", [[], ""]))
-    with pytest.raises(InputError, match=r"no column 'tgas'.*did you mean 'tags'"):
-        Labels(classes=("a",)).fit("tgas", column("tags", ["a"]))
-
-
-def test_the_figures_of_labels():
-    target = Labels(classes=("a", "b", "never"))
-    given = [["a"], ["b"], [], ["a", "b"]]
-    head, vectors, values = evaluated(target, given, name="tags")
-    logits = head.output(vectors)
-    metrics = head.metrics()
-    mean = F.binary_cross_entropy_with_logits(logits, values)
-    assert metrics["loss"].item() == pytest.approx(mean.item(), rel=1e-6)
-    said = logits > 0
-    assert metrics["exact_match"].item() == pytest.approx((said == values.bool()).all(1).double().mean().item())
-    assert 0 < metrics["map"] <= 1
-    with torch.no_grad():
-        # What is true is said, and what is not is not: a vector of ones and minus ones for each label.
-        head.output.weight.copy_(torch.eye(3, 6))
-    head.reset()
-    head.evaluate(F.pad(2 * values - 1, (0, 3)), values)
-    perfect = head.metrics()
-    assert [round(perfect[name].item(), 6) for name in ("map", "f1", "exact_match")] == [1, 1, 1]
-    (result, *_) = head.results(torch.tensor([[3.0, 1.0, -1.0, 0, 0, 0]]))
-    assert result["labels"] == ["a", "b"] and target.row("tags", result)["tags"] == "a,b"
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Category(label_smoothing=1.0), "label_smoothing must be at least 0 and below 1"),
         (lambda: Category(weight=0.0), "weight must be above 0, got 0.0"),
-        (lambda: Labels(separator=""), "separator must be at least one character"),
         (lambda: Category().head("kind", None, SMALL), "targets.kind: the classes are not known yet"),
-        (lambda: Labels().head("tags", None, SMALL), "targets.tags: the labels are not known yet"),
         (
             lambda: Category(classes=("a", "b"), class_weights=(1.0,)).head("kind", None, SMALL),
             "targets.kind.class_weights must have a number for each of the 2 classes, got 1",

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from anyformer.metrics.classification import auroc, average_precision, macro_f1, mean_average_precision
+
+
+@pytest.mark.parametrize("n_levels", [1000, 4], ids=["apart", "ties"])
+def test_figures_of_scores_are_those_of_sklearn(n_levels):
+    random = np.random.default_rng(0)
+    scores, truth = random.integers(n_levels, size=50) / n_levels, random.integers(2, size=50)
+    given = torch.from_numpy(scores), torch.from_numpy(truth)
+    assert average_precision(*given).item() == pytest.approx(average_precision_score(truth, scores))
+    assert auroc(*given).item() == pytest.approx(roc_auc_score(truth, scores))
+
+
+def test_scores_of_one_kind_of_truth_have_no_figure():
+    assert average_precision(torch.tensor([0.3, 0.1]), torch.zeros(2)).isnan()
+    assert auroc(torch.tensor([0.3, 0.1]), torch.ones(2)).isnan()
+
+
+def test_the_f1_is_a_mean_over_the_classes_that_occur():
+    true, said = [0, 0, 1, 3, 3], [0, 1, 1, 3, 0]
+    confusion = torch.zeros(5, 5)
+    for i, j in zip(true, said, strict=True):
+        confusion[i, j] += 1
+    assert macro_f1(confusion).item() == pytest.approx(f1_score(true, said, average="macro"))
+
+
+def test_a_label_that_is_never_true_is_not_in_the_mean_of_the_average_precisions():
+    scores, truth = torch.tensor([[0.9, 0.1], [0.4, 0.2]]), torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    assert mean_average_precision(scores, truth) == average_precision(scores[:, 0], truth[:, 0]) == 0.5
+    assert mean_average_precision(scores, 0 * truth).isnan()

@@ -1,0 +1,57 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from anyformer.errors import InputError
+from anyformer.tasks.targets.labels import Labels
+from tests.tasks.targets.test_category import SMALL, evaluated
+from tests.tasks.targets.test_target import column
+
+
+def test_labels_are_a_list_or_a_text():
+    target = Labels().fit("tags", column("tags", ["b, a", None, ["c"], "", []]))
+    assert target.classes == ("a", "b", "c")
+    assert target.value("tags", {"tags": "c,a"}).tolist() == [1, 0, 1]
+    assert target.value("tags", {"tags": []}).tolist() == [0, 0, 0]
+    assert target.value("tags", {}) is target.value("tags", {"tags": " "}) is None
+    assert target.value("tags", {"tags": '["c", "a"]'}).tolist() == [1, 0, 1]
+    assert target.value("tags", {"tags": "[]"}).tolist() == [0, 0, 0]
+    assert target.value("tags", {"tags": [" c", None]}).tolist() == [0, 0, 1]
+    assert Labels(separator=" ", classes=("a b", "a")).value("tags", {"tags": "a"}).tolist() == [0, 1]
+    with pytest.raises(InputError, match="field 'tags': the label 'd' was not seen in training"):
+        target.value("tags", {"tags": "a,d"})
+    with pytest.raises(InputError, match="field 'tags' must hold a list of labels, or a text, got int"):
+        target.value("tags", {"tags": 3})
+    with pytest.raises(InputError, match="column 'tags' must hold labels, and no training record has one"):
+        Labels().fit("tags", column("tags", [[], ""]))
+    with pytest.raises(InputError, match=r"no column 'tgas'.*did you mean 'tags'"):
+        Labels(classes=("a",)).fit("tgas", column("tags", ["a"]))
+
+
+def test_the_figures_of_labels():
+    target = Labels(classes=("a", "b", "never"))
+    given = [["a"], ["b"], [], ["a", "b"]]
+    head, vectors, values = evaluated(target, given, name="tags")
+    logits = head.output(vectors)
+    metrics = head.metrics()
+    mean = F.binary_cross_entropy_with_logits(logits, values)
+    assert metrics["loss"].item() == pytest.approx(mean.item(), rel=1e-6)
+    said = logits > 0
+    assert metrics["exact_match"].item() == pytest.approx((said == values.bool()).all(1).double().mean().item())
+    assert 0 < metrics["map"] <= 1
+    with torch.no_grad():
+        # What is true is said, and what is not is not: a vector of ones and minus ones for each label.
+        head.output.weight.copy_(torch.eye(3, 6))
+    head.reset()
+    head.evaluate(F.pad(2 * values - 1, (0, 3)), values)
+    perfect = head.metrics()
+    assert [round(perfect[name].item(), 6) for name in ("map", "f1", "exact_match")] == [1, 1, 1]
+    (result, *_) = head.results(torch.tensor([[3.0, 1.0, -1.0, 0, 0, 0]]))
+    assert result["labels"] == ["a", "b"] and target.row("tags", result)["tags"] == "a,b"
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(InputError, match="separator must be at least one character"):
+        Labels(separator="")
+    with pytest.raises(InputError, match=r"targets\.tags: the labels are not known yet"):
+        Labels().head("tags", None, SMALL)
