@@ -69,7 +69,11 @@ def literal_arguments(cls: type) -> dict[str, Any]:
         hints = typing.get_type_hints(cls if is_dataclass(cls) else cls.__init__)
     except NameError:  # Of a class whose types are not to be had where it runs.
         return {}
-    names = [field.name for field in fields(cls) if field.init] if is_dataclass(cls) else hints.keys() - {"return"}
+    names = (
+        [field.name for field in fields(cls) if field.init]
+        if is_dataclass(cls)
+        else [name for name in hints if name != "return"]
+    )
     return {name: hints[name] for name in names if choices(hints[name])}
 
 
