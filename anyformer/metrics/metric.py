@@ -49,7 +49,7 @@ class Accumulators(nn.ModuleDict):
         """Whether all that a metric is made of is here."""
         return all(name in self for name in metric.of)
 
-    def metrics(self, metrics: Mapping[str, Metric]) -> dict[str, Tensor]:
+    def compute(self, metrics: Mapping[str, Metric]) -> dict[str, Tensor]:
         """The metrics of all ranks together, the loss first; those of which an accumulator is lacking are left out."""
         names = sorted(metrics, key=lambda name: name != "loss")
         return {

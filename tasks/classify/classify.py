@@ -218,7 +218,7 @@ class Classify(Task):
         return self.scores.evaluate(self(batch.tokens), batch.target)
 
     def report(self, stage: str) -> dict[str, Tensor]:
-        return self.scores.metrics()
+        return self.scores.compute()
 
     @torch.inference_mode()
     def predict(

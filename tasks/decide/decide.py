@@ -320,7 +320,7 @@ class Decide(Task):
 
     def report(self, stage: str) -> dict[str, Tensor]:
         """The mean loss of an action's token, how many were right or how far off, and the metrics of playing."""
-        values = self.sums.metrics(METRICS)
+        values = self.sums.compute(METRICS)
         if self.plays and not self.trainer.sanity_checking:
             # What is tested begins elsewhere than what has chosen the best model.
             play = self.play if stage == "val" else replace(self.play, seed=self.play.seed + 1)

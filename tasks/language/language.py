@@ -191,7 +191,7 @@ class LanguageModel(Task):
 
     def report(self, stage: str) -> dict[str, Tensor]:
         """Nats a token, perplexity, and bits a byte or the share of masked tokens found."""
-        return self.sums.metrics(CAUSAL if self.masking is None else MASKED)
+        return self.sums.compute(CAUSAL if self.masking is None else MASKED)
 
     # Use
 

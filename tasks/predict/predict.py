@@ -61,7 +61,7 @@ class Predict(Task):
             place_class: whether class and register tokens have a position embedding of their own.
             n_registers: register tokens (Darcet et al. 2024), which take part and are not read.
             head_dropout: on the vector that targets of the whole sample read.
-            choose: the figure that chooses the best model: such as rmse where there is one target and price/rmse where
+            choose: the metric that chooses the best model: such as rmse where there is one target and price/rmse where
                 there are several; by default the usual one of a single target, and the loss of several.
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
@@ -122,9 +122,9 @@ class Predict(Task):
     def _best(self) -> dict[str, str]:
         """The metrics that may choose the best model, and which is best; the usual one first."""
         each = {
-            f"{self._prefix(name)}{figure}": metric.best
+            f"{self._prefix(name)}{metric}": metric.best
             for name, target in self.targets.items()
-            for figure, metric in target.metrics.items()
+            for metric, metric in target.metrics.items()
             # What a head gives is known once the data is.
             if _key(name) not in self.heads or self.head(name).sums.has(metric)
         }
@@ -137,8 +137,8 @@ class Predict(Task):
 
     @property
     def metric_scale(self) -> float:
-        name, _, figure = self.metric[0].removeprefix("val/").rpartition("/")
-        return self.targets[name or next(iter(self.targets))].scale(figure)
+        name, _, metric = self.metric[0].removeprefix("val/").rpartition("/")
+        return self.targets[name or next(iter(self.targets))].scale(metric)
 
     # Data
 
@@ -237,11 +237,11 @@ class Predict(Task):
         scores = {}
         for name in batch.aims:
             samples, found = self.head(name).evaluate_batch(name, vectors[name], batch)
-            for figure, score in found.items():
+            for metric, score in found.items():
                 # NaN for a sample that has none.
                 of_samples = torch.full((batch.tokens.n_samples,), torch.nan)
                 of_samples[samples.cpu().long()] = score.detach().cpu().float()
-                scores[f"{self._prefix(name)}{figure}"] = of_samples
+                scores[f"{self._prefix(name)}{metric}"] = of_samples
         return scores
 
     def _vectors(self, batch: Aims) -> dict[str, Tensor]:
@@ -262,9 +262,9 @@ class Predict(Task):
         sums = {name: (loss.compute(), n.compute()) for name, (loss, n) in sums.items()}
         loss, n = self._sum(sums)
         metrics = {
-            f"{self._prefix(name)}{figure}": value
+            f"{self._prefix(name)}{metric}": value
             for name in self.targets
-            for figure, value in self.head(name).metrics().items()
+            for metric, value in self.head(name).compute().items()
         }
         metrics = {"loss": loss / n} | {name: value for name, value in metrics.items() if name != "loss"}
         unseen = [self._prefix(name) for name, (_, n) in sums.items() if not n]

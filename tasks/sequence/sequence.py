@@ -354,7 +354,7 @@ class SequenceToSequence(Task):
     def report(self, stage: str) -> dict[str, Tensor | float]:
         """The loss of a target, and how far the decoded texts are from what they should be."""
         self.cases.stage = stage
-        return self.sums.metrics({name: METRICS[name] for name in ("loss", *self.metrics)})
+        return self.sums.compute({name: METRICS[name] for name in ("loss", *self.metrics)})
 
     # Use
 

@@ -142,8 +142,8 @@ class CategoryHead(TargetHead):
             self.sums["scores"].update(torch.stack([logits[:, 1] - logits[:, 0], values.float()], 1))
         return {"accuracy": (found == values).float()}
 
-    def metrics(self) -> dict[str, Tensor]:
-        values = super().metrics()
+    def compute(self) -> dict[str, Tensor]:
+        values = super().compute()
         self.confusion = self.sums["confusion"].compute().cpu()
         return values
 

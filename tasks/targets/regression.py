@@ -85,10 +85,10 @@ class Regression(Target):
     def metrics(self) -> Mapping[str, Metric]:
         return METRICS
 
-    def scale(self, figure: str) -> float:
+    def scale(self, metric: str) -> float:
         """Of rmse and mae one standard deviation, in the data's units; scaling: none says that the numbers have none
         that matters."""
-        if figure not in ("rmse", "mae") or self.n is None:
+        if metric not in ("rmse", "mae") or self.n is None:
             return 1.0
         middle, above = self.unscale(torch.tensor([[0.0] * self.n, [1.0] * self.n]))
         return float((above - middle).mean())
@@ -233,10 +233,10 @@ class RegressionHead(TargetHead):
             self.seen.append(torch.stack([true, said], 1).detach().cpu())
         return {"mae": error.abs().sum(1) / is_known.sum(1)}
 
-    def metrics(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Tensor]:
         """Where the numbers are several the mean of theirs, and `rmse_<column>` of each that has a column."""
         each, columns = rmse(self.sums["numbers"].compute()), self.numbers.columns or ()
-        return super().metrics() | {f"rmse_{name}": each[i] for i, name in enumerate(columns) if len(columns) > 1}
+        return super().compute() | {f"rmse_{name}": each[i] for i, name in enumerate(columns) if len(columns) > 1}
 
     def reset(self) -> None:
         super().reset()

@@ -56,8 +56,8 @@ class Target(Checked, ABC):
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics of its head, the one that usually chooses the best model first."""
 
-    def scale(self, figure: str) -> float:
-        """What a figure is about for a constant prediction, where it has a unit; 1 for one without."""
+    def scale(self, metric: str) -> float:
+        """What a metric is about for a constant prediction, where it has a unit; 1 for one without."""
         return 1.0
 
     def columns_of(self, name: str) -> tuple[str, ...]:
@@ -180,9 +180,9 @@ class TargetHead(nn.Module):
         self.sums.add(loss=loss, targets=n)
         return loss, n
 
-    def metrics(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Tensor]:
         """The metrics of an evaluation, of all ranks together; NaN where it held no target."""
-        return self.sums.metrics(self.metrics)
+        return self.sums.compute(self.metrics)
 
     def reset(self) -> None:
         """Forget the evaluation before."""

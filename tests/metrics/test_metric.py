@@ -8,12 +8,12 @@ METRICS = {"spread": Metric("min", ("kept",), lambda rows: rows.std()), "loss": 
 
 def test_metrics_are_made_of_what_all_batches_added_up_since_the_reset():
     sums = Accumulators({"loss": Sums(), "targets": Sums()})
-    assert sums.metrics(METRICS)["loss"].isnan()
+    assert sums.compute(METRICS)["loss"].isnan()
     for _ in range(2):
         sums.add(loss=torch.tensor(3.0), targets=2)
-    assert sums.metrics(METRICS) == {"loss": 1.5}
+    assert sums.compute(METRICS) == {"loss": 1.5}
     sums.reset()
-    assert sums.metrics(METRICS)["loss"].isnan()
+    assert sums.compute(METRICS)["loss"].isnan()
 
 
 def test_a_metric_is_there_where_its_accumulators_are_and_the_loss_comes_first():
@@ -21,7 +21,7 @@ def test_a_metric_is_there_where_its_accumulators_are_and_the_loss_comes_first()
     assert sums.has(LOSS) and not sums.has(METRICS["spread"])
     sums["kept"] = Kept(1)
     sums.add(kept=torch.tensor([[1.0], [1.0]]))
-    assert list(sums.metrics(METRICS)) == ["loss", "spread"] and sums.metrics(METRICS)["spread"] == 0
+    assert list(sums.compute(METRICS)) == ["loss", "spread"] and sums.compute(METRICS)["spread"] == 0
 
 
 def test_sums_are_float64():

@@ -55,14 +55,14 @@ def test_the_figures_of_a_category_are_those_of_all_batches():
     target = Category(classes=tuple("abcdef"))
     head, vectors, values = evaluated(target, list("abcdefabc"))
     logits = head.output(vectors)
-    metrics = head.metrics()
+    metrics = head.compute()
     assert metrics["loss"].item() == pytest.approx(F.cross_entropy(logits, values).item(), rel=1e-6)
     assert metrics["accuracy"].item() == pytest.approx((logits.argmax(1) == values).double().mean().item())
     top5 = (logits.topk(5).indices == values[:, None]).any(1)
     assert metrics["top5"].item() == pytest.approx(top5.double().mean().item())
     assert head.confusion.sum() == 9
     head.reset()
-    assert head.metrics()["accuracy"].isnan()
+    assert head.compute()["accuracy"].isnan()
 
 
 def test_a_category_of_two_has_an_area_under_the_curve(tmp_path):
@@ -72,7 +72,7 @@ def test_a_category_of_two_has_an_area_under_the_curve(tmp_path):
         head.output.weight[1, 0] = 1
     head.reset()
     head.evaluate(torch.tensor([[0.1], [0.9], [0.4], [0.6]]) * torch.eye(6)[0], values)
-    assert head.metrics()["auroc"] == 0.75
+    assert head.compute()["auroc"] == 0.75
     head.draw(tmp_path, "_kind")
     assert (tmp_path / "confusion_kind.png").exists()
     (first, *_) = head.results(torch.eye(6)[:1])

@@ -33,7 +33,7 @@ def test_the_figures_of_labels():
     given = [["a"], ["b"], [], ["a", "b"]]
     head, vectors, values = evaluated(target, given, name="tags")
     logits = head.output(vectors)
-    metrics = head.metrics()
+    metrics = head.compute()
     mean = F.binary_cross_entropy_with_logits(logits, values)
     assert metrics["loss"].item() == pytest.approx(mean.item(), rel=1e-6)
     said = logits > 0
@@ -44,7 +44,7 @@ def test_the_figures_of_labels():
         head.output.weight.copy_(torch.eye(3, 6))
     head.reset()
     head.evaluate(F.pad(2 * values - 1, (0, 3)), values)
-    perfect = head.metrics()
+    perfect = head.compute()
     assert [round(perfect[name].item(), 6) for name in ("map", "f1", "exact_match")] == [1, 1, 1]
     (result, *_) = head.results(torch.tensor([[3.0, 1.0, -1.0, 0, 0, 0]]))
     assert result["labels"] == ["a", "b"] and target.row("tags", result)["tags"] == "a,b"

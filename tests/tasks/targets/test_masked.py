@@ -121,7 +121,7 @@ def test_results_are_of_each_sample_and_a_text_is_filled_in():
         head.evaluate(vectors, aim.values)
         counts = [int(sample[name].masked.sum()) if name in sample else 0 for sample in samples]
         total = sum(result["loss"] * n for result, n in zip(results, counts, strict=True) if n)
-        assert head.metrics()["loss"].item() == pytest.approx(total / sum(counts), rel=1e-5)
+        assert head.compute()["loss"].item() == pytest.approx(total / sum(counts), rel=1e-5)
     assert results[1] == {"loss": None, "text": None}
     assert len(results[0]["text"]) == 4 and targets["text"].render(results[0]).startswith(results[0]["text"])
     assert targets["text"].render(results[1]) == "-"
@@ -129,7 +129,7 @@ def test_results_are_of_each_sample_and_a_text_is_filled_in():
     shown = samples[0]["text"]
     kept = TEXT.decode(shown.content[~shown.masked])
     assert kept == "".join(c for c, m in zip(results[0]["text"], shown.masked.tolist(), strict=True) if not m)
-    assert 0 <= heads["text"].metrics()["accuracy"] <= 1
+    assert 0 <= heads["text"].compute()["accuracy"] <= 1
 
 
 def test_pictures_of_an_evaluation_are_drawn(tmp_path):

@@ -69,14 +69,14 @@ def test_the_figures_of_numbers_are_in_the_units_of_the_data(tmp_path):
     for part in (slice(0, 3), slice(3, None), slice(0, 0)):
         head.evaluate(vectors[part], values[part])
     said, true = np.array(head.results(vectors)), np.array(given)
-    metrics = {name: value.item() for name, value in head.metrics().items()}
+    metrics = {name: value.item() for name, value in head.compute().items()}
     assert metrics["rmse"] == pytest.approx(np.sqrt(((said - true) ** 2).mean()))
     assert metrics["mae"] == pytest.approx(np.abs(said - true).mean())
     assert metrics["r2"] == pytest.approx(1 - ((said - true) ** 2).sum() / ((true - true.mean()) ** 2).sum())
     head.draw(tmp_path, "")
     assert (tmp_path / "scatter.png").exists()
     head.reset()
-    assert math.isnan(head.metrics()["rmse"].item()) and not head.seen
+    assert math.isnan(head.compute()["rmse"].item()) and not head.seen
 
 
 @pytest.mark.parametrize("given", [[3.1] * 7, [3.1], [0.0] * 7])
@@ -84,12 +84,12 @@ def test_numbers_that_are_all_the_same_have_no_r2(given):
     target = Regression(mean=(0.3,), std=(0.7,), n=1)
     head, vectors, values = head_and_values(target, "price", given)
     head.evaluate(vectors, values)
-    metrics = head.metrics()
+    metrics = head.compute()
     assert metrics["r2"].isnan() and metrics["rmse"].isfinite()
     # Beside others that differ it does not count.
     both = Regression(columns=("same", "other"), scaling="none").head("size", None, SMALL)
     both.evaluate(torch.zeros(3, 6), torch.tensor([[3.1, 1.0], [3.1, 2.0], [3.1, 3.0]]))
-    assert both.metrics()["r2"] == pytest.approx(1 - 14 / 2)
+    assert both.compute()["r2"] == pytest.approx(1 - 14 / 2)
 
 
 def test_numbers_with_columns_have_an_error_each():
@@ -99,7 +99,7 @@ def test_numbers_with_columns_have_an_error_each():
     with torch.no_grad():
         head.output.weight.zero_()
     head.evaluate(torch.zeros(2, 6), values)
-    metrics = head.metrics()
+    metrics = head.compute()
     assert metrics["rmse_wide"] == 1 and metrics["rmse_high"].item() == pytest.approx(math.sqrt(10))
     assert metrics["rmse"].item() == pytest.approx((1 + math.sqrt(10)) / 2)
 

@@ -85,9 +85,9 @@ class Zero(TargetHead):
 
 def test_the_mean_loss_is_that_of_all_batches_since_the_reset():
     head = Zero({"loss": LOSS})
-    assert head.metrics()["loss"].isnan()
+    assert head.compute()["loss"].isnan()
     for _ in range(2):
         head.add_loss(torch.zeros(2, 6), torch.zeros(2))
-    assert head.metrics()["loss"] == 1.5
+    assert head.compute()["loss"] == 1.5
     head.reset()
-    assert head.metrics()["loss"].isnan()
+    assert head.compute()["loss"].isnan()

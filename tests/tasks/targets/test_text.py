@@ -75,11 +75,11 @@ def test_what_was_learnt_by_heart_is_written(tmp_path):
     assert head.write(samples) == list(TEXTS) and head.write([]) == []
     head.add_loss(vectors.detach(), aim.values)
     assert head.compare(samples, ["one", "two", "tree", "four"]) == (["one", "two", "tree", "four"], list(TEXTS))
-    metrics = head.metrics()
+    metrics = head.compute()
     assert metrics["exact_match"] == 0.75 and metrics["cer"].item() == pytest.approx(1 / 14)
     assert metrics["loss"] < 0.2
     head.reset()
-    assert all(figure.isnan() for figure in head.metrics().values()), "no text was seen"
+    assert all(figure.isnan() for figure in head.compute().values()), "no text was seen"
 
 
 def test_smoothing_is_for_learning_alone():
