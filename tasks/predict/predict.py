@@ -122,9 +122,9 @@ class Predict(Task):
     def _best(self) -> dict[str, str]:
         """The metrics that may choose the best model, and which is best; the usual one first."""
         each = {
-            f"{self._prefix(name)}{metric}": metric.best
+            f"{self._prefix(name)}{called}": metric.best
             for name, target in self.targets.items()
-            for metric, metric in target.metrics.items()
+            for called, metric in target.metrics.items()
             # What a head gives is known once the data is.
             if _key(name) not in self.heads or self.head(name).sums.has(metric)
         }
