@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,48 +12,18 @@ import torch.nn.functional as F
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
-from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.packing import collate
 from anyformer.runs.fit import evaluate, fit
 from anyformer.saving.model_folder import load
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.language.batch import Masking, TextChopper
+from anyformer.tasks.language.batch import Masking
 from anyformer.tasks.language.language import FillConfig, LanguageModel
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import TokenSet
-from tests.helpers.witnesses import redraw
-
-SMALL = TransformerConfig(d_model=12, depth=2, n_heads=3)
-DOCUMENTS = ("to be or not to be", "that is", "the question whether tis nobler in the mind to suffer")
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Corpus:
-    path = tmp_path / "text.txt"
-    path.write_text("\n".join(DOCUMENTS))
-    return Corpus(str(path), split="line")
-
-
-def task(corpus: Corpus, tmp_path: Path, kind: str = "characters", **options: Any) -> LanguageModel:
-    options = {"context": 8, "cache": str(tmp_path / "cache")} | options
-    made = LanguageModel({"text": Text(kind, vocab_size=270)}, SMALL, **options)
-    made.fit_tokenizers(corpus)
-    made.build()
-    redraw(made.model)
-    return made.eval()
-
-
-def examples(made: LanguageModel, corpus: Corpus, rows: list[int] | None = None, training: bool = False) -> Any:
-    """All of the text as one batch."""
-    source, chopper = made.view(corpus, training), made.chopper(training)
-    return chopper.collate([chopper(source[i]) for i in range(len(source))], rows)
-
-
-def stream_of(made: LanguageModel) -> list[int]:
-    return [i for text in DOCUMENTS for i in [*made.text.encode_batch([text])[0].tolist(), made.text.eos_id]]
+from tests.helpers.language_models import DOCUMENTS, SMALL, examples, stream_of, task
 
 
 @pytest.mark.parametrize("samples", ["windows", "documents"])
@@ -102,19 +69,6 @@ def test_a_loss_is_read_where_its_token_is_next_and_depends_on_nothing_later(cor
         assert (after[is_after] - before[is_after]).abs().max() > 1e-3
 
 
-def test_training_windows_begin_anywhere_and_have_the_same_length(corpus, tmp_path):
-    made = task(corpus, tmp_path)
-    source, chopper = made.view(corpus, True), made.chopper(True)
-    stream, starts = stream_of(made), set()
-    for epoch in range(60):
-        for i in range(len(source)):
-            _, place, target, _ = chopper(source[i], np.random.default_rng((epoch, i)))
-            assert len(place) == len(target) == 8
-            text = target.tolist()
-            starts |= {at for at in range(len(stream) - 7) if stream[at : at + 8] == text}
-    assert starts == set(range(len(stream) - 7))
-
-
 def test_figures_are_those_of_the_whole_text(corpus, tmp_path):
     made = task(corpus, tmp_path, "bpe")
     data = Records(corpus, corpus, corpus, batch_size=3)
@@ -140,47 +94,6 @@ def test_a_path_is_a_corpus_and_fractions_are_its_end(corpus, tmp_path):
     assert texts["train"] + texts["validation"] + texts["test"] == path.read_text()
     with pytest.raises(InputError, match="validation must be a fraction of train above 0 that leaves some of it"):
         corpus.divide({"test": 0.5, "validation": 0.5})
-
-
-# Masks
-
-
-def many(kind: str = "bytes") -> tuple[TextChopper, torch.Tensor]:
-    text = Text(kind)
-    ids = torch.from_numpy(text.encode_batch(["a quick brown fox jumps over lazy dogs " * 100])[0])
-    return TextChopper({"text": text}, "text", masking=Masking()), ids
-
-
-def test_masked_tokens_are_as_many_and_of_the_kinds_that_bert_has():
-    chopper, ids = many()
-    place, seen = chopper._mask(ids, np.random.default_rng(0))
-    assert len(place) == round(0.15 * len(ids)) and len(set(place.tolist())) == len(place)
-    untouched = torch.ones(len(ids), dtype=torch.bool)
-    untouched[place] = False
-    assert torch.equal(seen[untouched], ids[untouched])
-    n_masked = (seen[place] == chopper.text.mask_id).sum() / len(place)
-    n_same = (seen[place] == ids[place]).sum() / len(place)
-    assert abs(n_masked - 0.8) < 0.06 and abs(n_same - 0.1) < 0.05
-    drawn = seen[place][(seen[place] != ids[place]) & (seen[place] != chopper.text.mask_id)]
-    assert len(set(drawn.tolist())) > 30 and not set(drawn.tolist()) & set(chopper.text.special_ids)
-
-
-def test_whole_words_are_masked_together():
-    chopper, ids = many()
-    chopper = replace(chopper, masking=Masking(whole_words=True))
-    place, _ = chopper._mask(ids, np.random.default_rng(0))
-    words = chopper.text.words(ids)
-    chosen = set(words[place].tolist())
-    assert sorted(place.tolist()) == [i for i, word in enumerate(words.tolist()) if word in chosen]
-    assert abs(len(place) / len(ids) - 0.15) < 0.05
-
-
-def test_special_tokens_are_never_masked():
-    chopper, _ = many()
-    ids = torch.tensor([97, 256] * 50)
-    for seed in range(20):
-        place, _ = chopper._mask(ids, np.random.default_rng(seed))
-        assert (ids[place] == 97).all() and len(place) == round(0.15 * 50)
 
 
 def test_a_masked_model_is_told_what_was_there_and_sees_both_sides(corpus, tmp_path):
@@ -363,13 +276,6 @@ def test_a_run_learns_says_something_and_comes_back_with_its_vocabulary(corpus, 
     assert "".join(again.stream({"text": "to"}, beams)) == again.render(again.predict([{"text": "to"}], beams)[0])
 
 
-def test_a_text_shorter_than_a_window_says_so(corpus, tmp_path):
-    made = task(corpus, tmp_path, context=500)
-    with pytest.raises(InputError, match=r"the training text has 81 tokens, not more than one window of context=500"):
-        made.view(corpus, training=True)
-    assert len(made.view(corpus, training=False)) == 1
-
-
 def test_a_prompt_longer_than_the_context_says_so(corpus, tmp_path):
     made = task(corpus, tmp_path)
     with pytest.raises(InputError, match=r"field 'text': the prompt has 9 tokens, more than the 8 of the model"):
@@ -391,9 +297,3 @@ def test_a_prompt_longer_than_the_context_says_so(corpus, tmp_path):
 def test_arguments_that_cannot_be_say_why(options, message):
     with pytest.raises(InputError, match=message):
         LanguageModel(**({"tokenizers": {"text": Text()}} | options))
-
-
-@pytest.mark.parametrize("options", [{"share": 0.0}, {"replaced": 0.8, "redrawn": 0.3}, {"redrawn": -0.1}])
-def test_masks_that_cannot_be_say_why(options):
-    with pytest.raises(InputError, match=r"masking\.(share|replaced)"):
-        Masking(**options)
