@@ -20,13 +20,6 @@ def test_a_record_has_as_many_tokens_as_were_counted():
         assert tokens.shape.numel() == chopper.count(record)
 
 
-def test_a_batch_moves_with_what_is_to_be_predicted():
-    made = task()
-    moved = batch(made, records(3)).to("meta")
-    assert {aim.values.device.type for aim in moved.aims.values()} == {"meta"}
-    assert moved.tokens.layout.segment.device.type == moved.whole.layout.segment.device.type == "meta"
-
-
 def test_a_worker_chops_as_the_trainer_does():
     made = task()
     chopper = made.chopper(training=True)
