@@ -57,7 +57,10 @@ def test_a_misspelt_choice_is_refused_with_the_nearest_and_all(cls: type, name: 
         wrong = {"key": wrong}
     # What is not a choice is not looked at before: None does for it.
     required = [p.name for p in inspect.signature(cls).parameters.values() if p.default is p.empty]
-    others = {key: choices(hints[key])[0] if key in hints else None for key in required}
+    others: dict[str, Any] = {key: choices(hints[key])[0] if key in hints else None for key in required}
+    for key in others.keys() & hints.keys():
+        if "dict[" in str(hints[key]) or "Mapping[" in str(hints[key]):
+            others[key] = {"key": others[key]}
     with pytest.raises(InputError) as caught:
         cls(**{**others, name: wrong})
     message = str(caught.value)

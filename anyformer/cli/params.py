@@ -53,7 +53,7 @@ def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[st
     parsed = parse("params", [str(config)], overrides, unsafe, kind=Unmade)
     task = instantiate(yaml.safe_load(parsed.resolved)["model"], unsafe)
     if n_classes is not None:
-        if not hasattr(task, "classes"):
+        if "classes" not in vars(task):
             raise InputError(f"--classes: {type(task).__name__} has no classes")
         task.classes = [str(i) for i in range(n_classes)]
     try:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyformer.choices import Checked
 from anyformer.errors import InputError
 from anyformer.generation.continuation import Continuation, Ending, Step
 from anyformer.generation.detokenizer import ShownText
@@ -51,7 +52,7 @@ class SamplingOptions:
 
 
 @dataclass
-class Line:
+class Line(Checked):
     """A continuation under way: one row."""
 
     prompt: int

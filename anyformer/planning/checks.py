@@ -86,7 +86,7 @@ def _balance(task: Task, source: Source) -> Iterator[str]:
 
 def _chosen_by_f1(task: Task, name: str) -> str:
     """Where the task can choose its best model by the f1 of a target and does not."""
-    if name not in getattr(task, "targets", {}) or not hasattr(task, "choose"):
+    if name not in task.targets:
         return ""
     f1 = f"{name}/f1" if len(task.targets) > 1 else "f1"
     return "" if task.choose == f1 else f", and choose the best model by f1 rather than accuracy, with choose: {f1}"

@@ -172,7 +172,7 @@ def by_target_return(results: Sequence[Mapping[str, Any]]) -> dict[float | None,
 def summarize(results: Sequence[Mapping[str, Any]], known_returns: tuple[float, float] | None) -> str:
     """The means of the results as a table, a line for each target return."""
     columns = [name for name in ("length", "success", "score") if any(name in result for result in results)]
-    lines = [["target_return", "return", "+-", "lowest", "highest", *columns, "episodes"]]
+    lines = [["target", "return", "+-", "lowest", "highest", *columns, "episodes"]]
     for target_return, group in by_target_return(results).items():
         returns = np.array([result["return"] for result in group])
         numbers = [returns.mean(), returns.std(), returns.min(), returns.max()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,9 @@ def test_params_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the config stands first, got --classes=2" in refused(capsys, "params", "--classes=2", "small.yaml")
     assert "runs/small" not in refused(capsys, "params", "runs/small", "--model.transformer.depth=2")
     assert refused(capsys, "params", "none.yaml") == "there is no config none.yaml"
+
+
+def test_classes_are_for_a_task_that_has_some(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "model:\n  class_path: LanguageModel\n  init_args:\n    tokenizers: {text: {class_path: Text, init_args: {kind: bytes}}}\n"
+    Path("text.yaml").write_text(text + "data: {train: absent.txt}\n")
+    assert refused(capsys, "params", "text.yaml", "--classes=3").startswith("--classes: LanguageModel")

@@ -27,7 +27,7 @@ KINDS = {"masked": BertForMaskedLM, "classes": BertForSequenceClassification}
 
 def logits(task: Task, texts: list[str]) -> torch.Tensor:
     """Of every token, (tokens, v), or of every text, (b, classes)."""
-    if task.tokenizers["text"].wrap and hasattr(task, "classes"):
+    if task.tokenizers["text"].wrap and task.classes is not None:
         chopper = task.chopper(training=False)
         return task(chopper.collate([chopper({"text": text}, labelled=False) for text in texts]).tokens)
     samples = [{"text": task.text.encode(text)} for text in texts]

@@ -271,7 +271,7 @@ def test_the_command_line_brings_in_plays_and_takes_out(
     settings(Path("hub"), context_length=4, **SCALING)
     assert main(["import", "hub", "runs/cart", "--env", "CartPole-v1"]) == 0
     assert "anyformer predict runs/cart --episodes" in capsys.readouterr().out
-    assert main(["predict", "runs/cart", "--episodes", "2", "--return", "30"]) == 0
+    assert main(["predict", "runs/cart", "--episodes", "2", "--target_return", "30"]) == 0
     assert "return" in capsys.readouterr().out
     assert main(["export", "runs/cart", "out"]) == 0
     before, after = (load_file(Path(name) / "model.safetensors") for name in ("hub", "out"))

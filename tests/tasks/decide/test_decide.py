@@ -328,7 +328,7 @@ def test_a_picture_and_a_vector_train_and_play_without_a_line_of_python(
     assert "anyformer predict runs/walk --episodes 100" in capsys.readouterr().out
     assert load("runs/walk").tokenizers["state.picture"].patch == 2
     assert main(["predict", "runs/walk", "--episodes", "3", "--target_return", "2", "--output", "walks.csv"]) == 0
-    assert re.search(r"target_return +return .*\n +2 .* 3\n", capsys.readouterr().out)
+    assert re.search(r"target +return .*\n +2 .* 3\n", capsys.readouterr().out)
     assert Path("walks.csv").read_text().startswith("episode,target_return,return,length,error\n0,2.0,")
     assert main(["predict", "runs/walk", "--episodes", "2", "--json"]) == 0
     assert [json.loads(line)["episode"] for line in capsys.readouterr().out.splitlines()] == [0, 1]
@@ -343,7 +343,7 @@ def test_a_picture_and_a_vector_train_and_play_without_a_line_of_python(
         ("run runs/walk --sweep --target_return 3", "--sweep asks for many returns by itself"),
         ("run runs/walk --video walk.gif", "--video must end in .mp4, got walk.gif"),
         ("run runs/walk --episodes 0", "anyformer: --episodes must be at least 1, got 0"),
-        ("run runs/walk --retrun 0", "there is no option --retrun; did you mean 'return'"),
+        ("run runs/walk --target_retrun 0", "there is no option --target_retrun; did you mean 'target_return'"),
         ("fit --config walk.yaml --run_dir x --model.context=50", "context is 50 steps, longer than every episode"),
         ("fit --config walk.yaml --run_dir x --data.train.init_args.environment.id=Coridor-v0", "mean 'Corridor-v0'"),
     ]:

@@ -93,9 +93,9 @@ def test_results_come_to_a_line_for_each_return_asked_for() -> None:
         {"target_return": 50.0, "return": 60.0, "length": 60, "success": False},
     ]
     assert summarize(rows, (9.0, 500.0)).splitlines() == [
-        "target_return  return    +-  lowest  highest  length  success  episodes",
-        "  500   450.0  50.0   400.0    500.0   450.0     0.50         2",
-        "   50    60.0   0.0    60.0     60.0    60.0     0.00         1",
+        "target  return    +-  lowest  highest  length  success  episodes",
+        "   500   450.0  50.0   400.0    500.0   450.0     0.50         2",
+        "    50    60.0   0.0    60.0     60.0    60.0     0.00         1",
         "The training episodes returned 9.0 to 500.0.",
     ]
     assert summarize([{"target_return": None, "return": 1.0, "length": 1}], None).splitlines()[1].split() == [

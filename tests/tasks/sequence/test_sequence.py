@@ -311,7 +311,7 @@ def test_a_config_trains_a_translator_that_is_run(
     assert main(["validate", "runs/small", "--model.decoding.n_beams", "1"]) == 0
     capsys.readouterr()
     assert main(["validate", "runs/small", "--model.label_smoothing=0.2"]) == 2
-    assert "--model.label_smoothing: the model of a run is what it is" in capsys.readouterr().err
+    assert "--model.label_smoothing: a trained model's options can't be changed" in capsys.readouterr().err
     task.use_as(replace_decoding(task, DecodeConfig(n_beams=3)))
     assert task.decoding == DecodeConfig(n_beams=3, max_new_tokens=5), "what was learnt stays where nothing is told"
 
