@@ -29,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     skipped = sorted({report.nodeid for report in terminalreporter.stats.get("skipped", [])})
-    config.cache.set("anyformer/skipped", skipped)
+    if config.pluginmanager.hasplugin("cacheprovider"):
+        config.cache.set("anyformer/skipped", skipped)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -47,6 +47,7 @@ def test_params_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_classes_are_for_a_task_that_has_some(capsys: pytest.CaptureFixture[str]) -> None:
-    text = "model:\n  class_path: LanguageModel\n  init_args:\n    tokenizers: {text: {class_path: Text, init_args: {kind: bytes}}}\n"
-    Path("text.yaml").write_text(text + "data: {train: absent.txt}\n")
+    text = "{class_path: Text, init_args: {kind: bytes}}"
+    model = f"model: {{class_path: LanguageModel, init_args: {{tokenizers: {{text: {text}}}}}}}\n"
+    Path("text.yaml").write_text(model + "data: {train: absent.txt}\n")
     assert refused(capsys, "params", "text.yaml", "--classes=3").startswith("--classes: LanguageModel")
