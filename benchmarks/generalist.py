@@ -22,7 +22,7 @@ from anyformer.parsing.plain import plain
 from anyformer.runs.experiment import parse
 from anyformer.runs.metrics_file import read_metrics
 from anyformer.tasks.mixture.data import plan_turns
-from anyformer.tasks.mixture.shared_fields import OF_ALL, has_encoder
+from anyformer.tasks.mixture.shared_fields import OF_ALL
 
 CONFIG = Path(__file__).parents[1] / "configs" / "generalist.yaml"
 MIXTURE = "mixture"
@@ -66,7 +66,7 @@ class Plan:
             return self.content | {"trainer": trainer}
         of_all, task = self.content["model"]["init_args"], self.mixture.model.tasks[name]
         model = dict(self.content["model"]["init_args"]["tasks"][name])
-        shared = {each: of_all[each] for each in OF_ALL if each != "encoder" or has_encoder(task)}
+        shared = {each: of_all[each] for each in OF_ALL if each != "encoder" or task.has_encoder}
         # With the axes of all tasks, so that rotary positions turn the same parts of the vectors.
         shared["embedding"] = plain(task.embedding)
         data = dict(self.content["data"]["init_args"]["parts"][name])

@@ -248,6 +248,16 @@ def test_an_import_in_the_wrong_direction_is_seen() -> None:
     assert within(imports(tree), "lightning", "anyformer.tasks") == {"lightning.pytorch", "anyformer.tasks"}
 
 
+@every([*sorted((ROOT / "benchmarks").glob("*.py")), *sorted((ROOT / "docs").glob("*.py"))])
+def test_what_a_benchmark_imports_of_ours_is_there(path: Path) -> None:
+    """No test runs them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("anyformer."):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name) or f"{node.module}.{alias.name}" in MODULES, alias.name
+
+
 # Every file
 
 

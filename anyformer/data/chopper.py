@@ -42,7 +42,7 @@ class Chopper(Checked, ABC):
 
     @abstractmethod
     def collate(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> Any:
-        """A batch of items; `rows` as in `tokens.collate`."""
+        """A batch of items; `rows` as in `packing.collate`."""
 
     def encode(
         self, record: Mapping[str, Any], random: np.random.Generator | None = None, empty_too: bool = False

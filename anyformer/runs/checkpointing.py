@@ -196,7 +196,7 @@ class RunCallback(Callback):
         self._safe = False
         name, best = module.metric
         if name not in trainer.callback_metrics:
-            raise InputError(f"the best model is chosen by {name!r}, but validation logged no such figure")
+            raise InputError(f"the best model is chosen by {name!r}, but validation logged no such metric")
         value, before = trainer.callback_metrics[name].item(), self.best.get("value")
         # Of equals the later: it has learned for longer, and a small validation part makes many equals.
         if before is None or math.isnan(before) or (value >= before if best == "max" else value <= before):

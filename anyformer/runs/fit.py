@@ -65,7 +65,7 @@ def fit(
             if config is not None:
                 write_whole(run / "config.yaml", config)
             rows.begin()
-    keeper = RunCallback(run, rows, saving, resume, config)
+    run_callback = RunCallback(run, rows, saving, resume, config)
     options = given(options)
     callbacks, loggers, plugins = (_listed(options.pop(name, None)) for name in ("callbacks", "logger", "plugins"))
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
@@ -78,15 +78,15 @@ def fit(
         trainer = make_trainer(
             options,
             default_root_dir=run,
-            callbacks=[keeper, *callbacks],
+            callbacks=[run_callback, *callbacks],
             logger=[rows, *loggers],
             plugins=[Checkpoints(), *plugins],
         )
         try:
             with handlers_kept():
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-                if keeper.signals.received:
-                    raise keeper.stopped()
+                if run_callback.signals.received:
+                    raise run_callback.stopped()
         except (RuntimeError, ValueError) as error:
             if str(error).startswith("Early stopping conditioned"):
                 raise InputError(

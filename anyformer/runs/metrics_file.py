@@ -1,6 +1,6 @@
 """The metrics of a run: metrics.csv with a row a step, metrics.json with the last of each, curves.png.
 
-No figure is of wall-clock time, so that a run that was broken off and resumed leaves the rows of one that never was.
+No metric is of wall-clock time, so that a run that was broken off and resumed leaves the rows of one that never was.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def read_metrics(run: Path) -> dict[str, float]:
 
 
 def write_metrics(run: Path, metrics: Mapping[str, float]) -> None:
-    """Put metrics into a run's metrics.json, beside those it has. A figure that is not finite is written as null."""
+    """Put metrics into a run's metrics.json, beside those it has. One that is not finite is written as null."""
     merged = read_metrics(run) | {name: float(value) for name, value in metrics.items()}
     for name, value in merged.items():
         if value is None or not math.isfinite(value):

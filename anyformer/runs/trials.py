@@ -79,7 +79,7 @@ def show_trials(trials: Sequence[Trial], metrics: Mapping[str, Metrics]) -> str:
     The metrics of a fold are the means over its seeds, and the standard error is that over the folds.
     """
     if not (names := _names(metrics)):
-        return "There is no figure: all runs ended before their first validation; train for longer."
+        return "There are no metrics: all runs ended before their first validation; train for longer."
     units = _by_unit(trials, metrics)
     rows = [["", "mean", "std. error", *units]]
     for name in names:

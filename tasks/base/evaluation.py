@@ -138,11 +138,11 @@ class Evaluations:
         return metrics | ({f"{self.stage}/score": sum(scores) / len(scores)} if scores else {})
 
 
-def of_task(figure: str, task: str) -> str:
-    """The name of a figure of one of several tasks.
+def of_task(metric: str, task: str) -> str:
+    """The name of a metric of one of several tasks.
 
     >>> of_task("val/accuracy", "digits")
     'val/digits/accuracy'
     """
-    stage, _, name = figure.partition("/")
+    stage, _, name = metric.partition("/")
     return f"{stage}/{task}/{name}"

@@ -51,10 +51,10 @@ class Task(Checked, lightning.LightningModule, ABC):
     A task is written by filling in hooks. They stand below under four heads, and are called in this order.
 
     Fit:
-        1. data: `open` a path, `inherit` what the tokenizers of `init_from` have learnt, `learn` from the training
-           records.
+        1. data: `open` a path, `inherit` what the tokenizers of `init_from` have learnt, `fit_tokenizers`
+           to the training records.
         2. model: `build`, then `weights_of` where the weights come from `init_from`.
-        3. data: `view` and `chopper`, for training and for evaluation, and `look` for the contact sheet.
+        3. data: `view` and `chopper`, for training and for evaluation, and `preview` for the contact sheet.
         4. model: `loss` of every training batch.
         5. evaluation, every so often: for each of `passes` `begin_evaluation`, `evaluate` of every batch, `report`; of
            several tasks also `score`. The best by `metric` is kept.

@@ -376,7 +376,7 @@ class Policy:
     def __call__(self, observation: Any, reward: float | None = None) -> Any:
         """The action, as the environment takes it.
 
-        reward: of the last step; nothing for the first of an episode. A policy that is asked for a return counts it.
+        reward: of the last step; nothing for the first of an episode. A policy with a target return counts it.
         """
         reward = np.array([0.0 if reward is None else float(reward)])
         if not np.isfinite(reward).all():

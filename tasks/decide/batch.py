@@ -90,7 +90,7 @@ class StepFields:
         return order + within if kind(name) == ACTION else order
 
     def lay(self, fields: Mapping[str, Steps], n_samples: int, rows: Sequence[int] | None = None) -> Batch:
-        """A batch of steps, each sample's in its row; `rows` as in `tokens.collate`."""
+        """A batch of steps, each sample's in its row; `rows` as in `packing.collate`."""
         given = {}
         for name, part in fields.items():
             tokens = self.tokenizers[name].encode(Stretch(part.values, part.steps))

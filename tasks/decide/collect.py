@@ -40,7 +40,7 @@ class Collected(EpisodeSource):
     """What is played."""
     policies: tuple[str, ...] = ("random", "scripted")
     """Who plays, the same number of episodes each: `random`; `scripted`, or `scripted:0.3` with that share of its
-    actions random; a run's folder, or `runs/cartpole:target_return=200` for what is asked of it."""
+    actions random; a run's folder, or `runs/cartpole:target_return=200` for its target."""
     episodes: int = 200
     """How many, of all policies together."""
     seed: int = 0

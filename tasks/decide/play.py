@@ -190,7 +190,7 @@ def summarize(results: Sequence[Mapping[str, Any]], known_returns: tuple[float, 
 
 
 def draw_sweep(results: Sequence[Mapping[str, Any]], path: Path, known_returns: tuple[float, float]) -> None:
-    """Draw the returns obtained, means and deviations, over those asked for."""
+    """Draw the achieved returns, means and deviations, over their targets."""
     # Matplotlib is slow to import, and a sweep alone needs it.
     from matplotlib.figure import Figure
 

@@ -120,7 +120,7 @@ class SequenceToSequence(Task):
             shared_vocabulary: whether all Text fields have one vocabulary and one table of embeddings.
             start: special tokens that stand before the target, by their spelling; the end of a text when left out.
                 Where several stand in the place of one, as Whisper's languages, the model takes the likeliest of them.
-            choose: the figure that chooses the best model: wer, cer, bleu, bleu_moses, exact_match or loss; by default
+            choose: the metric that chooses the best model: wer, cer, bleu, bleu_moses, exact_match or loss; by default
                 bleu where the inputs are texts, else wer.
             language: of the target, for the tokenizer of bleu_moses.
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.

@@ -64,7 +64,7 @@ def test_what_only_some_runs_have_is_left_out_and_one_run_has_no_error(tmp_path:
     trials = list_trials(None, 2)
     metrics = {"seed_0": {"val/loss": 1.0, "val/auroc": 0.5}, "seed_1": {"val/loss": 2.0}}
     assert show_trials(trials, metrics).splitlines()[1].split() == ["val/loss", "1.5000", "0.5000", "1.0000", "2.0000"]
-    assert show_trials(trials[:1], {"seed_0": {"train/loss": 1.0}}).startswith("There is no figure")
+    assert show_trials(trials[:1], {"seed_0": {"train/loss": 1.0}}).startswith("There are no metrics")
     assert show_trials(trials[:1], {"seed_0": {"val/loss": 1.0}}).splitlines()[1].split()[1:] == [
         "1.0000",
         "-",
