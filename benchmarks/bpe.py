@@ -6,7 +6,7 @@ The text is made of paragraphs of the reference that comes with Python, drawn at
 a list of the documents that is in memory already, in one call of `encode_batch_fast`, and nothing is done with what it
 returns. Ours reads the file, finds the documents, checks the UTF-8, encodes, writes the array of ids to the disk and
 syncs it: once as documents, once with the file as one document, which is cut into pieces. Rounds go A B C A B C; the
-metrics are medians over the rounds, of the time that passes and of the time that the processors work. Peak memory is
+figures are medians over the rounds, of the time that passes and of the time that the processors work. Peak memory is
 what a side takes above the process's size before it reads the text, each in a process of its own.
 """
 

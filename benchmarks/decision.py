@@ -7,7 +7,7 @@ float32, AdamW (fused but for d3rlpy's). Sides: transformers' DecisionTransforme
 its own update; ours, with the weights of transformers'. All take the same windows of drawn episodes of 20 to 1,000
 steps: theirs padded on the left, ours as they are. Making batches is not in a step, which data workers do. Our step
 divides the gradients by the number of targets and looks whether they are finite, as `Task` does. That ours has the loss
-of transformers' is seen to first. Rounds go A B C A B C; the metrics are medians over the rounds.
+of transformers' is seen to first. Rounds go A B C A B C; the figures are medians over the rounds.
 
 Acting: CartPole-v1 asked for 500, by one set of weights, a model of the same sizes that is trained here first on
 episodes collected here (`--learn` steps). Theirs is played as its users play it, one environment at a time, the last 20

@@ -5,7 +5,7 @@
 GPT-2-small's size, random weights, float32; greedily from one prompt, greedily from 8 prompts of 16 to 128 tokens
 (theirs padded on the left), and by beam search, 4 wide, from one prompt. Nothing ends before its last token. Prefill
 and all else of a call are in its time, but for what our generator does once for its weights: rearranging them, which is
-printed. Rounds go A B A B; the metrics are medians over the rounds. That both give the same tokens is seen to first.
+printed. Rounds go A B A B; the figures are medians over the rounds. That both give the same tokens is seen to first.
 
 The share of reading: a new token at batch 1 reads every weight once, which takes at least their bytes over the speed at
 which a large tensor is summed.

@@ -5,7 +5,7 @@
 Sizes are (layers, width, context, batch, vocabulary). Ours and the plain one have the block of nanoGPT, without biases,
 transformers' that of GPT-2; all have learned positions and a tied head, float32, fused AdamW and no dropout. Ours
 divides the gradients by the number of targets and looks whether they are finite, as `Task` does. All step on the same
-ids. Rounds go A B C A B C; the metrics are medians over the rounds. Peak memory is what a step takes above the
+ids. Rounds go A B C A B C; the figures are medians over the rounds. Peak memory is what a step takes above the
 size of the process before the model is built, each in a process of its own.
 """
 
@@ -127,7 +127,10 @@ def contestants(size, device):
 
 def memory(size, device, name, answer):
     """Put the bytes that training steps take, at the most, above what the process held before the model was built."""
+    # What importing takes is not a step's.
     import transformers  # noqa: F401
+
+    import anyformer.tasks.language.language  # noqa: F401
 
     ids = draw(size, device)
     if device == "cuda":

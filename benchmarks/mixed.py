@@ -8,7 +8,7 @@ each field of a batch takes as many places in every row as its longest, absent o
 a mask hides the rest, as a plain PyTorch model has it; packed, there are no other tokens than those that are there. The
 model is the same and ours, 192 wide, 6 layers, 3 heads, float32, fused AdamW; so is the loss, which is seen to first.
 
-The fill f is the share of real tokens among the padded. Rounds go A B A B over the same batches; the metrics are
+The fill f is the share of real tokens among the padded. Rounds go A B A B over the same batches; the figures are
 medians over the rounds. Reading, cutting and collation are not in the step, which data workers do beside the training.
 """
 

@@ -5,7 +5,7 @@
 Sides uniform in 16 to 64 pixels, seed 0, batches of 64 in the order they were drawn, patch 4; one model, 192 wide, 6
 layers, 3 heads, float32, fused AdamW. The fill f is the share of real tokens where every picture is padded to the
 longest of its batch, which is what packing can save at the most: a ratio of 1 / f would be all of it. Rounds go A B A B
-over the same batches; the metrics are medians over the rounds. Cutting and collation are not in the step, which data
+over the same batches; the figures are medians over the rounds. Cutting and collation are not in the step, which data
 workers do beside the training.
 """
 

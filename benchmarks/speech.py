@@ -5,7 +5,7 @@
 Whisper tiny, random weights, the same in both, float32, fused AdamW. Theirs gets recordings as its processor makes
 them, filled with silence to 30 seconds; ours as long as they are. Both begin at the spectrograms, which data workers
 make, train on 4 tokens for each second of sound, and write as many, greedily, behind Whisper's four start tokens;
-nothing ends before its last token. The fill f is the share of sound in theirs. Rounds go A B A B; the metrics are
+nothing ends before its last token. The fill f is the share of sound in theirs. Rounds go A B A B; the figures are
 medians over the rounds.
 
 Seen to first: with our recordings filled to 30 seconds too, both have the same loss and write the same tokens; and the

@@ -11,7 +11,7 @@ AdamW, no dropout. Sides of the training, over the same sentences:
     transformers, sorted    our own batches, of like length within a budget of tokens
     anyformer, sorted       the same
 
-The fill f is the share of real tokens of both languages. Rounds go over all sides; the metrics are medians over the
+The fill f is the share of real tokens of both languages. Rounds go over all sides; the figures are medians over the
 rounds. That both have the same loss on a batch is seen to first. Collation is not in a step, which data workers do.
 
 Beam search, 4 wide, translates one batch as it was drawn, from ids to ids. Ends of sentences are as they come: the

@@ -5,7 +5,7 @@
 32 x 32 pictures, patch 4, 192 wide, 9 layers, 3 heads, 10 classes, batch 64, float32, fused AdamW on both sides. Ours
 is timed twice: from a collated batch, as timm is from a tensor of pictures; and with the cutting into patches and the
 collation, which data workers do beside the training, in the step as well. Our step divides the gradients by the number
-of targets and looks whether they are finite, as `Task` does. Rounds go A B C A B C; the metrics are
+of targets and looks whether they are finite, as `Task` does. Rounds go A B C A B C; the figures are
 medians over the rounds. Peak memory is what a step takes above the process's size before the model is built, each in a
 process of its own.
 """
