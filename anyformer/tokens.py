@@ -176,6 +176,10 @@ class Tokenizer(Checked, ABC):
         """A copy that holds what the data decides (a vocabulary, a mean), computed on the training records."""
         return self
 
+    def reads_column(self, name: str) -> bool:
+        """Whether, of a field that is read from several columns, it reads the one of this name."""
+        return True
+
     def inherit(self, other: Tokenizer) -> Self:
         """A copy that holds what another one learnt of its data, where this would learn it anew: training starts from
         the weights that were made for that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyformer.data.moments import Moments
-from anyformer.data.values import is_json, is_missing, read_json, to_number
-from anyformer.errors import InputError, nearest
+from anyformer.data.values import decoded, is_json, is_missing, name_of, read_json, respelt, to_number
+from anyformer.errors import InputError, nearest, say
 from anyformer.tokens import Tokenizer, TokenSet
 
 OTHER = 0
@@ -36,7 +37,8 @@ class Row(Tokenizer):
 
     columns: dict[str, Literal["number", "category"]] | None = None
     """What each column is, `{age: number, city: category}`; when left out what the training records show: a column in
-    which all are numbers is one of numbers. Columns that are not named here are left out."""
+    which all are numbers is one of numbers, but where zeros lead (007) they are names. Columns that are not named here
+    are left out."""
     normalize: bool = True
     """Whether each number has its mean taken off and is divided by its standard deviation, as the data has them."""
     means: dict[str, float] | None = None
@@ -50,7 +52,8 @@ class Row(Tokenizer):
         if self.columns is not None and not self.columns:
             raise InputError("columns must name at least one column, as in {age: number}; or leave it out")
         if self.values is not None:
-            object.__setattr__(self, "values", {name: tuple(known) for name, known in self.values.items()})
+            values = {name: _names(known, f"values.{name}") for name, known in self.values.items()}
+            object.__setattr__(self, "values", values)
         if (self.means is None) != (self.stds is None):
             raise InputError("means and stds belong together; give both, or leave both out to learn them from the data")
         for fact, kind in (("means", "number"), ("stds", "number"), ("values", "category")):
@@ -80,7 +83,7 @@ class Row(Tokenizer):
                 number = (number - self.means[name]) / self.stds[name] if self.normalize else number
                 rows.append((column, number, first))
             else:
-                rows.append((column, 1, first + known.get(_spell(value), OTHER)))
+                rows.append((column, 1, first + known.get(_name(value, name), OTHER)))
         return TokenSet(torch.tensor(rows, dtype=torch.float32).view(-1, 3))
 
     def decode(self, tokens: TokenSet) -> dict[str, float | str | None]:
@@ -130,13 +133,14 @@ class Row(Tokenizer):
         numbers = {name: Moments() for name, kind in columns.items() if kind == "number"}
         for name, moments in numbers.items():
             moments.add(np.array([_to_number(value, name) for value in found[name]], dtype=np.float64))
-        known = {
-            name: tuple(sorted(set(map(_spell, found[name])))) for name, kind in columns.items() if kind == "category"
-        }
+        known = {name: _learnt_names(name, found[name]) for name, kind in columns.items() if kind == "category"}
         means = {name: float(part.mean) for name, part in numbers.items()} | (self.means or {})
         stds = {name: float(part.std) for name, part in numbers.items()} | (self.stds or {})
         scaling = {"means": means, "stds": stds} if self.normalize else {}
         return replace(self, columns=columns, values=known | (self.values or {}), **scaling)
+
+    def reads_column(self, name: str) -> bool:
+        return self.columns is None or name in self.columns
 
     def inherit(self, other: Tokenizer) -> Self:
         if not isinstance(other, Row) or self.columns not in (None, other.columns):
@@ -189,17 +193,22 @@ def _to_number(value: Any, name: str) -> float:
 
 
 def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_) or (isinstance(value, str) and "_" in value):
+        return False  # Python reads 1_2 as 12.
     try:
         float(value)
     except (TypeError, ValueError):
         return False
     except OverflowError:
         return True
-    return not isinstance(value, bool)
+    return True
 
 
 def _kind(name: str, values: Sequence[Any]) -> Literal["number", "category"]:
-    """What a column is whose values are all numbers, or none."""
+    """What a column is whose values are all numbers, or none; or whose zeros lead, as those of numbers never do."""
+    values = [decoded(value, f"column {name!r}") for value in values]
+    if any(isinstance(value, str) and re.match(r"\s*[+-]?0[0-9]", value) for value in values):
+        return "category"
     are_numbers = [_is_number(value) for value in values]
     if all(are_numbers):
         return "number"
@@ -211,9 +220,24 @@ def _kind(name: str, values: Sequence[Any]) -> Literal["number", "category"]:
     return "category"
 
 
-def _spell(value: Any) -> str:
-    """A category's name: whole numbers alike, whether a file keeps them as text, integers or floats."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+def _name(value: Any, column: str) -> str:
+    return name_of(value, f"column {column!r}", "correct it, leave the cell empty, or leave the column out")
+
+
+def _learnt_names(column: str, values: Sequence[Any]) -> tuple[str, ...]:
+    """The categories of a column. Spellings that are changed are said."""
+    names = [_name(value, column) for value in values]
+    if changed := respelt(values, names):
+        say(f"column {column!r}: {changed}")
+    return tuple(sorted(set(names)))
+
+
+def _names(given: Sequence[Any], what: str) -> tuple[str, ...]:
+    """Categories that are given, by their names."""
+    names = tuple(name_of(value, what) for value in given)
+    if len(set(names)) < len(names):
+        raise InputError(f"{what}: each is named once, got {', '.join(map(repr, given))}")
+    return names
 
 
 def _read(record: Any) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from anyformer.choices import Checked
 from anyformer.data.batch_plan import Draw, Plan
 from anyformer.data.chopper import Chopper, LeftOut, Unasked
 from anyformer.data.source import Source, join_files
+from anyformer.data.values import is_missing, name_of
 from anyformer.errors import InputError
 
 OR_SKIP = "mend it, or leave such records out by data.on_bad_sample: skip"
@@ -84,7 +85,8 @@ class Samples(Checked, Dataset):
         try:
             record = self.record(i)
             group = None if self.training or self.chopper.by is None else record.get(self.chopper.by)
-            return self.chopper(record, random), "" if group is None else str(group)
+            group = "" if is_missing(group) else name_of(group, f"fields.by: column {self.chopper.by!r}")
+            return self.chopper(record, random), group
         except InputError as error:
             raise type(error)(f"{self.source.name(i)}: {error}") from None
 

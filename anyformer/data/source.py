@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from anyformer.choices import Checked
-from anyformer.data.values import spells_values
+from anyformer.data.values import is_missing, name_of, spells_values
 from anyformer.errors import InputError, nearest
 from anyformer.tokens import Tokenizer
 
@@ -108,6 +108,13 @@ class Source(Checked, ABC):
             there = f"; there are {', '.join(first)}{nearest(name, first)}" if first else ""
             raise InputError(f"no record has anything in {name!r}{there}")
 
+    def columns_of(self, field: str) -> list[frozenset[str]]:
+        """The columns that a field is read from, of each of the sources that stand behind this one; as `columns`, where
+        a source has it, says."""
+        columns = getattr(self, "columns", None)
+        given = columns.get(field, field) if isinstance(columns, Mapping) else field
+        return [frozenset([given] if isinstance(given, str) else given)]
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Subset:
         """The records of these numbers, in this order."""
         return Subset(self, np.asarray(indices, dtype=np.int64))
@@ -136,6 +143,9 @@ class Subset(Source):
     def folder_of(self, i: int) -> str:
         return self.source.folder_of(int(self.indices[i]))
 
+    def columns_of(self, field: str) -> list[frozenset[str]]:
+        return self.source.columns_of(field)
+
     def column(self, name: str) -> list[Any]:
         values = self.source.column(name)
         return [values[i] for i in self.indices.tolist()]
@@ -163,6 +173,9 @@ class Joined(Source):
         source, i = self._find(i)
         return source.folder_of(i)
 
+    def columns_of(self, field: str) -> list[frozenset[str]]:
+        return [columns for source in self.sources for columns in source.columns_of(field)]
+
     def column(self, name: str) -> list[Any]:
         return [value for source in self.sources for value in source.column(name)]
 
@@ -189,7 +202,7 @@ class Pick(Source):
     by: str = "label"
     """The column that decides."""
     values: tuple[str | int, ...] | None = None
-    """Its values to pick, compared as text; all if left out."""
+    """Its values to pick, by their names; all if left out."""
     each: int | None = None
     """How many records of every value; all of them if left out."""
     seed: int | None = None
@@ -197,6 +210,8 @@ class Pick(Source):
     are picked."""
 
     def __post_init__(self) -> None:
+        if len({name_of(each, "values") for each in self.values or ()}) < len(self.values or ()):
+            raise InputError(f"values: each is named once, got {', '.join(map(repr, self.values))}")
         if self.each is not None and self.each < 1:
             raise InputError(f"each must be at least 1, got {self.each}")
 
@@ -216,17 +231,20 @@ class Pick(Source):
     def folder_of(self, i: int) -> str:
         return self._picked.folder_of(i)
 
+    def columns_of(self, field: str) -> list[frozenset[str]]:
+        return self.source.columns_of(field)
+
     def column(self, name: str) -> list[Any]:
         return self._picked.column(name)
 
     @cached_property
     def _picked(self) -> Subset:
         places: dict[str, list[int]] = {}
-        for i, value in enumerate(self.source.column(self.by)):
-            if value is not None:
-                places.setdefault(str(value), []).append(i)
+        for i, name in enumerate(names_in(self.source, self.by)):
+            if name:
+                places.setdefault(name, []).append(i)
         picked: list[int] = []
-        for value in places if self.values is None else dict.fromkeys(map(str, self.values)):
+        for value in places if self.values is None else [name_of(each, "values") for each in self.values]:
             if value not in places:
                 known = ", ".join(sorted(places)[:20]) + (", ..." if len(places) > 20 else "")
                 raise InputError(f"values: no record has {value!r} as its {self.by!r}; there are {known}")
@@ -239,3 +257,14 @@ class Pick(Source):
                 found = np.random.default_rng((self.seed, zlib.crc32(value.encode()))).permutation(found).tolist()
             picked += found[: self.each]
         return self.source.take(sorted(picked))
+
+
+def names_in(source: Source, column: str) -> list[str]:
+    """The names of the values in a column, "" for what is missing. Raises InputError for what is none, with its place."""
+    names = []
+    for i, value in enumerate(source.column(column)):
+        try:
+            names.append("" if is_missing(value) else name_of(value, f"column {column!r}"))
+        except InputError as error:
+            raise InputError(f"{source.name(i)}: {error}") from None
+    return names

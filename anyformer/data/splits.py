@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from anyformer.data.source import Source
+from anyformer.data.source import Source, names_in
 from anyformer.errors import InputError
 
 
@@ -78,12 +78,12 @@ def _values(source: Source, stratify: str | None) -> np.ndarray:
     """
     if stratify is None:
         return np.zeros(len(source), dtype=np.int64)
-    names, values, counts = np.unique(list(map(str, source.column(stratify))), return_inverse=True, return_counts=True)
+    names, values, counts = np.unique(names_in(source, stratify), return_inverse=True, return_counts=True)
     if (counts == 1).any():
         alone = int((counts == 1).argmax())
         where = source.name(int((values == alone).argmax()))
         raise InputError(
-            f"stratify needs at least 2 records of each {stratify!r}, but {str(names[alone])!r} has 1 ({where}); "
+            f"stratify needs at least 2 records of each {stratify!r}, but {str(names[alone]) or None!r} has 1 ({where}); "
             "add records, merge it with another, or leave stratify out"
         )
     return values

@@ -1,9 +1,16 @@
-"""Values of records: what is missing, and numbers and JSON in the text of a cell."""
+"""Values of records: what is missing, the names that values are, and numbers and JSON in the text of a cell."""
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import date, time, timedelta
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -23,12 +30,73 @@ def spells_values(text: str) -> bool:
 
 def is_missing(value: Any) -> bool:
     """Whether a value says nothing: what `is_absent` tells, and a text that is empty or blank."""
-    return is_absent(value) or (isinstance(value, str) and not value.strip())
+    return is_absent(value) or (isinstance(value, str | bytes) and not value.strip())
 
 
 def is_absent(value: Any) -> bool:
-    """An empty cell of a table is None, or where its column is of numbers not a number."""
-    return value is None or (isinstance(value, float | np.floating) and bool(value != value))
+    """An empty cell of a table is None, or where its column is of numbers not a number, of dates not a time."""
+    return value is None or (isinstance(value, float | np.floating | np.datetime64 | date) and bool(value != value))
+
+
+def name_of(value: Any, what: str, mend: str = "correct it, or leave it empty") -> str:
+    """The name that a value is: of a class, a category, a group; the same whichever file or library it came through.
+
+    Text is stripped and in NFC, as it looks the same however Unicode writes an accent; bytes are UTF-8. A whole float
+    and a boolean are named alike whether they came as such or as the text that csv, pandas and JSON write of them.
+
+    what: begins the message, and mend says what to do. Raises InputError for what is no name: nothing, bytes that are no text, a list, a dict.
+
+    >>> [name_of(value, "label") for value in (" 007", 1.0, "1.0", 0.5, True, "True", b"cat")]
+    ['007', '1', '1', '0.5', 'true', 'true', 'cat']
+    """
+    if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
+        value = value.item()
+    value = decoded(value, what)
+    if is_missing(value):
+        raise InputError(f"{what} must be one text or number, and it is missing or empty; {mend}")
+    if isinstance(value, str):
+        if kind := _spelt_kind(value):
+            raise InputError(f"{what} must be one text or number, got {value!r:.60}, the text of {kind}; {mend}")
+    elif not isinstance(value, Number | date | time | timedelta):
+        kind = "a list" if isinstance(value, list | tuple) else "a dict" if isinstance(value, Mapping) else ""
+        raise InputError(f"{what} must be one text or number, got {kind or type(value).__name__}, {value!r:.60}; {mend}")
+    text = str(value)
+    text = (text if text.isascii() else unicodedata.normalize("NFC", text)).strip()
+    if text in ("True", "TRUE", "False", "FALSE"):
+        return text.lower()
+    if whole := re.fullmatch(r"(-?(?:0|[1-9][0-9]*))\.0", text):
+        return "0" if whole[1] == "-0" else whole[1]
+    return text
+
+
+def decoded(value: Any, what: str) -> Any:
+    """The text of bytes, as some files keep it; anything else as it is. Raises InputError for what is no UTF-8."""
+    if not isinstance(value, bytes | bytearray):
+        return value
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{what} must be a text, got bytes that are no UTF-8, {bytes(value)!r:.60}") from None
+
+
+def _spelt_kind(text: str) -> str:
+    """What a text spells as JSON or pandas write it, where that is no name; "" of any other, as of [UNK]."""
+    if not spells_values(text):
+        return ""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return "a dict" if isinstance(read(text.strip()), dict) else "a list"
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return ""
+
+
+def respelt(values: Iterable[Any], names: Iterable[str]) -> str:
+    """How many texts have names of another spelling, in words; "" where none has. They belong together in order."""
+    others = Counter((value, name) for value, name in zip(values, names, strict=True) if value != name)
+    others = {pair: n for pair, n in others.items() if isinstance(pair[0], str)}
+    shown = [f"{ascii(value)} is {name!r}" for value, name in list(others)[:3]] + ["..."] * (len(others) > 3)
+    return f"{sum(others.values()):,} texts are spelt otherwise than their names: {', '.join(shown)}" if others else ""
 
 
 def is_json(record: Any) -> bool:

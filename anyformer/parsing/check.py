@@ -14,6 +14,7 @@ from jsonargparse._common import denying_import_path_entry
 
 from anyformer.errors import InputError, suggest
 from anyformer.parsing.classes import find_class, is_plain, is_sequence, members, parameters, refusal, subclasses
+from anyformer.parsing.scalars import AsWritten, load_yaml
 
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -28,7 +29,7 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {path} cannot be read: {error}") from None
     try:
-        node, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+        node, content = yaml.compose(text, yaml.SafeLoader), load_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
@@ -84,7 +85,10 @@ def check(
         if isinstance(value, list):
             inner = tuple(arg for member in members(hint) if is_sequence(member) for arg in typing.get_args(member))
             for i, item in enumerate(value):
-                visit(item, inner, f"{path}.{i}")
+                if inner or isinstance(item, list | dict):
+                    visit(item, inner, f"{path}.{i}")
+                else:
+                    fail_unclear(item, f"{path}.{i}")
         elif isinstance(value, dict):
             classes = [member for member in members(hint) if inspect.isclass(member) and not is_plain(member)]
             mapping = next((m for m in members(hint) if typing.get_origin(m) in (dict, Mapping)), None)
@@ -95,6 +99,15 @@ def check(
             elif mapping is not None and typing.get_args(mapping):
                 for key, item in value.items():
                     visit(item, typing.get_args(mapping)[1], f"{path}.{key}")
+            else:
+                for key, item in value.items():
+                    visit(item, (), f"{path}.{key}")
+                    fail_unclear(item, f"{path}.{key}")
+
+    def fail_unclear(value: Any, path: str) -> None:
+        # Where a type says what a value is, it becomes that; here none does.
+        if isinstance(value, AsWritten):
+            fail(path, f"{path}: write {value} in quotes where it is a text, else as a plain number, true or false")
 
     def visit_class(value: Mapping[str, Any], bases: Sequence[type], path: str) -> None:
         name = value["class_path"]

@@ -60,4 +60,6 @@ def condense(message: str) -> str:
             causes = [refusal(denied[1])]
         return f"{where}: {causes[0]}" if where else causes[0]
     needed = [name for name in dict.fromkeys(needed) if name != "NoneType"]
-    return f"{where} must be {' or '.join(needed)}, got {value}"
+    quotes = "str" in needed and value is not None and re.fullmatch(r"True|False|None|-?[0-9.]+(e[+-]?[0-9]+)?", value)
+    hint = "; write in quotes what is a text and YAML takes for a number, a boolean or null" if quotes else ""
+    return f"{where} must be {' or '.join(needed)}, got {value}{hint}"

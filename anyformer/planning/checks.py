@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from anyformer.data.samples import Samples
-from anyformer.data.source import Source
-from anyformer.data.values import is_missing
+from anyformer.data.source import Source, names_in
 from anyformer.errors import InputError
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.planning.token_budget import Budget, FieldBudget
@@ -71,7 +70,7 @@ def _balance(task: Task, source: Source) -> Iterator[str]:
         names.append(task.target)
     for name in names:
         try:
-            counts = Counter(str(label) for label in source.column(name) if not is_missing(label)).most_common()
+            counts = Counter(label for label in names_in(source, name) if label).most_common()
         except InputError:
             continue
         if not counts:

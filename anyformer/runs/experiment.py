@@ -21,6 +21,7 @@ from anyformer.parsing.check import check, read_yaml
 from anyformer.parsing.classes import allowed_imports, dotted, find_class, subclasses
 from anyformer.parsing.instantiate import make_objects
 from anyformer.parsing.messages import one_line
+from anyformer.parsing.scalars import as_written, dump_yaml
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.trainer import quiet
 from anyformer.saving.run_folder import first_trial, holds_trials, run_folder
@@ -82,6 +83,7 @@ class Experiment(LightningCLI):
         try:
             with one_line():
                 self.config = parser.parse_args(args)
+            _check_texts(self.config.as_dict(), args)
         except InputError as error:
             if unknown := re.search(r"unrecognized arguments: -*([\w.]+)", str(error)):
                 name = unknown[1] if str(error).startswith("unrecognized") else f"model.{unknown[1]}"
@@ -108,7 +110,8 @@ class Experiment(LightningCLI):
     @property
     def resolved(self) -> str:
         """The text of config.yaml."""
-        text = self.parser.dump(self.config, skip_unset=False)
+        with as_written():
+            text = self.parser.dump(self.config, skip_unset=False)
         # By the names that `config_name` gives.
         text = re.sub(r"(\bclass_path: )anyformer\.[\w.]*\b(\w+)$", r"\1\2", text, flags=re.MULTILINE)
         if not self.is_mixed:
@@ -118,7 +121,7 @@ class Experiment(LightningCLI):
         for task in content["model"]["init_args"].get("tasks", {}).values():
             for name in OF_ALL:
                 task.get("init_args", {}).pop(name, None)
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return dump_yaml(content)
 
 
 class Unmade(Experiment):
@@ -141,7 +144,7 @@ def parse(
     run: the folder that loggers write into which are given none.
     kind: Unmade where nothing of it is to be made.
     """
-    with quiet(), allowed_imports(unsafe):
+    with quiet(), allowed_imports(unsafe), as_written():
         # Sub-configs are local files: nothing is fetched.
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
         is_mixed, hints = False, {"trainer": Trainer, "model": Task, "seed_everything": int, "checkpoints": Saving}
@@ -208,6 +211,29 @@ def locate(message: str, given: Mapping[str, str], overrides: Sequence[str]) -> 
     chosen = next((parts for parts in candidates if parts in options and (parts[1:] or parts == wanted)), None)
     place = places.get(chosen or next((parts for parts in candidates if parts in places), ()))
     return f"{place}: {message}" if place else message
+
+
+def _check_texts(config: Mapping[str, Any], args: Sequence[str]) -> None:
+    """Raise InputError where jsonargparse has put a whole option, a list or a mapping, in the place of each of its
+    entries that should be a text and is a number or a boolean."""
+    options: dict[str, str] = {}
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        key, equals, value = arg.partition("=")
+        value = value if equals else following
+        if key.startswith("--") and value.strip()[:1] in ("[", "{"):
+            options[value] = key[2:].rstrip("+")
+
+    def visit(value: Any, path: str) -> None:
+        if isinstance(value, dict | list):
+            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+                visit(part, f"{path}.{key}" if path else str(key))
+        elif isinstance(value, str) and value in options and _parts(path) != _parts(options[value]):
+            raise InputError(
+                f"--{options[value]} {value}: write in quotes what is a text and YAML takes for a number or a boolean, "
+                'as in ["1", "true"]'
+            )
+
+    visit(config, "")
 
 
 def _parts(key: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from anyformer.data.samples import Samples
 from anyformer.data.source import Joined, Source, no_column
 from anyformer.data.splits import deal, split
 from anyformer.data.tables import Table
+from anyformer.data.values import is_missing, name_of
 from anyformer.errors import InputError
 from anyformer.tokenizers.text.corpus import Corpus, Documents
 
@@ -192,13 +193,15 @@ class Records(Checked, LightningDataModule):
         """Loaders of one of the sources, one for each pass, for the trainer's processes and at the trainer's epoch."""
         trainer, training = self.trainer, name == "train"
         task = self._task
+        task.check_inputs(self.sources[name])
         source, passes = task.view(self.sources[name], training), task.passes(training)
         each = [Samples(source, chopper, training, self.seed, self.on_bad_sample) for _, chopper in passes]
         chopper = passes[-1][1]
         if chopper.by is not None and not training:
             if chopper.by not in (first := source[0]):
                 raise no_column(f"fields.by: {source.name(0)}", chopper.by, first)
-            groups = {str(value) for value in source.known(chopper.by) if value is not None}
+            what = f"fields.by: column {chopper.by!r}"
+            groups = {name_of(value, what) for value in source.known(chopper.by) if not is_missing(value)}
             if len(groups) > MOST_GROUPS:
                 raise InputError(
                     f"fields.by: the column {chopper.by!r} has more than {MOST_GROUPS} values; choose one of fewer"

@@ -162,11 +162,38 @@ class Task(Checked, lightning.LightningModule, ABC):
         for name in self.tokenizers.keys() & tokenizers.keys():
             self.tokenizers[name] = self.tokenizers[name].inherit(tokenizers[name])
 
+    @property
+    def answers(self) -> Mapping[str, Sequence[str]]:
+        """By target the fields of a record that it is read from, which no input may hold too."""
+        return {}
+
+    def may_copy(self, name: str) -> bool:
+        """Whether an input may be read from the column of a target all the same."""
+        return False
+
+    def check_inputs(self, source: Source) -> None:
+        """Raise InputError for a column that both a target and an input are read from, whatever these are called."""
+        for target, fields in self.answers.items():
+            known = [column for field in fields for column in enumerate(source.columns_of(field))]
+            for name in self.inputs:
+                if self.may_copy(name):
+                    continue
+                for part, columns in enumerate(source.columns_of(name)):
+                    own = frozenset().union(*(each for number, each in known if number == part))
+                    for column in sorted(columns & own):
+                        if len(columns) == 1 or self.tokenizers[name].reads_column(column):
+                            raise InputError(
+                                f"the column {column!r}, which the target {target!r} is read from, is also in the input "
+                                f"{name!r}, which a model would only copy; take it out of the columns of {name!r}"
+                            )
+
     def fit_tokenizers(self, source: Source) -> None:
         """Take what the data decides from the training records: a vocabulary, a mean; a task adds its own.
 
-        Fields that share a lift learn as one. Raises InputError for a field that no record has.
+        Fields that share a lift learn as one. Raises InputError for a field that no record has, and for an input that
+        holds the answer.
         """
+        self.check_inputs(source)
         for name, tokenizer in self.tokenizers.items():
             # An absent field is no error, and a misspelt one would be absent in every record.
             source.require(name)

@@ -26,7 +26,7 @@ from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.targets.category import Category, CategoryHead
-from anyformer.tasks.targets.classes import balance, check_smoothing, class_index, sort_classes
+from anyformer.tasks.targets.classes import balance, check_smoothing, class_index, class_names, read_labels, sort_classes
 from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, ReadChopper, own_tokens
 from anyformer.tasks.targets.target import linear
 from anyformer.tokenizers.mixing import Mixing
@@ -139,7 +139,7 @@ class Classify(Task):
             if tokenizer.unmixable:
                 raise InputError(f"mix cannot blend the field {name!r}: {tokenizer.unmixable}, or leave mix out")
         self.target, self.read, self.mix = target, read, mix
-        self.classes = None if classes is None else [str(name) for name in classes]
+        self.classes = None if classes is None else list(class_names(classes))
         self.class_weights, self.label_smoothing = class_weights, label_smoothing
         self.place_class, self.n_registers = place_class, n_registers
         self.pool_norm, self.pool_dense, self.head_dropout = pool_norm, pool_dense, head_dropout
@@ -152,13 +152,17 @@ class Classify(Task):
         return "val/accuracy", "max"
 
     @property
+    def answers(self) -> dict[str, list[str]]:
+        return {self.target: [self.target]}
+
+    @property
     def own_tokens(self) -> dict[str, LearnedTokens]:
         """The field of class and register tokens that every sample gets, if there are any."""
         return own_tokens(int(self.read == "class") + self.n_registers, self.place_class)
 
     def fit_tokenizers(self, source: Source) -> None:
         super().fit_tokenizers(source)
-        labels = [str(label) for label in source.column(self.target) if not is_missing(label)]
+        labels = read_labels(source, self.target)
         if self.classes is None:
             self.classes = sort_classes(labels)
         if len(self.classes) < 2:

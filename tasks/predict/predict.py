@@ -92,6 +92,10 @@ class Predict(Task):
             raise InputError(f"choose must be one of {', '.join(known)}, got {self.choose!r}")
 
     @property
+    def answers(self) -> dict[str, Sequence[str]]:
+        return {name: target.columns_of(name) for name, target in self.targets.items()}
+
+    @property
     def _texts(self) -> dict[str, Tokenizer]:
         """The tokenizers of what is written, by target."""
         return generated(self.targets)

@@ -242,6 +242,15 @@ class SequenceToSequence(Task):
 
     # Data
 
+    @property
+    def answers(self) -> dict[str, list[str]]:
+        return {self.target: [self.target]}
+
+    def may_copy(self, name: str) -> bool:
+        """A text without capitals may be read from the target's column: the model restores them."""
+        text = self.tokenizers[name]
+        return isinstance(text, Text) and text.normalize == "lowercase" != self.text.normalize
+
     def fit_tokenizers(self, source: Source) -> None:
         if self.shared_vocabulary and self.text.vocabulary is None:
             texts = (text for name in self._texts for text in self.values(source, name))

@@ -22,8 +22,8 @@ from anyformer.metrics.metric import LOSS, Metric
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets.aims import Aim
-from anyformer.tasks.targets.classes import balance, check_smoothing, class_index, class_names, likeliest, sort_classes
-from anyformer.tasks.targets.target import Stage, Target, TargetHead, aim_at_samples, check_weight, known_values, linear
+from anyformer.tasks.targets.classes import balance, check_smoothing, class_index, class_names, likeliest, read_labels, sort_classes
+from anyformer.tasks.targets.target import Stage, Target, TargetHead, aim_at_samples, check_weight, linear
 from anyformer.tokens import Tokenizer
 
 METRICS = {
@@ -68,7 +68,7 @@ class Category(Target):
         return self.class_weights is not None
 
     def fit(self, name: str, source: Source) -> Self:
-        labels = [str(label) for label in known_values(source, name)]
+        labels = read_labels(source, name)
         classes = tuple(self.classes or sort_classes(labels))
         if len(classes) < 2:
             raise InputError(f"column {name!r} must hold at least two classes, got {list(classes)}")

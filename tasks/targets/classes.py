@@ -9,7 +9,25 @@ from typing import Any
 
 from torch import Tensor
 
-from anyformer.errors import InputError
+from anyformer.data.source import Source
+from anyformer.data.values import name_of, respelt
+from anyformer.errors import InputError, say
+from anyformer.tasks.targets.target import known_values
+
+ONE_LABEL = "correct it, or leave it empty; several labels at once are Predict's Labels"
+"""What to do about a value that is no label."""
+
+
+def read_labels(source: Source, name: str) -> list[str]:
+    """The names of the labels in a column; records without one are left out. Spellings that are changed are said.
+
+    Raises InputError with the name of the record for what is no label, and where no record has the column.
+    """
+    known = known_values(source, name, lambda name, value: (value, name_of(value, f"field {name!r}", ONE_LABEL)))
+    names = [label for _, label in known]
+    if changed := respelt([value for value, _ in known], names):
+        say(f"column {name!r}: {changed}")
+    return names
 
 
 def likeliest(probabilities: Tensor, classes: Sequence[str]) -> list[dict[str, float]]:
@@ -34,19 +52,26 @@ def balance(labels: Sequence[str], classes: Sequence[str]) -> tuple[float, ...]:
 
 def class_index(name: str, label: Any, classes: Sequence[str]) -> int:
     """The number of a label of a column. Raises InputError for one that is no class."""
+    label = name_of(label, f"field {name!r}", ONE_LABEL)
     try:
-        return classes.index(str(label))
+        return classes.index(label)
     except ValueError:
         known = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
         raise InputError(
-            f"field {name!r}: the label {str(label)!r} was not seen in training; the classes are {known}; name all of "
+            f"field {name!r}: the label {label!r} was not seen in training; the classes are {known}; name all of "
             "them in classes, or have every part get its share of each by data.stratify"
         ) from None
 
 
 def class_names(classes: Sequence[Any] | None) -> tuple[str, ...] | None:
-    """The names of classes, which may be given as a list, and as numbers."""
-    return None if classes is None else tuple(str(name) for name in classes)
+    """The names of classes, which may be given as a list, and as numbers. Raises InputError for one that comes twice."""
+    if classes is None:
+        return None
+    names = tuple(name_of(each, "classes") for each in classes)
+    if twice := next((name for name, n in Counter(names).items() if n > 1), None):
+        spelt = ", ".join(repr(each) for each, name in zip(classes, names, strict=True) if name == twice)
+        raise InputError(f"classes: {twice!r} is named more than once, as {spelt}; name it once")
+    return names
 
 
 def check_smoothing(label_smoothing: float) -> None:

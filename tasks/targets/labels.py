@@ -12,8 +12,8 @@ from torch import Tensor
 
 from anyformer.batch import Batch
 from anyformer.data.source import Source
-from anyformer.data.values import is_json, is_missing, read_json
-from anyformer.errors import InputError
+from anyformer.data.values import decoded, is_json, is_missing, name_of, read_json, respelt
+from anyformer.errors import InputError, say
 from anyformer.metrics.accumulators import Kept, Sums
 from anyformer.metrics.classification import mean_average_precision
 from anyformer.metrics.metric import LOSS, Metric, ratio
@@ -60,29 +60,36 @@ class Labels(Target):
         return METRICS
 
     def fit(self, name: str, source: Source) -> Self:
-        known = known_values(source, name, self._split)
+        pairs = [pair for known in known_values(source, name, self._labels) for pair in known]
+        if changed := respelt(*zip(*pairs, strict=True)) if pairs else "":
+            say(f"column {name!r}: {changed}")
         if self.classes is not None:
             return self
-        found = {label for labels in known for label in labels}
+        found = {label for _, label in pairs}
         if not found:
             raise InputError(f"column {name!r} must hold labels, and no training record has one")
         return replace(self, classes=tuple(sort_classes(found)))
 
-    def _split(self, name: str, value: Any) -> list[str]:
+    def _labels(self, name: str, value: Any) -> list[tuple[Any, str]]:
+        """The labels as they stand there, but for spaces around those of a text, with their names."""
+        value = decoded(value, f"field {name!r}")
         if is_json(value):
             value = read_json(value)
         if isinstance(value, str):
-            value = value.split(self.separator)
-        elif not isinstance(value, Iterable) or isinstance(value, Mapping):
+            value = [part.strip() for part in value.split(self.separator)]
+        elif isinstance(value, Mapping):
             raise InputError(f"field {name!r} must hold a list of labels, or a text, got {type(value).__name__}")
-        return [str(part).strip() for part in value if not is_missing(part)]
+        elif not isinstance(value, Iterable):
+            # A column of numbers, of which a record has one.
+            value = [value]
+        return [(part, name_of(part, f"a label of field {name!r}")) for part in value if not is_missing(part)]
 
     def value(self, name: str, record: Mapping[str, Any]) -> Tensor | None:
         given = record.get(name)
         if is_missing(given):
             return None
         value = torch.zeros(len(self.classes))
-        for label in self._split(name, given):
+        for _, label in self._labels(name, given):
             value[class_index(name, label, self.classes)] = 1
         return value
 
