@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,13 @@ def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[st
     parsed = parse("params", [str(config)], overrides, unsafe, kind=Unmade)
     task = instantiate(yaml.safe_load(parsed.resolved)["model"], unsafe)
     if n_classes is not None:
-        if "classes" not in vars(task):
+        if not any(hasattr(target, "classes") for target in task.targets.values()):
             raise InputError(f"--classes: {type(task).__name__} has no classes")
-        task.classes = [str(i) for i in range(n_classes)]
+        names = tuple(map(str, range(n_classes)))
+        task.targets = {
+            name: replace(target, classes=names) if hasattr(target, "classes") else target
+            for name, target in task.targets.items()
+        }
     try:
         return build(task)
     except InputError as error:

@@ -65,10 +65,7 @@ def cautions(
 
 def _balance(task: Task, source: Source) -> Iterator[str]:
     """Of classes that nothing weighs."""
-    names = [name for name, target in task.targets.items() if not target.is_balanced]
-    if task.classes is not None and task.class_weights is None:
-        names.append(task.target)
-    for name in names:
+    for name in [name for name, target in task.targets.items() if not target.is_balanced]:
         try:
             counts = Counter(label for label in names_in(source, name) if label).most_common()
         except InputError:
@@ -85,8 +82,6 @@ def _balance(task: Task, source: Source) -> Iterator[str]:
 
 def _chosen_by_f1(task: Task, name: str) -> str:
     """Where the task can choose its best model by the f1 of a target and does not."""
-    if name not in task.targets:
-        return ""
     f1 = f"{name}/f1" if len(task.targets) > 1 else "f1"
     return "" if task.choose == f1 else f", and choose the best model by f1 rather than accuracy, with choose: {f1}"
 

@@ -76,12 +76,11 @@ def drawable(task: Any, loader: Loader, n: int) -> Iterator[tuple[Sample, str]]:
 def sizes(task: Any) -> dict[str, str]:
     """What the data has decided, in words."""
     found = {}
-    if (classes := task.classes) is not None:
-        shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-        found["classes"] = f"{len(classes)}: {shown}"
     for name, target in task.targets.items():
-        classes = getattr(target, "classes", None)
-        found[name] = type(target).__name__ + (f", {len(classes)} classes" if classes is not None else "")
+        found[name] = type(target).__name__
+        if (classes := getattr(target, "classes", None)) is not None:
+            shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+            found[name] += f", {len(classes)} classes: {shown}"
     for name, tokenizer in expand(task.learnt).items():
         words = [type(tokenizer).__name__]
         if n_ids := getattr(tokenizer, "n_ids", None):

@@ -36,7 +36,7 @@ NAMES = {
     "cls.predictions.transform.dense.*": "head.dense.*",
     "cls.predictions.transform.LayerNorm.*": "head.norm.*",
     "cls.predictions.bias": "head.bias",
-    "bert.pooler.dense.*": "head.0.1.*",
+    "bert.pooler.dense.*": "pool.dense.*",
     "classifier.*": f"{HEAD}*",
 }
 POOLING = {"read": "first", "pool_dense": True, "pool_norm": False, "n_registers": 0}

@@ -6,7 +6,7 @@ Files are safetensors on the disk: no pickle is opened and nothing is fetched.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from anyformer.data.files import find_file
 from anyformer.errors import InputError
 from anyformer.model.positions import JointPositions, resize_grid
 
-HEAD = "head.2."
+HEAD = "heads.class_head.output."
 """The layer of a `Classify` task that gives the logits: the one that another number of classes replaces."""
 TRUNK = re.compile(r"model\.(transformer|encoder)\.(?!final_norm)")
 """What must agree tensor by tensor, for half a trunk is none."""
@@ -92,12 +92,13 @@ def take(
     source: str,
     names: Mapping[str, str] | None = None,
     grids: Mapping[str, tuple[int, ...]] | None = None,
-    with_head: bool = True,
+    strange: Sequence[str] = (),
 ) -> Report:
     """Set a task's tensors to those given under the same names, in place.
 
     names: what the source calls them, for messages. grids: rows and columns of its joint tables of positions, by name;
-    a table of other rows and columns here is resized. with_head: whether the last layer is taken too, if it fits.
+    a table of other rows and columns here is resized. strange: what the names begin with of those that are not taken,
+    as they mean something else; nor is a last layer of another number of classes.
     Raises InputError, before anything is changed, if the trunks differ or a tensor has another shape.
     """
     names, grids = names or {}, grids or {}
@@ -105,7 +106,8 @@ def take(
     _check_trunk(own, tensors, names, source)
     values, resized = {}, []
     for name, tensor in tensors.items():
-        if name not in own or (name.startswith(HEAD) and (not with_head or tensor.shape != own[name].shape)):
+        is_other_head = name.startswith(HEAD) and name in own and tensor.shape != own[name].shape
+        if name not in own or is_other_head or name.startswith(tuple(strange)):
             continue
         values[name] = tensor
         if name in grids and len(grids[name]) == 2 == len(sizes.get(name, ())) and grids[name] != sizes[name]:

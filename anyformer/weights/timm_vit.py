@@ -76,7 +76,7 @@ def timm_names(places: _Places) -> dict[str, str]:
         "blocks.*.mlp.fc1.*": f"{block}.mlp.up.*",
         "blocks.*.mlp.fc2.*": f"{block}.mlp.down.*",
         "norm.*": "model.transformer.final_norm.*",
-        "fc_norm.*": "head.0.*",
+        "fc_norm.*": "pool.norm.*",
         "head.*": f"{HEAD}*",
     }
     optional = {"prefix": places.prefix and places.table, "pos_embed.slots": places.slots, "pos_embed": places.grid}

@@ -53,7 +53,7 @@ class Task(Checked, lightning.LightningModule, ABC):
     Fit:
         1. data: `open` a path, `inherit` what the tokenizers of `init_from` have learnt, `fit_tokenizers`
            to the training records.
-        2. model: `build`, then `weights_of` where the weights come from `init_from`.
+        2. model: `build`, then `strange_weights` where weights come from `init_from`.
         3. data: `view` and `chopper`, for training and for evaluation, and `preview` for the contact sheet.
         4. model: `loss` of every training batch.
         5. evaluation, every so often: for each of `passes` `begin_evaluation`, `evaluate` of every batch, `report`; of
@@ -129,11 +129,8 @@ class Task(Checked, lightning.LightningModule, ABC):
     finds_fields: ClassVar[bool] = False
     """Whether the data says which fields there are, and tokenizers need not be given."""
 
-    classes: list[str] | None = None
-    """The classes that the one head of a task tells apart."""
-
     targets: Mapping[str, Any] = MappingProxyType({})
-    """The `Target` of each head, by name, where a task has several."""
+    """The `Target` of each head, by name, where a task has such."""
 
     text: Tokenizer | None = None
     """The tokenizer of what a task writes."""
@@ -249,9 +246,10 @@ class Task(Checked, lightning.LightningModule, ABC):
     def build(self) -> None:
         """Make the model and the heads, once what the data decides is known."""
 
-    def weights_of(self, other: Task) -> dict[str, Tensor]:
-        """The weights of another model that may stand here, where they fit."""
-        return other.state_dict()
+    def strange_weights(self, other: Task) -> list[str]:
+        """What the names of those weights begin with that mean something else in another model, and are not taken
+        from it though they may fit."""
+        return []
 
     @abstractmethod
     def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:

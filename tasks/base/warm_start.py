@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from anyformer.errors import InputError, nearest
 from anyformer.saving.model_folder import SavedTask, load, make
@@ -20,8 +20,6 @@ from anyformer.weights.timm_vit import load_timm
 class Startable(SavedTask, Protocol):
     """What a warm start needs of a task."""
 
-    classes: Sequence[str] | None
-
     @property
     def learnt(self) -> Mapping[str, Tokenizer]: ...
 
@@ -32,7 +30,7 @@ class Startable(SavedTask, Protocol):
 
     def take_over(self, other: Any, source: str) -> Report: ...
 
-    def weights_of(self, other: Any) -> Mapping[str, Tensor]: ...
+    def strange_weights(self, other: Any) -> Sequence[str]: ...
 
 
 def inherit_tokenizers(task: Startable, source: str | None) -> None:
@@ -69,8 +67,8 @@ def take_weights(task: Startable, other: Startable, source: str) -> Report:
     ours, theirs = task.learnt, other.learnt
     for name in ours.keys() & theirs.keys():
         theirs[name].agree(ours[name], f"tokenizers.{name} and init_from {source}")
-    with_head = other.classes == task.classes
-    return take(task, task.weights_of(other), source, grids=joint_grids(other), with_head=with_head)
+    strange = task.strange_weights(other)
+    return take(task, other.state_dict(), source, grids=joint_grids(other), strange=strange)
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:

@@ -1,86 +1,55 @@
-"""Classification: any fields in, one category out."""
+"""Classification: any fields in, one category out. It is `Predict` with one target."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from anyformer.batch import Batch
-from anyformer.data.source import Source
-from anyformer.data.values import is_missing
 from anyformer.errors import InputError
-from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
-from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.packing import collate
-from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.fields import FieldsConfig
-from anyformer.tasks.base.task import Task
-from anyformer.tasks.targets.category import Category, CategoryHead
-from anyformer.tasks.targets.classes import balance, check_smoothing, class_index, class_names, read_labels, sort_classes
-from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, ReadChopper, own_tokens
-from anyformer.tasks.targets.target import linear
+from anyformer.tasks.predict.batch import Item, PredictChopper
+from anyformer.tasks.predict.predict import Predict
+from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.pooling import Read
 from anyformer.tokenizers.mixing import Mixing
-from anyformer.tokens import Sample, Tokenizer, expand
+from anyformer.tokens import Tokenizer
 
 
 @dataclass(frozen=True)
-class ClassifyChopper(ReadChopper):
-    """Records to (sample, class index) and batches of them."""
+class ClassifyChopper(PredictChopper):
+    """Records to items and batches of them, blended in training."""
 
-    target: str
-    """The column with the label."""
-    classes: tuple[str, ...]
     mixing: Mixing | None = None
-    """How samples are blended in training."""
-
-    def __call__(
-        self, record: Mapping[str, Any], random: np.random.Generator | None = None, labelled: bool = True
-    ) -> tuple[Sample, int]:
-        sample = self.conditions(record, random)
-        return sample | self.own_tokens, self._index(record) if labelled else 0
+    """How samples are blended."""
 
     def partner(self, n: int, random: np.random.Generator) -> int | None:
         return None if self.mixing is None else self.mixing.partner(n, random)
 
-    def mix(
-        self, item: tuple[Sample, int], other: tuple[Sample, int] | None, random: np.random.Generator
-    ) -> tuple[Sample, int | Tensor]:
+    def mix(self, item: Item, other: Item | None, random: np.random.Generator) -> Item:
         """With `mixing` the class becomes a distribution over the classes, whether or not there is a partner."""
         if self.mixing is None:
             return item
-        sample, index = item
-        target = F.one_hot(torch.tensor(index), len(self.classes)).float()
+        ((column, category),) = self.targets.items()
+        sample, shares = item.sample, F.one_hot(item.values[column], len(category.classes)).float()
         if other is not None:
             ((name, tokenizer),) = self.tokenizers.items()
-            tokens, share = tokenizer.mix(sample[name], other[0][name], self.mixing, random)
+            tokens, share = tokenizer.mix(sample[name], other.sample[name], self.mixing, random)
             sample = sample | {name: tokens}
-            target = share * target
-            target[other[1]] += 1 - share
-        return sample, target
-
-    def _index(self, record: Mapping[str, Any]) -> int:
-        label = record.get(self.target)
-        if is_missing(label):
-            raise InputError(f"field {self.target!r} must hold the label, but it is missing or empty")
-        return class_index(self.target, label, self.classes)
-
-    def collate(self, items: Sequence[tuple[Sample, int | Tensor]], rows: Sequence[int] | None = None) -> Examples:
-        """The target is (b,) class indices, or (b, classes) distributions."""
-        tokens = collate([sample for sample, _ in items], expand({**self.tokenizers, **self.own}), rows)
-        return Examples(tokens, torch.stack([torch.as_tensor(target) for _, target in items]))
+            shares = share * shares
+            shares[other.values[column]] += 1 - share
+        return item._replace(sample=sample, values={column: shares})
 
 
-class Classify(Task):
+class Classify(Predict):
     """Classifies samples of any fields."""
 
     def __init__(
@@ -100,6 +69,7 @@ class Classify(Task):
         label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
         mix: Mixing | None = None,
+        choose: str | None = None,
         fields: FieldsConfig = FieldsConfig(),
         init_from: str | None = None,
         freeze: list[str] | None = None,
@@ -122,109 +92,72 @@ class Classify(Task):
             label_smoothing: mass taken from the right class and spread over all.
             class_weights: of each class in the loss; balanced: so that all classes weigh the same in sum.
             mix: mixup and cutmix of training samples, where the one field is a picture of a fixed size, or a sound.
+            choose: the metric that chooses the best model: accuracy when left out; f1, loss, of two classes auroc, of
+                more than five top5.
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
         """
-        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, fields)
-        if OWN_FIELD in tokenizers:
-            raise InputError(f"tokenizers: the name {OWN_FIELD!r} is taken by the task's own tokens; choose another")
-        if target in tokenizers:
-            raise InputError(f"target: the column {target!r} is also an input; a model would only copy it")
-        check_smoothing(label_smoothing)
+        super().__init__(
+            tokenizers,
+            {target: Category(classes, class_weights, label_smoothing)},
+            transformer,
+            embedding,
+            optimizer,
+            read,
+            place_class,
+            n_registers,
+            pool_norm,
+            pool_dense,
+            head_dropout,
+            choose,
+            fields,
+            init_from,
+            freeze,
+        )
         if mix is not None:
             if len(tokenizers) > 1:
                 raise InputError(f"mix blends samples of one field, and tokenizers has {', '.join(tokenizers)}")
             ((name, tokenizer),) = tokenizers.items()
             if tokenizer.unmixable:
                 raise InputError(f"mix cannot blend the field {name!r}: {tokenizer.unmixable}, or leave mix out")
-        self.target, self.read, self.mix = target, read, mix
-        self.classes = None if classes is None else list(class_names(classes))
-        self.class_weights, self.label_smoothing = class_weights, label_smoothing
-        self.place_class, self.n_registers = place_class, n_registers
-        self.pool_norm, self.pool_dense, self.head_dropout = pool_norm, pool_dense, head_dropout
-        needed = {next(iter(expand(tokenizers))): "read: first"} if read == "first" else {}
-        self.fields.check(self.tokenizers, list(self.own_tokens), needed)
-        self.head: nn.Module | None = None
+        self.target, self.mix = target, mix
+
+    # Its arguments, which the target holds.
 
     @property
-    def metric(self) -> tuple[str, str]:
-        return "val/accuracy", "max"
+    def category(self) -> Category:
+        return self.targets[self.target]  # type: ignore[return-value]
 
     @property
-    def answers(self) -> dict[str, list[str]]:
-        return {self.target: [self.target]}
+    def classes(self) -> list[str] | None:
+        """The names of the classes, in the sequence of the logits."""
+        return None if self.category.classes is None else list(self.category.classes)
+
+    @classes.setter
+    def classes(self, names: Sequence[str] | None) -> None:
+        self.targets = {self.target: replace(self.category, classes=names)}
 
     @property
-    def own_tokens(self) -> dict[str, LearnedTokens]:
-        """The field of class and register tokens that every sample gets, if there are any."""
-        return own_tokens(int(self.read == "class") + self.n_registers, self.place_class)
+    def class_weights(self) -> list[float] | str | None:
+        weights = self.category.class_weights
+        return list(weights) if isinstance(weights, tuple) else weights
 
-    def fit_tokenizers(self, source: Source) -> None:
-        super().fit_tokenizers(source)
-        labels = read_labels(source, self.target)
-        if self.classes is None:
-            self.classes = sort_classes(labels)
-        if len(self.classes) < 2:
-            raise InputError(f"column {self.target!r} must hold at least two classes, got {self.classes}")
-        if self.class_weights == "balanced":
-            self.class_weights = list(balance(labels, self.classes))
+    @property
+    def label_smoothing(self) -> float:
+        return self.category.label_smoothing
 
-    def build(self) -> None:
-        if self.classes is None:
-            raise InputError("the classes are not known yet: give classes, or fit to data")
-        if isinstance(self.class_weights, list) and len(self.class_weights) != len(self.classes):
-            raise InputError(
-                f"class_weights must have a number for each of the {len(self.classes)} classes, "
-                f"got {len(self.class_weights)}"
-            )
-        fields = {**self.tokenizers, **self.own_tokens}
-        self.model = Anyformer(
-            fields,
-            self.transformer,
-            self.embedding,
-            sees=self.fields.visibility(fields),
-            shared=self.fields.owners(fields),
-        )
-        d_model = self.transformer.d_model
-        self.pool = Pool(self.read, list(expand(self.tokenizers)), d_model)
-        pooled = nn.LayerNorm(d_model, eps=self.transformer.norm_eps) if self.pool_norm else nn.Identity()
-        if self.pool_dense:
-            pooled = nn.Sequential(pooled, linear(d_model, d_model, self.transformer), nn.Tanh())
-        head = linear(d_model, len(self.classes), self.transformer)
-        self.head = nn.Sequential(pooled, nn.Dropout(self.head_dropout), head)
-        category = Category(tuple(self.classes), self.class_weights, self.label_smoothing)
-        self.scores = CategoryHead(category, nn.Identity())
+    def head_name(self, name: str) -> str:
+        # One name, so that weights fit whatever the column is called.
+        return "class_head"
 
     def chopper(self, training: bool) -> ClassifyChopper:
-        first = next(iter(expand(self.tokenizers))) if self.read == "first" else None
-        return ClassifyChopper(
-            self.tokenizers,
-            self.own_tokens,
-            first,
-            self.target,
-            tuple(self.classes),
-            self.mix,
-            **self.fields.chopping,
-        )
+        return ClassifyChopper(*self._chopping(training), mixing=self.mix, **self.fields.chopping)
 
     def forward(self, tokens: Batch) -> Tensor:
         """Logits of every sample, (b, classes)."""
-        return self.head(self.pool.read(self.model, tokens))
+        return self.head(self.target).output(self.dropout(self.pool.read(self.model, tokens)))
 
-    def loss(self, batch: Examples) -> tuple[Tensor, Tensor]:
-        return self.scores.loss(self(batch.tokens), batch.target)
-
-    def begin_evaluation(self) -> None:
-        self.scores.reset()
-
-    def evaluate(self, batch: Examples) -> dict[str, Tensor]:
-        return self.scores.evaluate(self(batch.tokens), batch.target)
-
-    def report(self, stage: str) -> dict[str, Tensor]:
-        return self.scores.compute()
-
-    @torch.inference_mode()
     def predict(
         self, records: Sequence[Mapping[str, Any]], options: None = None, *, batch_size: int = 64
     ) -> list[dict[str, Any]]:
@@ -234,13 +167,7 @@ class Classify(Task):
         Returns for each `{"label": str, "probabilities": {class: float}}`.
         Raises InputError for a record it cannot use.
         """
-        chopper, results = self.chopper(training=False), []
-        self.eval()
-        for start in range(0, len(records), batch_size):
-            items = [chopper(record, labelled=False) for record in records[start : start + batch_size]]
-            logits = self(chopper.collate(items).tokens.to(self.device))
-            results += self.scores.results(logits)
-        return results
+        return [result[self.target] for result in super().predict(records, options, batch_size=batch_size)]
 
     def render(self, result: Mapping[str, Any]) -> str:
         top = list(result["probabilities"].items())[:5]
@@ -250,18 +177,5 @@ class Classify(Task):
     def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """The label, its probability, and that of every class, in the sequence of the classes, as `p(cat)`."""
         by_class = result["probabilities"]
-        columns = {f"p({name})": by_class[name] for name in self.classes}
+        columns = {f"p({name})": by_class[name] for name in self.category.classes}
         return {"label": result["label"], "probability": by_class[result["label"]], **columns}
-
-    def preview(self, item: tuple[Sample, int | Tensor]) -> tuple[Sample, str]:
-        """Of a distribution the two likeliest classes, with their shares."""
-        sample, target = item
-        if not isinstance(target, Tensor):
-            return sample, self.classes[target]
-        shares, indices = target.topk(2)
-        words = [f"{self.classes[i]} {round(share, 2):g}" for i, share in zip(indices, shares.tolist(), strict=True)]
-        return sample, " ".join(words) if shares[1] >= 0.005 else self.classes[indices[0]]
-
-    def draw(self, folder: Path) -> None:
-        """Draw the confusion matrix of the last evaluation as `confusion.png`."""
-        self.scores.draw(folder, "")

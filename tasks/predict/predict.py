@@ -19,7 +19,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.parsing.plain import difference, plain
+from anyformer.parsing.plain import difference
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.predict.batch import Item, PredictChopper, generated
@@ -42,6 +42,8 @@ class Predict(Task):
         read: Read = "class",
         place_class: bool = False,
         n_registers: int = 0,
+        pool_norm: bool = False,
+        pool_dense: bool = False,
         head_dropout: float = 0.0,
         choose: str | None = None,
         fields: FieldsConfig = FieldsConfig(),
@@ -60,7 +62,10 @@ class Predict(Task):
                 the fields' tokens, or one by learned attention.
             place_class: whether class and register tokens have a position embedding of their own.
             n_registers: register tokens (Darcet et al. 2024), which take part and are not read.
-            head_dropout: on the vector that targets of the whole sample read.
+            pool_norm: whether the vector that targets of the whole sample read is normed (then final_norm is usually
+                off).
+            pool_dense: whether that vector goes through a square matrix and a tanh (the pooler of BERT).
+            head_dropout: on that vector, before the last layer.
             choose: the metric that chooses the best model: such as rmse where there is one target and price/rmse where
                 there are several; by default the usual one of a single target, and the loss of several.
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
@@ -71,7 +76,8 @@ class Predict(Task):
         self.targets, self.read, self.choose = dict(targets), read, choose
         self.heads = nn.ModuleDict()
         self.stage: Stage = ""
-        self.place_class, self.n_registers, self.head_dropout = place_class, n_registers, head_dropout
+        self.place_class, self.n_registers = place_class, n_registers
+        self.pool_norm, self.pool_dense, self.head_dropout = pool_norm, pool_dense, head_dropout
         self._check_targets()
         needed = {} if self._first is None else {self._first: "read: first"}
         self.fields.check(self.tokenizers, [*self.own_tokens, *self._texts], needed)
@@ -130,7 +136,7 @@ class Predict(Task):
             for name, target in self.targets.items()
             for called, metric in target.metrics.items()
             # What a head gives is known once the data is.
-            if _key(name) not in self.heads or self.head(name).sums.has(metric)
+            if self.head_name(name) not in self.heads or self.head(name).sums.has(metric)
         }
         return {"loss": "min"} | each if len(self.targets) > 1 else each
 
@@ -166,9 +172,11 @@ class Predict(Task):
         return sorted({*super().packages, *(name.partition(".")[0] for name in modules)} - {"anyformer"})
 
     def chopper(self, training: bool) -> PredictChopper:
-        return PredictChopper(
-            self.tokenizers, self.own_tokens, self._first, self.targets, training, **self.fields.chopping
-        )
+        return PredictChopper(*self._chopping(training), **self.fields.chopping)
+
+    def _chopping(self, training: bool) -> tuple[Any, ...]:
+        """The first arguments of the chopper."""
+        return self.tokenizers, self.own_tokens, self._first, self.targets, training
 
     # Model
 
@@ -183,11 +191,11 @@ class Predict(Task):
             maskable=self._masked,
         )
         if self._reads_samples:
-            self.pool = Pool(self.read, list(expand(self.tokenizers)), self.transformer.d_model)
+            names = list(expand(self.tokenizers))
+            self.pool = Pool(self.read, names, self.transformer, self.pool_norm, self.pool_dense)
         self.dropout = nn.Dropout(self.head_dropout)
-        self.heads = nn.ModuleDict(
-            {_key(name): target.head(name, self.model, self.transformer) for name, target in self.targets.items()}
-        )
+        heads = {name: target.head(name, self.model, self.transformer) for name, target in self.targets.items()}
+        self.heads = nn.ModuleDict({self.head_name(name): head for name, head in heads.items()})
         self._check_choice()
 
     def _sees(self, fields: Mapping[str, Tokenizer]) -> dict[str, list[str]] | None:
@@ -202,8 +210,13 @@ class Predict(Task):
         }
         return sees | own
 
+    def head_name(self, name: str) -> str:
+        """What the head of a target is called among the modules, whose names hold no dot and are not those of a
+        module's own attributes: `type`, `values`."""
+        return f"{name.replace('.', '/')}_head"
+
     def head(self, name: str) -> TargetHead:
-        return self.heads[_key(name)]
+        return self.heads[self.head_name(name)]
 
     def _read(self, batch: Batch, names: Sequence[str], aims: Mapping[str, Aim]) -> dict[str, Tensor]:
         """The vectors that some targets are predicted from, by target."""
@@ -341,27 +354,19 @@ class Predict(Task):
 
     # Kept
 
-    def weights_of(self, other: Task) -> dict[str, Tensor]:
-        """Without the heads of targets whose outputs mean something else here: other classes, another mean."""
-        theirs = other.targets
-        strange = [
-            f"heads.{_key(name)}."
-            for name, target in self.targets.items()
-            if name not in theirs or not target.agrees(theirs[name])
+    def strange_weights(self, other: Task) -> list[str]:
+        """The heads of targets whose outputs mean something else there: other classes, another mean."""
+        theirs = {other.head_name(name): target for name, target in other.targets.items()}
+        ours = {self.head_name(name): target for name, target in self.targets.items()}
+        return [
+            f"heads.{name}." for name, target in ours.items() if name not in theirs or not target.agrees(theirs[name])
         ]
-        given = super().weights_of(other)
-        return {name: value for name, value in given.items() if not name.startswith(tuple(strange))}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        before = checkpoint["config"]["init_args"].get("targets")
-        if found := difference(before, plain(self.targets), "targets"):
+        before, now = (config["init_args"].get("targets") for config in (checkpoint["config"], self.config()))
+        if found := difference(before, now, "targets"):
             raise InputError(
                 f"the checkpoint is of other targets: {found}; resume with the config and the training records of its "
                 "run, or train with another --run_dir"
             )
-
-
-def _key(name: str) -> str:
-    """Among the modules, whose names hold no dot and are not those of a module's own attributes: `type`, `values`."""
-    return f"{name.replace('.', '/')}_head"

@@ -84,10 +84,10 @@ class Category(Target):
 
     def head(self, name: str, model: Anyformer, transformer: TransformerConfig) -> CategoryHead:
         if self.classes is None:
-            raise InputError(f"targets.{name}: the classes are not known yet: give classes, or fit to data")
+            raise InputError(f"target {name!r}: the classes are not known yet: give classes, or fit to data")
         if self.class_weights is not None and len(self.class_weights) != len(self.classes):
             raise InputError(
-                f"targets.{name}.class_weights must have a number for each of the {len(self.classes)} classes, "
+                f"target {name!r}: class_weights must have a number for each of the {len(self.classes)} classes, "
                 f"got {len(self.class_weights)}"
             )
         return CategoryHead(self, linear(transformer.d_model, len(self.classes), transformer))
@@ -101,7 +101,12 @@ class Category(Target):
         return {name: result["label"], **by_class}
 
     def words(self, value: Tensor) -> str:
-        return self.classes[int(value)]
+        """The class; of shares of each, as of blended samples, the two greatest with theirs."""
+        if not value.ndim:
+            return self.classes[int(value)]
+        shares, indices = value.topk(2)
+        words = [f"{self.classes[i]} {round(share, 2):g}" for i, share in zip(indices, shares.tolist(), strict=True)]
+        return " ".join(words) if shares[1] >= 0.005 else self.classes[indices[0]]
 
 
 class CategoryHead(TargetHead):

@@ -15,7 +15,9 @@ from anyformer.batch import Batch
 from anyformer.data.chopper import Chopper
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
 from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.tasks.targets.target import linear
 from anyformer.tokens import Sample
 
 OWN_FIELD = "class"
@@ -71,18 +73,30 @@ class Pool(nn.Module):
     Attention is a softmax over one score a token (SeqPool, Hassani et al. 2021, 3.2).
     """
 
-    def __init__(self, read: str, names: Sequence[str], d_model: int) -> None:
+    def __init__(
+        self, read: str, names: Sequence[str], transformer: TransformerConfig, norm: bool = False, dense: bool = False
+    ) -> None:
+        """norm, dense: whether the vector is normed, and goes through a square matrix and a tanh."""
         super().__init__()
+        d_model = transformer.d_model
         self.names = list(names)
         self.one = {"class": OWN_FIELD, "first": self.names[0]}.get(read)
         """The field whose first token is read alone, if there is one."""
         self.score = nn.Linear(d_model, 1) if read == "attention" else None
+        self.norm = nn.LayerNorm(d_model, eps=transformer.norm_eps) if norm else None
+        self.dense = linear(d_model, d_model, transformer) if dense else None
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """hidden: (rows, length, d). Returns (samples, d)."""
         hidden = hidden.flatten(0, 1)
-        if self.one is not None:
-            return hidden[first_places(batch, self.one)]
+        return self._finish(self._mean(hidden, batch) if self.one is None else hidden[first_places(batch, self.one)])
+
+    def _finish(self, pooled: Tensor) -> Tensor:
+        pooled = pooled if self.norm is None else self.norm(pooled)
+        return pooled if self.dense is None else self.dense(pooled).tanh()
+
+    def _mean(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """hidden: (rows * length, d). Returns (samples, d)."""
         parts = [batch.fields[name] for name in self.names]
         sample = torch.cat([tokens.sample for tokens in parts])
         vectors = hidden[torch.cat([tokens.index for tokens in parts])]
@@ -108,4 +122,4 @@ class Pool(nn.Module):
         row, place = places // batch.shape[1], places % batch.shape[1]
         number = batch.layout.segment.flatten()[places] - 1
         read = place.new_zeros(batch.shape[0], batch.n_per_row).index_put((row, number), place)
-        return model(batch, read=read)[row, number]
+        return self._finish(model(batch, read=read)[row, number])

@@ -66,12 +66,12 @@ class Target(Checked, ABC):
 
     def check(self, name: str, tokenizers: Mapping[str, Tokenizer]) -> None:
         """Raise InputError where a model cannot have it beside these inputs."""
-        if "." in name:
-            raise InputError(f"targets.{name}: the name of a target has no dot; choose another")
+        if "." in name and self.learnt is not None:
+            raise InputError(f"targets.{name}: the name of what is generated has no dot; choose another")
         for column in self.columns_of(name):
             if column in tokenizers:
                 raise InputError(
-                    f"targets.{name}: the column {column!r} is also an input, which a model would only copy; "
+                    f"target {name!r}: the column {column!r} is also an input, which a model would only copy; "
                     "take it out of tokenizers"
                 )
 

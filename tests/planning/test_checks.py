@@ -118,7 +118,8 @@ def test_classes_out_of_balance() -> None:
     assert line.startswith("column 'label': 'often' comes 40 times and 'rare' 4 times; weigh them by class_weights")
     assert said(Classify(**task), rows(5)) == []
     assert said(Classify(**task, class_weights="balanced"), rows(4)) == []
-    assert "f1" not in line, "Classify has its accuracy choose the best model"
+    assert line.endswith("with choose: f1")
+    assert said(Classify(**task, choose="f1"), rows(4))[0].endswith("class_weights: balanced")
     unlabelled = Rows([{"image": PICTURE, "label": label} for label in (None, float("nan"), " ")])
     assert list(_balance(Classify(**task, classes=["a", "b"]), unlabelled)) == []
 

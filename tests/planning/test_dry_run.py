@@ -62,7 +62,7 @@ def test_what_is_said_of_a_classifier_can_be_counted() -> None:
     planned = plan(small_task(), few_digits(), max_epochs=3, check_val_every_n_epoch=2, accelerator="cpu")
     part = planned.parts[""]
     assert part.records == {"train": 150, "validation": 50, "test": 50}
-    assert part.sizes["classes"] == "10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert part.sizes["label"] == "Category, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert part.sizes["image"] == "ImagePatches, on row 2 x column 2"
     assert part.n_batches == 6 and planned.n_steps == 18 and planned.n_validations == 1
     image, own = part.budget.fields

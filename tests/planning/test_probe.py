@@ -83,13 +83,13 @@ def test_samples_to_draw_come_from_all_over_the_epoch_with_words() -> None:
 
 def test_sizes_are_said_in_words() -> None:
     task = built()
-    assert sizes(task) == {"classes": "2: a, b", "text": "Text, 258 ids, on word"}
+    assert sizes(task) == {"label": "Category, 2 classes: a, b", "text": "Text, 258 ids, on word"}
     assert trunk(task) == {"transformer": "2 blocks, 8 wide, 2 heads"}
     budget = count_budget(look(loader(task), 60).batches)
     assert tokens_of(task, budget) == {"text": round(budget.fields[0].median), "class": 1}
     assert tokens_of(task, None) == {"text": 0, "class": 0}
     many = Predict({"image": ImagePatches((8, 8), 4, 1)}, {"kind": Category(classes=tuple("abc"))}, SMALL)
-    assert sizes(many) == {"kind": "Category, 3 classes", "image": "ImagePatches, on row 2 x column 2"}
+    assert sizes(many) == {"kind": "Category, 3 classes: a, b, c", "image": "ImagePatches, on row 2 x column 2"}
     both = Predict(
         {"image": ImagePatches((8, 8), 4, 1)}, {"image": Masked(0.5), "word": TextTarget(Text("bytes"))}, SMALL
     )
@@ -102,7 +102,8 @@ def test_sizes_are_said_in_words() -> None:
 @pytest.mark.parametrize("n", [1, 20])
 def test_many_classes_are_told_by_the_first(n: int) -> None:
     task = Classify({"text": Text("bytes")}, SMALL, classes=list(range(n)))
-    assert sizes(task)["classes"].startswith(f"{n}: 0") and sizes(task)["classes"].endswith("..." if n > 12 else "0")
+    told = sizes(task)["label"]
+    assert told.startswith(f"Category, {n} classes: 0") and told.endswith("..." if n > 12 else "0")
 
 
 def test_an_encoder_has_its_sizes_too() -> None:

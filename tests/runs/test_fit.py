@@ -78,7 +78,7 @@ def test_the_averaged_weights_are_the_ones_kept(trained: tuple) -> None:
     """A run whose best model is the last: its weights are the moving average, not what the optimiser had."""
     state = Checkpoints().load_checkpoint(sorted((trained[0] / "checkpoints").glob("*.ckpt"))[-1])
     kept = load(trained[0]).state_dict()
-    name = "head.2.weight"
+    name = "heads.class_head.output.weight"
     assert not torch.equal(kept[name], state["state_dict"][name])
 
 

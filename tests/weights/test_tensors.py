@@ -83,10 +83,10 @@ def test_a_run_of_another_image_size_has_its_positions_resized(tmp_path: Path) -
 def test_other_classes_get_a_new_head(tmp_path: Path, classes: list[str]) -> None:
     one, other = classifier(), classifier(classes=classes)
     save(one, tmp_path)
-    before = other.head[2].weight.clone()
+    before = other.head("label").output.weight.clone()
     report = other.start_from(tmp_path)
-    assert report.fresh == ("head.2.weight", "head.2.bias") == report.unused
-    assert torch.equal(other.head[2].weight, before)
+    assert report.fresh == ("heads.class_head.output.weight", "heads.class_head.output.bias") == report.unused
+    assert torch.equal(other.head("label").output.weight, before)
 
 
 @pytest.mark.parametrize(

@@ -190,20 +190,20 @@ def test_another_image_size_resizes_the_positions_as_timm_does(variant: str, old
 
 def test_another_number_of_classes_gets_a_new_head() -> None:
     theirs, ours = vit(num_classes=7), classifier()
-    before = ours.head[2].weight.clone()
+    before = ours.head("label").output.weight.clone()
     report = load_timm(ours, theirs.state_dict())
-    assert report.fresh == ("head.2.weight", "head.2.bias")
+    assert report.fresh == ("heads.class_head.output.weight", "heads.class_head.output.bias")
     assert report.unused == ("head.weight", "head.bias")
-    assert torch.equal(ours.head[2].weight, before)
+    assert torch.equal(ours.head("label").output.weight, before)
     assert str(report) == (
-        "weights from the state dict: 41 tensors taken, 2 fresh (head.2.weight, head.2.bias), "
+        "weights from the state dict: 41 tensors taken, 2 fresh (heads.class_head.output.weight, heads.class_head.output.bias), "
         "2 unused (head.weight, head.bias)"
     )
 
 
 def test_pooling_otherwise_leaves_the_other_norm_fresh() -> None:
     report = load_timm(classifier(NO_FINAL, **AVERAGED), vit().state_dict())
-    assert report.fresh == ("head.0.weight", "head.0.bias")
+    assert report.fresh == ("pool.norm.weight", "pool.norm.bias")
     assert report.unused == ("norm.weight", "norm.bias")
 
 

@@ -65,7 +65,7 @@ def test_each_pass_is_what_predict_says_without_those_inputs(options: dict[str, 
     assert accuracies(found) == pytest.approx(expected(task))
     assert len({round(found[f"test/{name}loss"], 4) for name in ("", "without_left/", "without_right/")}) == 3
     # What is kept for the pictures is of the whole.
-    assert task.scores.confusion.sum() == len(Shown())
+    assert task.head("label").confusion.sum() == len(Shown())
     assert evaluate(task, data(n_workers=1), "validate") == {
         name.replace("test/", "val/"): value for name, value in evaluate(task, data(), "test").items()
     }

@@ -62,7 +62,7 @@ def batches(task: Classify, given: Sequence[dict], sizes: Sequence[int]) -> list
     items = iter([chopper(record) for record in given])
     made = [chopper.collate([next(items) for _ in range(size)]) for size in sizes]
     for i, batch in enumerate(made):
-        batch.samples = tuple(f"batch {i} row {j}" for j in range(len(batch.target)))
+        batch.samples = tuple(f"batch {i} row {j}" for j in range(batch.tokens.n_samples))
     return made
 
 
@@ -102,7 +102,7 @@ def test_one_batch_of_8_is_several_that_make_8(sizes: tuple[int, ...]) -> None:
     task = Watched()
     (batch,) = batches(task, given, [8])
     weights = torch.tensor([0.5, 1.0, 4.0])
-    torch.nn.functional.cross_entropy(task(batch.tokens), batch.target, weights).backward()
+    torch.nn.functional.cross_entropy(task(batch.tokens), batch.aims["label"].values, weights).backward()
     expected = {name: p.grad for name, p in task.named_parameters()}
     torch.testing.assert_close(whole.gradients[0], expected, atol=1e-5, rtol=1e-5)
 

@@ -44,8 +44,8 @@ def test_frozen_parameters_stay_and_all_others_learn() -> None:
             ["model.embedings.*"],
             r"freeze: no parameter is named 'model\.embedings\.\*'; did you mean .*'model\.embeddings\.\*'",
         ),
-        (["head.*", "zebra"], r"freeze: no parameter is named 'zebra'$"),
-        (["model.*", "head.*"], r"freeze: model\.\*, head\.\* leaves no parameter to train; leave some out"),
+        (["heads.*", "zebra"], r"freeze: no parameter is named 'zebra'$"),
+        (["model.*", "heads.*"], r"freeze: model\.\*, heads\.\* leaves no parameter to train; leave some out"),
     ],
 )
 def test_patterns_that_freeze_nothing_or_everything_are_refused(patterns: list[str], message: str) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torchmetrics.functional.classification import binary_auroc, multiclass_f1_score
 
 from anyformer.data.batch_plan import Draw
@@ -17,6 +18,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.packing import collate
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.targets.category import CategoryHead
 from anyformer.tasks.targets.pooling import Pool
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.mixing import Mixing
@@ -50,6 +52,10 @@ def task(classes=("a", "b", "c"), tokenizers=None, **options):
     built = Classify(tokenizers, SMALL, classes=list(classes), **options)
     built.build()
     return built.eval()
+
+
+def truth(examples):
+    return examples.aims["label"].values
 
 
 def batch(made, records):
@@ -96,8 +102,8 @@ def test_the_mean_and_the_attention_of_a_pool_are_those_of_each_sample():
     tokens = batch(made, [{"image": image, "label": "a"} for image in pictures(3)]).tokens
     hidden = torch.randn(*tokens.shape, 12)
     patches = tokens.by_field(hidden)["image"].unflatten(0, (3, 6))
-    torch.testing.assert_close(Pool("mean", ["image"], 12)(hidden, tokens), patches.mean(1))
-    pool = Pool("attention", ["image"], 12)
+    torch.testing.assert_close(Pool("mean", ["image"], SMALL)(hidden, tokens), patches.mean(1))
+    pool = Pool("attention", ["image"], SMALL)
     torch.nn.init.normal_(pool.score.weight)
     weights = pool.score(patches).softmax(1)
     torch.testing.assert_close(pool(hidden, tokens), (weights * patches).sum(1))
@@ -124,7 +130,7 @@ def test_the_first_token_of_the_first_field_is_read(rows):
     tokens = chopper.collate([chopper(record, labelled=False) for record in records], rows).tokens
     hidden = made.model(tokens)
     vectors = tokens.by_field(hidden)["text"][[0, 3, 6]]
-    torch.testing.assert_close(made(tokens), made.head(vectors))
+    torch.testing.assert_close(made(tokens), made.head("label").output(vectors))
     for wrong in ({"more": "x"}, {"more": "x", "text": ""}):
         with pytest.raises(InputError, match=r"field 'text' must hold the token that is read \(read: first\)"):
             chopper(wrong, labelled=False)
@@ -132,18 +138,19 @@ def test_the_first_token_of_the_first_field_is_read(rows):
 
 def test_what_is_read_goes_through_a_norm_a_matrix_and_a_tanh_when_asked():
     made = task(pool_norm=True, pool_dense=True)
-    norm, dense, _ = made.head[0]
+    norm, dense = made.pool.norm, made.pool.dense
     torch.nn.init.normal_(dense.bias)
-    x = torch.randn(5, 12)
-    torch.testing.assert_close(made.head(x), made.head[2](torch.tanh(dense(norm(x)))))
+    tokens = batch(made, [{"image": image, "label": "a"} for image in pictures(3)]).tokens
+    x = tokens.by_field(made.model(tokens))["class"]
+    torch.testing.assert_close(made(tokens), made.head("label").output(torch.tanh(dense(norm(x)))))
 
 
 def test_the_loss_is_a_sum_with_weights_and_smoothing():
     made = task(class_weights=[1.0, 2.0, 4.0], label_smoothing=0.1)
-    made.scores.train()
+    scores = made.head("label").train()
     examples = batch(made, [{"image": image, "label": label} for image, label in zip(pictures(3), "abc", strict=True)])
     loss, n_targets = made.loss(examples)
-    mean = F.cross_entropy(made(examples.tokens), examples.target, made.scores.loss_weights, label_smoothing=0.1)
+    mean = F.cross_entropy(made(examples.tokens), truth(examples), scores.loss_weights, label_smoothing=0.1)
     assert n_targets == 7
     torch.testing.assert_close(loss / n_targets, mean)
 
@@ -157,17 +164,17 @@ def test_figures_are_those_of_the_whole_set_and_not_means_of_batches():
     with torch.no_grad():
         examples = batch(made, records)
         logits = made(examples.tokens)
-    loss = F.cross_entropy(logits, examples.target, made.scores.loss_weights)
+    loss = F.cross_entropy(logits, truth(examples), made.head("label").loss_weights)
     assert logged["val/loss"] == pytest.approx(loss.item(), rel=1e-5)
-    right = logits.argmax(1) == examples.target
+    right = logits.argmax(1) == truth(examples)
     assert logged["val/accuracy"] == pytest.approx(right.float().mean().item())
     assert torch.cat(scores).tolist() == right.tolist()
-    f1 = multiclass_f1_score(logits, examples.target, 2, average="macro")
+    f1 = multiclass_f1_score(logits, truth(examples), 2, average="macro")
     assert logged["val/f1"] == pytest.approx(f1.item())
-    auroc = binary_auroc(logits.softmax(1)[:, 1], examples.target)
+    auroc = binary_auroc(logits.softmax(1)[:, 1], truth(examples))
     assert logged["val/auroc"] == pytest.approx(auroc.item())
     assert "val/top5" not in logged
-    assert made.scores.confusion.sum() == 11
+    assert made.head("label").confusion.sum() == 11
 
 
 def test_what_was_saved_predicts_the_same_from_anywhere(tmp_path):
@@ -187,7 +194,7 @@ def test_a_result_is_shown_likeliest_first():
 
 def test_a_confusion_matrix_is_drawn(tmp_path):
     made = task()
-    made.scores.confusion = torch.tensor([[3, 1, 0], [0, 0, 0], [2, 0, 5]])
+    made.head("label").confusion = torch.tensor([[3, 1, 0], [0, 0, 0], [2, 0, 5]])
     made.draw(tmp_path)
     assert (tmp_path / "confusion.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -210,9 +217,9 @@ def test_a_label_that_training_did_not_see_is_named():
 
 
 def test_a_record_without_a_label_is_named():
-    with pytest.raises(InputError, match="field 'label' must hold the label"):
+    with pytest.raises(InputError, match="field 'label' must hold what is to be predicted"):
         batch(task(), [{"image": pictures(1)[0]}])
-    with pytest.raises(InputError, match="field 'label' must hold the label"):
+    with pytest.raises(InputError, match="field 'label' must hold what is to be predicted"):
         batch(task(classes=("a", "nan")), [{"image": pictures(1)[0], "label": float("nan")}])
 
 
@@ -255,7 +262,7 @@ def test_a_vision_transformer_is_this_task_and_nothing_else():
     made = task()
     records = [{"image": image, "label": "a"} for image in pictures(2)]
     own = made.chopper(training=False)
-    plain = collate([own(record)[0] for record in records], {**made.tokenizers, **made.own_tokens})
+    plain = collate([own(record).sample for record in records], {**made.tokenizers, **made.own_tokens})
     assert isinstance(made.model, Anyformer)
     torch.testing.assert_close(made.model(plain), made.model(batch(made, records).tokens))
 
@@ -281,16 +288,16 @@ def mixed(mixing, n=12):
     samples = Samples(shades(n), made.chopper(training=True), training=True, seed=3)
     items = [samples[Draw(0, i)] for i in range(n)]
     examples = samples.chopper.collate(items)
-    assert examples.target.shape == (n, 3) and torch.allclose(examples.target.sum(1), torch.ones(n))
+    assert truth(examples).shape == (n, 3) and torch.allclose(truth(examples).sum(1), torch.ones(n))
     return made, samples, items, examples
 
 
 def test_a_blend_is_of_two_samples_and_so_is_its_target():
     _, samples, items, examples = mixed(Mixing(mixup=1.0, chance=0.5))
     tokenizer = samples.chopper.tokenizers["image"]
-    levels = [tokenizer.decode(sample["image"]).float().mean().item() for sample, _ in items]
+    levels = [tokenizer.decode(item.sample["image"]).float().mean().item() for item in items]
     blends = 0
-    for i, (level, target) in enumerate(zip(levels, examples.target, strict=True)):
+    for i, (level, target) in enumerate(zip(levels, truth(examples), strict=True)):
         shares = {name: share for name, share in zip("abc", target.tolist(), strict=True) if share}
         assert "abc"[i % 3] in shares
         if len(shares) == 2:
@@ -305,21 +312,22 @@ def test_a_blend_is_of_two_samples_and_so_is_its_target():
 def test_a_blend_is_a_function_of_seed_epoch_and_index():
     _, samples, items, _ = mixed(Mixing(mixup=0.5, cutmix=1.0))
     for i in reversed(range(12)):
-        sample, target = samples[Draw(0, i)]
-        assert torch.equal(sample["image"].content, items[i][0]["image"].content) and torch.equal(target, items[i][1])
-    assert any(not torch.equal(samples[Draw(1, i)][1], items[i][1]) for i in range(12))
+        item = samples[Draw(0, i)]
+        assert torch.equal(item.sample["image"].content, items[i].sample["image"].content)
+        assert torch.equal(item.values["label"], items[i].values["label"])
+    assert any(not torch.equal(samples[Draw(1, i)].values["label"], items[i].values["label"]) for i in range(12))
 
 
 def test_nothing_is_blended_in_validation():
     made = task(mix=Mixing(cutmix=1.0))
     samples = Samples(shades(5), made.chopper(training=False))
-    assert [samples[Draw(0, i)][1] for i in range(5)] == [0, 1, 2, 0, 1]
+    assert [samples[Draw(0, i)].values["label"] for i in range(5)] == [0, 1, 2, 0, 1]
 
 
 def test_the_loss_of_a_distribution_is_the_mean_of_those_of_its_classes():
     made = task(mix=Mixing(cutmix=1.0), class_weights=[1.0, 2.0, 4.0], label_smoothing=0.1)
     logits, target = torch.randn(2, 3), torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 1.0]])
-    scores = made.scores.train()
+    scores = CategoryHead(made.category, nn.Identity()).train()
     loss, weight = scores.loss(logits, target)
     parts = [scores.loss(logits[i : i + 1], torch.tensor([c]))[0] * target[i, c] for i in (0, 1) for c in range(3)]
     torch.testing.assert_close(loss, sum(parts))
@@ -334,7 +342,7 @@ def test_a_bad_partner_is_named():
         for epoch in range(20):
             samples[Draw(epoch, 0)]
     skipping = replace(samples, on_bad_sample="skip")
-    targets = torch.stack([skipping[Draw(epoch, 0)][1] for epoch in range(20)])
+    targets = torch.stack([skipping[Draw(epoch, 0)].values["label"] for epoch in range(20)])
     alone = torch.tensor([1.0, 0.0, 0.0])
     assert (targets == alone).all(1).any() and not (targets == alone).all()
 

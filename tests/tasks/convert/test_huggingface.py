@@ -86,7 +86,7 @@ def test_shards_give_the_same_task(tmp_path: Path) -> None:
         (
             bert,
             {"architectures": ["BertForSequenceClassification"]},
-            r"lacks bert\.pooler\.dense\.weight, bert\.pooler\.dense\.bias, classifier\.weight, classifier\.bias",
+            r"lacks classifier\.weight, classifier\.bias, bert\.pooler\.dense\.weight, bert\.pooler\.dense\.bias",
         ),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
@@ -133,7 +133,7 @@ def test_a_classifier_starts_from_a_model_of_masked_tokens(tmp_path: Path) -> No
         dict(masked.tokenizers), masked.transformer, masked.embedding, classes=["a", "b"], read="first", pool_dense=True
     )
     report = task.start_from(tmp_path / "run")
-    assert report.fresh == ("head.0.1.weight", "head.0.1.bias", "head.2.weight", "head.2.bias")
+    assert report.fresh == ("heads.class_head.output.weight", "heads.class_head.output.bias", "pool.dense.weight", "pool.dense.bias")
     assert same(dict(task.model.state_dict()), dict(masked.model.state_dict()))
 
 

@@ -207,7 +207,7 @@ def test_what_tasks_share_is_counted_once(whole: Path) -> None:
     assert counts["digits:image"] == counts["parity:image"] == 4
     sizes = measure(mixture, counts)
     assert sizes.total == sizes.untied == sum(parameter.numel() for parameter in mixture.parameters())
-    assert {"transformer", "digits: head", "poet: head"} <= {component.part for component in sizes.components}
+    assert {"transformer", "digits: heads", "poet: head"} <= {component.part for component in sizes.components}
     alone = sum(
         measure(task, token_counts(task, {"text": 12} if "text" in task.tokenizers else None)).flops
         for task in mixture.tasks.values()
@@ -403,7 +403,7 @@ def test_what_contradicts_itself_is_refused(made: Any, message: str) -> None:
 def test_heads_of_other_classes_cannot_be_one() -> None:
     one, other = task(), task()
     other.classes = ["b", "a"]
-    with pytest.raises(InputError, match="share_heads: a and b have other classes, and cannot have one head"):
+    with pytest.raises(InputError, match="share_heads: a and b do not mean the same by targets.label, and cannot have one head"):
         Mixture({"a": one, "b": other}, share_heads={"a": "b"}).build()
 
 

@@ -58,12 +58,12 @@ def test_the_transformer_is_everybodys_and_fields_belong_to_their_names() -> Non
         "model.embeddings.positions.0.table": [0, 0, 1],
         "model.embeddings.lifts.class.table": [0, 1, 2],
         "model.embeddings.types.class": [0, 1, 2],
-        "head.2.weight": [0, 1, 2],
+        "heads.class_head.output.weight": [0, 1, 2],
     }
     assert {path: owners(mixture, path) for path in expected} == expected
     names = {name for name, _ in mixture.named_parameters()}
     assert {"model.transformer.blocks.0.attention.q.weight", "model.embeddings.lifts.image.linear.weight"} <= names
-    assert {"model.embeddings.positions.row_column.table", "tasks.two.head.2.weight"} <= names
+    assert {"model.embeddings.positions.row_column.table", "tasks.two.heads.class_head.output.weight"} <= names
     assert not any(name.startswith("tasks.") and ".transformer." in name for name in names)
 
 
@@ -113,7 +113,7 @@ def test_heads_are_shared_by_name_with_the_token_that_they_read() -> None:
     tasks = {"one": classify({"image": patches}), "two": classify({"text": known()}), "three": classify({"c": known()})}
     mixture = Mixture(tasks, TRANSFORMER, share_heads={"two": "one"})
     mixture.build()
-    for path in ("head.2.weight", "model.embeddings.lifts.class.table", "model.embeddings.types.class"):
+    for path in ("heads.class_head.output.weight", "model.embeddings.lifts.class.table", "model.embeddings.types.class"):
         assert owners(mixture, path) == [0, 0, 1]
 
 

@@ -290,10 +290,10 @@ IMAGE = {"image": ImagePatches(size=(4, 6), patch=2, channels=1)}
     ("arguments", "message"),
     [
         ({"targets": {}}, "targets must name at least one"),
-        ({"targets": {"image": Category()}}, "targets.image: the column 'image' is also an input"),
+        ({"targets": {"image": Category()}}, "target 'image': the column 'image' is also an input"),
         (
             {"targets": {"size": Regression(columns=("image", "wide"))}},
-            "targets.size: the column 'image' is also an input",
+            "target 'size': the column 'image' is also an input",
         ),
         (
             {"targets": {"imag": Masked()}},
@@ -303,7 +303,10 @@ IMAGE = {"image": ImagePatches(size=(4, 6), patch=2, channels=1)}
             {"targets": {"image": Masked()}, "tokenizers": {"image": Points()}},
             "targets.image: the tokens of Points have no positions, so nothing tells one that is hidden from another",
         ),
-        ({"targets": {"a.b": Regression()}}, "targets.a.b: the name of a target has no dot"),
+        (
+            {"targets": {"a.b": TextTarget(Text("bytes"))}},
+            "targets.a.b: the name of what is generated has no dot",
+        ),
         ({"targets": {"kind": Category()}, "choose": "rmse"}, r"choose must be one of accuracy, .*, got 'rmse'"),
         ({"targets": {"class": TextTarget(Text("bytes"))}}, "the name 'class' is taken by the task's own tokens"),
         (

@@ -84,10 +84,10 @@ def test_a_category_of_two_has_an_area_under_the_curve(tmp_path):
     [
         (lambda: Category(label_smoothing=1.0), "label_smoothing must be at least 0 and below 1"),
         (lambda: Category(weight=0.0), "weight must be above 0, got 0.0"),
-        (lambda: Category().head("kind", None, SMALL), "targets.kind: the classes are not known yet"),
+        (lambda: Category().head("kind", None, SMALL), "target 'kind': the classes are not known yet"),
         (
             lambda: Category(classes=("a", "b"), class_weights=(1.0,)).head("kind", None, SMALL),
-            "targets.kind.class_weights must have a number for each of the 2 classes, got 1",
+            "target 'kind': class_weights must have a number for each of the 2 classes, got 1",
         ),
     ],
 )

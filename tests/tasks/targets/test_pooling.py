@@ -27,7 +27,7 @@ def batch(rows=None):
 def test_what_is_read_without_the_rest_is_what_is_read_of_it(read, rows):
     tokens = batch(rows)
     model = Anyformer({**INPUTS, **own_tokens(2, placed=False)}, SMALL).eval()
-    pool = Pool(read, list(INPUTS), 12)
+    pool = Pool(read, list(INPUTS), SMALL)
     torch.testing.assert_close(pool.read(model, tokens), pool(model(tokens), tokens))
 
 
@@ -42,7 +42,7 @@ def test_a_mean_is_over_the_tokens_that_a_sample_has():
     tokens = batch()
     hidden = torch.randn(*tokens.shape, 12)
     vectors = tokens.by_field(hidden)
-    pooled = Pool("mean", list(INPUTS), 12)(hidden, tokens)
+    pooled = Pool("mean", list(INPUTS), SMALL)(hidden, tokens)
     torch.testing.assert_close(pooled[0], torch.cat([vectors["left"][:3], vectors["right"][:1]]).mean(0))
     torch.testing.assert_close(pooled[1], vectors["left"][3])
 
@@ -52,7 +52,7 @@ def test_a_sample_without_a_token_spoils_nothing(read):
     sample = {"left": INPUTS["left"].encode([1]), "right": INPUTS["right"].encode([2])}
     tokens = collate([sample, {"left": INPUTS["left"].encode([])}], INPUTS)
     hidden = torch.randn(*tokens.shape, 12, requires_grad=True)
-    pool = Pool(read, list(INPUTS), 12)
+    pool = Pool(read, list(INPUTS), SMALL)
     pooled = pool(hidden, tokens)
     pooled.sum().backward()
     assert pooled[1].tolist() == [0] * 12 and pooled.isfinite().all() and hidden.grad.isfinite().all()
