@@ -26,7 +26,14 @@ from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.targets.category import Category, CategoryHead
-from anyformer.tasks.targets.classes import balance, check_smoothing, class_index, class_names, read_labels, sort_classes
+from anyformer.tasks.targets.classes import (
+    balance,
+    check_smoothing,
+    class_index,
+    class_names,
+    read_labels,
+    sort_classes,
+)
 from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, ReadChopper, own_tokens
 from anyformer.tasks.targets.target import linear
 from anyformer.tokenizers.mixing import Mixing
