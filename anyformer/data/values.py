@@ -104,9 +104,8 @@ def respelt(values: Iterable[Any], names: Iterable[str]) -> str:
         (value, name) for value, name in zip(values, names, strict=True) if isinstance(value, str) and value != name
     )
     shown = [f"{value!a} is {name!r}" for value, name in list(others)[:3]] + ["..."] * (len(others) > 3)
-    return (
-        f"{sum(others.values()):,} values are written otherwise than their names: {', '.join(shown)}" if others else ""
-    )
+    n = sum(others.values())
+    return f"{n:,} values are written otherwise than their names: {', '.join(shown)}" if others else ""
 
 
 def decoded(value: Any, what: str) -> Any:
