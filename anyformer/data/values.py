@@ -10,12 +10,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date, time, timedelta
+from decimal import Decimal
 from numbers import Number
 from typing import Any
 
 import numpy as np
 
 from anyformer.errors import InputError
+
+FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)\.0|-0|-?[0-9](?:\.[0-9]+)?e[+-][0-9]{1,3}")
+"""How floats are written that have another name: with a sign in the exponent, where 1e5 may be anything."""
 
 
 def spells_values(text: str) -> bool:
@@ -41,14 +45,17 @@ def is_absent(value: Any) -> bool:
 def name_of(value: Any, what: str, mend: str = "correct it, or leave it empty") -> str:
     """The name that a value is, of a class, a category, a group: the same whichever file or library it came through.
 
-    Text is stripped and in NFC, so that what looks the same is the same; bytes are UTF-8. A whole float and a boolean
-    have the same name as the text that csv, pandas and JSON write of them.
+    Text is stripped and in NFC, so that what looks the same is the same; bytes are UTF-8. A float is written without an
+    exponent and, where it is whole, without its .0; a boolean in small letters. So is the text that csv, pandas, Arrow
+    and JSON write of them, each in its own way.
 
     what: begins the message; mend: says what to do.
     Raises InputError for what is no name: what is missing, a list, a dict or the text of one, bytes that are no text.
 
     >>> [name_of(value, "label") for value in (" 007", 1.0, "1.0", 0.5, True, "True", b"cat")]
     ['007', '1', '1', '0.5', 'true', 'true', 'cat']
+    >>> [name_of(value, "label") for value in (1e16, "1e+10", "1e5", "-0", 1e-05)]
+    ['10000000000000000', '10000000000', '1e5', '0', '0.00001']
     """
     if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
         value = value.item()
@@ -60,9 +67,10 @@ def name_of(value: Any, what: str, mend: str = "correct it, or leave it empty") 
     text = (text if text.isascii() else unicodedata.normalize("NFC", text)).strip()
     if text in ("True", "TRUE", "False", "FALSE"):
         return text.lower()
-    if whole := re.fullmatch(r"(-?(?:0|[1-9][0-9]*))\.0", text):
-        return "0" if whole[1] == "-0" else whole[1]
-    return text
+    if not FLOAT.fullmatch(text):
+        return text
+    text = format(Decimal(text), "f").removesuffix(".0")
+    return "0" if text == "-0" else text
 
 
 def _other_kind(value: Any) -> str:
