@@ -51,5 +51,5 @@ def test_a_group_is_called_by_its_name():
 
     samples = Samples(Grouped(6), Groups())
     assert [samples._item(i, None)[1] for i in range(5)] == ["1", "true", "caf\u00e9", "", ""]
-    with pytest.raises(InputError, match="fields.by: column 'group' must be one text or number, got a list"):
+    with pytest.raises(InputError, match=r"fields\.by: column 'group' must be one text or number, got a list"):
         samples[Draw(0, 5)]
