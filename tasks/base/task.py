@@ -209,7 +209,11 @@ class Task(Checked, lightning.LightningModule, ABC):
                 yield join_files({name: value}, source.folder_of(i), self.tokenizers)[name]
 
     def view(self, source: Source, training: bool) -> Source:
-        """The records that samples are made of, where they are others than the source's: the windows of a text."""
+        """The records that samples are made of, where they are others than the source's: the windows of a text.
+
+        Raises InputError for an input that holds the answer.
+        """
+        self.check_inputs(source)
         return source
 
     def chopper(self, training: bool) -> Chopper:

@@ -105,7 +105,7 @@ def test_folds_have_each_value_in_proportion_and_are_drawn_by_the_seed():
 
 def test_values_of_one_name_are_dealt_together(tmp_path):
     rows = [{"label": label} for label in ["pos", "pos ", "neg", None] * 10]
-    rest, parts = split(Table(str(write(tmp_path / "t.jsonl", rows))), {"test": 0.5}, stratify="label")
+    _, parts = split(Table(str(write(tmp_path / "t.jsonl", rows))), {"test": 0.5}, stratify="label")
     assert Counter(map(str.strip, map(str, parts["test"].column("label")))) == {"pos": 10, "neg": 5, "None": 5}
     with pytest.raises(InputError, match=r"t\.jsonl row 0: column 'label' must be one text or number, got a list"):
         split(Table(str(write(tmp_path / "t.jsonl", [{"label": ["a"]}] * 4))), {"test": 0.5}, stratify="label")

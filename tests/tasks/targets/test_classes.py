@@ -74,7 +74,7 @@ def test_several_labels_are_no_label(tmp_path, value):
         InputError, match=r"t\.jsonl row 0: field 'kind' must be .*; several labels at once are Predict's"
     ):
         read_labels(table, "kind")
-    with pytest.raises(InputError, match="field 'kind' must be one text or number, got .* several labels at once"):
+    with pytest.raises(InputError, match=r"field 'kind' must be one text or number, got .* several labels at once"):
         class_index("kind", value, ["cat"])
 
 
