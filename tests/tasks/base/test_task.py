@@ -214,14 +214,13 @@ def test_no_input_holds_what_a_target_is_read_from(name: str, tmp_path: Path) ->
 
 def test_it_is_refused_in_validation_too_and_of_one_of_several_sources(tmp_path: Path) -> None:
     good, bad = (table(tmp_path, row=row, label="label") for row in (["size"], ["size", "label"]))
-    data = Records(good, bad)
     task = Classify({"row": Row()})
     task.fit_tokenizers(good)
     # A row that is known to hold other columns does not read it.
     task.check_inputs(bad)
     with pytest.raises(InputError, match="the column 'label' of the target 'label' is also in the input 'row'"):
         Classify({"row": Row()}).check_inputs(Joined((good, bad)))
-    texts, wrong = Classify({"row": Text("bytes")}), table(tmp_path, row="label", label="label")
+    texts, wrong = Classify({"row": Text("bytes", max_len=9)}), table(tmp_path, row="label", label="label")
     data = Records(table(tmp_path, row="note", label="label"), wrong, batch_size=2)
     with pytest.raises(InputError, match="the column 'label' of the target 'label' is also in the input 'row'"):
         lightning.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False).fit(texts, data)
