@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyformer.data.moments import Moments
-from anyformer.data.values import decoded, is_json, is_missing, name_of, read_json, respelt, to_number
+from anyformer.data.values import decoded, is_json, is_missing, name_of, names_of, read_json, respelt, to_number
 from anyformer.errors import InputError, nearest, say
 from anyformer.tokens import Tokenizer, TokenSet
 
@@ -52,7 +52,7 @@ class Row(Tokenizer):
         if self.columns is not None and not self.columns:
             raise InputError("columns must name at least one column, as in {age: number}; or leave it out")
         if self.values is not None:
-            values = {name: _names(known, f"values.{name}") for name, known in self.values.items()}
+            values = {name: names_of(known, f"values.{name}") for name, known in self.values.items()}
             object.__setattr__(self, "values", values)
         if (self.means is None) != (self.stds is None):
             raise InputError("means and stds belong together; give both, or leave both out to learn them from the data")
@@ -230,14 +230,6 @@ def _learnt_names(column: str, values: Sequence[Any]) -> tuple[str, ...]:
     if changed := respelt(values, names):
         say(f"column {column!r}: {changed}")
     return tuple(sorted(set(names)))
-
-
-def _names(given: Sequence[Any], what: str) -> tuple[str, ...]:
-    """Categories that are given, by their names."""
-    names = tuple(name_of(value, what) for value in given)
-    if len(set(names)) < len(names):
-        raise InputError(f"{what}: each is named once, got {', '.join(map(repr, given))}")
-    return names
 
 
 def _read(record: Any) -> Mapping[str, Any]:

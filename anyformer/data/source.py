@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from anyformer.choices import Checked
-from anyformer.data.values import is_missing, name_of, spells_values
+from anyformer.data.values import is_missing, name_of, names_of, spells_values
 from anyformer.errors import InputError, nearest
 from anyformer.tokens import Tokenizer
 
@@ -210,8 +210,8 @@ class Pick(Source):
     are picked."""
 
     def __post_init__(self) -> None:
-        if len({name_of(each, "values") for each in self.values or ()}) < len(self.values or ()):
-            raise InputError(f"values: each is named once, got {', '.join(map(repr, self.values))}")
+        if self.values is not None:
+            object.__setattr__(self, "values", names_of(self.values, "values"))
         if self.each is not None and self.each < 1:
             raise InputError(f"each must be at least 1, got {self.each}")
 
@@ -244,7 +244,7 @@ class Pick(Source):
             if name:
                 places.setdefault(name, []).append(i)
         picked: list[int] = []
-        for value in places if self.values is None else [name_of(each, "values") for each in self.values]:
+        for value in places if self.values is None else self.values:
             if value not in places:
                 known = ", ".join(sorted(places)[:20]) + (", ..." if len(places) > 20 else "")
                 raise InputError(f"values: no record has {value!r} as its {self.by!r}; there are {known}")
@@ -260,7 +260,10 @@ class Pick(Source):
 
 
 def names_in(source: Source, column: str) -> list[str]:
-    """The names of the values in a column, "" for what is missing. Raises InputError for what is none, with its place."""
+    """The names of the values in a column, "" for what is missing.
+
+    Raises InputError, with the name of the record, for what is no name.
+    """
     names = []
     for i, value in enumerate(source.column(column)):
         try:

@@ -81,9 +81,9 @@ def _values(source: Source, stratify: str | None) -> np.ndarray:
     names, values, counts = np.unique(names_in(source, stratify), return_inverse=True, return_counts=True)
     if (counts == 1).any():
         alone = int((counts == 1).argmax())
-        where = source.name(int((values == alone).argmax()))
+        name, where = str(names[alone]) or None, source.name(int((values == alone).argmax()))
         raise InputError(
-            f"stratify needs at least 2 records of each {stratify!r}, but {str(names[alone]) or None!r} has 1 ({where}); "
+            f"stratify needs at least 2 records of each {stratify!r}, but {name!r} has 1 ({where}); "
             "add records, merge it with another, or leave stratify out"
         )
     return values

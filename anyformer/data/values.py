@@ -10,12 +10,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date, time, timedelta
+from decimal import Decimal
 from numbers import Number
 from typing import Any
 
 import numpy as np
 
 from anyformer.errors import InputError
+
+FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)\.0|-0|-?[0-9](?:\.[0-9]+)?e[+-][0-9]{1,3}")
+"""How floats are written that have another name: with a sign in the exponent, where 1e5 may be anything."""
 
 
 def spells_values(text: str) -> bool:
@@ -39,48 +43,49 @@ def is_absent(value: Any) -> bool:
 
 
 def name_of(value: Any, what: str, mend: str = "correct it, or leave it empty") -> str:
-    """The name that a value is: of a class, a category, a group; the same whichever file or library it came through.
+    """The name that a value is, of a class, a category, a group: the same whichever file or library it came through.
 
-    Text is stripped and in NFC, as it looks the same however Unicode writes an accent; bytes are UTF-8. A whole float
-    and a boolean are named alike whether they came as such or as the text that csv, pandas and JSON write of them.
+    Text is stripped and in NFC, so that what looks the same is the same; bytes are UTF-8. A float is written without an
+    exponent and, where it is whole, without its .0; a boolean in small letters. So is the text that csv, pandas, Arrow
+    and JSON write of them, each in its own way.
 
-    what: begins the message, and mend says what to do. Raises InputError for what is no name: nothing, bytes that are no text, a list, a dict.
+    what: begins the message; mend: says what to do.
+    Raises InputError for what is no name: what is missing, a list, a dict or the text of one, bytes that are no text.
 
     >>> [name_of(value, "label") for value in (" 007", 1.0, "1.0", 0.5, True, "True", b"cat")]
     ['007', '1', '1', '0.5', 'true', 'true', 'cat']
+    >>> [name_of(value, "label") for value in (1e16, "1e+10", "1e5", "-0", 1e-05)]
+    ['10000000000000000', '10000000000', '1e5', '0', '0.00001']
     """
     if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
         value = value.item()
     value = decoded(value, what)
-    if is_missing(value):
-        raise InputError(f"{what} must be one text or number, and it is missing or empty; {mend}")
-    if isinstance(value, str):
-        if kind := _spelt_kind(value):
-            raise InputError(f"{what} must be one text or number, got {value!r:.60}, the text of {kind}; {mend}")
-    elif not isinstance(value, Number | date | time | timedelta):
-        kind = "a list" if isinstance(value, list | tuple) else "a dict" if isinstance(value, Mapping) else ""
-        raise InputError(f"{what} must be one text or number, got {kind or type(value).__name__}, {value!r:.60}; {mend}")
+    kind = _other_kind(value)
+    if kind:
+        raise InputError(f"{what} must be one text or number, got {kind}, {value!r:.60}; {mend}")
     text = str(value)
     text = (text if text.isascii() else unicodedata.normalize("NFC", text)).strip()
     if text in ("True", "TRUE", "False", "FALSE"):
         return text.lower()
-    if whole := re.fullmatch(r"(-?(?:0|[1-9][0-9]*))\.0", text):
-        return "0" if whole[1] == "-0" else whole[1]
-    return text
+    if not FLOAT.fullmatch(text):
+        return text
+    text = format(Decimal(text), "f").removesuffix(".0")
+    return "0" if text == "-0" else text
 
 
-def decoded(value: Any, what: str) -> Any:
-    """The text of bytes, as some files keep it; anything else as it is. Raises InputError for what is no UTF-8."""
-    if not isinstance(value, bytes | bytearray):
-        return value
-    try:
-        return bytes(value).decode()
-    except UnicodeDecodeError:
-        raise InputError(f"{what} must be a text, got bytes that are no UTF-8, {bytes(value)!r:.60}") from None
+def _other_kind(value: Any) -> str:
+    """What a value is that is no name; "" of one that is."""
+    if is_missing(value):
+        return "nothing"
+    if isinstance(value, str):
+        return f"the text of {kind}" if (kind := _spelt_kind(value)) else ""
+    if isinstance(value, Number | date | time | timedelta):
+        return ""
+    return "a list" if isinstance(value, list | tuple) else "a dict" if isinstance(value, Mapping) else "an object"
 
 
 def _spelt_kind(text: str) -> str:
-    """What a text spells as JSON or pandas write it, where that is no name; "" of any other, as of [UNK]."""
+    """What a text spells as JSON or Python writes it, if it is a list or a dict; "" of any other, as of [UNK]."""
     if not spells_values(text):
         return ""
     for read in (json.loads, ast.literal_eval):
@@ -91,12 +96,34 @@ def _spelt_kind(text: str) -> str:
     return ""
 
 
+def names_of(values: Iterable[Any], what: str) -> tuple[str, ...]:
+    """The names of values that are given, as of classes. Raises InputError where two have the same."""
+    values = tuple(values)
+    names = tuple(name_of(value, what, "correct it") for value in values)
+    if twice := next((name for name, n in Counter(names).items() if n > 1), None):
+        spelt = ", ".join(repr(value) for value, name in zip(values, names, strict=True) if name == twice)
+        raise InputError(f"{what}: {spelt} are {twice!r} more than once; name it once")
+    return names
+
+
 def respelt(values: Iterable[Any], names: Iterable[str]) -> str:
     """How many texts have names of another spelling, in words; "" where none has. They belong together in order."""
-    others = Counter((value, name) for value, name in zip(values, names, strict=True) if value != name)
-    others = {pair: n for pair, n in others.items() if isinstance(pair[0], str)}
-    shown = [f"{ascii(value)} is {name!r}" for value, name in list(others)[:3]] + ["..."] * (len(others) > 3)
-    return f"{sum(others.values()):,} texts are spelt otherwise than their names: {', '.join(shown)}" if others else ""
+    others = Counter(
+        (value, name) for value, name in zip(values, names, strict=True) if isinstance(value, str) and value != name
+    )
+    shown = [f"{value!a} is {name!r}" for value, name in list(others)[:3]] + ["..."] * (len(others) > 3)
+    n = sum(others.values())
+    return f"{n:,} values are written otherwise than their names: {', '.join(shown)}" if others else ""
+
+
+def decoded(value: Any, what: str) -> Any:
+    """The text of bytes, as some files keep it; anything else as it is. Raises InputError for what is no UTF-8."""
+    if not isinstance(value, bytes | bytearray):
+        return value
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{what} must be a text, got bytes that are no UTF-8, {bytes(value)!r:.60}") from None
 
 
 def is_json(record: Any) -> bool:

@@ -24,7 +24,7 @@ def one_line(prefix: str = "") -> Iterator[None]:
 
 
 FORM = (
-    r"Does not validate against|Subtypes:|Errors:|Given value type:|Not a valid subclass of|Subclass types expect|"
+    r"(- )?Does not validate against|Subtypes:|Errors:|Given value type:|Not a valid subclass of|Subclass types expect|"
     r"(- )?(a class path \(str\)|a dict with|a dict without)|(- )?Problem with given class_path .*:$|"
     r"- Expected a <class 'NoneType'>"
 )

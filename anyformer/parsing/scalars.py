@@ -14,6 +14,7 @@ from jsonargparse._loaders_dumpers import dumpers, get_yaml_default_loader
 
 WORDS = re.compile("yes|no|on|off", re.IGNORECASE)
 WHOLE = re.compile("0|-?[1-9][0-9]*")
+NO_TEXT = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null")}
 
 
 class AsWritten(str):
@@ -22,7 +23,8 @@ class AsWritten(str):
 
 def load_yaml(text: str, kind: type[str] = AsWritten) -> Any:
     """What a YAML text holds, in which a scalar of a list or a mapping that is a whole number in another spelling (01,
-    0x1F, 1_000) or one of the words yes, no, on and off is text. A document that is one scalar is read as ever.
+    0x1F, 1_000) or one of the words yes, no, on and off is text, and so is every key. A document that is one scalar is
+    read as ever.
 
     kind: of that text. Raises yaml.YAMLError.
     """
@@ -39,6 +41,12 @@ def _loader(kind: type[str]) -> type:
         def construct_document(self, node: yaml.Node) -> Any:
             self.is_inner = not isinstance(node, yaml.ScalarNode)
             return super().construct_document(node)
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag in NO_TEXT:
+                    key.tag = "tag:yaml.org,2002:str"
+            return super().construct_mapping(node, deep)
 
         def construct_int(self, node: yaml.ScalarNode) -> Any:
             is_other = self.is_inner and not WHOLE.fullmatch(node.value)

@@ -83,7 +83,6 @@ class Experiment(LightningCLI):
         try:
             with one_line():
                 self.config = parser.parse_args(args)
-            _check_texts(self.config.as_dict(), args)
         except InputError as error:
             if unknown := re.search(r"unrecognized arguments: -*([\w.]+)", str(error)):
                 name = unknown[1] if str(error).startswith("unrecognized") else f"model.{unknown[1]}"
@@ -211,29 +210,6 @@ def locate(message: str, given: Mapping[str, str], overrides: Sequence[str]) -> 
     chosen = next((parts for parts in candidates if parts in options and (parts[1:] or parts == wanted)), None)
     place = places.get(chosen or next((parts for parts in candidates if parts in places), ()))
     return f"{place}: {message}" if place else message
-
-
-def _check_texts(config: Mapping[str, Any], args: Sequence[str]) -> None:
-    """Raise InputError where jsonargparse has put a whole option, a list or a mapping, in the place of each of its
-    entries that should be a text and is a number or a boolean."""
-    options: dict[str, str] = {}
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
-        key, equals, value = arg.partition("=")
-        value = value if equals else following
-        if key.startswith("--") and value.strip()[:1] in ("[", "{"):
-            options[value] = key[2:].rstrip("+")
-
-    def visit(value: Any, path: str) -> None:
-        if isinstance(value, dict | list):
-            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-                visit(part, f"{path}.{key}" if path else str(key))
-        elif isinstance(value, str) and value in options and _parts(path) != _parts(options[value]):
-            raise InputError(
-                f"--{options[value]} {value}: write in quotes what is a text and YAML takes for a number or a boolean, "
-                'as in ["1", "true"]'
-            )
-
-    visit(config, "")
 
 
 def _parts(key: str) -> tuple[str, ...]:

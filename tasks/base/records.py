@@ -193,7 +193,6 @@ class Records(Checked, LightningDataModule):
         """Loaders of one of the sources, one for each pass, for the trainer's processes and at the trainer's epoch."""
         trainer, training = self.trainer, name == "train"
         task = self._task
-        task.check_inputs(self.sources[name])
         source, passes = task.view(self.sources[name], training), task.passes(training)
         each = [Samples(source, chopper, training, self.seed, self.on_bad_sample) for _, chopper in passes]
         chopper = passes[-1][1]

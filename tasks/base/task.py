@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -171,18 +172,14 @@ class Task(Checked, lightning.LightningModule, ABC):
     def check_inputs(self, source: Source) -> None:
         """Raise InputError for a column that both a target and an input are read from, whatever these are called."""
         for target, fields in self.answers.items():
-            known = [column for field in fields for column in enumerate(source.columns_of(field))]
             for name in self.inputs:
-                if self.may_copy(name):
-                    continue
-                for part, columns in enumerate(source.columns_of(name)):
-                    own = frozenset().union(*(each for number, each in known if number == part))
-                    for column in sorted(columns & own):
-                        if len(columns) == 1 or self.tokenizers[name].reads_column(column):
-                            raise InputError(
-                                f"the column {column!r}, which the target {target!r} is read from, is also in the input "
-                                f"{name!r}, which a model would only copy; take it out of the columns of {name!r}"
-                            )
+                for columns, *answer in zip(source.columns_of(name), *map(source.columns_of, fields), strict=True):
+                    shared = [] if self.may_copy(name) else sorted(columns.intersection(chain(*answer)))
+                    if found := next((each for each in shared if self.tokenizers[name].reads_column(each)), None):
+                        raise InputError(
+                            f"the column {found!r} of the target {target!r} is also in the input {name!r}, which a "
+                            f"model would only copy; take it out of the columns of {name!r}"
+                        )
 
     def fit_tokenizers(self, source: Source) -> None:
         """Take what the data decides from the training records: a vocabulary, a mean; a task adds its own.
@@ -209,7 +206,11 @@ class Task(Checked, lightning.LightningModule, ABC):
                 yield join_files({name: value}, source.folder_of(i), self.tokenizers)[name]
 
     def view(self, source: Source, training: bool) -> Source:
-        """The records that samples are made of, where they are others than the source's: the windows of a text."""
+        """The records that samples are made of, where they are others than the source's: the windows of a text.
+
+        Raises InputError for an input that holds the answer.
+        """
+        self.check_inputs(source)
         return source
 
     def chopper(self, training: bool) -> Chopper:

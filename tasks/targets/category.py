@@ -22,7 +22,15 @@ from anyformer.metrics.metric import LOSS, Metric
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets.aims import Aim
-from anyformer.tasks.targets.classes import balance, check_smoothing, class_index, class_names, likeliest, read_labels, sort_classes
+from anyformer.tasks.targets.classes import (
+    balance,
+    check_smoothing,
+    class_index,
+    class_names,
+    likeliest,
+    read_labels,
+    sort_classes,
+)
 from anyformer.tasks.targets.target import Stage, Target, TargetHead, aim_at_samples, check_weight, linear
 from anyformer.tokens import Tokenizer
 

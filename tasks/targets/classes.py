@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from anyformer.data.source import Source
-from anyformer.data.values import name_of, respelt
+from anyformer.data.values import name_of, names_of, respelt
 from anyformer.errors import InputError, say
 from anyformer.tasks.targets.target import known_values
 
@@ -64,14 +64,8 @@ def class_index(name: str, label: Any, classes: Sequence[str]) -> int:
 
 
 def class_names(classes: Sequence[Any] | None) -> tuple[str, ...] | None:
-    """The names of classes, which may be given as a list, and as numbers. Raises InputError for one that comes twice."""
-    if classes is None:
-        return None
-    names = tuple(name_of(each, "classes") for each in classes)
-    if twice := next((name for name, n in Counter(names).items() if n > 1), None):
-        spelt = ", ".join(repr(each) for each, name in zip(classes, names, strict=True) if name == twice)
-        raise InputError(f"classes: {twice!r} is named more than once, as {spelt}; name it once")
-    return names
+    """The names of classes that are given, be it as numbers. Raises InputError for one that comes twice."""
+    return None if classes is None else names_of(classes, "classes")
 
 
 def check_smoothing(label_smoothing: float) -> None:

@@ -39,3 +39,17 @@ def test_samples_travel_to_workers_that_are_not_forked(tmp_path):
     (tmp_path / "t.csv").write_text("file,kind\n" + "".join(f"{i}.png,cat\n" for i in range(5)))
     table = Table(str(tmp_path / "t.csv"))
     assert pickle.loads(pickle.dumps(Samples(table.take([3, 1]), Pairs()))).source[0]["file"] == "3.png"
+
+
+def test_a_group_is_called_by_its_name():
+    class Grouped(Numbers):
+        def __getitem__(self, i):
+            return {"x": i, "group": [1.0, True, "cafe\u0301 ", None, float("nan"), ["a"]][i]}
+
+    class Groups(Pairs):
+        by = "group"
+
+    samples = Samples(Grouped(6), Groups())
+    assert [samples._item(i, None)[1] for i in range(5)] == ["1", "true", "caf\u00e9", "", ""]
+    with pytest.raises(InputError, match=r"fields\.by: column 'group' must be one text or number, got a list"):
+        samples[Draw(0, 5)]

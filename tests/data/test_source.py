@@ -58,6 +58,29 @@ def test_a_pick_of_what_is_not_there_says_so():
         Pick(Numbers(9), each=0)
 
 
+def test_a_pick_goes_by_names(tmp_path):
+    rows = [{"label": label, "x": x} for x, label in enumerate(["pos ", "pos", "cafe\u0301", None, " "])]
+    table = Table(str(write(tmp_path / "t.jsonl", rows)))
+    assert Pick(table, values=("pos",)).column("x") == [0, 1]
+    assert Pick(table, values=("caf\u00e9 ", "pos"), each=1).column("x") == [0, 2]
+    assert Pick(table).column("x") == [0, 1, 2]
+    floats = Table(str(write(tmp_path / "t.parquet", [{"label": 1.0}, {"label": 2.0}, {"label": None}])))
+    assert Pick(floats, values=(2, "1.0")).column("label") == [1, 2]
+    with pytest.raises(InputError, match="values: '1', 1 are '1' more than once"):
+        Pick(floats, values=("1", 1))
+    lists = Table(str(write(tmp_path / "l.parquet", [{"label": ["a"]}])))
+    with pytest.raises(InputError, match=r"l\.parquet row 0: column 'label' must be one text or number, got a list"):
+        len(Pick(lists))
+
+
+def test_a_source_knows_which_columns_a_field_is_read_from(tmp_path):
+    table = Table(str(tmp_path / "t.csv"), {"row": ["a", "b"], "label": "b"})
+    other = Folders(str(tmp_path))
+    assert table.columns_of("row") == [{"a", "b"}] and Numbers(3).columns_of("x") == [{"x"}]
+    both = Joined((table, other)).take([0])
+    assert Pick(both).columns_of("label") == [{"b"}, {"folder"}] and both.columns_of("image") == [{"image"}, {"file"}]
+
+
 def test_picks_start_from_the_folder_of_their_source(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()

@@ -101,3 +101,15 @@ def test_folds_have_each_value_in_proportion_and_are_drawn_by_the_seed():
     assert first == deal(source, 5, 0)[1].column("x") != deal(source, 5, 0, seed=1)[1].column("x")
     with pytest.raises(InputError, match="stratify needs at least 2 records of each 'x', but '0' has 1"):
         deal(source, 5, 0, stratify="x")
+
+
+def test_values_of_one_name_are_dealt_together(tmp_path):
+    rows = [{"label": label} for label in ["pos", "pos ", "neg", None] * 10]
+    _, parts = split(Table(str(write(tmp_path / "t.jsonl", rows))), {"test": 0.5}, stratify="label")
+    assert Counter(map(str.strip, map(str, parts["test"].column("label")))) == {"pos": 10, "neg": 5, "None": 5}
+    with pytest.raises(InputError, match=r"t\.jsonl row 0: column 'label' must be one text or number, got a list"):
+        split(Table(str(write(tmp_path / "t.jsonl", [{"label": ["a"]}] * 4))), {"test": 0.5}, stratify="label")
+    with pytest.raises(InputError, match=r"but None has 1 \(.* row 2\)"):
+        split(
+            Table(str(write(tmp_path / "u.jsonl", [{"a": "1"}, {"a": "1"}, {"a": None}]))), {"test": 0.5}, stratify="a"
+        )

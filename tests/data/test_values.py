@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from anyformer.data.values import is_json, read_json, to_number, to_numbers
+from anyformer.data.values import is_json, name_of, names_of, read_json, respelt, to_number, to_numbers
 from anyformer.errors import InputError
 
 
@@ -42,3 +49,73 @@ def test_a_text_may_be_a_number_and_infinity_is_none() -> None:
     ):
         with pytest.raises(InputError, match=message):
             to_number(value, "the age")
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ((" pos", "pos\t", b"pos", bytearray(b"pos "), np.str_("pos"), np.bytes_(b"pos")), "pos"),
+        (("cafe\u0301", "caf\u00e9 ", "cafe\u0301".encode()), "caf\u00e9"),
+        ((1, 1.0, "1", "1.0", b"1", np.int8(1), np.float32(1), np.array(1)), "1"),
+        ((True, "True", "true", "TRUE", np.True_), "true"),
+        ((0.0, -0.0, "-0.0", "-0", 0), "0"),
+        ((1e16, 10**16, "1e+16"), "10000000000000000"),
+        ((1e-7, "1e-07", "1e-7", "0.0000001"), "0.0000001"),
+        ((date(2020, 1, 2), "2020-01-02"), "2020-01-02"),
+        ((Decimal("1.50"), "1.50"), "1.50"),
+        (("007",), "007"),
+        (("1e5",), "1e5"),
+        (("[UNK]",), "[UNK]"),
+    ],
+)
+def test_what_is_the_same_has_the_same_name(values: tuple, name: str) -> None:
+    assert {name_of(value, "label") for value in values} == {name}
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (["a"], "a list"),
+        (("a",), "a list"),
+        ({"a": 1}, "a dict"),
+        ('["a", "b"]', "the text of a list"),
+        ("['a', 'b']", "the text of a list"),
+        ('{"a": 1}', "the text of a dict"),
+        (np.array(["a", "b"]), "an object"),
+        (None, "nothing"),
+        (math.nan, "nothing"),
+        (" ", "nothing"),
+        (b"", "nothing"),
+        (np.datetime64("NaT"), "nothing"),
+    ],
+)
+def test_what_is_no_name_is_refused(value: Any, kind: str) -> None:
+    with pytest.raises(InputError, match=f"label must be one text or number, got {kind}, .*; rename it"):
+        name_of(value, "label", "rename it")
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(InputError, match=r"label must be a text, got bytes that are no UTF-8, b'caf\\xe9'"):
+        name_of("caf\u00e9".encode("latin-1"), "label")
+
+
+@given(st.text() | st.floats(allow_nan=False) | st.integers() | st.booleans())
+def test_the_name_of_a_name_is_that_name(value: Any) -> None:
+    try:
+        name = name_of(value, "label")
+    except InputError:
+        return
+    assert name_of(name, "label") == name == name_of(str(value), "label")
+
+
+def test_given_names_are_each_given_once() -> None:
+    assert names_of([1, "b "], "classes") == ("1", "b")
+    with pytest.raises(InputError, match="classes: 'pos', 'pos ' are 'pos' more than once; name it once"):
+        names_of(["neg", "pos", "pos "], "classes")
+
+
+def test_what_is_written_otherwise_is_counted() -> None:
+    values = ["pos ", "pos", "pos ", 1.0, b"a", "cafe\u0301"]
+    said = respelt(values, [name_of(value, "label") for value in values])
+    assert said == "3 values are written otherwise than their names: 'pos ' is 'pos', 'cafe\\u0301' is 'caf\u00e9'"
+    assert respelt(["a"], ["a"]) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning import Trainer
@@ -102,3 +103,16 @@ def test_a_file_that_is_no_config_is_said_to_be_none(text: str | bytes, message:
         read_yaml(path)
     with pytest.raises(InputError, match=r"there is no config .*absent.yaml"):
         read_yaml(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("where", ["free: {a: no}", "free: {a: {b: [1, 01]}}", "any: {a: [no]}", "any: {a: {b: 1_0}}"])
+def test_what_no_type_says_to_be_a_text_is_not_written_as_one_may_be(where: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    hints = {"free": dict, "any": dict[str, Any], "texts": dict[str, list[str] | str]}
+    path.write_text(where)
+    with pytest.raises(
+        InputError, match=r"x\.yaml line 1: .*: write (no|01|1_0) in quotes where it is a text, else as"
+    ):
+        check(*read_yaml(path)[:1], hints, "x.yaml", {"free.a": 1, "free.a.b.1": 1, "any.a.0": 1, "any.a.b": 1})
+    path.write_text("{texts: {a: [no], b: 01}, free: {a: 'no', b: [1, true]}, any: {a: no, b: 01}}")
+    check(*read_yaml(path)[:1], hints, "x.yaml")

@@ -170,3 +170,31 @@ data:
     parts:
       some: {train: words.csv, validation: 0.1, batch_size: 2}
 """
+
+
+def test_names_are_as_they_are_written_in_files_and_options_and_stay_so(config: str, tmp_path: Path) -> None:
+    source = "{class_path: Pick, init_args: {source: {class_path: Digits}, values: [01, 2, NO], by: on}}"
+    names = "classes: [01, 1_0, NO, '1e3', 2020-01-01]\n    target: off"
+    plain = CONFIG.replace(", logger: {class_path: CSVLogger}", "")
+    Path(config).write_text(plain.replace("Digits", source).replace("transformer:", f"{names}\n    transformer:"))
+    made = parse("fit", [config], ["--trainer.max_steps=1_000"], [])
+    classes = ["01", "1_0", "NO", "1e3", "2020-01-01"]
+    assert made.model.classes == classes and made.model.target == "off" and made.options["max_steps"] == 1000
+    train = made.datamodule.given["train"]
+    assert train.values == ("01", "2", "NO") and train.by == "on"
+    (tmp_path / "again.yaml").write_text(made.resolved)
+    again = parse("fit", [str(tmp_path / "again.yaml")], [], [])
+    assert again.model.classes == classes and again.datamodule.given["train"] == train
+    options = ["--model.classes=[007,off]", "--data.stratify=01"]
+    given = parse("fit", [config], options, [])
+    assert given.model.classes == ["007", "off"] and given.datamodule.stratify == "01"
+
+
+@pytest.mark.parametrize("name", ["true", "1.5", "1e3", "null"])
+def test_what_is_no_text_must_be_quoted(config: str, name: str) -> None:
+    message = r"model\.classes must be str or int, got \S+; write in quotes what is a text"
+    with pytest.raises(InputError, match=rf"^--model\.classes: {message}"):
+        parse("fit", [config], [f"--model.classes=[a,{name}]"], [], kind=Unmade)
+    Path(config).write_text(CONFIG.replace("transformer:", f"classes: [a, {name}]\n    transformer:"))
+    with pytest.raises(InputError, match=rf"config\.yaml line 6: {message}"):
+        parse("fit", [config], [], [], kind=Unmade)

@@ -161,3 +161,34 @@ def test_a_column_that_is_misspelt_in_use_is_named_and_others_are_no_concern() -
         row.encode({"age": 1, "hight": 2})
     assert len(row.encode({"age": 1, "height": 2, "hight": 3, "name": "x"})) == 2
     assert len(row.encode({"age": 1, "name": "x"})) == 1
+
+
+@pytest.mark.parametrize(
+    "values", [["01234", "98101"], ["98101", " 007"], ["007", 98101], ["1_0", "007", "A1"], ["-01"]]
+)
+def test_a_column_in_which_zeros_lead_holds_names(values: list[Any]) -> None:
+    tokenizer = Row().fit([{"zip": value} for value in values])
+    assert tokenizer.columns == {"zip": "category"}
+    assert tokenizer.values == {"zip": tuple(sorted(str(value).strip() for value in values))}
+    assert tokenizer.decode(tokenizer.encode({"zip": values[0]})) == {"zip": str(values[0]).strip()}
+    assert tokenizer.decode(tokenizer.encode({"zip": "7"})) == {"zip": None}
+
+
+def test_numbers_with_a_zero_before_the_point_stay_numbers_and_underscores_make_none() -> None:
+    assert Row().fit([{"a": "0.5", "b": "1_2"}, {"a": "0", "b": "1_3"}]).columns == {"a": "number", "b": "category"}
+
+
+def test_categories_are_named_alike_however_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = Row().fit([{"kind": "cafe\u0301"}, {"kind": b"tea"}, {"kind": True}, {"kind": "True"}])
+    assert tokenizer.values == {"kind": ("caf\u00e9", "tea", "true")}
+    assert "column 'kind': 2 values are written otherwise than their names: " in capsys.readouterr().err
+    ids = [
+        tokenizer.encode({"kind": kind}).content[0, 2] for kind in ("caf\u00e9 ", "cafe\u0301", np.str_("caf\u00e9"))
+    ]
+    assert ids == [1, 1, 1]
+    # What an older one was saved with.
+    assert Row({"a": "category"}, values={"a": ["False", "True"]}).values == {"a": ("false", "true")}
+    with pytest.raises(InputError, match=r"values\.a: 'x', ' x' are 'x' more than once"):
+        Row({"a": "category"}, values={"a": ["x", " x"]})
+    with pytest.raises(InputError, match="column 'kind' must be one text or number, got a list, "):
+        Row().fit([{"kind": ["a"]}, {"kind": ["b"]}])

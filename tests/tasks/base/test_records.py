@@ -72,7 +72,8 @@ class Toy(lightning.LightningModule):
         self.evaluated: list[str] = []
         self.generator = None
 
-    view, open = Task.view, Task.open
+    view, open, check_inputs = Task.view, Task.open, Task.check_inputs
+    answers: ClassVar[dict[str, list[str]]] = {}
 
     def passes(self, training: bool = False) -> list[tuple[str, Noisy]]:
         return [("", self.chopper(training))]

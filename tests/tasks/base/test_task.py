@@ -12,12 +12,25 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from anyformer.data.source import Joined, Pick, Source
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.examples import Examples
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.predict.predict import Predict
+from anyformer.tasks.sequence.sequence import SequenceToSequence
+from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.labels import Labels
+from anyformer.tasks.targets.masked import Masked
+from anyformer.tasks.targets.regression import Regression
+from anyformer.tasks.targets.text import TextTarget
+from anyformer.tokenizers.row import Row
+from anyformer.tokenizers.text.text import Text
+from tests.helpers.table_files import write
 from tests.helpers.witnesses import Ids, Vectors, draw_ids
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
@@ -155,3 +168,68 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
     with pytest.raises(InputError, match=message):
         fit(task, batches(task, given, [3, 5]))
     assert all(torch.equal(p, before[name]) for name, p in task.named_parameters())
+
+
+def table(tmp_path: Path, **columns: Any) -> Table:
+    write(tmp_path / "t.jsonl", [{"size": i, "label": "ab"[i % 2], "note": "x"} for i in range(4)])
+    return Table(str(tmp_path / "t.jsonl"), columns)
+
+
+def sources(source: Table) -> list[Source]:
+    return [
+        source,
+        Pick(source),
+        source.take([1, 0]),
+        Joined((source,)),
+        Pick(Joined((source, source)), each=1).take([0]),
+    ]
+
+
+TASKS = {
+    "Classify": lambda: Classify({"field": Row()}, target="answer"),
+    "Category": lambda: Predict({"field": Row()}, {"answer": Category(), "other": Regression()}),
+    "Labels": lambda: Predict({"field": Row()}, {"answer": Labels()}),
+    "Regression": lambda: Predict({"field": Row()}, {"many": Regression(columns=("other", "answer"))}),
+    "TextTarget": lambda: Predict({"field": Text("bytes")}, {"answer": TextTarget(Text("bytes"))}),
+    "Masked beside it": lambda: Predict({"field": Text("bytes")}, {"field": Masked(), "answer": Category()}),
+    "SequenceToSequence": lambda: SequenceToSequence(
+        dict.fromkeys(("field", "answer"), Text("bytes")), target="answer"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_input_holds_what_a_target_is_read_from(name: str, tmp_path: Path) -> None:
+    task = TASKS[name]()
+    given = ["size", "label"] if isinstance(task.tokenizers["field"], Row) else "label"
+    message = (
+        "the column 'label' of the target '(answer|many)' is also in the input 'field', which a model would only copy"
+    )
+    for source in sources(table(tmp_path, field=given, answer="label", label="label", other="size")):
+        with pytest.raises(InputError, match=message):
+            task.fit_tokenizers(source)
+    for source in sources(table(tmp_path, field="note", answer="label", label="label", other="size")):
+        task.check_inputs(source)
+
+
+def test_it_is_refused_in_validation_too_and_of_one_of_several_sources(tmp_path: Path) -> None:
+    good, bad = (table(tmp_path, row=row, label="label") for row in (["size"], ["size", "label"]))
+    task = Classify({"row": Row()})
+    task.fit_tokenizers(good)
+    # A row that is known to hold other columns does not read it.
+    task.check_inputs(bad)
+    with pytest.raises(InputError, match="the column 'label' of the target 'label' is also in the input 'row'"):
+        Classify({"row": Row()}).check_inputs(Joined((good, bad)))
+    texts, wrong = Classify({"row": Text("bytes", max_len=9)}), table(tmp_path, row="label", label="label")
+    data = Records(table(tmp_path, row="note", label="label"), wrong, batch_size=2)
+    with pytest.raises(InputError, match="the column 'label' of the target 'label' is also in the input 'row'"):
+        lightning.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False).fit(texts, data)
+
+
+def test_what_may_read_the_column_of_its_target_does(tmp_path: Path) -> None:
+    source = table(tmp_path, field="label", answer="label")
+    # What is hidden is predicted of the same column, and capitals are restored from it.
+    Predict({"field": Text("bytes")}, {"field": Masked()}).check_inputs(source)
+    texts = {"field": Text("characters", normalize="lowercase"), "answer": Text("characters")}
+    SequenceToSequence(texts, target="answer").check_inputs(source)
+    Classify({"row": Row({"size": "number"})}).check_inputs(table(tmp_path, row=["size", "label"], label="label"))

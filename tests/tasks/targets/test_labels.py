@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,8 @@ def test_labels_are_a_list_or_a_text():
     assert Labels(separator=" ", classes=("a b", "a")).value("tags", {"tags": "a"}).tolist() == [0, 1]
     with pytest.raises(InputError, match="field 'tags': the label 'd' was not seen in training"):
         target.value("tags", {"tags": "a,d"})
-    with pytest.raises(InputError, match="field 'tags' must hold a list of labels, or a text, got int"):
-        target.value("tags", {"tags": 3})
+    with pytest.raises(InputError, match="field 'tags' must hold a list of labels, or a text, got dict"):
+        target.value("tags", {"tags": {"a": 1}})
     with pytest.raises(InputError, match="column 'tags' must hold labels, and no training record has one"):
         Labels().fit("tags", column("tags", [[], ""]))
     with pytest.raises(InputError, match=r"no column 'tgas'.*did you mean 'tags'"):
@@ -55,3 +56,17 @@ def test_what_cannot_be_is_refused():
         Labels(separator="")
     with pytest.raises(InputError, match=r"targets\.tags: the labels are not known yet"):
         Labels().head("tags", None, SMALL)
+
+
+def test_labels_are_names_however_they_come(capsys):
+    values = [b"b, cafe", '["cafe\u0301", true]', ["b ", 1.0], 2, "cafe\u0301,True"]
+    target = Labels().fit("tags", column("tags", values))
+    assert target.classes == ("1", "2", "b", "cafe", "caf\u00e9", "true")
+    # Spaces around the labels of a text are no part of them.
+    said = "column 'tags': 4 values are written otherwise than their names: 'cafe\\u0301' is 'caf\u00e9', 'b ' is 'b'"
+    assert said in capsys.readouterr().err
+    assert target.value("tags", {"tags": [np.int64(1), b"cafe"]}).tolist() == [1, 0, 0, 1, 0, 0]
+    with pytest.raises(InputError, match="a label of field 'tags' must be one text or number, got a list"):
+        target.value("tags", {"tags": [["b"]]})
+    with pytest.raises(InputError, match="classes: 'b', 'b ' are 'b' more than once"):
+        Labels(classes=("b", "b "))
