@@ -95,6 +95,17 @@ def test_ranks_share_all_samples_in_equal_numbers_of_batches(lengths, world, kin
             assert set(np.unique([draw.row for draw in batch])) == set(range(max(draw.row for draw in batch) + 1))
 
 
+@given(LENGTHS, st.integers(1, 3), st.sampled_from(["size", "tokens", "pack"]), st.integers(0, 4), st.booleans())
+def test_an_epoch_from_a_batch_on_is_the_rest_of_the_epoch_on_every_rank(lengths, world, kind, start, shuffle):
+    options = {"size": {"batch_size": 2}}.get(kind, {"max_tokens": 90, "lengths": lengths, "pack": kind == "pack"})
+    for rank in range(world):
+        try:
+            plan = plan_batches(len(lengths), rank=rank, world=world, shuffle=shuffle, seed=3, **options)
+        except InputError:
+            return  # Too few for so many.
+        assert list(plan.epoch(2, start)) == list(plan.epoch(2))[start:]
+
+
 def test_plans_that_cannot_be_say_why():
     with pytest.raises(
         InputError, match=r"max_tokens=8 is less than the 9 tokens of numbers row 1; raise it to at least 9"

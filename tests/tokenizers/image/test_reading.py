@@ -108,6 +108,29 @@ def test_pictures_are_turned_upright():
     assert (turned.float() - upright.float()).abs().mean() < 3
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(
+    ("orientation", "undo"),
+    [
+        (1, lambda seen: seen),
+        (2, lambda seen: seen[:, ::-1]),
+        (3, lambda seen: seen[::-1, ::-1]),
+        (4, lambda seen: seen[::-1]),
+        (5, lambda seen: seen.transpose(1, 0, 2)),
+        (6, lambda seen: seen[::-1].transpose(1, 0, 2)),
+        (7, lambda seen: seen[::-1, ::-1].transpose(1, 0, 2)),
+        (8, lambda seen: seen[:, ::-1].transpose(1, 0, 2)),
+    ],
+)
+def test_every_orientation_of_exif_is_undone(kind, orientation, undo):
+    stored = noise(5, 7, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    read = open_image(encoded(Image.fromarray(stored), kind, exif=exif, **options))
+    assert read.permute(1, 2, 0).tolist() == undo(stored).tolist()
+
+
 def test_an_animation_gives_its_first_frame():
     frames = [Image.fromarray(np.full((3, 5), level, dtype=np.uint8)) for level in (10, 200)]
     assert (open_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), 1) == 10).all()
