@@ -196,7 +196,7 @@ class Broken(Counter):
 
 
 class Passing(Counter):
-    """4 steps; in half of the episodes, which are seen to begin with 1, it is at its goal in the second, and only there."""
+    """4 steps; in half of the episodes, those that are seen to begin with 1, the second alone is at the goal."""
 
     def __init__(self, name: str = "success", render_mode: str | None = None) -> None:
         super().__init__(render_mode=render_mode)
