@@ -514,6 +514,28 @@ def test_a_decoder_sees_the_conditions_that_sees_names_and_these_whatever_their_
             assert ((one - other).abs().amax(1) > 1e-4).all() if i == j else torch.equal(one, other)
 
 
+@pytest.mark.parametrize("rows", [None, [0, 0]], ids=["a row each", "packed"])
+@pytest.mark.parametrize("sees", [None, {"text": ["text", "bag"]}], ids=["everything", "by field"])
+@pytest.mark.parametrize("sizes", [(3, 3), (1, 4)], ids=["alike", "padded"])
+@torch.no_grad()
+def test_with_a_cache_a_decoder_sees_the_same_of_the_conditions(
+    sizes: tuple[int, int], sees: dict | None, rows: list[int] | None
+) -> None:
+    model, cache = build(encoder=True, sees=sees), Cache()
+    samples = [{"text": count(text(5))} for _ in sizes]
+    conditions = [{"bag": count(BAG.encode(draw_ids(n, 7))), "picture": count(picture(1, 4))} for n in sizes]
+    encoded = collate(conditions, FIELDS, rows)
+    whole = collate(samples, FIELDS, rows)
+    theirs = by_sample(whole, model(whole, encoded), samples)
+    ours: list[list[Tensor]] = [[] for _ in samples]
+    for number, part in enumerate(steps(samples, (3, 4, 5))):
+        batch = collate(part, FIELDS, rows)
+        hidden = model(batch, None if number else encoded, cache)
+        for collected, output in zip(ours, by_sample(batch, hidden, part), strict=True):
+            collected.append(output["text"])
+    assert_close([{"text": torch.cat(parts)} for parts in ours], theirs)
+
+
 def test_each_stack_has_its_own_heads_rotary_and_relations() -> None:
     fields = {**FIELDS, "graph": GRAPH}
     decoder = TransformerConfig(d_model=12, n_heads=3, depth=1, rotary=RotaryConfig(("word",)))

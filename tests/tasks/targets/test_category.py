@@ -66,6 +66,16 @@ def test_the_figures_of_a_category_are_those_of_all_batches():
     assert head.compute()["accuracy"].isnan()
 
 
+def test_the_fifth_likeliest_class_is_among_the_top_5_and_the_sixth_is_not():
+    head, _, _ = evaluated(Category(classes=tuple("abcdef")), ["a"])
+    with torch.no_grad():
+        head.output.weight.copy_(torch.eye(6))
+    head.reset()
+    # The likelier, the earlier in the alphabet.
+    head.evaluate(torch.arange(6.0, 0.0, -1.0).expand(6, 6), torch.arange(6))
+    assert head.compute()["top5"].item() == pytest.approx(5 / 6)
+
+
 def test_the_rows_of_the_confusion_matrix_are_the_true_classes():
     head, _, values = evaluated(Category(classes=("a", "b", "c")), ["a", "a", "b", "a"])
     with torch.no_grad():
