@@ -49,6 +49,7 @@ def test_the_figures_of_labels():
     assert [round(perfect[name].item(), 6) for name in ("map", "f1", "exact_match")] == [1, 1, 1]
     (result, *_) = head.results(torch.tensor([[3.0, 1.0, -1.0, 0, 0, 0]]))
     assert result["labels"] == ["a", "b"] and target.row("tags", result)["tags"] == "a,b"
+    assert Labels(classes=target.classes, separator="; ").row("tags", result)["tags"] == "a; b"
 
 
 def test_f1_is_that_of_all_decisions_and_map_the_mean_over_the_labels():
