@@ -51,6 +51,15 @@ def test_a_token_budget_is_kept_padding_included_and_every_sample_comes_once(len
             assert len(batch) <= (batch_size or len(batch))
 
 
+def test_samples_that_are_like_no_other_meet_others_in_the_next_epoch_too():
+    lengths = [round(20 * 1.2**k) for k in range(12)]
+    plan = plan_batches(12, max_tokens=10_000, lengths=lengths, batch_size=3)
+    epochs = [{frozenset(batch) for batch in indices(plan.epoch(epoch))} for epoch in range(8)]
+    assert len(set(map(frozenset, epochs))) > 1
+    still = plan_batches(12, max_tokens=10_000, lengths=lengths, batch_size=3, shuffle=False)
+    assert indices(still.epoch(0)) == indices(still.epoch(1)) == [list(range(k, k + 3)) for k in range(0, 12, 3)]
+
+
 def test_samples_of_like_length_come_together_and_mix():
     lengths = np.random.default_rng(0).integers(10, 200, 2000)
     plan = plan_batches(2000, max_tokens=3000, lengths=lengths)

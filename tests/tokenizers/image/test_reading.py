@@ -85,6 +85,14 @@ def test_grey_of_an_array_is_the_grey_of_its_file():
     assert torch.equal(open_image(array, 1), open_image(encoded(Image.fromarray(array), "PNG"), 1))
 
 
+def test_levels_of_an_array_are_rounded_and_true_is_white():
+    deep = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    assert open_image(deep, 1)[0].numpy().tolist() == np.round(deep / 257).astype(int).tolist()
+    shares = np.array([[0.0, 0.4, 0.6, 127.4, 127.6, 254.6, 255.0]], dtype=np.float32) / 255
+    assert open_image(shares, 1)[0].tolist() == [[0, 0, 1, 127, 128, 255, 255]]
+    assert open_image(np.array([[True, False]]), 1)[0].tolist() == [[255, 0]]
+
+
 def test_what_is_transparent_lies_over_white():
     clear = np.zeros((2, 2, 4), dtype=np.uint8)
     clear[0, 0] = (200, 100, 50, 255)
