@@ -68,7 +68,7 @@ class Mixture(Task):
                 first; such tasks share it too.
             embedding: how content, type and position become a token, in all tasks.
             optimizer: the optimiser and its learning rate over the run.
-            weights: of the tasks' losses; 1 where a task is not named.
+            weights: of the tasks' losses; 1 where a task is not named. The logged `train/TASK/loss` is without it.
             sampling: shares of the steps, by task; tasks that are not named divide the rest by their sizes.
             temperature: how sizes, in batches of a task's own epoch, become shares: in proportion to
                 size^(1 / temperature). 1 goes through all data at the same rate; the higher, the more even.

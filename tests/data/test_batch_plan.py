@@ -51,6 +51,15 @@ def test_a_token_budget_is_kept_padding_included_and_every_sample_comes_once(len
             assert len(batch) <= (batch_size or len(batch))
 
 
+def test_samples_that_are_like_no_other_meet_others_in_the_next_epoch_too():
+    lengths = [round(20 * 1.2**k) for k in range(12)]
+    plan = plan_batches(12, max_tokens=10_000, lengths=lengths, batch_size=3)
+    epochs = [{frozenset(batch) for batch in indices(plan.epoch(epoch))} for epoch in range(8)]
+    assert len(set(map(frozenset, epochs))) > 1
+    still = plan_batches(12, max_tokens=10_000, lengths=lengths, batch_size=3, shuffle=False)
+    assert indices(still.epoch(0)) == indices(still.epoch(1)) == [list(range(k, k + 3)) for k in range(0, 12, 3)]
+
+
 def test_samples_of_like_length_come_together_and_mix():
     lengths = np.random.default_rng(0).integers(10, 200, 2000)
     plan = plan_batches(2000, max_tokens=3000, lengths=lengths)
@@ -93,6 +102,17 @@ def test_ranks_share_all_samples_in_equal_numbers_of_batches(lengths, world, kin
     for batch in flat(batches):
         if kind == "pack":
             assert set(np.unique([draw.row for draw in batch])) == set(range(max(draw.row for draw in batch) + 1))
+
+
+@given(LENGTHS, st.integers(1, 3), st.sampled_from(["size", "tokens", "pack"]), st.integers(0, 4), st.booleans())
+def test_an_epoch_from_a_batch_on_is_the_rest_of_the_epoch_on_every_rank(lengths, world, kind, start, shuffle):
+    options = {"size": {"batch_size": 2}}.get(kind, {"max_tokens": 90, "lengths": lengths, "pack": kind == "pack"})
+    for rank in range(world):
+        try:
+            plan = plan_batches(len(lengths), rank=rank, world=world, shuffle=shuffle, seed=3, **options)
+        except InputError:
+            return  # Too few for so many.
+        assert list(plan.epoch(2, start)) == list(plan.epoch(2))[start:]
 
 
 def test_plans_that_cannot_be_say_why():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from anyformer.drawing.evaluation import draw_confusion, draw_rows, draw_scatter
@@ -15,6 +16,21 @@ def is_drawn(path) -> bool:
 def test_a_confusion_matrix_is_drawn(tmp_path, n):
     draw_confusion(torch.randint(5, (n, n)), [f"class {i}" for i in range(n)], tmp_path / "a.png")
     assert is_drawn(tmp_path / "a.png")
+
+
+def test_a_row_of_the_drawn_confusion_matrix_is_a_true_class(tmp_path, monkeypatch):
+    pages = []
+    write = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda page, *given, **options: pages.append(page) or write(page, *given, **options)
+    )
+    draw_confusion(torch.tensor([[3.0, 1.0], [0.0, 2.0]]), ["cat", "dog"], tmp_path / "a.png")
+    (panel,) = pages[0].axes
+    assert (panel.get_ylabel(), panel.get_xlabel()) == ("true", "predicted")
+    assert [text.get_text() for text in panel.get_yticklabels()] == ["cat", "dog"]
+    # Of the true cats a quarter is taken for dogs; the place of a number is (column, row).
+    assert panel.images[0].get_array().tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    assert {text.get_position(): text.get_text() for text in panel.texts} == {(0, 0): "3", (1, 0): "1", (1, 1): "2"}
 
 
 @pytest.mark.parametrize("n", [1, 5, 13])

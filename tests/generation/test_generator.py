@@ -138,6 +138,20 @@ def test_the_repetition_penalty_counts_prompt_and_new_tokens() -> None:
     assert found != ids_of(generator.generate(prompts, GenerationConfig(8)))
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 2.0, "n_samples": 2}, {"n_beams": 3, "n_samples": 2}], ids=str)
+def test_the_repetition_penalty_of_a_text_is_the_same_whatever_is_written_beside_it(options: dict) -> None:
+    generator, prompts = build(), text(6, 2, 4, 3)
+    config = GenerationConfig(12, repetition_penalty=1.8, **options)
+    # Some end before the others, so that rows leave.
+    stop = generator.generate(prompts, config)[1][0].ids[3]
+    config = replace(config, stop_ids=(stop,))
+    together = generator.generate(prompts, config)
+    assert len({len(each.ids) for several in together for each in several}) > 1
+    for number, (prompt, several) in enumerate(zip(prompts, together, strict=True)):
+        (alone,) = generator.generate([prompt], config, numbers=[number])
+        assert [each.ids for each in alone] == [each.ids for each in several]
+
+
 @pytest.mark.parametrize("options", [{}, {"temperature": 3.0}, {"n_beams": 3}, {"n_beams": 4, "n_samples": 2}], ids=str)
 def test_only_allowed_ids_are_generated(options: dict) -> None:
     generator, prompts = build(), text(5, 3)

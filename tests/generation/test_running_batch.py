@@ -124,6 +124,53 @@ def test_past_the_context_a_row_keeps_its_newest_half_and_others_all() -> None:
         torch.testing.assert_close(logits, whole(generator, samples), atol=1e-4, rtol=1e-4)
 
 
+@torch.inference_mode()
+def test_the_repetition_penalty_stays_with_its_text_when_rows_are_copied_leave_or_are_read_anew() -> None:
+    generator = build()
+    config = GenerationConfig(repetition_penalty=2.5)
+    lines = [[1, 2], [1, 2], [3, 4, 5], [3, 4, 5]]
+
+    def check(logits: Tensor) -> None:
+        free = whole(generator, [prompt(own) for own in lines])
+        for found, own, expected in zip(started.restrict(logits.clone(), lines), lines, free, strict=True):
+            for seen in {*own}:
+                expected[seen] = expected[seen] / 2.5 if expected[seen] > 0 else expected[seen] * 2.5
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+    def advance(new: list[int]) -> None:
+        for own, token in zip(lines, new, strict=True):
+            own.append(token)
+        check(started.advance(new))
+
+    started = Rows(generator.parts, [prompt([1, 2]), prompt([3, 4, 5])], config)
+    check(started.begin(2))
+    advance([6, 7, 8, 9])
+    started.copy([(0, 1), (3, 2)])
+    lines[1], lines[2] = [*lines[0]], [*lines[3]]
+    advance([1, 2, 3, 10])
+    started.select([3, 1])
+    lines[:] = [lines[3], lines[1]]
+    advance([0, 5])
+    started.select([1])
+    lines[:] = [lines[1]]
+    advance([8])
+
+
+@torch.inference_mode()
+def test_what_has_left_the_context_is_penalised_still() -> None:
+    generator = build()
+    generator.context = 5
+    samples = [prompt([1, 2, 3, 4, 5]), prompt([6, 7])]
+    started = Rows(generator.parts, samples, GenerationConfig(repetition_penalty=2.5))
+    started.begin()
+    logits = started.advance([8, 9])
+    free = logits.clone()
+    found = started.restrict(logits, [[8], [9]])
+    for row, seen in enumerate(({1, 2, 3, 4, 5, 8}, {6, 7, 9})):
+        moved = (found[row] != free[row]).nonzero().flatten().tolist()
+        assert set(moved) == seen
+
+
 def test_the_repetition_penalty_is_its_formula() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.5, -1.0, 3.0], [0.0, 0.1, 4.0, 0.2, -torch.inf]])
     history = torch.tensor([[0, 3, 0], [2, 2, 2]])

@@ -195,5 +195,22 @@ class Broken(Counter):
         return None if breaks and self.how == "dark" else super().render()
 
 
-for kind in (Corridor, Lights, Parts, Counter, Broken):
+class Passing(Counter):
+    """4 steps; in half of the episodes, those that are seen to begin with 1, the second alone is at the goal."""
+
+    def __init__(self, name: str = "success", render_mode: str | None = None) -> None:
+        super().__init__(render_mode=render_mode)
+        self.name = name
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.length, self.passes = 4, int(self.np_random.integers(2))
+        return np.full(1, self.passes, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        seen, reward, terminated, truncated, _ = super().step(action)
+        return seen, reward, terminated, truncated, {self.name: bool(self.passes and self.steps == 2)}
+
+
+for kind in (Corridor, Lights, Parts, Counter, Broken, Passing):
     gymnasium.register(f"{kind.__name__}-v0", kind)

@@ -26,25 +26,31 @@ EPOCHS = 2
 AUGMENT = Augmentation(shift=1.0, policy="trivial")
 
 
+def small_options(d_model: int = 16) -> dict[str, Any]:
+    return {
+        "tokenizers": {"image": ImagePatches(size=(8, 8), patch=4, channels=1, augment=AUGMENT)},
+        "transformer": TransformerConfig(d_model=d_model, depth=1, n_heads=2, dropout=0.1),
+        "optimizer": OptimizerConfig("muon", lr=0.01, ema=0.9),
+        "mix": Mixing(mixup=0.5, cutmix=1.0, chance=0.5),
+    }
+
+
 def small_task(d_model: int = 16) -> Classify:
-    return Classify(
-        {"image": ImagePatches(size=(8, 8), patch=4, channels=1, augment=AUGMENT)},
-        TransformerConfig(d_model=d_model, depth=1, n_heads=2, dropout=0.1),
-        optimizer=OptimizerConfig("muon", lr=0.01, ema=0.9),
-        mix=Mixing(mixup=0.5, cutmix=1.0, chance=0.5),
-    )
+    return Classify(**small_options(d_model))
 
 
 def small_data(n_workers: int = 0) -> Records:
     return Records(Digits(), 0.1, 0.1, batch_size=240, n_workers=n_workers)
 
 
-def small_fit(run: Path, *, n_workers: int = 0, task: Classify | None = None, **options: Any) -> dict[str, float]:
+def small_fit(
+    run: Path, *, n_workers: int = 0, task: Classify | None = None, data: Records | None = None, **options: Any
+) -> dict[str, float]:
     seed_everything(0, verbose=False)
     options = {"max_epochs": EPOCHS, "log_every_n_steps": 1, "saving": Saving(every_n_steps=2)} | options
     return fit(
         task or small_task(),
-        small_data(n_workers),
+        data or small_data(n_workers),
         run,
         accelerator="cpu",
         enable_progress_bar=False,

@@ -68,6 +68,26 @@ def test_bleu_is_sacrebleus_of_the_whole_corpus() -> None:
     assert "bleu_moses" not in rates, "no figure of what was not counted"
 
 
+@pytest.mark.parametrize(
+    ("reference", "hypothesis"),
+    [
+        ("a dog runs in the park", "a dog walks in a park"),  # no 3-gram
+        ("a dog runs in the park", "a dog runs on one park"),  # no 4-gram
+        ("a dog runs", "the dog is running now"),  # one word
+        ("a dog runs", "she sits there quietly"),  # nothing
+        ("a dog", "a dog"),  # shorter than a 4-gram
+        ("a dog runs in the park", "a dog"),
+        ("a dog runs in the park", ""),
+    ],
+)
+def test_bleu_is_sacrebleus_where_no_4_gram_matches(reference: str, hypothesis: str) -> None:
+    from sacrebleu import corpus_bleu
+
+    rates = error_rates(count_errors([reference], [hypothesis], "en"))
+    assert rates["bleu"] == pytest.approx(corpus_bleu([hypothesis], [[reference]]).score, abs=1e-9)
+    assert rates["bleu_moses"] == pytest.approx(rates["bleu"]), "of such texts the tokens are the same"
+
+
 def test_bleu_of_lower_cased_moses_tokens() -> None:
     from sacrebleu import corpus_bleu
 
@@ -96,7 +116,8 @@ def test_sums_of_batches_add_up() -> None:
 def test_nothing_said_is_all_deleted_and_what_is_too_much_counts() -> None:
     assert error_rates(count_errors(["a bc"], [""])) == {"wer": 1, "cer": 1, "exact_match": 0, "bleu": 0}
     assert error_rates(count_errors(["a"], ["a b c"]))["wer"] == 2
-    assert error_rates(count_errors(["a  b"], ["a b"]))["wer"] == 0, "white space is no word"
+    rates = error_rates(count_errors(["a  b ", "c"], ["a b", "c"]))
+    assert rates["wer"] == 0 and rates["exact_match"] == 0.5, "white space is no word, but not nothing"
 
 
 def test_nothing_reaches_for_the_network(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

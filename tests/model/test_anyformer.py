@@ -489,6 +489,53 @@ def test_a_condition_of_any_order_is_seen_by_the_whole_target() -> None:
     assert ((before - after).abs().amax(2) > 1e-4).all()
 
 
+@pytest.mark.parametrize("rows", [None, [0, 0], [1, 0]], ids=["padded", "packed", "a row each"])
+@pytest.mark.parametrize("n_samples", [1, 2])
+def test_a_decoder_sees_the_conditions_that_sees_names_and_these_whatever_their_order(
+    n_samples: int, rows: list[int] | None
+) -> None:
+    model = build(encoder=True, sees={"text": ["text", "bag"], "bag": ["bag"], "picture": ["picture"]})
+    texts = [{"text": count(text(n))} for n in (4, 2)][:n_samples]
+    given = [{"bag": count(BAG.encode([1] * n)), "picture": count(picture(1, 6 - n))} for n in (2, 5)][:n_samples]
+    batch = collate(texts, FIELDS, rows and rows[:n_samples])
+
+    def run(conditions: list[Sample]) -> list[Tensor]:
+        hidden = model(batch, collate(conditions, FIELDS, rows and rows[:n_samples]))
+        return [sample["text"] for sample in by_sample(batch, hidden, texts)]
+
+    before = run(given)
+    for i, own in enumerate(given):
+        hidden_away = {**own, "picture": change(own["picture"], own["picture"].order > 0)}
+        after = run([*given[:i], hidden_away, *given[i + 1 :]])
+        assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+        latest = {**own, "bag": change(own["bag"], own["bag"].order == own["bag"].order.max())}
+        after = run([*given[:i], latest, *given[i + 1 :]])
+        for j, (one, other) in enumerate(zip(before, after, strict=True)):
+            assert ((one - other).abs().amax(1) > 1e-4).all() if i == j else torch.equal(one, other)
+
+
+@pytest.mark.parametrize("rows", [None, [0, 0]], ids=["a row each", "packed"])
+@pytest.mark.parametrize("sees", [None, {"text": ["text", "bag"]}], ids=["everything", "by field"])
+@pytest.mark.parametrize("sizes", [(3, 3), (1, 4)], ids=["alike", "padded"])
+@torch.no_grad()
+def test_with_a_cache_a_decoder_sees_the_same_of_the_conditions(
+    sizes: tuple[int, int], sees: dict | None, rows: list[int] | None
+) -> None:
+    model, cache = build(encoder=True, sees=sees), Cache()
+    samples = [{"text": count(text(5))} for _ in sizes]
+    conditions = [{"bag": count(BAG.encode(draw_ids(n, 7))), "picture": count(picture(1, 4))} for n in sizes]
+    encoded = collate(conditions, FIELDS, rows)
+    whole = collate(samples, FIELDS, rows)
+    theirs = by_sample(whole, model(whole, encoded), samples)
+    ours: list[list[Tensor]] = [[] for _ in samples]
+    for number, part in enumerate(steps(samples, (3, 4, 5))):
+        batch = collate(part, FIELDS, rows)
+        hidden = model(batch, None if number else encoded, cache)
+        for collected, output in zip(ours, by_sample(batch, hidden, part), strict=True):
+            collected.append(output["text"])
+    assert_close([{"text": torch.cat(parts)} for parts in ours], theirs)
+
+
 def test_each_stack_has_its_own_heads_rotary_and_relations() -> None:
     fields = {**FIELDS, "graph": GRAPH}
     decoder = TransformerConfig(d_model=12, n_heads=3, depth=1, rotary=RotaryConfig(("word",)))

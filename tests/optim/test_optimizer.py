@@ -1,5 +1,7 @@
 """Schedules, weight decay, layer-wise rates, and which parameter goes to which optimizer."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -40,6 +42,20 @@ def test_a_cosine_is_half_way_down_in_the_middle_and_stays_at_its_end():
 
 def test_a_warmup_of_a_part_of_a_step_does_not_overshoot():
     assert max(OptimizerConfig(warmup=2.5).factor(step, 9) for step in range(9)) == 1.0
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("warmup", [0, 0.01, 0.05, 0.99, 1, 7, 50], ids=str)
+@pytest.mark.parametrize("hold", [0.0, 0.5])
+def test_no_step_has_a_learning_rate_of_0_and_one_the_highest(schedule, warmup, hold):
+    config = OptimizerConfig(schedule=schedule, warmup=warmup, hold=hold)
+    for total in (1, 2, 3, 10, 100):
+        rates = [config.factor(step, total) for step in range(total)]
+        n_rising = min(math.ceil(warmup if warmup >= 1 else warmup * total), total)
+        assert all(0 < rate <= 1 for rate in rates)
+        assert max(rates) == 1.0 or n_rising == total
+        assert rates[:n_rising] == sorted(rates[:n_rising])
+        assert rates[n_rising:] == sorted(rates[n_rising:], reverse=True)
 
 
 def test_a_warmup_below_one_is_a_part_of_the_run():

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
+from safetensors.torch import load_file
+from torch import Tensor
 
 from anyformer.runs.checkpointing import Saving
 from anyformer.saving.manifest import read_manifest
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
-from tests.helpers.small_run import BATCHES, EPOCHS, in_a_fork, small_fit
+from anyformer.tokenizers.image.sources import Digits
+from tests.helpers.small_run import BATCHES, EPOCHS, in_a_fork, small_fit, small_options
 from tests.helpers.stopped_runs import Signal, assert_same_run
 
 
@@ -137,3 +146,99 @@ def test_a_signal_during_the_closing_test_gives_its_code_and_the_run_is_only_tes
         assert in_a_fork(work) == 128 + number
     assert in_a_fork(lambda: small_fit(tmp_path, resume=True)) == 0
     assert_same_run(tmp_path, whole)
+
+
+class Scripted(Classify):
+    """Whose validations come to what is written, one after another."""
+
+    values: list[float]
+    best: str
+
+    @property
+    def metric(self) -> tuple[str, str]:
+        return "val/value", self.best
+
+    def report(self, stage: str) -> dict[str, float]:
+        return {"value": 0.0 if self.trainer.sanity_checking or stage != "val" else self.values.pop(0)}
+
+
+@pytest.mark.parametrize(
+    ("best", "values", "kept"),
+    [
+        ("min", [math.nan, 3.0, 1.0, 1.0, math.nan, 2.0], 3),
+        ("max", [math.nan, 1.0, 3.0, 3.0, math.nan, 2.0], 3),
+        ("max", [-1.0, -2.0], 0),
+    ],
+)
+def test_the_model_that_is_kept_is_the_least_or_most_never_that_of_nan_and_of_equals_the_later(
+    tmp_path: Path, best: str, values: list[float], kept: int
+) -> None:
+    task, seen = Scripted(**small_options()), []
+    task.values, task.best = list(values), best
+
+    def look(trainer: Trainer, module: Classify) -> None:
+        if not trainer.sanity_checking:
+            seen.append((trainer.global_step, {n: w.clone() for n, w in module.best_weights().items()}))
+
+    look_on = LambdaCallback(on_validation_end=look)
+    metrics = small_fit(
+        tmp_path,
+        task=task,
+        data=Records(Digits(), 0.01, batch_size=8),
+        max_epochs=len(values),
+        limit_train_batches=1,
+        callbacks=[look_on],
+    )
+    assert metrics["best/val/value"] == values[kept] and len(seen) == len(values)
+    weights = load_file(tmp_path / "model/weights.safetensors")
+    same = [all(torch.equal(weights[name], own[name]) for name in weights) for _, own in seen]
+    assert same == [i == kept for i in range(len(values))]
+    assert metrics["best/step"] == seen[kept][0] - 1
+
+
+class Watched(Classify):
+    """Keeps its weights: before and after each step, and as each validation sees them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.began: list[dict[str, Tensor]] = []
+        self.stepped: list[dict[str, Tensor]] = []
+        self.validated: list[tuple[int, dict[str, Tensor]]] = []
+
+    def _now(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
+
+    def training_step(self, *given: Any) -> Tensor:
+        self.began.append(self._now())
+        return super().training_step(*given)
+
+    def optimizer_step(self, *given: Any, **options: Any) -> None:
+        super().optimizer_step(*given, **options)
+        self.stepped.append(self._now())
+
+    def evaluate(self, batch: Any) -> Any:
+        self.validated.append((len(self.stepped), self._now()))
+        return super().evaluate(batch)
+
+
+def test_validation_sees_the_average_training_goes_on_from_the_raw_weights_and_the_model_is_the_average(
+    tmp_path: Path,
+) -> None:
+    task = Watched(**small_options())
+    metrics = small_fit(tmp_path, task=task, data=Records(Digits(), 0.01, batch_size=8), limit_train_batches=3)
+    averages, average = [], dict(task.began[0])
+    for step, weights in enumerate(task.stepped, start=1):
+        decay = min(0.9, step / (9 + step))
+        average = {name: decay * average[name] + (1 - decay) * value for name, value in weights.items()}
+        averages.append(average)
+    for n_steps, seen in task.validated:
+        # Lightning tries a batch before the first step, and the test comes last, of the best.
+        if 0 < n_steps < len(averages):
+            torch.testing.assert_close(seen, averages[n_steps - 1])
+    assert {n_steps for n_steps, _ in task.validated} == {0, 3, 6}
+    for before, after in zip(task.stepped, task.began[1:], strict=False):
+        torch.testing.assert_close(after, before, atol=0, rtol=0)
+    kept = load_file(tmp_path / "model/weights.safetensors")
+    best = averages[int(metrics["best/step"])]
+    torch.testing.assert_close({name: kept[name] for name in best}, best)
+    assert not torch.allclose(best["head.2.weight"], task.stepped[int(metrics["best/step"])]["head.2.weight"])

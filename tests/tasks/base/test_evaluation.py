@@ -17,18 +17,28 @@ from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.trainer import quiet as quietly
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.language.batch import Masking
+from anyformer.tasks.language.language import LanguageModel
+from anyformer.tasks.sequence.sequence import CTCConfig
+from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.text import TextTarget
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.mixed_fields import SMALL, Shown, two_inputs
 from tests.helpers.small_run import in_a_fork
 from tests.helpers.stopped_runs import Signal, assert_same_run
-from tests.helpers.turned import Turned, translator
+from tests.helpers.turned import Turned, recogniser, translator
 from tests.helpers.witnesses import redraw
+from tests.helpers.worlds import decider, walks
+from tests.tasks.predict.test_predict import Rows
+from tests.tasks.predict.test_predict import records as targets_of
+from tests.tasks.predict.test_predict import task as targets_task
 
 WITHOUT = [["left"], ["right"]]
 
 
 def ready(**options: Any) -> Classify:
     """A task that answers differently to different records, though it has learnt nothing."""
-    task = two_inputs(classes=["even", "odd"], without=WITHOUT, by="size", **options)
+    task = two_inputs(**{"classes": ["even", "odd"], "without": WITHOUT, "by": "size"} | options)
     task.build()
     redraw(task)
     return task
@@ -122,6 +132,92 @@ def test_exact_matches_are_given_by_group() -> None:
     said = task.eval().write(batch, task.decoding)
     batch.references = (task.text.decode(said[0]).strip(), "x", task.text.decode(said[2]).strip(), "y")
     assert task.evaluate(batch)["exact_match"].tolist() == [1, 0, 1, 0]
+
+
+def learnt(made: Any, source: Any) -> Any:
+    made.fit_tokenizers(source)
+    made.build()
+    redraw(made)
+    return made.eval()
+
+
+def texts(n: int) -> Rows:
+    return Rows(tuple({"text": ("to be or not", "that is", "be it")[i % 3] * (n - i)} for i in range(n)))
+
+
+def language(masking: Masking | None) -> LanguageModel:
+    text = {"text": Text("characters", max_len=8)}
+    return LanguageModel(text, SMALL, context=8, example=None, masking=masking)
+
+
+EVALUATED = {
+    "classes": lambda: (ready(without=[]), Shown(7), Shown(5)),
+    "passes without a field": lambda: (ready(), Shown(9), Shown(11)),
+    "translations": lambda: (learnt(translator(), Turned()), Turned(6, 1), Turned(4, 2)),
+    "transcripts": lambda: (learnt(recogniser(ctc=CTCConfig()), Turned()), Turned(4, 1), Turned(3, 2)),
+    "a text": lambda: (learnt(language(None), texts(3)), texts(4), texts(2)),
+    "masked words": lambda: (learnt(language(Masking()), texts(3)), texts(4), texts(2)),
+    "decisions": lambda: (decider(walks("box"), play=None), walks("box", 5), walks("box", 3)),
+    "targets of every kind": lambda: (targets_task(), Rows(tuple(targets_of(9, 3))), Rows(tuple(targets_of(5, 4)))),
+}
+
+
+@pytest.mark.parametrize("kind", EVALUATED)
+def test_the_metrics_and_the_cases_of_an_evaluation_are_of_it_alone(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    task, before, source = EVALUATED[kind]()
+
+    def figures(records: Any, folder: str) -> dict[str, float]:
+        given = Records(records, records, batch_size=2)
+        return evaluate(task, given, "validate", tmp_path / folder, accelerator="cpu", enable_progress_bar=False)
+
+    first, other, again = figures(source, "first"), figures(before, "other"), figures(source, "again")
+    assert first.keys() == again.keys() and first != pytest.approx(other, nan_ok=True)
+    assert again == pytest.approx(first, abs=0, rel=0, nan_ok=True)
+    drawn = [path.name for path in (tmp_path / "first").glob("*")]
+    assert drawn == [path.name for path in (tmp_path / "again").glob("*")]
+    for name in drawn:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+        assert (tmp_path / "first" / name).read_bytes() != (tmp_path / "other" / name).read_bytes(), name
+
+
+SMOOTHED = {
+    "Classify": lambda by: (ready(without=[], label_smoothing=by), Shown()),
+    "Predict": lambda by: (
+        targets_task(
+            {"kind": Category(label_smoothing=by), "name": TextTarget(Text("characters"), label_smoothing=by)}
+        ),
+        Rows(tuple(record for record in targets_of(12, 3) if {"kind", "name"} & record.keys())),
+    ),
+    "a translator": lambda by: (learnt(translator(label_smoothing=by), Turned()), Turned(6, 1)),
+    "a translator by a decoder": lambda by: (learnt(translator("decoder", label_smoothing=by), Turned()), Turned(6, 1)),
+    "a recogniser": lambda by: (learnt(recogniser(ctc=CTCConfig(), label_smoothing=by), Turned()), Turned(4, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", SMOOTHED)
+def test_the_loss_of_an_evaluation_is_without_label_smoothing_and_that_of_training_with_it(kind: str) -> None:
+    found, trained = {}, {}
+    plain, _ = SMOOTHED[kind](0.0)
+    for by in (0.0, 0.3):
+        task, source = SMOOTHED[kind](by)
+        task.load_state_dict(plain.state_dict())
+        data = Records(source, source, source, batch_size=3)
+        for stage in ("validate", "test"):
+            metrics = evaluate(task, data, stage, accelerator="cpu", enable_progress_bar=False)
+            found |= {(by, name): value for name, value in metrics.items() if name.endswith("loss")}
+        chopper = task.eval().chopper(training=True)
+        batch = chopper.collate([chopper(source[i]) for i in range(len(source))])
+        task.train()
+        # The same dropout for both.
+        torch.manual_seed(0)
+        trained[by] = task.loss(batch)[0].item()
+    assert {name for _, name in found} >= {"val/loss", "test/loss"}
+    for (_, name), value in found.items():
+        assert value == pytest.approx(found[0.0, name], rel=1e-6)
+    assert trained[0.3] != pytest.approx(trained[0.0], rel=3e-5)
 
 
 def test_what_cannot_be_evaluated_is_said_in_a_line() -> None:

@@ -132,6 +132,41 @@ def test_a_last_step_of_fewer_batches_counts_its_own_targets() -> None:
     assert 0.8 < ratio < 1.25
 
 
+class Rated(Watched):
+    """Keeps the learning rates of every step, as the optimiser has them."""
+
+    def optimizer_step(self, *given: Any, **options: Any) -> None:
+        self.rates = [*getattr(self, "rates", []), [group["lr"] for group in self.optimizers().param_groups]]
+        super().optimizer_step(*given, **options)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("warmup", [0, 0.05, 0.5, 1, 3], ids=str)
+def test_every_step_has_the_learning_rate_of_its_number_and_that_of_the_first_is_above_0(
+    warmup: float, name: str
+) -> None:
+    task = Rated()
+    config = OptimizerConfig(name, lr=0.02, adamw_lr=0.001, warmup=warmup, schedule="linear")
+    task.optimizer = config
+    (first,) = {name: p.detach().clone() for name, p in task.named_parameters() if name == "head.2.weight"}.values()
+    fit(task, batches(task, records(), [2, 2, 2, 2]))
+    highest = {"adamw": [0.02], "muon": [0.001, 0.02]}[name]
+    for step, rates in enumerate(task.rates):
+        assert sorted({*rates}) == pytest.approx([config.factor(step, 4) * each for each in highest])
+    assert len(task.rates) == 4 and min(task.rates[0]) > 0
+    assert not torch.equal(task.head[2].weight, first)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
+def test_a_run_of_one_step_learns(name: str) -> None:
+    task = Watched()
+    task.optimizer = OptimizerConfig(name, lr=0.1)
+    before = {name: p.detach().clone() for name, p in task.named_parameters()}
+    fit(task, batches(task, records(), [8]))
+    moved = {name for name, p in task.named_parameters() if not torch.equal(p, before[name])}
+    assert {"head.2.weight", "model.transformer.blocks.0.mlp.up.weight"} <= moved
+
+
 class Written(Watched):
     """Writes what its process has seen into a folder."""
 

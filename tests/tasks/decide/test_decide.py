@@ -31,6 +31,8 @@ from anyformer.tasks.decide.batch import ACTION, RETURN, STATE
 from anyformer.tasks.decide.collect import Collected, write_minari
 from anyformer.tasks.decide.decide import Decide
 from anyformer.tasks.decide.play import episodes
+from anyformer.tasks.decide.rollout import RandomActor, episode_seed
+from anyformer.tasks.decide.rollout import play as play_out
 from anyformer.tokenizers.episode.continuous import Returns, Vector
 from anyformer.tokenizers.episode.discrete import Bins, Categories
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode
@@ -238,6 +240,54 @@ def test_a_run_plays_and_comes_back(kind: str, tmp_path: Path) -> None:
     # Another asked return is for the evaluation to choose.
     back.play = PlayConfig(episodes=2, target_return=1.0)
     assert evaluate(back, Records(walks(kind), 0.25, 0.25), "validate", None, **QUIET)["val/length"] > 0
+
+
+def test_the_test_plays_other_episodes_than_the_validation() -> None:
+    """How long an episode of this environment is, its seed decides alone."""
+    counter = EnvironmentConfig("Counter-v0")
+    play = PlayConfig(episodes=6, seed=4)
+    task = decider(Collected(counter, ("random",), 30), environment=counter, context=3, play=play)
+    source = Collected(counter, ("random",), 4)
+    found = {}
+    for stage in ("validate", "test"):
+        found |= evaluate(task, Records(source, source, source), stage, None, **QUIET)
+    lengths = {seed: [length_of(seed, k) for k in range(6)] for seed in (4, 5)}
+    assert found["val/length"] == pytest.approx(np.mean(lengths[4]))
+    assert found["test/length"] == pytest.approx(np.mean(lengths[5]))
+    predicted = [row["length"] for row in task.rollout()]
+    assert predicted == lengths[5] and np.mean(lengths[4]) != np.mean(lengths[5])
+
+
+def length_of(seed: int, number: int) -> int:
+    return int(np.random.default_rng(np.random.PCG64(episode_seed(seed, number))).integers(1, 10))
+
+
+@pytest.mark.parametrize("by", ["validate", "test", "rollout", "episodes", "policy"])
+def test_the_temperature_reaches_the_actor(by: str) -> None:
+    """So high a temperature makes all actions as likely, so low a one takes the likeliest, whoever plays."""
+    task = decider(walks("picture"), known_returns=(-6.0, 5.0))
+
+    def returned(temperature: float) -> float:
+        """The mean return, which tells how often the policy went to the right."""
+        play = PlayConfig(episodes=24, temperature=temperature, seed=1)
+        if by in ("validate", "test"):
+            task.play = play
+            records = Records(walks(), walks("picture", 2), walks("picture", 2))
+            metrics = evaluate(task, records, by, None, **QUIET)
+            return metrics["test/return" if by == "test" else "val/return"]
+        if by == "rollout":
+            task.play = play
+            return float(np.mean([row["return"] for row in task.rollout()]))
+        if by == "episodes":
+            return float(np.mean([e.total for e in episodes(task.acting_model(), play=play)]))
+        actor = task.policy(play=play).actor
+        return float(np.mean([e.total for e in play_out(world(), actor, 24, 1)]))
+
+    greedy, cold, warm, hot = (returned(temperature) for temperature in (0.0, 1e-4, 1.0, 1e4))
+    assert cold == pytest.approx(greedy)
+    assert len({round(each, 3) for each in (cold, warm, hot)}) == 3
+    random = float(np.mean([e.total for e in play_out(world(), RandomActor(task.spaces[1], 5), 200, 1)]))
+    assert abs(hot - random) < abs(greedy - random) / 2
 
 
 def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import tests.helpers.small_environments  # noqa: F401  registers them
 from anyformer.errors import InputError
 from anyformer.tasks.decide.rollout import Noisy, RandomActor, episode_seed, play
+from anyformer.tasks.decide.scripted import Scripted
 from anyformer.tokenizers.episode.environments import make
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Nested
 
@@ -53,6 +54,33 @@ def test_every_episode_is_played_once_in_sequence_whatever_the_number_of_environ
         assert episode.total == length
         assert (episode.terminated, episode.truncated, episode.success) == (True, False, None)
         assert episode.environment == COUNTER
+
+
+def test_no_episode_of_a_seed_begins_as_one_of_another_seed() -> None:
+    """Neither episode k of seed s as k - 1 of s + 1, nor any two that are near."""
+    seeds = [episode_seed(seed, number) for seed in range(30) for number in range(30)]
+    assert len(set(seeds)) == 900 and seeds == [episode_seed(s, k) for s in range(30) for k in range(30)]
+    lengths = [[len(episode) for episode in play(COUNTER, Watcher(), 40, seed, 3)] for seed in (0, 1)]
+    for shift in range(-2, 3):
+        pairs = [(lengths[0][k + shift], lengths[1][k]) for k in range(2, 38)]
+        assert sum(a == b for a, b in pairs) < 20
+
+
+@pytest.mark.parametrize("name", ["success", "is_success"])
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_an_episode_that_reached_its_goal_once_is_a_success_and_no_other(name: str, n: int) -> None:
+    config = EnvironmentConfig("Passing-v0", {"name": name})
+    played = list(play(config, Watcher(), 8, 2, n))
+    starts = [int(episode.observations[0, 0]) for episode in played]
+    assert {*starts} == {0, 1}, "some pass by the goal in the middle, and some never do"
+    assert [episode.success for episode in played] == [start == 1 for start in starts]
+
+
+def test_success_is_what_the_environment_says_where_it_does_and_else_its_end() -> None:
+    (told,) = play(EnvironmentConfig("Passing-v0", {"name": "other"}), Watcher(), 1, 0)
+    assert told.success is None, "nothing is said, and to end is no goal"
+    car = EnvironmentConfig("MountainCar-v0")
+    assert next(play(car, Scripted(car), 1, 0)).success is True
 
 
 def test_an_actor_is_told_what_is_so_in_the_rows_that_play() -> None:

@@ -82,6 +82,31 @@ def test_figures_are_those_of_the_whole_text(corpus, tmp_path):
     assert metrics["test/bits_per_byte"] == pytest.approx(loss / n_bytes / math.log(2), rel=1e-5)
 
 
+def test_another_vocab_size_kind_or_normalization_is_another_entry_of_the_cache(tmp_path):
+    """Models that share a cache learn each their own vocabulary, and read it back as it is."""
+    path = tmp_path / "text.txt"
+    path.write_text("The rain in Spain stays MAINLY in the plain.\n\ufb01ve \u00e9e\u0301 and The rain\n" * 5)
+    options = [
+        *({"kind": "bpe", "vocab_size": size, "normalize": n} for size in (262, 275) for n in ("none", "lowercase")),
+        *({"kind": "characters", "vocab_size": 262, "normalize": n} for n in ("none", "nfc", "nfkc", "lowercase")),
+    ]
+    found = []
+    for _ in range(2):
+        for each in options:
+            text = Text(**each)
+            made = LanguageModel({"text": text}, SMALL, context=8, cache=str(tmp_path / "cache"))
+            source = Corpus(str(path), split="line")
+            made.fit_tokenizers(source)
+            assert made.text.vocabulary == text.fit(source.texts()).vocabulary
+            windows = made.view(source, training=False)
+            assert windows.stream.ids.tolist() == [
+                i for line in source.texts() for i in (*made.text.encode_batch([line])[0], made.text.eos_id)
+            ]
+            found.append((made.text.vocabulary, windows.stream.path))
+    assert found[len(options) :] == found[: len(options)]
+    assert len({vocabulary for vocabulary, _ in found}) == len({path for _, path in found}) == len(options)
+
+
 def test_a_path_is_a_corpus_and_fractions_are_its_end(corpus, tmp_path):
     made = task(corpus, tmp_path)
     path = tmp_path / "long.txt"

@@ -350,6 +350,31 @@ def test_the_loss_of_a_task_has_its_weight(whole: Path) -> None:
     assert loss == 0.5 * mixture.tasks["mood"].loss(batch)[0]
 
 
+@pytest.mark.parametrize("weights", [None, {"mood": 0.25, "digits": 3.0}], ids=["alike", "weighted"])
+def test_the_logged_loss_of_a_task_is_its_mean_without_its_weight(
+    tmp_path: Path, weights: dict[str, float] | None
+) -> None:
+    class Noted(Mixture):
+        """Keeps what each batch loses, by the task alone."""
+
+        def loss(self, batch: Turn) -> Any:
+            with torch.random.fork_rng():
+                loss, n_targets = self.tasks[batch.task].loss(batch.batch)
+            noted.append((batch.task, (loss / n_targets).item()))
+            return super().loss(batch)
+
+    noted: list[tuple[str, float]] = []
+    mixture = Noted(small_tasks(), transformer=TRANSFORMER, optimizer=OptimizerConfig(), weights=weights)
+    run = tmp_path / "run"
+    small_mixed_fit(run, task=mixture, max_epochs=1)
+    rows = read_rows(run / "metrics.csv")
+    assert len(rows) == len(noted) == BATCHES and {task for task, _ in noted} == {*mixture.tasks}
+    last: dict[str, float] = {}
+    for row, (name, loss) in zip(rows, noted, strict=True):
+        last[name] = loss
+        assert {task: float(row[f"train/{task}/loss"]) for task in last} == pytest.approx(last, rel=1e-4)
+
+
 # What is refused
 
 

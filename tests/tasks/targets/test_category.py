@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import f1_score
 
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
@@ -63,6 +64,28 @@ def test_the_figures_of_a_category_are_those_of_all_batches():
     assert head.confusion.sum() == 9
     head.reset()
     assert head.compute()["accuracy"].isnan()
+
+
+def test_the_fifth_likeliest_class_is_among_the_top_5_and_the_sixth_is_not():
+    head, _, _ = evaluated(Category(classes=tuple("abcdef")), ["a"])
+    with torch.no_grad():
+        head.output.weight.copy_(torch.eye(6))
+    head.reset()
+    # The likelier, the earlier in the alphabet.
+    head.evaluate(torch.arange(6.0, 0.0, -1.0).expand(6, 6), torch.arange(6))
+    assert head.compute()["top5"].item() == pytest.approx(5 / 6)
+
+
+def test_the_rows_of_the_confusion_matrix_are_the_true_classes():
+    head, _, values = evaluated(Category(classes=("a", "b", "c")), ["a", "a", "b", "a"])
+    with torch.no_grad():
+        head.output.weight.copy_(torch.eye(3, 6))
+    head.reset()
+    # Said: b, c, b, b.
+    head.evaluate(torch.eye(6)[[1, 2, 1, 1]], values)
+    metrics = head.compute()
+    assert head.confusion.tolist() == [[0, 2, 1], [0, 1, 0], [0, 0, 0]]
+    assert metrics["f1"].item() == pytest.approx(f1_score([0, 0, 1, 0], [1, 2, 1, 1], average="macro", zero_division=0))
 
 
 def test_a_category_of_two_has_an_area_under_the_curve(tmp_path):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import average_precision_score, f1_score
 
 from anyformer.errors import InputError
 from anyformer.tasks.targets.labels import Labels
@@ -49,6 +50,22 @@ def test_the_figures_of_labels():
     assert [round(perfect[name].item(), 6) for name in ("map", "f1", "exact_match")] == [1, 1, 1]
     (result, *_) = head.results(torch.tensor([[3.0, 1.0, -1.0, 0, 0, 0]]))
     assert result["labels"] == ["a", "b"] and target.row("tags", result)["tags"] == "a,b"
+    assert Labels(classes=target.classes, separator="; ").row("tags", result)["tags"] == "a; b"
+
+
+def test_f1_is_that_of_all_decisions_and_map_the_mean_over_the_labels():
+    target = Labels(classes=("a", "b", "c"))
+    # Rare labels, of which too many are said: precision, recall and their means differ.
+    given = [["a"], ["a", "b"], [], ["c"], ["a", "c"], [], ["b"]]
+    head, vectors, values = evaluated(target, given, name="tags")
+    scores, truth = head.output(vectors).detach().sigmoid().numpy(), values.numpy()
+    metrics = head.compute()
+    assert metrics["f1"].item() == pytest.approx(f1_score(truth, scores > 0.5, average="micro"))
+    assert metrics["map"].item() == pytest.approx(average_precision_score(truth, scores, average="macro"))
+    assert len({round(f1_score(truth, scores > 0.5, average=each), 4) for each in ("micro", "macro", "samples")}) == 3
+    assert [result["labels"] for result in head.results(vectors)] == [
+        [each for p, each in sorted(zip(row, target.classes, strict=True), reverse=True) if p > 0.5] for row in scores
+    ]
 
 
 def test_what_cannot_be_is_refused():

@@ -73,6 +73,8 @@ def test_the_figures_of_numbers_are_in_the_units_of_the_data(tmp_path):
     assert metrics["rmse"] == pytest.approx(np.sqrt(((said - true) ** 2).mean()))
     assert metrics["mae"] == pytest.approx(np.abs(said - true).mean())
     assert metrics["r2"] == pytest.approx(1 - ((said - true) ** 2).sum() / ((true - true.mean()) ** 2).sum())
+    seen = torch.cat(head.seen)[:, :, 0]
+    assert seen[:, 0].tolist() == pytest.approx(given) and seen[:, 1].tolist() == pytest.approx(said.tolist())
     head.draw(tmp_path, "")
     assert (tmp_path / "scatter.png").exists()
     head.reset()
@@ -98,8 +100,10 @@ def test_numbers_with_columns_have_an_error_each():
     values = torch.tensor([[1.0, 2.0], [torch.nan, 4.0]])
     with torch.no_grad():
         head.output.weight.zero_()
-    head.evaluate(torch.zeros(2, 6), values)
+    # By sample it is the mean over the numbers that are known.
+    assert head.evaluate(torch.zeros(2, 6), values)["mae"].tolist() == [1.5, 4.0]
     metrics = head.compute()
+    assert metrics["mae"].item() == pytest.approx((1.0 + 3.0) / 2)
     assert metrics["rmse_wide"] == 1 and metrics["rmse_high"].item() == pytest.approx(math.sqrt(10))
     assert metrics["rmse"].item() == pytest.approx((1 + math.sqrt(10)) / 2)
 

@@ -37,6 +37,29 @@ def test_as_many_samples_come_as_were_announced(n):
     assert len(resample(torch.zeros(n), 44_100, 16_000)) == resampled_length(n, 44_100, 16_000)
 
 
+@pytest.mark.parametrize("rates", [(8000, 16_000), (16_000, 8000), (44_100, 16_000), (16_000, 44_100)])
+def test_what_ends_a_clip_is_not_heard_at_its_start_nor_what_begins_it_at_its_end(rates):
+    old, new = rates
+    samples = torch.cat([torch.zeros(old // 4), torch.ones(old // 4)])
+    for turn in (lambda clip: clip, lambda clip: clip.flip(0)):
+        found = turn(resample(turn(samples), old, new))
+        quiet, loud = found[: new // 8], found[-new // 8 : -new // 50]
+        assert quiet.abs().max() < 2e-3 and (loud - 1).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize("n", [1600, 1601, 5000])
+@pytest.mark.parametrize("rates", [(8000, 16_000), (44_100, 16_000), (16_000, 44_100)])
+def test_resampling_keeps_time(n, rates):
+    """An impulse stays where it was, however long the clip."""
+    old, new = rates
+    for at in (100, n // 2, n - 100):
+        samples = torch.zeros(n)
+        samples[at - 8 : at + 9] = torch.hann_window(19, periodic=False)[1:-1]
+        found = resample(samples, old, new)
+        heard = (found * torch.arange(len(found))).sum() / found.sum()
+        assert heard.item() == pytest.approx(at * new / old, abs=0.2)
+
+
 def test_a_recording_is_brought_to_a_level_and_silence_is_not():
     samples = tone(440, level=0.01)
     assert set_level(samples, "peak").abs().max() == pytest.approx(1, abs=1e-3)

@@ -85,6 +85,14 @@ def test_grey_of_an_array_is_the_grey_of_its_file():
     assert torch.equal(open_image(array, 1), open_image(encoded(Image.fromarray(array), "PNG"), 1))
 
 
+def test_levels_of_an_array_are_rounded_and_true_is_white():
+    deep = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    assert open_image(deep, 1)[0].numpy().tolist() == np.round(deep / 257).astype(int).tolist()
+    shares = np.array([[0.0, 0.4, 0.6, 127.4, 127.6, 254.6, 255.0]], dtype=np.float32) / 255
+    assert open_image(shares, 1)[0].tolist() == [[0, 0, 1, 127, 128, 255, 255]]
+    assert open_image(np.array([[True, False]]), 1)[0].tolist() == [[255, 0]]
+
+
 def test_what_is_transparent_lies_over_white():
     clear = np.zeros((2, 2, 4), dtype=np.uint8)
     clear[0, 0] = (200, 100, 50, 255)
@@ -106,6 +114,29 @@ def test_pictures_are_turned_upright():
     assert turned.shape == (3, 24, 16)
     upright = torch.from_numpy(np.rot90(array, -1).copy()).permute(2, 0, 1)
     assert (turned.float() - upright.float()).abs().mean() < 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(
+    ("orientation", "undo"),
+    [
+        (1, lambda seen: seen),
+        (2, lambda seen: seen[:, ::-1]),
+        (3, lambda seen: seen[::-1, ::-1]),
+        (4, lambda seen: seen[::-1]),
+        (5, lambda seen: seen.transpose(1, 0, 2)),
+        (6, lambda seen: seen[::-1].transpose(1, 0, 2)),
+        (7, lambda seen: seen[::-1, ::-1].transpose(1, 0, 2)),
+        (8, lambda seen: seen[:, ::-1].transpose(1, 0, 2)),
+    ],
+)
+def test_every_orientation_of_exif_is_undone(kind, orientation, undo):
+    stored = noise(5, 7, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    read = open_image(encoded(Image.fromarray(stored), kind, exif=exif, **options))
+    assert read.permute(1, 2, 0).tolist() == undo(stored).tolist()
 
 
 def test_an_animation_gives_its_first_frame():

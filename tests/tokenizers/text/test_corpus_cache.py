@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.tokenizers.text.corpus import Corpus, PythonDocs
 from anyformer.tokenizers.text.corpus_cache import learn_once
@@ -31,6 +32,35 @@ def test_the_same_text_and_tokenizer_find_the_stream_again(tmp_path: Path) -> No
     write(tmp_path / "a.txt", "one twos")
     assert stream(Corpus(path), BYTES, tmp_path / "cache").ids.tolist()[-2] == ord("s")
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_the_same_characters_with_other_document_ends_are_another_stream(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    tables = [Table(write(tmp_path / f"{i}.jsonl", [{"text": t} for t in texts])) for i, texts in enumerate(ENDS)]
+    found = [stream(table, BYTES, cache) for table in tables]
+    expected = [[i for text in texts for i in (*text.encode(), BYTES.eos_id)] for texts in ENDS]
+    assert [each.ids.tolist() for each in found] == expected
+    path = write(tmp_path / "a.txt", "ab c\nd\n\nabc")
+    found = [stream(Corpus(path, split=split), BYTES, cache) for split in ("none", "line", "paragraph")]
+    assert [len(each.ends) for each in found] == [1, 3, 2]
+    parts = [stream(Corpus(path, split="line", part=part), BYTES, cache) for part in ((0, 0.5), (0.5, 1))]
+    assert parts[0].ids.tolist() + parts[1].ids.tolist() == found[1].ids.tolist()
+
+
+ENDS = (["abc"], ["ab", "c"], ["a", "bc"], ["a", "b", "c"])
+
+
+def test_ids_are_kept_apart_by_the_end_of_text_and_by_how_many_there_are(tmp_path: Path) -> None:
+    """One key may stand for tokenizers that differ in these alone."""
+    corpus = Corpus(write(tmp_path / "a.txt", "ab"))
+
+    def ids(n_ids: int, eos_id: int) -> np.ndarray:
+        options = {"key": "bytes", "n_ids": n_ids, "eos_id": eos_id, "cache": str(tmp_path / "cache")}
+        return token_stream(corpus, BYTES.encode_batch, **options).ids
+
+    assert ids(258, 256).tolist() == [97, 98, 256] and ids(258, 257).tolist() == [97, 98, 257]
+    assert (ids(2**16, 256).dtype, ids(2**16 + 1, 256).dtype) == (np.uint16, np.uint32)
+    assert ids(2**16, 2**16 - 1).tolist() == [97, 98, 2**16 - 1] and ids(2**16 + 1, 2**16).tolist() == [97, 98, 2**16]
 
 
 def test_the_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
