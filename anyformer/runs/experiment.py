@@ -43,9 +43,11 @@ OWN_OPTIONS = """\
 class Experiment(LightningCLI):
     """A config parsed, with its task and data made; the Trainer is made by `runs.trainer`."""
 
-    def __init__(self, args: Sequence[str], command: str, is_mixed: bool = False) -> None:
-        """is_mixed: whether the config names the class of its data, as that of a mixture does."""
-        self.is_mixed = is_mixed
+    def __init__(self, args: Sequence[str], command: str, unsafe: Sequence[str], is_mixed: bool = False) -> None:
+        """unsafe: the packages that the user opened.
+        is_mixed: whether the config names the class of its data, as that of a mixture does.
+        """
+        self.unsafe, self.is_mixed = unsafe, is_mixed
         super().__init__(
             Task,
             Mixed if is_mixed else Records,
@@ -108,7 +110,9 @@ class Experiment(LightningCLI):
     @property
     def resolved(self) -> str:
         """The text of config.yaml."""
-        text = self.parser.dump(self.config, skip_unset=False)
+        # A text where a class may stand is tried as the path of one once more, as it is written.
+        with allowed_imports(self.unsafe):
+            text = self.parser.dump(self.config, skip_unset=False)
         # By the names that `config_name` gives.
         text = re.sub(r"(\bclass_path: )anyformer\.[\w.]*\b(\w+)$", r"\1\2", text, flags=re.MULTILINE)
         if not self.is_mixed:
@@ -164,7 +168,7 @@ def parse(
             if run and (loggers := _placed((content.get("trainer") or {}).get("logger"), run)):
                 args.append(f"--trainer.logger={json.dumps(loggers)}")
         try:
-            return kind([*args, *overrides], command, is_mixed)
+            return kind([*args, *overrides], command, unsafe, is_mixed)
         except InputError as error:
             raise InputError(locate(str(error), given, overrides)) from error
 
