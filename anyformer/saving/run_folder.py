@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from anyformer.data.files import find_file
 from anyformer.errors import InputError
+from anyformer.local_files import read_json
 
 
 def run_folder(run_dir: str | Path) -> Path:
@@ -58,5 +58,5 @@ def read_trials(run: Path) -> dict[str, Metrics]:
 
 def _read(run: Path) -> dict | None:
     path = run / "metrics.json"
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    content = read_json(path) if path.exists() else {}
     return content if isinstance(content.get("runs"), dict) else None

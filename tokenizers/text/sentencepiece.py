@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anyformer.errors import InputError
-from anyformer.weights.huggingface import read_json
+from anyformer.local_files import read_json
 
 SPACE = "\u2581"
 """What stands for a space in a piece."""
