@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import zipfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +16,8 @@ from anyformer.errors import InputError
 
 MAX_JSON = 2**27
 """Bytes of a JSON file: the largest vocabularies take a quarter of it."""
+BLOCK = 2**20
+"""Bytes that are read at once of a file whose size is not known."""
 MAX_UNPACKED, MAX_RATIO = 2**28, 100
 """What is packed may come to so many bytes, or to so many times its own: text comes to 3 to 30, a bomb to 1000."""
 
@@ -67,11 +70,22 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     """The bytes of a file. Raises InputError as `open_file`, and where they are more than so many."""
     size = check_file(path).st_size
     with open(path, "rb") as file:
+        content = file.read(size) if size <= most else b""
         # What grows, or has no size of its own as in /proc, is not trusted either.
-        content = file.read(most + 1) if size <= most else b""
-    if size > most or len(content) > most:
+        while size <= most and (block := file.read(min(BLOCK, most + 1 - len(content)))):
+            content, size = content + block, len(content) + len(block)
+    if size > most:
         raise InputError(f"{path} has {size:,} bytes, and at most {most:,} are read")
     return content
+
+
+def check_archive(path: str | Path) -> None:
+    """Raise InputError where a file of a zip would fill the memory when it is unpacked."""
+    with open_file(path) as file:
+        if file.read(4) == b"PK\x03\x04":
+            with zipfile.ZipFile(file) as archive:
+                for member in archive.infolist():
+                    check_unpacked(f"{path}: {member.filename}", member.compress_size, member.file_size)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

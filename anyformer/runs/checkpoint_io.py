@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from anyformer.errors import InputError
+from anyformer.local_files import check_archive
 from anyformer.saving.manifest import add_file, listed, remove_file
 
 
@@ -27,13 +29,16 @@ class Checkpoints(CheckpointIO):
         """Raises InputError if the file is not listed, is not the one that was saved, or would run code when loaded."""
         path = listed(Path(path).parent, Path(path).name)
         try:
+            check_archive(path)
             return torch.load(path, map_location=map_location, weights_only=True)
         except pickle.UnpicklingError as error:
             raise InputError(
                 f"{path} is refused: it holds more than tensors and plain values, and loading it would run code "
                 f"({_global_named(error)}); use a checkpoint that anyformer saved"
             ) from None
-        except (EOFError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except InputError:
+            raise
+        except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{path} is no checkpoint that anyformer saved: {' '.join(str(error).split())}") from None
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -17,6 +17,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anyformer.errors import InputError, suggest
+from anyformer.local_files import special_kind
+from anyformer.parsing.bounds import bounded_yaml
 from anyformer.parsing.check import check, read_yaml
 from anyformer.parsing.classes import allowed_imports, dotted, find_class, subclasses
 from anyformer.parsing.instantiate import make_objects
@@ -145,7 +147,10 @@ def parse(
     run: the folder that loggers write into which are given none.
     kind: Unmade where nothing of it is to be made.
     """
-    with quiet(), allowed_imports(unsafe):
+    for option in overrides:
+        if kind_of := special_kind(option.partition("=")[2] or option):
+            raise InputError(f"{option}: that is {kind_of} and no file")
+    with quiet(), allowed_imports(unsafe), bounded_yaml():
         # Sub-configs are local files: nothing is fetched.
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
         is_mixed, hints = False, {"trainer": Trainer, "model": Task, "seed_everything": int, "checkpoints": Saving}

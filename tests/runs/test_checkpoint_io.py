@@ -60,7 +60,7 @@ def test_a_checkpoint_that_is_damaged_is_not_loaded(tmp_path: Path) -> None:
         Checkpoints().load_checkpoint(tmp_path / "1.ckpt")
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps(3), b"PK\x03\x04" + b"\0" * 60])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps(3, protocol=2), b"PK\x03\x04" + b"\0" * 60])
 def test_what_is_no_checkpoint_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "1.ckpt"
     path.write_bytes(content)

@@ -79,8 +79,11 @@ def test_where_all_checkpoints_are_damaged_none_is_used(folder: Path) -> None:
         (lambda path: path.write_bytes(b"\xff\n"), "is damaged: line 1 must"),
         (lambda path: path.write_text("3\n"), "is damaged: line 1 must"),
         (lambda path: path.write_text(path.read_text() * 2), "is damaged: line 4 must"),
-        (lambda path: path.write_text(""), "has no line of batch-00000000-epoch.ckpt, batch-00000001"),
-        (lambda path: path.write_text("".join(path.read_text().splitlines(True)[:2])), f"has no line of {name(2)}"),
+        (lambda path: path.write_text(""), "is damaged: it has no line of batch-00000000-epoch.ckpt, batch-00000001"),
+        (
+            lambda path: path.write_text("".join(path.read_text().splitlines(True)[:2])),
+            f"is damaged: it has no line of {name(2)}",
+        ),
         (os.unlink, "is missing: the run's checkpoints are lost"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "is damaged: it is no file"),
     ],
