@@ -19,8 +19,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.errors import InputError, say
-from anyformer.local_files import open_file, read_json
+from anyformer.local_files import open_file
 from anyformer.saving.atomic import write_whole
+from anyformer.saving.run_folder import metrics_of
 
 FIRST = ("step", "epoch")
 """The columns that stand in front; the others follow by name, whichever comes first."""
@@ -146,14 +147,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def read_metrics(run: Path) -> dict[str, float]:
     """The metrics in a run's metrics.json; none where there is no file. Raises InputError for one that is damaged."""
-    path = run / "metrics.json"
-    try:
-        metrics = read_json(path) if path.exists() else {}
-    except InputError as error:
-        raise InputError(f"{error}, or remove it: it is written anew") from None
+    metrics = metrics_of(run)
     for name, value in metrics.items():
         if not isinstance(value, int | float | None):
-            raise InputError(f"{path} is damaged: {name!r} is no number; copy it anew, or remove it")
+            raise InputError(f"{run / 'metrics.json'} is damaged: {name!r} is no number; copy it anew, or remove it")
     return metrics
 
 
