@@ -72,5 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.main(args)
 
 
+def leave_the_current_folder() -> None:
+    """Take the current folder, which `python -m` puts first, off the import path: a train.py or datasets.py in it is
+    the user's, and would be run in place of a package."""
+    here = os.getcwd()
+    if (
+        not sys.flags.safe_path
+        and sys.path[:1] == [here]
+        and not __file__.startswith(os.path.join(here, "anyformer", ""))
+    ):
+        del sys.path[0]
+
+
 if __name__ == "__main__":
+    leave_the_current_folder()
     sys.exit(main())

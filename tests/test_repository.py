@@ -28,7 +28,7 @@ TEST_COMMAND = "pip install uv && uv run pytest"
 
 FLOORS = (
     {"errors"},
-    {"choices"},
+    {"choices", "local_files"},
     {"metrics", "parsing", "tokens"},
     {"batch"},
     {"packing"},

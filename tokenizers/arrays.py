@@ -16,6 +16,7 @@ import numpy as np
 
 from anyformer.data.files import DAMAGE, read_file
 from anyformer.errors import InputError
+from anyformer.local_files import check_unpacked
 
 ARRAYS = (".npy", ".npz")
 """What the names of files with one array end in."""
@@ -61,6 +62,7 @@ def _opened(path: str) -> Iterator[tuple[IO[bytes], int, str]]:
             if len(members) != 1:
                 held = ", ".join(member.filename.removesuffix(".npy") for member in members) or "none"
                 raise InputError(f"{path}: must hold one array, and holds {held}; save each in a file of its own")
+            check_unpacked(f"{path}: {members[0].filename}", members[0].compress_size, members[0].file_size)
             with archive.open(members[0]) as file:
                 yield file, members[0].file_size, f"{path}: {members[0].filename}"
     except DAMAGE as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import os
 import re
@@ -15,10 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from anyformer.errors import InputError, nearest
+from anyformer.local_files import check_unpacked, file_version, read_bytes, special_kind
 
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 """What the names of files with pictures end in."""
 
+
+MAX_FILE = 2**32
+"""Bytes of a file that is read as a whole."""
+BLOCK = 2**20
+"""Bytes that are unpacked at once."""
 
 DAMAGE = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 """What `zipfile` raises for a zip that is damaged, locked or packed in a way it does not know."""
@@ -27,12 +34,14 @@ DAMAGE = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFi
 def find_file(path: str | Path) -> str:
     """Where a file, folder or file in a zip is: as given from the current folder, else inside $ANYFORMER_DATA (`data`).
 
-    Raises InputError that names the places tried.
+    Raises InputError that names the places tried, and for a device, a pipe or a socket.
     """
     tried = [str(path)]
     if not os.path.isabs(path):
         tried.append(os.path.join(os.environ.get("ANYFORMER_DATA", "data"), path))
     for place in tried:
+        if kind := special_kind(place):
+            raise InputError(f"{path} is {kind} and no file; give the path of a file or folder")
         if os.path.exists(place) or _zip_of(place):
             return place
     raise InputError(
@@ -48,8 +57,7 @@ def read_file(path: str | Path) -> bytes:
     """
     path = str(path)
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_bytes(path, MAX_FILE)
     except (FileNotFoundError, NotADirectoryError):
         inside = _zip_of(path)
     except OSError as error:
@@ -60,17 +68,19 @@ def read_file(path: str | Path) -> bytes:
         raise InputError(f"{path}: no such file{nearest(name, names)}")
     archive, member = inside
     try:
-        opened, members = _open_zip(archive, os.stat(archive).st_mtime_ns, os.getpid())
+        opened, members = _open_zip(archive, file_version(archive), os.getpid())
         if member not in members:
             raise InputError(f"{archive}: holds no {member!r}{nearest(member, members)}")
-        return opened.read(members[member])
+        facts = opened.getinfo(members[member])
+        check_unpacked(path, facts.compress_size, facts.file_size)
+        return opened.read(facts)
     except DAMAGE as error:
         raise InputError(f"{path}: cannot be read from the zip: {error}") from None
 
 
 def is_folder(path: str | Path) -> bool:
     """Whether there is a folder, a zip, or a folder inside a zip of this path."""
-    if os.path.isdir(path) or zipfile.is_zipfile(path):
+    if os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path)):
         return True
     inside = _zip_of(str(path))
     return inside is not None and any(name.startswith(f"{inside[1]}/") for name in _members(inside[0]))
@@ -135,7 +145,7 @@ def _walk(folder: str, below: str, above: tuple[str, ...]) -> list[str]:
 
 def _members(archive: str) -> Collection[str]:
     try:
-        return _open_zip(archive, os.stat(archive).st_mtime_ns, os.getpid())[1]
+        return _open_zip(archive, file_version(archive), os.getpid())[1]
     except DAMAGE as error:
         raise InputError(f"{archive}: neither a folder nor a zip that can be read: {error}") from None
 
@@ -152,7 +162,7 @@ def _zip_of(path: str) -> tuple[str, str] | None:
 
 
 @lru_cache(maxsize=8)
-def _open_zip(path: str, changed: int, process: int) -> tuple[zipfile.ZipFile, dict[str, str]]:
+def _open_zip(path: str, version: tuple[int, ...], process: int) -> tuple[zipfile.ZipFile, dict[str, str]]:
     """A zip, and the names in it as they are there, by how they are called: some programs put `./` before all."""
     # By process, because a forked worker that shared the handle would move its parent's place in the file.
     opened = zipfile.ZipFile(path)
@@ -183,10 +193,20 @@ def read_unpacked(path: str) -> bytes:
     content = read_file(path)
     if content[:2] == b"\x1f\x8b":
         try:
-            content = gzip.decompress(content)
+            return _unpack(content, path)
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path}: damaged or truncated: {error}") from None
     return content
+
+
+def _unpack(content: bytes, name: str) -> bytes:
+    """What is gzipped, unpacked; no more of it than is believed."""
+    unpacked = bytearray()
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        while block := file.read(BLOCK):
+            unpacked += block
+            check_unpacked(name, len(content), len(unpacked))
+    return bytes(unpacked)
 
 
 def read_lines(path: str) -> Lines:

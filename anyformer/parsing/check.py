@@ -13,6 +13,8 @@ import yaml
 from jsonargparse._common import denying_import_path_entry
 
 from anyformer.errors import InputError, suggest
+from anyformer.local_files import read_bytes, special_kind
+from anyformer.parsing.bounds import MAX_BYTES, compose
 from anyformer.parsing.classes import find_class, is_plain, is_sequence, members, parameters, refusal, subclasses
 from anyformer.parsing.scalars import AsWritten, load_yaml
 
@@ -23,17 +25,20 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
     Raises InputError for what is no such file, and for a key that a mapping has twice.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_bytes(path, MAX_BYTES).decode()
     except FileNotFoundError:
         raise InputError(f"there is no config {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {path} cannot be read: {error}") from None
     try:
-        node, content = yaml.compose(text, yaml.SafeLoader), load_yaml(text)
+        node, content = compose(text), load_yaml(text)
+    except InputError as error:
+        raise InputError(f"config {path}: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or error}") from None
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"{path}{where} is not YAML: {problem}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold keys and values, as in `trainer:`, got {type(content).__name__}")
     lines: dict[str, int] = {}
@@ -85,10 +90,11 @@ def check(
         if isinstance(value, list):
             inner = tuple(arg for member in members(hint) if is_sequence(member) for arg in typing.get_args(member))
             for i, item in enumerate(value):
-                if inner or isinstance(item, list | dict):
-                    visit(item, inner, f"{path}.{i}")
-                else:
+                visit(item, inner, f"{path}.{i}")
+                if not inner:
                     fail_unclear(item, f"{path}.{i}")
+        elif isinstance(value, str) and (kind := special_kind(value)):
+            fail(path, f"{path}: {value} is {kind} and no file")
         elif isinstance(value, dict):
             classes = [member for member in members(hint) if inspect.isclass(member) and not is_plain(member)]
             mapping = next((m for m in members(hint) if typing.get_origin(m) in (dict, Mapping)), None)

@@ -18,9 +18,11 @@ from anyformer.parsing.plain import plain
 
 def instantiate(config: Mapping[str, Any], unsafe: Sequence[str] = ()) -> Any:
     """The task of a config, `{"class_path": ..., "init_args": {...}}`. Raises InputError if it cannot be made."""
+    if not isinstance(config.get("class_path"), str):
+        raise InputError("config.json must name the class of its task under class_path")
     with allowed_imports(unsafe):
         check({"model": config}, {"model": Checked}, "config.json")
-        base = find_class(str(config.get("class_path")), [Checked]) or Checked
+        base = find_class(config["class_path"], [Checked]) or Checked
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(base, "model", fail_untyped=False, required=True)
         with one_line("config.json: "):

@@ -19,6 +19,8 @@ def one_line(prefix: str = "") -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{prefix}{condense(str(error))}") from None
+    except RecursionError:
+        raise InputError(f"{prefix}a value is nested too deep, or holds itself") from None
     except (ArgumentError, ImportError, TypeError, ValueError) as error:
         raise InputError(f"{prefix}{condense(str(error))}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from anyformer.errors import InputError
-from anyformer.saving.atomic import write_whole
-from anyformer.saving.manifest import damage, describe, read_manifest, write_manifest
+from anyformer.local_files import check_archive
+from anyformer.saving.manifest import add_file, listed, remove_file
 
 
 class Checkpoints(CheckpointIO):
@@ -20,33 +21,28 @@ class Checkpoints(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The line goes first and comes back last, so that no line ever speaks of a file that is being replaced.
-        others = [line for line in read_manifest(path.parent) if line["file"] != path.name]
-        if path.exists():
-            write_manifest(path.parent, others)
-        write_whole(path, lambda part: torch.save(checkpoint, part))
-        write_manifest(path.parent, [*others, describe(path)])
+        add_file(path, lambda part: torch.save(checkpoint, part))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Raises InputError if the file is not the one that was saved, or would run code when loaded."""
-        path = Path(path)
-        for line in read_manifest(path.parent):
-            if line["file"] == path.name and (wrong := damage(path.parent, line)):
-                raise InputError(f"{path} is damaged ({wrong})")
+        """Raises InputError if the file is not listed, is not the one that was saved, or would run code when loaded."""
+        path = listed(Path(path).parent, Path(path).name)
         try:
+            check_archive(path)
             return torch.load(path, map_location=map_location, weights_only=True)
         except pickle.UnpicklingError as error:
             raise InputError(
                 f"{path} is refused: it holds more than tensors and plain values, and loading it would run code "
                 f"({_global_named(error)}); use a checkpoint that anyformer saved"
             ) from None
+        except InputError:
+            raise
+        except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is no checkpoint that anyformer saved: {' '.join(str(error).split())}") from None
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        path = Path(path)
-        write_manifest(path.parent, [line for line in read_manifest(path.parent) if line["file"] != path.name])
-        path.unlink(missing_ok=True)
+        remove_file(Path(path))
 
 
 def _global_named(error: Exception) -> str:

@@ -35,6 +35,7 @@ from anyformer.runs.random_state import generators, set_generators
 from anyformer.runs.sample_pictures import draw_first_samples
 from anyformer.runs.signals import Signals, Stopped
 from anyformer.saving.atomic import write_whole
+from anyformer.saving.fingerprint import changed, fingerprint
 from anyformer.saving.manifest import keep_newest
 from anyformer.saving.model_folder import save
 
@@ -60,6 +61,20 @@ class Saving:
                 raise InputError(f"checkpoints.{name} must be above 0, or null for never, got {value}")
 
 
+def data_fingerprints(task: Any, data: Any, place: str = "") -> dict[str, Any]:
+    """The fingerprint of the records of training and validation, by where they stand in a config below `data`.
+
+    Hashed are the columns that are learned to be predicted.
+    """
+    found: dict[str, Any] = {}
+    for name, member in task.members.items():
+        found |= data_fingerprints(member, data.parts[name], f"parts.{name}.")
+    columns = [*task.targets, *([task.target] if isinstance(getattr(task, "target", None), str) else [])]
+    sources = getattr(data, "sources", {})
+    own = {name: sources[name] for name in ("train", "validation") if name in sources}
+    return found | {f"{place}{name}": fingerprint(source, columns) for name, source in own.items()}
+
+
 class RunCallback(Callback):
     """Keeps a run folder: checkpoints, the best model, metrics; and puts a resumed run back to where it was.
 
@@ -77,6 +92,7 @@ class RunCallback(Callback):
         self.best: dict[str, Any] = {}
         """The value of the task's metric in the best model, and its step."""
         self._resumed: dict[str, Any] = {}
+        self._data: dict[str, Any] | None = None
         self._point: str | None = None
         self._place: Any = None
         self._validated = self._safe = False
@@ -91,7 +107,11 @@ class RunCallback(Callback):
         self.signals.listen()
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if "anyformer" not in checkpoint:
+            raise InputError(f"{self.run}: its checkpoint is none that anyformer saved for a run; train again")
         self._resumed = dict(checkpoint["anyformer"])
+        self.rows.check(self._resumed["metrics"])
+        self._check_data(trainer, module)
         self.best = dict(self._resumed["best"])
         ended = self._resumed.get("ended")
         if ended is not None and not any(limit > ended[name] for name, limit in limits(trainer).items()):
@@ -101,6 +121,22 @@ class RunCallback(Callback):
             # Else Lightning would not even begin, and leave out the last validation.
             add_steps(trainer, 1)
             self._one_more = True
+
+    def _check_data(self, trainer: Trainer, module: LightningModule) -> None:
+        """Raise InputError where the records are not those that the run was trained on."""
+        for name, now in self._data_of(trainer, module).items():
+            before = self._resumed.get("data", {}).get(name)
+            if before is not None and (what := changed(before, now)):
+                raise InputError(
+                    f"data.{name} is not what {self.run} was trained on: {what}; resume with the same data, or train "
+                    "again with another --run_dir"
+                )
+
+    def _data_of(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        """The fingerprints of the records of training and validation, taken once: a run's data stays."""
+        if self._data is None:
+            self._data = data_fingerprints(module, trainer.datamodule)
+        return self._data
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.resuming:
@@ -270,6 +306,7 @@ class RunCallback(Callback):
             "point": self._point,
             "best": dict(self.best),
             "metrics": self.rows.state_dict(),
+            "data": self._data_of(trainer, module),
             "generators": ranks,
             "running": running_averages(trainer),
             "ended": limits(trainer) if self._ended else None,

@@ -13,6 +13,7 @@ from anyformer.parsing.plain import difference
 from anyformer.runs.experiment import Experiment, Unmade, parse
 from anyformer.runs.fit import fit
 from anyformer.runs.trials import Trial, list_trials, read_trial, show_trials, write_trials
+from anyformer.saving.manifest import has_checkpoints
 from anyformer.saving.run_folder import read_trials
 
 
@@ -44,7 +45,7 @@ def fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> 
         if (trial.fold is None) != (own.folds is None):
             raise InputError(f"{folder} is {'no' if trial.fold is None else 'a'} fold; choose another --run_dir")
         # What broke off before anything was learned is no run.
-        if trial.name in done or (folder / "checkpoints").exists():
+        if trial.name in done or has_checkpoints(folder / "checkpoints"):
             before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             if changed := difference(before, yaml.safe_load(experiment(trial, Unmade).resolved)):
                 raise InputError(f"{folder} was trained with another config: {changed}; choose another --run_dir")

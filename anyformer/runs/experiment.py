@@ -17,6 +17,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anyformer.errors import InputError, suggest
+from anyformer.local_files import special_kind
+from anyformer.parsing.bounds import bounded_yaml
 from anyformer.parsing.check import check, read_yaml
 from anyformer.parsing.classes import allowed_imports, dotted, find_class, subclasses
 from anyformer.parsing.instantiate import make_objects
@@ -44,9 +46,11 @@ OWN_OPTIONS = """\
 class Experiment(LightningCLI):
     """A config parsed, with its task and data made; the Trainer is made by `runs.trainer`."""
 
-    def __init__(self, args: Sequence[str], command: str, is_mixed: bool = False) -> None:
-        """is_mixed: whether the config names the class of its data, as that of a mixture does."""
-        self.is_mixed = is_mixed
+    def __init__(self, args: Sequence[str], command: str, unsafe: Sequence[str], is_mixed: bool = False) -> None:
+        """unsafe: the packages that the user opened.
+        is_mixed: whether the config names the class of its data, as that of a mixture does.
+        """
+        self.unsafe, self.is_mixed = unsafe, is_mixed
         super().__init__(
             Task,
             Mixed if is_mixed else Records,
@@ -109,7 +113,8 @@ class Experiment(LightningCLI):
     @property
     def resolved(self) -> str:
         """The text of config.yaml."""
-        with as_written():
+        # A text where a class may stand is tried as the path of one once more, as it is written.
+        with allowed_imports(self.unsafe), as_written():
             text = self.parser.dump(self.config, skip_unset=False)
         # By the names that `config_name` gives.
         text = re.sub(r"(\bclass_path: )anyformer\.[\w.]*\b(\w+)$", r"\1\2", text, flags=re.MULTILINE)
@@ -143,7 +148,10 @@ def parse(
     run: the folder that loggers write into which are given none.
     kind: Unmade where nothing of it is to be made.
     """
-    with quiet(), allowed_imports(unsafe), as_written():
+    for option in overrides:
+        if kind_of := special_kind(option.partition("=")[2] or option):
+            raise InputError(f"{option}: that is {kind_of} and no file")
+    with quiet(), allowed_imports(unsafe), as_written(), bounded_yaml():
         # Sub-configs are local files: nothing is fetched.
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
         is_mixed, hints = False, {"trainer": Trainer, "model": Task, "seed_everything": int, "checkpoints": Saving}
@@ -166,7 +174,7 @@ def parse(
             if run and (loggers := _placed((content.get("trainer") or {}).get("logger"), run)):
                 args.append(f"--trainer.logger={json.dumps(loggers)}")
         try:
-            return kind([*args, *overrides], command, is_mixed)
+            return kind([*args, *overrides], command, unsafe, is_mixed)
         except InputError as error:
             raise InputError(locate(str(error), given, overrides)) from error
 

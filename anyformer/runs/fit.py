@@ -20,11 +20,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from anyformer.errors import InputError, program, say
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving
-from anyformer.runs.metrics_file import MetricsFile, read_metrics, read_rows, write_metrics
+from anyformer.runs.metrics_file import MetricsFile, has_rows, read_metrics, write_metrics
 from anyformer.runs.signals import Stopped, handlers_kept, stopping_at_once
 from anyformer.runs.trainer import NEVER_VALIDATED, given, make_trainer, quiet
 from anyformer.saving.atomic import write_whole
-from anyformer.saving.manifest import newest
+from anyformer.saving.manifest import begin_checkpoints, has_checkpoints, newest
 from anyformer.saving.model_folder import misfit, model_folder, read_weights
 from anyformer.saving.run_folder import holds_trials, run_folder
 from anyformer.tasks.base.task import Task
@@ -55,16 +55,17 @@ def fit(
     SystemExit, where SIGTERM or SIGINT ended it.
     """
     run = run_folder(run_dir)
-    rows = MetricsFile(run)
-    checkpoint = newest(run / "checkpoints", say, mends=rank_zero_only.rank == 0) if resume else None
-    if rank_zero_only.rank == 0:
-        _prepare(run, resume)
-        if resume and checkpoint is None:
+    rows, checkpoint, is_first = MetricsFile(run), None, rank_zero_only.rank == 0
+    if resume:
+        _check_resumable(run)
+        checkpoint = newest(run / "checkpoints", say, mends=is_first)
+        if is_first and checkpoint is None:
             say(f"{run} has no checkpoint yet: starting from the beginning")
-        if not resume:
-            if config is not None:
-                write_whole(run / "config.yaml", config)
-            rows.begin()
+    elif is_first:
+        _prepare(run)
+        if config is not None:
+            write_whole(run / "config.yaml", config)
+        rows.begin()
     run_callback = RunCallback(run, rows, saving, resume, config)
     options = given(options)
     callbacks, loggers, plugins = (_listed(options.pop(name, None)) for name in ("callbacks", "logger", "plugins"))
@@ -113,16 +114,29 @@ def fit(
     return read_metrics(run)
 
 
-def _prepare(run: Path, resume: bool) -> None:
+def _prepare(run: Path) -> None:
     """Make the folder. What broke off before anything was learned is no run, and is written over."""
-    learned = (run / "checkpoints").exists() or (run / "model").exists() or bool(read_rows(run / "metrics.csv"))
     if holds_trials(run):
         raise InputError(f"{run} holds the runs of several folds or seeds; choose another --run_dir for one run")
-    if learned and not resume:
+    has_model = any((run / name).exists() for name in ("model", "model.old"))
+    if has_model or has_checkpoints(run / "checkpoints") or has_rows(run / "metrics.csv"):
         raise InputError(f"{run} already holds a run; go on with fit --resume {run}, or choose another --run_dir")
-    if resume and not (run / "metrics.csv").exists():
-        raise InputError(f"{run} holds no run to resume; start one with fit --config ... --run_dir {run}")
     run.mkdir(parents=True, exist_ok=True)
+    begin_checkpoints(run / "checkpoints")
+
+
+def _check_resumable(run: Path) -> None:
+    """Raise InputError where a folder holds no run, or one of which something is lost."""
+    if holds_trials(run):
+        raise InputError(f"{run} holds the runs of several folds or seeds; choose another --run_dir for one run")
+    if not (run / "metrics.csv").exists():
+        if has_checkpoints(run / "checkpoints"):
+            raise InputError(
+                f"{run / 'metrics.csv'} is missing; copy the run anew, or train again with another --run_dir"
+            )
+        raise InputError(f"{run} holds no run to resume; start one with fit --config ... --run_dir {run}")
+    # Of which nothing is used, but what is in it would be lost when it is written.
+    read_metrics(run)
 
 
 def _listed(value: Any) -> list[Any]:

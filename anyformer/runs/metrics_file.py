@@ -6,6 +6,8 @@ No metric is of wall-clock time, so that a run that was broken off and resumed l
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
 import math
 import os
@@ -16,7 +18,10 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from anyformer.errors import InputError, say
+from anyformer.local_files import open_file
 from anyformer.saving.atomic import write_whole
+from anyformer.saving.run_folder import metrics_of
 
 FIRST = ("step", "epoch")
 """The columns that stand in front; the others follow by name, whichever comes first."""
@@ -92,7 +97,22 @@ class MetricsFile(Logger):
         if self.path.exists():
             with open(self.path, "rb") as file:
                 os.fsync(file.fileno())
-        return {"columns": self.columns, "row": dict(self.row), "n_before": self.n_before, "last": dict(self.last)}
+        state = {"columns": self.columns, "row": dict(self.row), "n_before": self.n_before, "last": dict(self.last)}
+        return state | {"sha256": self._digest(state)}
+
+    def _digest(self, state: Mapping[str, Any]) -> str:
+        """A hash of the rows before the last, as they stood at a checkpoint: columns may have come since."""
+        rows = read_rows(self.path)[: state["n_before"]] if state["n_before"] else []
+        kept = [[row.get(name) or "" for name in state["columns"]] for row in rows]
+        return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Raise InputError where the file has not the rows that it had at a checkpoint."""
+        if "sha256" in state and self._digest(state) != state["sha256"]:
+            raise InputError(
+                f"{self.path} is damaged: its first {state['n_before']} rows are not those that it had at the "
+                "checkpoint; copy the run anew, or train again with another --run_dir"
+            )
 
     @rank_zero_only
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -106,29 +126,53 @@ class MetricsFile(Logger):
             self._write_row()
 
 
+def has_rows(path: Path) -> bool:
+    """Whether a metrics.csv holds more than its columns."""
+    if not path.exists():
+        return False
+    with open_file(path) as file:
+        return len(file.read(2**20).splitlines()) > 1
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv; none where there is no file."""
+    """The rows of a metrics.csv; none where there is no file. Raises InputError for one that is damaged."""
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} is damaged: {error}; copy the run anew") from None
 
 
 def read_metrics(run: Path) -> dict[str, float]:
-    """The metrics in a run's metrics.json; none where there is no file."""
-    path = run / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """The metrics in a run's metrics.json; none where there is no file. Raises InputError for one that is damaged."""
+    metrics = metrics_of(run)
+    for name, value in metrics.items():
+        if not isinstance(value, int | float | None):
+            raise InputError(f"{run / 'metrics.json'} is damaged: {name!r} is no number; copy it anew, or remove it")
+    return metrics
 
 
 def write_metrics(run: Path, metrics: Mapping[str, float]) -> None:
-    """Put metrics into a run's metrics.json, beside those it has. One that is not finite is written as null."""
-    merged = read_metrics(run) | {name: float(value) for name, value in metrics.items()}
+    """Put metrics into a run's metrics.json, beside those it has. One that is not finite is written as null.
+
+    A file that is damaged is set aside, and that is said.
+    """
+    path = run / "metrics.json"
+    try:
+        merged: dict[str, Any] = read_metrics(run)
+    except InputError as error:
+        os.replace(path, path.with_name("metrics.json.damaged"))
+        say(f"{error}: set aside as metrics.json.damaged, and written anew")
+        merged = {}
+    merged |= {name: float(value) for name, value in metrics.items()}
     for name, value in merged.items():
         if value is None or not math.isfinite(value):
             merged[name] = None
         elif name.rpartition("/")[2] in FIRST:
             merged[name] = int(value)
-    write_whole(run / "metrics.json", json.dumps(merged, indent=2, sort_keys=True) + "\n")
+    write_whole(path, json.dumps(merged, indent=2, sort_keys=True) + "\n")
 
 
 def draw_curves(run: Path) -> None:

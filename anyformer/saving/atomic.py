@@ -11,10 +11,13 @@ PART = ".part"
 """What the name of a file or folder ends in while it is being written."""
 
 
-def write_whole(path: Path, write: Callable[[Path], Any] | str) -> None:
+def write_whole(
+    path: Path, write: Callable[[Path], Any] | str, before: Callable[[Path], Any] = lambda part: None
+) -> None:
     """Write a file so that a reader, whenever it comes, finds the old one or the new one, whole.
 
     write: the text, or a function that writes the file whose path it is given.
+    before: is given the same path once all is on the disk, before the file gets its name.
     """
     part = path.with_name(path.name + PART)
     if isinstance(write, str):
@@ -22,6 +25,7 @@ def write_whole(path: Path, write: Callable[[Path], Any] | str) -> None:
     else:
         write(part)
     sync_file(part)
+    before(part)
     os.replace(part, path)
     sync_folder(path.parent)
 

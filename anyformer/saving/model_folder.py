@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from anyformer.errors import InputError, nearest
+from anyformer.local_files import read_json
 from anyformer.parsing.instantiate import instantiate
-from anyformer.saving.manifest import MANIFEST, damage, find_folder, read_manifest, replace_folder
+from anyformer.saving.manifest import MANIFEST, find_folder, listed, read_manifest, replace_folder
 from anyformer.saving.run_folder import first_trial, holds_trials, split_run
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+"""What every folder of a model holds."""
 
 
 class SavedTask(Protocol):
@@ -66,7 +71,7 @@ def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> SavedTas
 def make(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> SavedTask:
     """As `load`, but without its weights, and not built."""
     path, member = split_run(run_dir)
-    config = json.loads((model_folder(path) / "config.json").read_text(encoding="utf-8"))
+    config = read_json(model_folder(path) / CONFIG)
     return _member(instantiate(config, unsafe_imports), path, member)
 
 
@@ -81,30 +86,36 @@ def _member(task: SavedTask, path: Path, name: str) -> SavedTask:
 def model_folder(run: Path) -> Path:
     """The folder of a run's best model, or of a model alone. Raises InputError if there is none or it is damaged."""
     folder = find_folder(run / "model") or find_folder(run)
+    if folder is None and (run / "model").exists():
+        raise InputError(f"{run / 'model' / MANIFEST} is missing; train again, or copy the folder anew")
     if folder is None:
         if holds_trials(run):
             raise InputError(f"{run} holds the runs of several folds or seeds; name one of them, {first_trial(run)}")
         raise InputError(f"{run} holds no model: neither model/{MANIFEST} nor {MANIFEST} is there; train one with fit")
-    for line in read_manifest(folder):
-        if wrong := damage(folder, line):
-            raise InputError(f"{folder / line['file']} is damaged ({wrong}); train again, or copy the folder anew")
+    for name in dict.fromkeys([CONFIG, WEIGHTS, *(line["file"] for line in read_manifest(folder))]):
+        listed(folder, name)
     return folder
 
 
 def read_weights(task: SavedTask, folder: Path) -> None:
+    path = folder / WEIGHTS
     try:
-        task.load_weights(load_file(folder / "weights.safetensors"))
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is no safetensors file ({error}); train again, or copy the folder anew") from None
+    try:
+        task.load_weights(weights)
     except RuntimeError as error:
-        raise InputError(f"{folder / 'weights.safetensors'} does not fit config.json: {misfit(error)}") from None
+        raise InputError(f"{path} does not fit {CONFIG}: {misfit(error)}") from None
 
 
 def save(task: SavedTask, folder: str | Path) -> None:
     """Write a task with its best weights into a folder of its own: config.json, weights.safetensors, manifest.jsonl."""
 
     def write(part: Path) -> None:
-        (part / "config.json").write_text(json.dumps(task.config(), indent=2) + "\n", encoding="utf-8")
+        (part / CONFIG).write_text(json.dumps(task.config(), indent=2) + "\n", encoding="utf-8")
         # Tied weights share their memory, which the format has no word for.
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in task.best_weights().items()}
-        save_file(weights, part / "weights.safetensors")
+        save_file(weights, part / WEIGHTS)
 
     replace_folder(Path(folder), write)

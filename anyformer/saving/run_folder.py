@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from anyformer.data.files import find_file
 from anyformer.errors import InputError
+from anyformer.local_files import read_json
 
 
 def run_folder(run_dir: str | Path) -> Path:
@@ -56,7 +57,15 @@ def read_trials(run: Path) -> dict[str, Metrics]:
     return dict((_read(run) or {}).get("runs", {}))
 
 
-def _read(run: Path) -> dict | None:
+def metrics_of(run: Path) -> dict[str, Any]:
+    """What a folder's metrics.json holds; nothing where there is none. Raises InputError for one that is damaged."""
     path = run / "metrics.json"
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return read_json(path) if path.exists() else {}
+    except InputError as error:
+        raise InputError(f"{error}, or remove it: it is written anew") from None
+
+
+def _read(run: Path) -> dict | None:
+    content = metrics_of(run)
     return content if isinstance(content.get("runs"), dict) else None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from anyformer.choices import Checked
 from anyformer.data.files import find_file
 from anyformer.errors import InputError
+from anyformer.local_files import read_json
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
@@ -272,17 +273,6 @@ def untyped(pieces: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
     if any(pieces[kind].any() for kind in kinds if kind in pieces):
         raise InputError(f"{family} has no word for the type vectors of fields; train with embedding.types: false")
     return {name: piece for name, piece in pieces.items() if name not in kinds}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises InputError if it is damaged."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged or no JSON ({' '.join(str(error).split())}); copy it anew") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} must hold a JSON object, got {type(values).__name__}")
-    return values
 
 
 def find_model(folder: str | Path) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from anyformer.errors import InputError
+from anyformer.local_files import check_archive
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
@@ -221,8 +223,11 @@ def read_openai(path: str | Path) -> tuple[Settings, dict[str, Tensor]]:
     Runs nothing that the file holds. Raises InputError if it is none of these.
     """
     try:
+        check_archive(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except InputError:
+        raise
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} is damaged, or holds more than tensors ({reason[:120]}); copy it anew") from None
     dims, state = (loaded.get(part) if isinstance(loaded, dict) else None for part in ("dims", "model_state_dict"))

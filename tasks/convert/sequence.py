@@ -11,6 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer as Package
 
 from anyformer.errors import InputError
+from anyformer.local_files import read_json
 from anyformer.tasks.sequence.decoding import DecodeConfig
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
@@ -18,7 +19,7 @@ from anyformer.tokenizers.audio.mel import MelConfig
 from anyformer.tokenizers.text.huggingface import read_vocabulary, sized_text, write_vocabulary
 from anyformer.tokenizers.text.sentencepiece import marian_vocabularies, t5_vocabulary
 from anyformer.tokenizers.text.text import Text
-from anyformer.weights.huggingface import Design, Family, Kind, Settings, read_json
+from anyformer.weights.huggingface import Design, Family, Kind, Settings
 
 FIELDS = {"speech": ("audio", "text"), "sequence": ("text", "target")}
 """What the source and the target are called."""

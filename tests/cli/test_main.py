@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +63,26 @@ assert not heavy, heavy
 
 def test_the_front_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", LIGHT], check=True, capture_output=True)
+
+
+TABLE = """\
+model:
+  class_path: Classify
+  init_args:
+    tokenizers: {row: {class_path: Row}}
+    transformer: {d_model: 8, depth: 1, n_heads: 2}
+data:
+  train: {class_path: Table, init_args: {path: train.csv, columns: {row: [x], label: label}}}
+  validation: 0.2
+trainer: {max_epochs: 1, accelerator: cpu, enable_progress_bar: false}
+"""
+
+
+def test_no_file_of_the_current_folder_is_run_in_place_of_a_package(tmp_path: Path) -> None:
+    for name in ("datasets", "matplotlib", "train", "yaml"):
+        (tmp_path / f"{name}.py").write_text("open('IMPORTED', 'w').close()\n")
+    (tmp_path / "train.csv").write_text("x,label\n" + "0,a\n1,b\n" * 20)
+    (tmp_path / "config.yaml").write_text(TABLE)
+    command = [sys.executable, "-m", "anyformer", "fit", "--config", "config.yaml"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, (tmp_path / "IMPORTED").exists()) == (0, False), ended.stderr

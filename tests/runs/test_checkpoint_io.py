@@ -58,3 +58,12 @@ def test_a_checkpoint_that_is_damaged_is_not_loaded(tmp_path: Path) -> None:
     flip(tmp_path / "1.ckpt")
     with pytest.raises(InputError, match=r"1.ckpt is damaged \(its SHA-256"):
         Checkpoints().load_checkpoint(tmp_path / "1.ckpt")
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps(3, protocol=2), b"PK\x03\x04" + b"\0" * 60])
+def test_what_is_no_checkpoint_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "1.ckpt"
+    path.write_bytes(content)
+    write_manifest(tmp_path, [describe(path)])
+    with pytest.raises(InputError, match=r"1.ckpt is (no checkpoint that anyformer saved|refused)"):
+        Checkpoints().load_checkpoint(path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.abc
+import sys
 from pathlib import Path
 
 import pytest
@@ -198,3 +201,59 @@ def test_what_is_no_text_must_be_quoted(config: str, name: str) -> None:
     Path(config).write_text(CONFIG.replace("transformer:", f"classes: [a, {name}]\n    transformer:"))
     with pytest.raises(InputError, match=rf"config\.yaml line 6: {message}"):
         parse("fit", [config], [], [], kind=Unmade)
+CANARY = "canary_in_a_config"
+
+
+class Watch(importlib.abc.MetaPathFinder):
+    """Sees every module that is looked for, and finds none."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def find_spec(self, name: str, *_: object) -> None:
+        self.asked += [name] if CANARY in name else []
+
+
+@pytest.mark.parametrize("text", [f"{CANARY}.csv", f"{CANARY}.Evil"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data.train",
+        "data.validation",
+        "data.test",
+        "data.stratify",
+        "trainer.accelerator",
+        "trainer.callbacks",
+        "trainer.logger",
+        "trainer.plugins",
+        "trainer.profiler",
+        "trainer.strategy",
+        "model.init_args.tokenizers.image",
+        "model.init_args.transformer",
+    ],
+)
+def test_no_text_of_a_config_is_imported(
+    path: str, text: str, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{CANARY}.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    watch = Watch()
+    monkeypatch.setattr(sys, "meta_path", [watch, *sys.meta_path])
+    content = yaml.safe_load(CONFIG)
+    *above, last = path.split(".")
+    inner = content
+    for key in above:
+        inner = inner[key]
+    inner[last] = text
+    Path(config).write_text(yaml.safe_dump(content))
+    with contextlib.suppress(InputError):
+        assert yaml.safe_load(parse("fit", [config], [], [], tmp_path / "run", Unmade).resolved)[above[0]]
+    assert watch.asked == []
+
+
+def test_a_text_that_names_a_module_is_kept_as_it_is(config: str) -> None:
+    # Nor is one of Python's own: each of these is a path of a table, though there is a module `this` with a value `s`.
+    for text in ("this.s", "antigravity.csv", "os.path"):
+        made = parse("fit", [config], [f"--data.train={text}"], [], RUN, Unmade)
+        assert yaml.safe_load(made.resolved)["data"]["train"] == text
+    assert not {"this", "antigravity"} & sys.modules.keys()

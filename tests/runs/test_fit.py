@@ -14,16 +14,20 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 
 import anyformer
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_rows
-from anyformer.saving.manifest import describe, write_manifest
+from anyformer.saving.manifest import describe, read_manifest, write_manifest
 from anyformer.saving.model_folder import load
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
+from anyformer.tokenizers.row import Row
 from tests.helpers.damage import cut, flip
 from tests.helpers.small_run import AUGMENT, BATCHES, EPOCHS, in_a_fork, small_data, small_fit, small_task
 
@@ -123,6 +127,54 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert "going on from" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "harm", "message"),
+    [
+        (
+            "checkpoints/manifest.jsonl",
+            os.unlink,
+            r"is missing: the run's checkpoints are lost; copy the run anew",
+        ),
+        ("checkpoints/manifest.jsonl", lambda path: path.write_text(""), r"has no line of batch-\d+-\w+.ckpt, batch-"),
+        ("checkpoints", shutil.rmtree, r"manifest.jsonl is missing: the run's checkpoints are lost"),
+        ("metrics.csv", os.unlink, r"metrics.csv is missing; copy the run anew, or train again"),
+        ("metrics.csv", cut, r"metrics.csv is damaged: its first \d+ rows are not those that it had"),
+        ("metrics.csv", lambda path: path.write_text(path.read_text().replace(",0.", ",1.", 1)), r"its first \d+ rows"),
+        ("metrics.csv", lambda path: path.write_bytes(b"\xff\xfe"), r"metrics.csv is damaged: "),
+        ("metrics.json", cut, r"metrics.json is damaged .* or remove it: it is written anew"),
+        ("metrics.json", lambda path: path.write_text('{"val/loss": "low"}'), r"metrics.json is damaged: 'val/loss'"),
+    ],
+)
+def test_what_is_lost_of_a_run_is_said_and_nothing_begins_anew_or_is_removed(
+    copy: Path, name: str, harm, message: str
+) -> None:
+    harm(copy / name)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=message) as caught:
+        small_fit(copy, resume=True, max_epochs=EPOCHS + 1)
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("exchange", [lambda labels: labels[::-1], lambda labels: labels[:-1]])
+def test_other_records_are_not_gone_on_with(tmp_path: Path, exchange) -> None:
+    def data(labels: list[str]) -> Records:
+        rows = [json.dumps({"x": {"a": f"n{i % 5}"}, "kind": label}) for i, label in enumerate(labels)]
+        (tmp_path / "data.jsonl").write_text("\n".join(rows))
+        return Records(Table(str(tmp_path / "data.jsonl")), batch_size=8)
+
+    def train(labels: list[str], epochs: int, resume: bool) -> None:
+        task = Classify({"x": Row()}, TransformerConfig(8, 1, 2), target="kind")
+        options = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": epochs}
+        fit(task, data(labels), tmp_path / "run", resume=resume, **options)
+
+    labels = [*"ab" * 8, "a", "b", "b"]
+    train(labels, 1, resume=False)
+    train(labels, 2, resume=True)
+    with pytest.raises(InputError, match=r"data.train is not what .* trained on: (the values of kind|19 records)"):
+        train(exchange(labels), 3, resume=True)
+
+
 def test_another_model_is_not_resumed(copy: Path) -> None:
     with pytest.raises(InputError, match=r"is of another model: size mismatch for \S+: .*; resume with the model of"):
         small_fit(copy, resume=True, task=small_task(d_model=32), max_epochs=EPOCHS + 1)
@@ -164,10 +216,10 @@ def test_a_run_that_stopped_early_trains_on_only_when_it_may_train_for_longer(tm
 
 
 def test_a_checkpoint_that_would_run_code_is_not_resumed(copy: Path) -> None:
-    path = copy / "checkpoints/bomb.ckpt"
+    path = copy / "checkpoints/batch-99999999-epoch.ckpt"
     torch.save({"state_dict": os.system}, path)
-    write_manifest(path.parent, [describe(path)])
-    with pytest.raises(InputError, match=r"bomb.ckpt is refused: .* would run code \(posix.system\)"):
+    write_manifest(path.parent, [*read_manifest(path.parent), describe(path)])
+    with pytest.raises(InputError, match=r"batch-99999999-epoch.ckpt is refused: .* would run code \(posix.system\)"):
         small_fit(copy, resume=True)
 
 

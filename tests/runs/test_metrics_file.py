@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pytest
+
+from anyformer.errors import InputError
 from anyformer.runs.metrics_file import MetricsFile, draw_curves, read_metrics, read_rows, write_metrics
 
 
@@ -54,6 +57,34 @@ def test_the_file_is_cut_back_to_a_checkpoint_and_continued(tmp_path: Path) -> N
     log(whole, range(3, 5))
     assert resumed.path.read_text() == whole.path.read_text()
     assert resumed.last == whole.last
+
+
+def test_rows_that_are_lost_or_changed_are_noticed_and_new_columns_are_not(tmp_path: Path) -> None:
+    rows = MetricsFile(tmp_path)
+    rows.begin()
+    for step in range(4):
+        rows.log_metrics({"train/loss": 1 / (step + 1), "epoch": 0}, step)
+    state = rows.state_dict()
+    rows.log_metrics({"another": 2.0}, 4)
+    assert rows.columns != state["columns"]
+    rows.check(state)
+    text = rows.path.read_text()
+    lines = text.splitlines(True)
+    for other in ("", lines[0], "".join(lines[:3]), "".join(lines[:1] + lines[2:]), text.replace("0.5", "0.6"), "\0"):
+        rows.path.write_text(other)
+        with pytest.raises(InputError, match=r"metrics.csv is damaged: its first 3 rows are not those"):
+            rows.check(state)
+
+
+def test_metrics_that_are_damaged_are_set_aside_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "metrics.json").write_text('{"val/loss": 0.')
+    write_metrics(tmp_path, {"test/loss": 1.0})
+    assert read_metrics(tmp_path) == {"test/loss": 1.0}
+    assert (tmp_path / "metrics.json.damaged").read_text() == '{"val/loss": 0.'
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "metrics.json is damaged" in line and line.endswith("and written anew")
 
 
 def test_figures_are_put_beside_those_there_are(tmp_path: Path) -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.saving.manifest import write_manifest
+from anyformer.saving.manifest import describe, write_manifest
 from anyformer.saving.model_folder import load, save
 from anyformer.tokenizers.image.sources import Digits
 from tests.helpers.damage import flip
 from tests.helpers.small_run import small_task
+
+
+def relist(folder: Path) -> None:
+    write_manifest(folder, [describe(folder / name) for name in ("config.json", "weights.safetensors")])
 
 
 @pytest.fixture
@@ -39,11 +43,42 @@ def test_a_damaged_model_is_not_loaded(run: Path) -> None:
         load(run)
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_what_the_manifest_has_lost_is_not_loaded(run: Path, kept: int) -> None:
+    path = run / "model/manifest.jsonl"
+    path.write_text("".join(path.read_text().splitlines(True)[:kept]))
+    name = ("config.json", "weights.safetensors")[kept]
+    with pytest.raises(InputError, match=rf"manifest.jsonl is damaged: it has no line of {name}"):
+        load(run)
+    path.unlink()
+    with pytest.raises(InputError, match=r"model/manifest.jsonl is missing; train again, or copy the folder anew"):
+        load(run)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "3", "null", '{"a": 1}', '{"class_path": 3}', "[" * 5000, "{" * 3 + "\0", '"canary.Evil"']
+)
+def test_a_config_that_is_none_is_refused_in_a_line(run: Path, text: str) -> None:
+    (run / "model/config.json").write_text(text)
+    relist(run / "model")
+    with pytest.raises(InputError) as caught:
+        load(run)
+    assert "\n" not in str(caught.value) and "config.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 8 + b"{}", b"\x08" + b"\0" * 7 + b"{}      ", b"3" * 100])
+def test_weights_that_are_none_are_refused_in_a_line(run: Path, content: bytes) -> None:
+    (run / "model/weights.safetensors").write_bytes(content)
+    relist(run / "model")
+    with pytest.raises(InputError, match=r"weights.safetensors "):
+        load(run)
+
+
 def test_weights_of_another_model_are_not_loaded(run: Path) -> None:
     config = json.loads((run / "model/config.json").read_text())
     config["init_args"]["transformer"]["d_model"] = 32
     (run / "model/config.json").write_text(json.dumps(config))
-    write_manifest(run / "model", [])
+    relist(run / "model")
     with pytest.raises(InputError, match=r"weights.safetensors does not fit config.json: size mismatch"):
         load(run)
 
@@ -55,6 +90,6 @@ def test_a_folder_without_a_model_is_said_to_have_none(tmp_path: Path) -> None:
 
 def test_a_model_that_names_other_classes_is_not_loaded(run: Path) -> None:
     (run / "model/config.json").write_text(json.dumps({"class_path": "os.system", "init_args": {"command": "true"}}))
-    write_manifest(run / "model", [])
+    relist(run / "model")
     with pytest.raises(InputError, match=r"os.system is refused: a config may name classes of anyformer"):
         load(run)

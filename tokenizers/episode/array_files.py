@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from anyformer.errors import InputError, nearest
+from anyformer.local_files import check_archive, check_unpacked, open_file
 from anyformer.tokenizers.episode.environments import make
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Nested, take, transform
 
@@ -168,9 +169,12 @@ def _flat(
 def read_npz(path: str) -> Flat:
     try:
         # Never with pickles, which can run anything.
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        check_archive(path)
+        with open_file(path) as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: cannot be read as npz: {' '.join(str(error).split())}") from None
     if "episode_lengths" not in arrays:
         raise _lacks(path, "episode_lengths", arrays)
@@ -198,6 +202,7 @@ def read_hdf5(path: str) -> Flat:
             def visit(name: str, item: Any) -> None:
                 wanted = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
                 if isinstance(item, h5py.Dataset) and item.shape is not None and name.partition("/")[0] in wanted:
+                    check_unpacked(f"{path}: {name}", item.id.get_storage_size(), item.nbytes)
                     arrays[name] = item[()]
 
             file.visititems(visit)

@@ -18,6 +18,7 @@ from gymnasium import Space
 
 from anyformer.data.files import find_file
 from anyformer.errors import InputError, nearest
+from anyformer.local_files import open_file
 from anyformer.tokenizers.episode.array_files import Opened, read_hdf5, read_npz, read_parquet, with_spaces
 from anyformer.tokenizers.episode.environments import from_spec
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, EpisodeSource, as_arrays
@@ -96,7 +97,7 @@ class Episodes(EpisodesOfFile):
         if os.path.isdir(place):
             return MinariFolder(place)
         try:
-            with open(place, "rb") as file:
+            with open_file(place) as file:
                 start = file.read(8)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read: {error.strerror}") from None

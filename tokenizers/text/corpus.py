@@ -20,6 +20,7 @@ import numpy as np
 
 from anyformer.data.source import Source, no_column
 from anyformer.errors import InputError
+from anyformer.local_files import file_version
 from anyformer.tokenizers.text.document_files import (
     BLOCK,
     expand_path,
@@ -191,8 +192,7 @@ class Corpus(Documents):
         return tuple(dict.fromkeys(found))
 
     def fingerprint(self) -> str:
-        stats = [(os.path.abspath(file), os.stat(file)) for file in self.files]
-        files = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        files = [(os.path.abspath(file), *file_version(file)) for file in self.files]
         return json.dumps([self.column, self.split, self.part, self.errors, files])
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, bool]]:

@@ -21,6 +21,7 @@ import numpy as np
 from anyformer.data.files import find_file, list_files
 from anyformer.data.source import no_column
 from anyformer.errors import InputError
+from anyformer.local_files import check_unpacked, file_version, open_file
 
 ENDINGS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz")
 """What the names of the files end in that are taken from a folder."""
@@ -70,7 +71,7 @@ class _reading:
 
 
 @lru_cache(maxsize=8)
-def _open_gzip(place: str, changed: int, process: int, thread: int) -> gzip.GzipFile:
+def _open_gzip(place: str, version: tuple[int, ...], process: int, thread: int) -> gzip.GzipFile:
     # Kept, because to come to a place it unpacks all before. By process and thread, which would move each other's.
     return gzip.open(place)
 
@@ -79,20 +80,22 @@ def read_bytes(place: str, start: int, stop: int) -> bytes:
     """Those from start up to stop, unpacked; fewer at the end of the file."""
     with _reading(place):
         if _is_gzipped(place):
-            file = _open_gzip(place, os.stat(place).st_mtime_ns, os.getpid(), threading.get_ident())
+            file = _open_gzip(place, file_version(place), os.getpid(), threading.get_ident())
             file.seek(start)
-            return file.read(stop - start)
-        with open(place, "rb") as file:
+            content = file.read(stop - start)
+            check_unpacked(place, os.path.getsize(place), start + len(content))
+            return content
+        with open_file(place) as file:
             file.seek(start)
             return file.read(stop - start)
 
 
 def _parquet(place: str) -> Any:
-    return _open_parquet(place, os.stat(place).st_mtime_ns, os.getpid(), threading.get_ident())
+    return _open_parquet(place, file_version(place), os.getpid(), threading.get_ident())
 
 
 @lru_cache(maxsize=8)
-def _open_parquet(place: str, changed: int, process: int, thread: int) -> Any:
+def _open_parquet(place: str, version: tuple[int, ...], process: int, thread: int) -> Any:
     import pyarrow.parquet
 
     return pyarrow.parquet.ParquetFile(place)
@@ -121,11 +124,11 @@ def row_sizes(place: str, column: str) -> np.ndarray:
 
 def read_group(place: str, number: int, column: str) -> Any:
     """One column of a row group of a Parquet file; the last two stay in memory."""
-    return _read_group(place, os.stat(place).st_mtime_ns, number, column)
+    return _read_group(place, file_version(place), number, column)
 
 
 @lru_cache(maxsize=2)
-def _read_group(place: str, changed: int, number: int, column: str) -> Any:
+def _read_group(place: str, version: tuple[int, ...], number: int, column: str) -> Any:
     with _reading(place):
         return _parquet(place).read_row_group(number, columns=[column], use_threads=False).column(0)
 

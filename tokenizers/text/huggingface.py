@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from anyformer.errors import InputError
+from anyformer.local_files import read_json
 from anyformer.tokenizers.text.text import Text
-from anyformer.weights.huggingface import read_json
 
 END = "<|endoftext|>"
 SPECIALS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anyformer.errors import InputError
-from anyformer.weights.huggingface import read_json
+from anyformer.local_files import MAX_JSON, read_bytes, read_json
 
 SPACE = "\u2581"
 """What stands for a space in a piece."""
@@ -42,7 +42,7 @@ def read_pieces(path: Path) -> Pieces:
     """Read a SentencePiece file. Raises InputError if it is damaged or no Unigram model."""
     try:
         scores, kinds, kind, characters, trims = {}, {}, UNIGRAM, b"", True
-        for field, part in _fields(path.read_bytes()):
+        for field, part in _fields(read_bytes(path, MAX_JSON)):
             if field == 1:
                 piece = dict(_fields(part))
                 name = piece[1].decode()

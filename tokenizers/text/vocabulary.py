@@ -39,6 +39,9 @@ NORMALIZERS: dict[str, Callable[[str], str]] = {
     "lowercase": str.lower,
 }
 
+MAX_GAP = 2**16
+"""Ids that a vocabulary may leave out beside as many as it has."""
+
 
 def clean(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
@@ -189,11 +192,17 @@ class Package:
         from tokenizers import Tokenizer as Package
 
         _keep_forks_quiet()
-        self.package = Package.from_str(vocabulary)
+        try:
+            self.package = Package.from_str(vocabulary)
+        except Exception as error:  # The package raises this very class.
+            raise InputError(f"vocabulary: is no tokenizer.json: {' '.join(str(error).split())}") from None
         # Or special tokens spelt out in a text would be found there. It is not among what the JSON holds.
         self.package.encode_special_tokens = True
         self.vocabulary = vocabulary
         ids = self.package.get_vocab()
+        # For every number up to the greatest there is an embedding, whether it is an id or not.
+        if (top := max(ids.values(), default=0)) > 2 * len(ids) + MAX_GAP:
+            raise InputError(f"the tokenizer.json has {len(ids):,} tokens and ids up to {top:,}; number them anew")
         self.spellings: list[str | None] = [None] * (max(ids.values(), default=-1) + 1)
         for spelling, i in ids.items():
             self.spellings[i] = spelling

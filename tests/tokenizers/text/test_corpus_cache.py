@@ -18,6 +18,7 @@ from anyformer.tokenizers.text.corpus import Corpus, PythonDocs
 from anyformer.tokenizers.text.corpus_cache import learn_once
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.token_stream import TokenStream, token_stream
+from tests.helpers.damage import cut, flip
 from tests.helpers.documents import refuse, stream, write
 from tests.helpers.vocabularies import BYTES
 
@@ -137,3 +138,80 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         InputError, match=r"a.txt/x: what is made of the corpus cannot be kept there: Not a directory; "
     ):
         stream(corpus, BYTES, tmp_path / "a.txt" / "x")
+
+
+HARMS = {
+    "flipped": flip,
+    "cut": cut,
+    "emptied": lambda path: path.write_bytes(b""),
+    "lost": os.unlink,
+    "replaced by a folder": lambda path: (path.unlink(), path.mkdir()),
+    "replaced by a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("name", ["ids.bin", "ends.npy", "stream.json", "manifest.jsonl", "vocabulary"])
+def test_a_damaged_cache_is_made_anew_with_a_line(
+    tmp_path: Path, name: str, harm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, corpus = tmp_path / "cache", Corpus(write(tmp_path / "a.txt", "to be or not to be"))
+
+    def use() -> tuple[list[int], list[int], int, str]:
+        learn = lambda texts: Text("characters").fit(texts).vocabulary  # noqa: E731
+        made = stream(corpus, BYTES, cache)
+        return made.ids.tolist(), made.ends.tolist(), made.n_bytes, learn_once(corpus, "k", learn, str(cache))
+
+    before = use()
+    assert not capsys.readouterr().err
+    for path in cache.glob(f"*/{name}"):
+        HARMS[harm](path)
+    assert use() == before
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(list(cache.glob(f"*/{name}")))
+    assert all("the cache is damaged (" in line and line.endswith("it is made anew") for line in said)
+    assert use() == before and not capsys.readouterr().err
+    assert not list(cache.glob("*.part"))
+
+
+def test_a_file_of_the_cache_that_no_line_lists_is_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = Corpus(write(tmp_path / "a.txt", "ab"))
+    manifest = Path(stream(corpus, BYTES, tmp_path / "cache").path) / "manifest.jsonl"
+    manifest.write_text("".join(manifest.read_text().splitlines(True)[1:]))
+    assert stream(corpus, BYTES, tmp_path / "cache").ids.tolist() == [97, 98, 256]
+    assert "(a file is not listed)" in capsys.readouterr().err
+
+
+def test_what_does_not_stay_as_it_was_just_written_is_refused(tmp_path: Path) -> None:
+    corpus = Corpus(write(tmp_path / "a.txt", "ab"))
+    for _ in range(2):
+        flip(Path(stream(corpus, BYTES, tmp_path / "cache").path) / "ids.bin")
+    with pytest.raises(InputError, match=r"damaged again after it was made anew .*; set XDG_CACHE_HOME to a folder"):
+        stream(corpus, BYTES, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize("kind", ["a.txt", "a.csv"])
+def test_the_same_size_and_time_with_other_text_is_another_entry(tmp_path: Path, kind: str, replaces: bool) -> None:
+    path = tmp_path / kind
+
+    def source() -> Any:
+        return Table(str(path)) if path.suffix == ".csv" else Corpus(str(path))
+
+    path.write_text("text\nab\n")
+    times = os.stat(path)
+    first = stream(source(), BYTES, tmp_path / "cache")
+    other = tmp_path / f"other{path.suffix}"
+    (other if replaces else path).write_text("text\nba\n")
+    os.utime(other if replaces else path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    if replaces:
+        os.replace(other, path)
+    assert stream(source(), BYTES, tmp_path / "cache") != first
+
+
+def test_a_table_in_the_cache_is_found_without_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("text\nab\n")
+    first = stream(Table(str(tmp_path / "a.csv")), BYTES, tmp_path / "cache")
+    monkeypatch.setattr(Table, "__getitem__", refuse)
+    monkeypatch.setattr(Table, "__len__", refuse)
+    assert stream(Table(str(tmp_path / "a.csv")), BYTES, tmp_path / "cache", refuse) == first
