@@ -14,6 +14,7 @@ from anyformer.runs.experiment import Experiment, Unmade, parse
 from anyformer.runs.fit import fit
 from anyformer.runs.trials import Trial, list_trials, read_trial, show_trials, write_trials
 from anyformer.saving.run_folder import read_trials
+from anyformer.saving.run_lock import locked
 
 
 def fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> None:
@@ -21,10 +22,15 @@ def fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> 
 
     A run that has come to its end is not trained again, and one that has not goes on.
     own: the options of `fit`. Raises InputError, before anything is written, where the folder holds runs of another
-    config.
+    config; and where another process trains them.
     """
     if (run / "metrics.csv").exists():
         raise InputError(f"{run} already holds a run; choose another --run_dir for folds and seeds")
+    with locked(run):
+        _fit_trials(own, overrides, run)
+
+
+def _fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> None:
     # In one process each, which its tests and the loop over the runs need.
     overrides = [*overrides, "--trainer.devices=1"]
 

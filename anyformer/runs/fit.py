@@ -27,6 +27,7 @@ from anyformer.saving.atomic import write_whole
 from anyformer.saving.manifest import newest
 from anyformer.saving.model_folder import misfit, model_folder, read_weights
 from anyformer.saving.run_folder import holds_trials, run_folder
+from anyformer.saving.run_lock import locked
 from anyformer.tasks.base.task import Task
 
 
@@ -51,10 +52,28 @@ def fit(
     With several processes nothing is tested, because each would test a part and count some samples twice: `evaluate`
     or `anyformer test` does it afterwards, in one.
     Returns the last metrics by name, as metrics.json has them.
-    Raises InputError if the folder holds another run, or its checkpoints cannot be used for this task; and Stopped, a
-    SystemExit, where SIGTERM or SIGINT ended it.
+    Raises InputError if the folder holds another run or another process trains there, or its checkpoints cannot be used
+    for this task; and Stopped, a SystemExit, where SIGTERM or SIGINT ended it.
     """
     run = run_folder(run_dir)
+    if rank_zero_only.rank != 0:
+        # Of several processes the first holds the folder for all.
+        return _fit(task, data, run, resume, config, saving, options)
+    if resume and not (run / "metrics.csv").exists():
+        raise InputError(f"{run} holds no run to resume; start one with fit --config ... --run_dir {run}")
+    with locked(run):
+        return _fit(task, data, run, resume, config, saving, options)
+
+
+def _fit(
+    task: Task,
+    data: LightningDataModule,
+    run: Path,
+    resume: bool,
+    config: str | None,
+    saving: Saving,
+    options: dict[str, Any],
+) -> dict[str, float]:
     rows = MetricsFile(run)
     checkpoint = newest(run / "checkpoints", say, mends=rank_zero_only.rank == 0) if resume else None
     if rank_zero_only.rank == 0:
@@ -114,15 +133,13 @@ def fit(
 
 
 def _prepare(run: Path, resume: bool) -> None:
-    """Make the folder. What broke off before anything was learned is no run, and is written over."""
+    """Raise InputError where the folder is another's. What broke off before anything was learned is no run, and is
+    written over."""
     learned = (run / "checkpoints").exists() or (run / "model").exists() or bool(read_rows(run / "metrics.csv"))
     if holds_trials(run):
         raise InputError(f"{run} holds the runs of several folds or seeds; choose another --run_dir for one run")
     if learned and not resume:
         raise InputError(f"{run} already holds a run; go on with fit --resume {run}, or choose another --run_dir")
-    if resume and not (run / "metrics.csv").exists():
-        raise InputError(f"{run} holds no run to resume; start one with fit --config ... --run_dir {run}")
-    run.mkdir(parents=True, exist_ok=True)
 
 
 def _listed(value: Any) -> list[Any]:
