@@ -45,7 +45,9 @@ class Checkpoints(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         path = Path(path)
-        write_manifest(path.parent, [line for line in read_manifest(path.parent) if line["file"] != path.name])
+        lines = read_manifest(path.parent)
+        if len(others := [line for line in lines if line["file"] != path.name]) < len(lines):
+            write_manifest(path.parent, others)
         path.unlink(missing_ok=True)
 
 

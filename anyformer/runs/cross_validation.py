@@ -40,7 +40,10 @@ def _fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) ->
             options += [f"--data.folds={own.folds}", f"--data.fold={trial.fold}"]
         return parse("fit", own.config, options, own.unsafe_imports, run / trial.name, kind)
 
-    first = parse("fit", own.config, overrides, own.unsafe_imports, kind=Unmade).config["seed_everything"]
+    config = parse("fit", own.config, overrides, own.unsafe_imports, kind=Unmade).config
+    if config["trainer"]["fast_dev_run"]:
+        raise InputError("trainer.fast_dev_run tries a few batches and keeps nothing; give it without folds and seeds")
+    first = config["seed_everything"]
     asked = list_trials(own.folds, 1 if own.seeds is None else own.seeds, first)
     done = read_trials(run)
     # Those of an earlier command that are not asked for now stay, and count.

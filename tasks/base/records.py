@@ -105,6 +105,10 @@ class Records(Checked, LightningDataModule):
         self._loaders: dict[str, list[Loader]] = {}
         self._lengths: dict[str, list[int] | list[tuple[int, int]]] = {}
 
+    def holds(self, kind: str) -> bool:
+        """Whether there are records of a kind: train, validation or test."""
+        return self.given[kind] is not None or (kind == "validation" and self.folds is not None)
+
     def setup(self, stage: str | None = None) -> None:
         """Fill `sources` with what the stage needs: all for fit, else one, so that files of others may be missing."""
         wanted = {"validate": ["validation"], "test": ["test"]}.get(stage or "fit", list(self.given))

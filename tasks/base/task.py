@@ -337,6 +337,11 @@ class Task(Checked, lightning.LightningModule, ABC):
         """What the results of `rollout` come to, for the terminal."""
         return f"{len(results)} results"
 
+    @property
+    def example(self) -> str | None:
+        """What `predict` is given on the command line, for example; None where the model cannot be used by it."""
+        return None if type(self).predict is Task.predict else " ".join(f"{name}=..." for name in self.inputs)
+
     # A warm start
 
     def inherit_from(self, other: Task) -> None:

@@ -220,6 +220,10 @@ class Mixed(LightningDataModule):
         self.sources: dict[str, dict[str, Source]] = {}
         """By train, validation and test, those of the tasks that have some."""
 
+    def holds(self, kind: str) -> bool:
+        """Whether a task has records of a kind: train, validation or test."""
+        return any(part.holds(kind) for part in self.parts.values())
+
     def attach(self, task: Task) -> None:
         """Say whose records the parts are. Raises InputError where a task has no part, or a part no task."""
         if not task.members:
@@ -242,7 +246,7 @@ class Mixed(LightningDataModule):
         wanted = {"validate": "validation", "test": "test"}.get(stage or "fit", "train")
         for name, part in self.parts.items():
             part.trainer = self.trainer
-            if part.given[wanted] is None and not (wanted == "validation" and part.folds):
+            if not part.holds(wanted):
                 continue
             with named(f"data.parts.{name}"):
                 part.setup(stage)
