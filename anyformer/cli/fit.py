@@ -56,8 +56,8 @@ def fit_command(args: list[str]) -> None:
         why = (
             "trainer.limit_val_batches left validation out, so the model that is kept is the last"
             if experiment.options["limit_val_batches"] == 0
-            else "The run ended before its first validation, so the model that is kept is the last: train for longer, or "
-            "lower trainer.check_val_every_n_epoch or val_check_interval"
+            else "The run ended before its first validation, so the model that is kept is the last: train for longer, "
+            "or lower trainer.check_val_every_n_epoch or val_check_interval"
         )
         print(f"\n{why}")
     if closing := experiment.model.closing():

@@ -21,12 +21,13 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from anyformer.errors import InputError, program, say
+from anyformer.parsing.plain import describe
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving
 from anyformer.runs.loop_state import starts_processes
 from anyformer.runs.metrics_file import MetricsFile, read_metrics, read_rows, write_metrics
 from anyformer.runs.signals import STOPS, Stopped, handlers_kept, passed_on, stopping_at_once
-from anyformer.runs.trainer import NEVER_VALIDATED, given, listed, make_trainer, quiet
+from anyformer.runs.trainer import NEVER_VALIDATED, describe_options, given, listed, make_trainer, quiet
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.manifest import newest
 from anyformer.saving.model_folder import load, misfit, model_folder, read_weights
@@ -96,7 +97,10 @@ def _fit(
             if config is not None:
                 write_whole(run / "config.yaml", config)
             rows.begin()
-    run_callback = RunCallback(run, rows, saving, resume, config)
+    settings = {"trainer": describe_options(options), "checkpoints": describe(saving)}
+    if isinstance(data, Records | Mixed):
+        settings["data"] = data.config()
+    run_callback = RunCallback(run, rows, saving, settings, resume, config)
     options = given(options)
     callbacks, loggers, plugins = (listed(options.pop(name, None)) for name in ("callbacks", "logger", "plugins"))
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):

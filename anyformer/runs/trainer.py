@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anyformer.errors import InputError
+from anyformer.parsing.plain import describe
 
 NEVER_VALIDATED = (
     "trainer.val_check_interval is more than the batches of an epoch; lower it, or give "
@@ -32,6 +34,8 @@ NEVER_VALIDATED = (
 )
 DEFAULTS = {"log_every_n_steps": 10, "enable_model_summary": False}
 """Where they differ from Lightning's."""
+OF_A_STEP = ("accumulate_grad_batches", "overfit_batches")
+"""Options of the Trainer that decide which samples make up a step, and stay as they are when a run goes on."""
 REFUSED = {
     LearningRateFinder: "takes steps of its own before the run; give model.optimizer.lr",
     BatchSizeFinder: "takes steps of its own before the run; give data.batch_size or data.max_tokens, and see "
@@ -42,8 +46,8 @@ REFUSED = {
     WeightAveraging: "averages weights that are neither validated nor kept; give model.optimizer.ema",
     BaseFinetuning: "changes what is trained behind the optimiser's back; give model.freeze, or "
     "model.optimizer.layer_decay",
-    OnExceptionCheckpoint: "saves and loads what a run cannot go on from exactly; checkpoints are saved without it, and "
-    "fit --resume goes on",
+    OnExceptionCheckpoint: "saves and loads what a run cannot go on from exactly; checkpoints are saved without it, "
+    "and fit --resume goes on",
     ModelPruning: "renames the weights, so that the model could not be loaded again; prune what anyformer.load gives",
 }
 """Lightning's callbacks that cannot do here what they promise: why, and what does."""
@@ -86,6 +90,13 @@ def listed(value: Any) -> list[Any]:
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the Trainer with those that it has by default, to compare another run's with."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
+    objects = {name: listed(options.get(name)) for name in ("callbacks", "logger", "plugins")}
+    return describe(defaults | DEFAULTS | given(options) | objects)
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -220,6 +220,17 @@ class Mixed(LightningDataModule):
         self.sources: dict[str, dict[str, Source]] = {}
         """By train, validation and test, those of the tasks that have some."""
 
+    def config(self) -> dict[str, Any]:
+        """The arguments, to compare another run's with."""
+        parts = {name: part.config() for name, part in self.parts.items()}
+        return {"parts": parts, "n_batches": self.n_batches, "seed": self.seed}
+
+    def is_free(self, path: str) -> bool:
+        """Whether the argument of a dotted path may change when a run goes on."""
+        what, _, rest = path.partition(".")
+        name, _, argument = rest.partition(".")
+        return what == "parts" and name in self.parts and self.parts[name].is_free(argument)
+
     def holds(self, kind: str) -> bool:
         """Whether a task has records of a kind: train, validation or test."""
         return any(part.holds(kind) for part in self.parts.values())
