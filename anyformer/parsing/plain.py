@@ -30,6 +30,11 @@ def difference(before: Any, now: Any, path: str = "") -> str | None:
 def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Every place where two configs of plain values differ, and how."""
     if isinstance(before, dict) and isinstance(now, dict):
+        names = [each["class_path"].rpartition(".")[2] for each in (before, now) if "class_path" in each]
+        if len({*names}) == 2:
+            # The arguments of another class are others.
+            yield path, f"was {names[0]} and is now {names[1]}"
+            return
         for key in [*before, *(key for key in now if key not in before)]:
             inner = f"{path}.{key}" if path else str(key)
             if key not in now or key not in before:
