@@ -11,7 +11,7 @@ from anyformer.cli.outputs import show_metrics
 from anyformer.errors import InputError, program
 from anyformer.runs.cross_validation import fit_trials
 from anyformer.runs.experiment import config_of, parse
-from anyformer.runs.fit import fit
+from anyformer.runs.fit import fit, holds
 from anyformer.saving.run_folder import run_folder
 
 
@@ -49,18 +49,24 @@ def fit_command(args: list[str]) -> None:
     if rank_zero_only.rank != 0:
         return
     show_metrics({name: value for name, value in metrics.items() if name.startswith(("test/", "best/"))} or metrics)
-    again = "test" if any(name.startswith("test/") for name in metrics) else "validate"
-    if not any(name.startswith("val/") for name in metrics) and "validation" in getattr(
-        experiment.datamodule, "sources", {}
-    ):
-        print(
-            "\nThe run ended before its first validation, so the model that is kept is the last: train for longer, or "
-            "lower trainer.check_val_every_n_epoch or val_check_interval"
+    if experiment.options["fast_dev_run"]:
+        print("\nThat was fast_dev_run: a few batches went through, and nothing is kept. Leave it out to train.")
+        return
+    if holds(experiment.datamodule, "validation") and not any(name.startswith("val/") for name in metrics):
+        why = (
+            "trainer.limit_val_batches left validation out, so the model that is kept is the last"
+            if experiment.options["limit_val_batches"] == 0
+            else "The run ended before its first validation, so the model that is kept is the last: train for longer, "
+            "or lower trainer.check_val_every_n_epoch or val_check_interval"
         )
+        print(f"\n{why}")
     if closing := experiment.model.closing():
         print(f"\n{closing}")
     print(f"\nThe run is in {run}. Next:")
     for name, task in (experiment.model.members or {"": experiment.model}).items():
-        fields = " ".join(f"{field}=..." for field in task.inputs) or "--episodes 100"
-        print(f"  {program()} predict {run}{name and f':{name}'} {fields}")
-    print(f"  {program()} {again} {run}")
+        if task.example is not None:
+            print(f"  {program()} predict {run}{name and f':{name}'} {task.example}")
+    for command, kind in (("test", "test"), ("validate", "validation")):
+        if holds(experiment.datamodule, kind):
+            print(f"  {program()} {command} {run}")
+            break

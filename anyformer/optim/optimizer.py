@@ -17,6 +17,9 @@ from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.optim.muon import Muon
 
+OF_GOING_ON = ("lr", "weight_decay", "adamw_lr", "warmup", "schedule", "final", "hold", "ema")
+"""Fields of `OptimizerConfig` that may change when a run goes on; by the others goes the optimiser's state."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:

@@ -29,7 +29,7 @@ from anyformer.planning.probe import count, drawable, look, sizes, tokens_of, tr
 from anyformer.planning.report import TIMES, Memory, Part, Planned, Step
 from anyformer.planning.token_budget import count_budget, stacks
 from anyformer.runs.signals import stopping_at_once
-from anyformer.runs.trainer import NEVER_VALIDATED, make_trainer, quiet
+from anyformer.runs.trainer import NEVER_VALIDATED, check_callbacks, listed, make_trainer, quiet
 from anyformer.saving.atomic import write_whole
 from anyformer.tasks.base.run_length import run_length
 from anyformer.tasks.base.task import Task
@@ -57,6 +57,7 @@ def plan(task: Task, data: LightningDataModule, picture: str | Path | None = Non
     Raises InputError for what `fit` would refuse before its first step; and Stopped, a SystemExit, where SIGTERM or
     SIGINT ended it.
     """
+    check_callbacks(listed(options.get("callbacks")))
     task, data = copy.deepcopy(task), copy.deepcopy(data)
     for part in getattr(data, "parts", {"": data}).values():
         # What cannot be used is counted and said with the rest.

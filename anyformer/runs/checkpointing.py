@@ -7,9 +7,11 @@ run goes on from the last of them and ends with the weights and the rows of a ru
 
 from __future__ import annotations
 
+import hashlib
 import math
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.errors import InputError, program, say
+from anyformer.parsing.plain import describe, kept_arguments
 from anyformer.runs.loop_state import (
     add_steps,
     begin_an_epoch,
@@ -28,21 +31,28 @@ from anyformer.runs.loop_state import (
     limits,
     n_batches,
     running_averages,
+    seconds_trained,
     settle,
 )
 from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_metrics
 from anyformer.runs.random_state import generators, set_generators
 from anyformer.runs.sample_pictures import draw_first_samples
 from anyformer.runs.signals import Signals, Stopped
+from anyformer.runs.trainer import OF_A_STEP
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.fingerprint import changed, fingerprint
 from anyformer.saving.manifest import keep_newest
 from anyformer.saving.model_folder import save
+from anyformer.tasks.base.resume import changes, is_below
 
 SAFE_VALIDATION = 10.0
 """Seconds that a stop may wait for a validation to end; a longer one has a checkpoint before it."""
 REDRAW = 30.0
 """Seconds between two drawings of the curves."""
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -83,16 +93,27 @@ class RunCallback(Callback):
     """
 
     def __init__(
-        self, run: Path, rows: MetricsFile, saving: Saving, resuming: bool = False, config: str | None = None
+        self,
+        run: Path,
+        rows: MetricsFile,
+        saving: Saving,
+        settings: Mapping[str, Any],
+        resuming: bool = False,
+        config: str | None = None,
     ) -> None:
-        """config: the text that a resumed run's config.yaml gets, once its checkpoint has been found to fit."""
-        self.run, self.rows, self.saving = run, rows, saving
+        """
+        settings: the options of the trainer, the data and the checkpoints, as `describe` gives them.
+        config: the text that a resumed run's config.yaml gets, once its checkpoint has been found to fit.
+        """
+        self.run, self.rows, self.saving, self.settings = run, rows, saving, settings
         self.resuming, self.config = resuming, config
         self.signals = Signals()
         self.best: dict[str, Any] = {}
         """The value of the task's metric in the best model, and its step."""
         self._resumed: dict[str, Any] = {}
         self._data: dict[str, Any] | None = None
+        self._made: list[tuple[Callback, Any, dict[str, Any]]] = []
+        """The other callbacks as they were made: what describes them, and their arguments."""
         self._point: str | None = None
         self._place: Any = None
         self._validated = self._safe = False
@@ -105,6 +126,7 @@ class RunCallback(Callback):
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         self.signals.listen()
+        self._made = [(c, describe(c), dict(kept_arguments(c).values())) for c in trainer.callbacks if c is not self]
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if "anyformer" not in checkpoint:
@@ -112,11 +134,21 @@ class RunCallback(Callback):
         self._resumed = dict(checkpoint["anyformer"])
         self.rows.check(self._resumed["metrics"])
         self._check_data(trainer, module)
+        changed = [*(f"model.{change}" for change in module.changed), *self._changes(trainer)]
         self.best = dict(self._resumed["best"])
-        ended = self._resumed.get("ended")
-        if ended is not None and not any(limit > ended[name] for name, limit in limits(trainer).items()):
+        if trainer.is_global_zero:
+            self._say_changes(changed)
+        ended, now = self._resumed.get("ended"), limits(trainer)
+        if ended is not None and not any(limit > ended[name] for name, limit in now.items()):
             # It came to its end, perhaps before its limits; so it does not begin again.
             trainer.should_stop = True
+            if trainer.is_global_zero:
+                say(f"{self.run} has come to its end: nothing more is trained; raise trainer.max_epochs to go on")
+        elif (seconds := seconds_trained(checkpoint)) >= now["max_time"] and trainer.is_global_zero:
+            say(
+                f"{self.run} has trained for {seconds:.0f} s, all that trainer.max_time gives it: nothing more is "
+                "trained; raise it, or give --trainer.max_time null"
+            )
         if self._resumed["point"] == "validation" and checkpoint["global_step"] == trainer.max_steps:
             # Else Lightning would not even begin, and leave out the last validation.
             add_steps(trainer, 1)
@@ -137,6 +169,28 @@ class RunCallback(Callback):
         if self._data is None:
             self._data = data_fingerprints(module, trainer.datamodule)
         return self._data
+    def _changes(self, trainer: Trainer) -> list[str]:
+        """How what is no model differs from the checkpoint's. Raises InputError for what may not."""
+        found, free = [], {"data": getattr(trainer.datamodule, "is_free", None)}
+        for what, now in self.settings.items():
+            before = self._resumed.get("settings", {}).get(what, {})
+            is_free = free.get(what) or (lambda path: not is_below(path, *OF_A_STEP))
+            found += changes(before, now, is_free, path=f"{what}.")
+        return found
+
+    def _say_changes(self, changed: list[str]) -> None:
+        path = self.run / "config.yaml"
+        if self._resumed.get("config_sha256") not in (None, _sha256(path.read_text(encoding="utf-8"))):
+            say(f"{path} is not what it was at the checkpoint; what differs is said, and the rest is as before")
+        if changed:
+            say(f"{self.run} goes on with other options: {', '.join(changed)}")
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        # Callbacks have taken back their state, and with it some of their arguments: those that are others now count.
+        before = self._resumed.get("settings", {}).get("trainer", {}).get("callbacks", [])
+        for callback, description, arguments in self._made:
+            if self._resumed and description not in before:
+                vars(callback).update(arguments)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.resuming:
@@ -310,5 +364,7 @@ class RunCallback(Callback):
             "generators": ranks,
             "running": running_averages(trainer),
             "ended": limits(trainer) if self._ended else None,
+            "settings": self.settings,
+            "config_sha256": None if self.config is None else _sha256(self.config),
         }
         settle(checkpoint, self._point, self._place, self._validated)

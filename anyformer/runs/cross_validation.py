@@ -15,6 +15,7 @@ from anyformer.runs.fit import fit
 from anyformer.runs.trials import Trial, list_trials, read_trial, show_trials, write_trials
 from anyformer.saving.manifest import has_checkpoints
 from anyformer.saving.run_folder import read_trials
+from anyformer.saving.run_lock import locked
 
 
 def fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> None:
@@ -22,10 +23,15 @@ def fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> 
 
     A run that has come to its end is not trained again, and one that has not goes on.
     own: the options of `fit`. Raises InputError, before anything is written, where the folder holds runs of another
-    config.
+    config; and where another process trains them.
     """
     if (run / "metrics.csv").exists():
         raise InputError(f"{run} already holds a run; choose another --run_dir for folds and seeds")
+    with locked(run):
+        _fit_trials(own, overrides, run)
+
+
+def _fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> None:
     # In one process each, which its tests and the loop over the runs need.
     overrides = [*overrides, "--trainer.devices=1"]
 
@@ -35,7 +41,10 @@ def fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> 
             options += [f"--data.folds={own.folds}", f"--data.fold={trial.fold}"]
         return parse("fit", own.config, options, own.unsafe_imports, run / trial.name, kind)
 
-    first = parse("fit", own.config, overrides, own.unsafe_imports, kind=Unmade).config["seed_everything"]
+    config = parse("fit", own.config, overrides, own.unsafe_imports, kind=Unmade).config
+    if config["trainer"]["fast_dev_run"]:
+        raise InputError("trainer.fast_dev_run tries a few batches and keeps nothing; give it without folds and seeds")
+    first = config["seed_everything"]
     asked = list_trials(own.folds, 1 if own.seeds is None else own.seeds, first)
     done = read_trials(run)
     # Those of an earlier command that are not asked for now stay, and count.

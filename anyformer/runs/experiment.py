@@ -6,11 +6,12 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning import Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -86,7 +87,7 @@ class Experiment(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
         try:
             with one_line():
-                self.config = parser.parse_args(args)
+                self.config = _spelt_out(parser.parse_args(args))
         except InputError as error:
             if unknown := re.search(r"unrecognized arguments: -*([\w.]+)", str(error)):
                 name = unknown[1] if str(error).startswith("unrecognized") else f"model.{unknown[1]}"
@@ -126,6 +127,18 @@ class Experiment(LightningCLI):
             for name in OF_ALL:
                 task.get("init_args", {}).pop(name, None)
         return dump_yaml(content)
+
+
+def _spelt_out(config: Any) -> Any:
+    """A parsed config with texts for the members of an enum that are texts: defaults of Lightning's which no YAML can
+    hold."""
+    if isinstance(config, Namespace):
+        return Namespace(**{name: _spelt_out(value) for name, value in vars(config).items()})
+    if isinstance(config, dict):
+        return {name: _spelt_out(value) for name, value in config.items()}
+    if isinstance(config, list):
+        return [_spelt_out(value) for value in config]
+    return config.value if isinstance(config, str) and isinstance(config, Enum) else config
 
 
 class Unmade(Experiment):

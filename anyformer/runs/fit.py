@@ -7,27 +7,35 @@ The command line and Python come through the same functions.
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from anyformer.errors import InputError, program, say
+from anyformer.parsing.plain import describe
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving
+from anyformer.runs.loop_state import starts_processes
 from anyformer.runs.metrics_file import MetricsFile, has_rows, read_metrics, write_metrics
-from anyformer.runs.signals import Stopped, handlers_kept, stopping_at_once
-from anyformer.runs.trainer import NEVER_VALIDATED, given, make_trainer, quiet
+from anyformer.runs.signals import STOPS, Stopped, handlers_kept, passed_on, stopping_at_once
+from anyformer.runs.trainer import NEVER_VALIDATED, describe_options, given, listed, make_trainer, quiet
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.manifest import begin_checkpoints, has_checkpoints, newest
-from anyformer.saving.model_folder import misfit, model_folder, read_weights
+from anyformer.saving.model_folder import load, misfit, model_folder, read_weights
 from anyformer.saving.run_folder import holds_trials, run_folder
+from anyformer.saving.run_lock import locked
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
+from anyformer.tasks.mixture.data import Mixed
 
 
 def fit(
@@ -48,16 +56,39 @@ def fit(
     config: the text of config.yaml, if the run has one; a resumed run's is written once its checkpoint has been loaded.
     options: Lightning's, for the Trainer: max_epochs, callbacks, logger, ...
     A run that came to its end is resumed without training, unless it may now train for longer: it is tested again.
+    With `fast_dev_run` a few batches are tried, and nothing is kept: there is no run folder.
     With several processes nothing is tested, because each would test a part and count some samples twice: `evaluate`
     or `anyformer test` does it afterwards, in one.
     Returns the last metrics by name, as metrics.json has them.
-    Raises InputError if the folder holds another run, or its checkpoints cannot be used for this task; and Stopped, a
-    SystemExit, where SIGTERM or SIGINT ended it.
+    Raises InputError if the folder holds another run or another process trains there, or its checkpoints cannot be used
+    for this task; and Stopped, a SystemExit, where SIGTERM or SIGINT ended it.
     """
     run = run_folder(run_dir)
-    rows, checkpoint, is_first = MetricsFile(run), None, rank_zero_only.rank == 0
+    if options.get("fast_dev_run"):
+        if resume:
+            raise InputError("trainer.fast_dev_run tries a few batches and keeps nothing; resume without it")
+        with TemporaryDirectory() as folder:
+            return _fit(task, data, Path(folder), False, config, saving, options)
     if resume:
         _check_resumable(run)
+    if rank_zero_only.rank != 0:
+        # Of several processes the first holds the folder for all.
+        return _fit(task, data, run, resume, config, saving, options)
+    with locked(run):
+        return _fit(task, data, run, resume, config, saving, options)
+
+
+def _fit(
+    task: Task,
+    data: LightningDataModule,
+    run: Path,
+    resume: bool,
+    config: str | None,
+    saving: Saving,
+    options: dict[str, Any],
+) -> dict[str, float]:
+    rows, checkpoint, is_first = MetricsFile(run), None, rank_zero_only.rank == 0
+    if resume:
         checkpoint = newest(run / "checkpoints", say, mends=is_first)
         if is_first and checkpoint is None:
             say(f"{run} has no checkpoint yet: starting from the beginning")
@@ -66,9 +97,12 @@ def fit(
         if config is not None:
             write_whole(run / "config.yaml", config)
         rows.begin()
-    run_callback = RunCallback(run, rows, saving, resume, config)
+    settings = {"trainer": describe_options(options), "checkpoints": describe(saving)}
+    if isinstance(data, Records | Mixed):
+        settings["data"] = data.config()
+    run_callback = RunCallback(run, rows, saving, settings, resume, config)
     options = given(options)
-    callbacks, loggers, plugins = (_listed(options.pop(name, None)) for name in ("callbacks", "logger", "plugins"))
+    callbacks, loggers, plugins = (listed(options.pop(name, None)) for name in ("callbacks", "logger", "plugins"))
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
         options["enable_checkpointing"] = False
     if checkpoint is not None:
@@ -85,7 +119,7 @@ def fit(
         )
         try:
             with handlers_kept():
-                trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+                _train(trainer, task, data, checkpoint)
                 if run_callback.signals.received:
                     raise run_callback.stopped()
         except (RuntimeError, ValueError) as error:
@@ -102,16 +136,46 @@ def fit(
                     "or train this one with another --run_dir"
                 ) from None
             raise
+        except ModuleNotFoundError as error:
+            raise InputError(f"the trainer's options cannot be used: {error}") from None
         except SIGTERMException:
             # The signal came before the first batch, when there was nothing to save.
             raise Stopped(128 + signal.SIGTERM) from None
-        read_weights(task, model_folder(run))
+        if options.get("fast_dev_run"):
+            return {name: value.item() for name, value in trainer.callback_metrics.items()}
+        if starts_processes(trainer):
+            # Nothing comes back from them but what is in the folder.
+            vars(task).update(vars(load(run, unsafe_imports=task.packages)))
+        else:
+            read_weights(task, model_folder(run))
         if trainer.world_size > 1:
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and holds(data, "test"):
                 say(f"not tested, because {trainer.world_size} processes trained; test with: {program()} test {run}")
-        elif _has_test(data):
+        elif holds(data, "test"):
             write_metrics(run, evaluate(task, data, "test", run, **options))
     return read_metrics(run)
+
+
+def _train(trainer: Trainer, task: Task, data: LightningDataModule, checkpoint: Path | None) -> None:
+    """Train; what ends a run in processes that the trainer has started ends it here as it would in this one."""
+    if not starts_processes(trainer):
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        return
+    received: list[int] = []
+    try:
+        with passed_on(lambda: trainer.strategy.launcher.procs, received):
+            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except ProcessExitedException as error:
+        if received or error.exit_code - 128 in STOPS:
+            raise Stopped(128 + received[0] if received else error.exit_code) from None
+        raise
+    except ProcessRaisedException as error:
+        *_, (kind, message) = re.findall(r"^([\w.]+): (.*(?:\n(?![\w.]+: ).*)*)", str(error), re.MULTILINE) or [
+            ("", "")
+        ]
+        if kind.endswith(".InputError"):
+            raise InputError(message.strip()) from None
+        raise RuntimeError(message.strip() or str(error)) from error
 
 
 def _prepare(run: Path) -> None:
@@ -139,16 +203,11 @@ def _check_resumable(run: Path) -> None:
     read_metrics(run)
 
 
-def _listed(value: Any) -> list[Any]:
-    """An option of the Trainer that is one thing, a list of things, or a yes or no."""
-    if value is None or isinstance(value, bool):
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _has_test(data: LightningDataModule) -> bool:
-    sources = getattr(data, "sources", None)
-    return is_overridden("test_dataloader", data) if sources is None else "test" in sources
+def holds(data: LightningDataModule, kind: Literal["validation", "test"]) -> bool:
+    """Whether there are records to validate or test on."""
+    if isinstance(data, Records | Mixed):
+        return data.holds(kind)
+    return is_overridden(f"{kind[:3] if kind == 'validation' else kind}_dataloader", data)
 
 
 def evaluate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +42,26 @@ def stopping_at_once() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number in STOPS:
                 signal.signal(number, stop)
+        yield
+
+
+@contextmanager
+def passed_on(processes: Callable[[], Iterable[Any]], received: list[int]) -> Iterator[None]:
+    """While it lasts, a signal that stops a run goes to the processes that train it, which save it; this one waits.
+
+    processes: those there are. received: gets the number of every signal.
+    """
+
+    def send(number: int, frame: Any) -> None:
+        received.append(number)
+        for process in processes():
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, number)
+
+    with handlers_kept():
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPS:
+                signal.signal(number, send)
         yield
 
 

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from lightning import Trainer
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    Callback,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelPruning,
+    OnExceptionCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+from lightning.pytorch.plugins import MixedPrecision, Precision
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anyformer.errors import InputError
+from anyformer.parsing.plain import describe
 
 NEVER_VALIDATED = (
     "trainer.val_check_interval is more than the batches of an epoch; lower it, or give "
@@ -18,17 +34,69 @@ NEVER_VALIDATED = (
 )
 DEFAULTS = {"log_every_n_steps": 10, "enable_model_summary": False}
 """Where they differ from Lightning's."""
+OF_A_STEP = ("accumulate_grad_batches", "overfit_batches")
+"""Options of the Trainer that decide which samples make up a step, and stay as they are when a run goes on."""
+REFUSED = {
+    LearningRateFinder: "takes steps of its own before the run; give model.optimizer.lr",
+    BatchSizeFinder: "takes steps of its own before the run; give data.batch_size or data.max_tokens, and see "
+    "`anyformer plan` for the memory",
+    GradientAccumulationScheduler: "changes what a step is, by which the learning rate is planned; give "
+    "trainer.accumulate_grad_batches",
+    StochasticWeightAveraging: "averages weights that are neither validated nor kept; give model.optimizer.ema",
+    WeightAveraging: "averages weights that are neither validated nor kept; give model.optimizer.ema",
+    BaseFinetuning: "changes what is trained behind the optimiser's back; give model.freeze, or "
+    "model.optimizer.layer_decay",
+    OnExceptionCheckpoint: "saves and loads what a run cannot go on from exactly; checkpoints are saved without it, "
+    "and fit --resume goes on",
+    ModelPruning: "renames the weights, so that the model could not be loaded again; prune what anyformer.load gives",
+}
+"""Lightning's callbacks that cannot do here what they promise: why, and what does."""
 
 
 def make_trainer(options: Mapping[str, Any], **ours: Any) -> Trainer:
     """A Trainer with a user's options, and ours before those.
 
-    Raises InputError for options that Lightning refuses.
+    Raises InputError for options that Lightning refuses, and for those that a run here cannot honour.
     """
     try:
-        return Trainer(**DEFAULTS | given(options) | ours)
-    except (TypeError, ValueError) as error:
+        trainer = Trainer(**DEFAULTS | given(options) | ours)
+    except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
         raise InputError(f"the trainer's options cannot be used: {error}") from None
+    check_callbacks(trainer.callbacks)
+    strategy = trainer.strategy
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
+        raise InputError(
+            f"trainer.strategy: {type(strategy).__name__} shares out the weights, and a model is saved whole here; use "
+            "ddp, ddp_spawn, ddp_fork or ddp_notebook"
+        )
+    if type(trainer.precision_plugin) not in (Precision, MixedPrecision):
+        raise InputError(
+            f"trainer.precision={trainer.precision} keeps the weights themselves in another precision, in which they "
+            "are neither averaged nor saved here; use bf16-mixed or 32-true"
+        )
+    return trainer
+
+
+def check_callbacks(callbacks: Iterable[Callback]) -> None:
+    """Raise InputError for a callback that cannot do here what it promises."""
+    for callback in callbacks:
+        for cls, why in REFUSED.items():
+            if isinstance(callback, cls):
+                raise InputError(f"trainer.callbacks: {type(callback).__name__} {why}")
+
+
+def listed(value: Any) -> list[Any]:
+    """An option of the Trainer that is one thing, a list of things, or a yes or no."""
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the Trainer with those that it has by default, to compare another run's with."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
+    objects = {name: listed(options.get(name)) for name in ("callbacks", "logger", "plugins")}
+    return describe(defaults | DEFAULTS | given(options) | objects)
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,9 +88,11 @@ def add_file(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, and its line after it."""
+    """Remove a file, and its line after it, where it has one."""
     path.unlink(missing_ok=True)
-    write_manifest(path.parent, [line for line in read_manifest(path.parent) if line["file"] != path.name])
+    lines = read_manifest(path.parent)
+    if len(others := [line for line in lines if line["file"] != path.name]) < len(lines):
+        write_manifest(path.parent, others)
 
 
 def listed(folder: Path, name: str) -> Path:

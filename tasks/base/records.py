@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning import LightningDataModule
 
@@ -18,6 +19,7 @@ from anyformer.data.splits import deal, split
 from anyformer.data.tables import Table
 from anyformer.data.values import is_missing, name_of
 from anyformer.errors import InputError
+from anyformer.parsing.plain import describe
 from anyformer.tokenizers.text.corpus import Corpus, Documents
 
 if TYPE_CHECKING:
@@ -105,6 +107,22 @@ class Records(Checked, LightningDataModule):
         self.sources: dict[str, Source] = {}
         self._loaders: dict[str, list[Loader]] = {}
         self._lengths: dict[str, list[int] | list[tuple[int, int]]] = {}
+
+    free = ("n_workers", "on_bad_sample")
+    """Arguments that may change when a run goes on."""
+
+    def config(self) -> dict[str, Any]:
+        """The arguments, to compare another run's with."""
+        names = inspect.signature(Records).parameters
+        return {name: describe(self.given[name] if name in self.given else getattr(self, name)) for name in names}
+
+    def is_free(self, path: str) -> bool:
+        """Whether the argument of a dotted path may change when a run goes on."""
+        return path in self.free
+
+    def holds(self, kind: str) -> bool:
+        """Whether there are records of a kind: train, validation or test."""
+        return self.given[kind] is not None or (kind == "validation" and self.folds is not None)
 
     def setup(self, stage: str | None = None) -> None:
         """Fill `sources` with what the stage needs: all for fit, else one, so that files of others may be missing."""

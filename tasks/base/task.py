@@ -30,13 +30,14 @@ from anyformer.errors import InputError, say
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
-from anyformer.optim.optimizer import OptimizerConfig, layer_factors, make_optimizer
+from anyformer.optim.optimizer import OF_GOING_ON, OptimizerConfig, layer_factors, make_optimizer
 from anyformer.parsing.instantiate import instantiate
-from anyformer.parsing.plain import config_name, difference, plain
+from anyformer.parsing.plain import config_name, plain
 from anyformer.tasks.base import warm_start
 from anyformer.tasks.base.evaluation import Evaluation
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.fields import FieldsConfig
+from anyformer.tasks.base.resume import changes, is_below
 from anyformer.tasks.base.run_length import run_length
 from anyformer.tasks.base.weight_average import WeightAverage
 from anyformer.tokens import Sample, Tokenizer
@@ -92,6 +93,8 @@ class Task(Checked, lightning.LightningModule, ABC):
         self.init_from, self.frozen, self.fields = init_from, freeze, fields
         self.model: Anyformer | None = None
         self.average = WeightAverage()
+        self.changed: list[str] = []
+        """How the arguments differ from those of the checkpoint that training goes on from."""
         self._is_fitting = self._has_started = False
         self._n_targets = torch.zeros(())
         self._evaluation: Evaluation | None = None
@@ -363,6 +366,11 @@ class Task(Checked, lightning.LightningModule, ABC):
         """What the results of `rollout` come to, for the terminal."""
         return f"{len(results)} results"
 
+    @property
+    def example(self) -> str | None:
+        """What `predict` is given on the command line, for example; None where the model cannot be used by it."""
+        return None if type(self).predict is Task.predict else " ".join(f"{name}=..." for name in self.inputs)
+
     # A warm start
 
     def inherit_from(self, other: Task) -> None:
@@ -447,10 +455,23 @@ class Task(Checked, lightning.LightningModule, ABC):
                 groups = schedule.scheduler.optimizer.param_groups
                 for group, base in zip(groups, schedule.scheduler.base_lrs, strict=True):
                     group["lr"] = base * self._lr_factor(0)
+        elif any(change.startswith("optimizer.") for change in self.changed):
+            self._take_rates()
         if self.optimizer.ema is not None:
             self.average.begin(self, self.device)
         else:
             self.average.forget()
+
+    def _take_rates(self) -> None:
+        """Give the optimiser, which a checkpoint has filled, the learning rates and weight decay of the config."""
+        fresh = self.configure_optimizers()
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler, new = config.scheduler, fresh["lr_scheduler"]["scheduler"]
+            scheduler.base_lrs = new.base_lrs
+            groups = zip(scheduler.optimizer.param_groups, fresh["optimizer"].param_groups, new.base_lrs, strict=True)
+            for group, own, base in groups:
+                rate = base * self._lr_factor(self.global_step)
+                group |= {"weight_decay": own["weight_decay"], "initial_lr": base, "lr": rate}
 
     # Steps
 
@@ -531,27 +552,28 @@ class Task(Checked, lightning.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.average.save(checkpoint)
         checkpoint["config"] = self.config()
+        checkpoint["of_training"] = {"init_from": self.init_from, "freeze": self.frozen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # What the weights mean; all else either shows in their sizes or may change.
         before, now = checkpoint["config"], self.config()
-        for name in ("tokenizers", "classes"):
-            if found := difference(before["init_args"].get(name), now["init_args"].get(name), name):
-                break
-        else:
-            found = difference(before["class_path"], now["class_path"], "class_path")
-        if found:
+        training = {"init_from": self.init_from, "freeze": self.frozen}
+        try:
+            changes({"class_path": before["class_path"]}, now, self.is_free, "task")
+            changes(checkpoint.get("of_training", {}), training, self.is_free, "task")
+            self.changed = changes(before["init_args"], now["init_args"], self.is_free, "task")
+        except InputError:
             if before["class_path"] == now["class_path"]:
                 # Where the reason is another vocabulary, its first difference says more.
                 trained = instantiate(before, self.packages).tokenizers
                 for name in self.tokenizers.keys() & trained.keys():
                     trained[name].agree(self.tokenizers[name], f"tokenizers.{name}")
-            raise InputError(
-                f"the checkpoint is of another task: {found}; resume with the config and the training records of its "
-                "run, or train with another --run_dir"
-            )
+            raise
         self._has_started = True
         self.average.load(checkpoint)
+
+    def is_free(self, path: str) -> bool:
+        """Whether the argument of a dotted path may change when a run goes on."""
+        return is_below(path, *self.inference_args, *(f"optimizer.{name}" for name in OF_GOING_ON))
 
 
 def divide_gradients(optimizer: torch.optim.Optimizer, n_targets: Tensor) -> Tensor:

@@ -365,6 +365,10 @@ class Decide(Task):
     def summarize(self, results: Sequence[Mapping[str, Any]]) -> str:
         return summarize(results, self.known_returns)
 
+    @property
+    def example(self) -> str | None:
+        return None if self.environment is None else "--episodes 100"
+
     def render(self, result: Mapping[str, Any]) -> str:
         return "  ".join(f"{name} {value}" for name, value in result.items())
 

@@ -220,6 +220,21 @@ class Mixed(LightningDataModule):
         self.sources: dict[str, dict[str, Source]] = {}
         """By train, validation and test, those of the tasks that have some."""
 
+    def config(self) -> dict[str, Any]:
+        """The arguments, to compare another run's with."""
+        parts = {name: part.config() for name, part in self.parts.items()}
+        return {"parts": parts, "n_batches": self.n_batches, "seed": self.seed}
+
+    def is_free(self, path: str) -> bool:
+        """Whether the argument of a dotted path may change when a run goes on."""
+        what, _, rest = path.partition(".")
+        name, _, argument = rest.partition(".")
+        return what == "parts" and name in self.parts and self.parts[name].is_free(argument)
+
+    def holds(self, kind: str) -> bool:
+        """Whether a task has records of a kind: train, validation or test."""
+        return any(part.holds(kind) for part in self.parts.values())
+
     def attach(self, task: Task) -> None:
         """Say whose records the parts are. Raises InputError where a task has no part, or a part no task."""
         if not task.members:
@@ -242,7 +257,7 @@ class Mixed(LightningDataModule):
         wanted = {"validate": "validation", "test": "test"}.get(stage or "fit", "train")
         for name, part in self.parts.items():
             part.trainer = self.trainer
-            if part.given[wanted] is None and not (wanted == "validation" and part.folds):
+            if not part.holds(wanted):
                 continue
             with named(f"data.parts.{name}"):
                 part.setup(stage)

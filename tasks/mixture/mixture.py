@@ -19,6 +19,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.parsing.plain import plain
 from anyformer.tasks.base.evaluation import Evaluations, of_task
+from anyformer.tasks.base.resume import is_below
 from anyformer.tasks.base.task import OF_TRAINING, Task
 from anyformer.tasks.mixture.data import Mixed, Turn, named
 from anyformer.tasks.mixture.shared_fields import (
@@ -277,6 +278,10 @@ class Mixture(Task):
             with named(f"tasks.{name}"):
                 task.on_load_checkpoint({"config": before[name]})
         self._losses = dict(checkpoint["losses"])
+
+    def is_free(self, path: str) -> bool:
+        # Its tasks say of their own.
+        return is_below(path, "tasks") or super().is_free(path)
 
     # Steps
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anyformer.batch import Batch
 from anyformer.data.chopper import Chopper, LeftOut
+from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.model.losses.ctc import needed_frames
 from anyformer.packing import collate
@@ -72,6 +73,8 @@ class PairChopper(Chopper):
     architecture: Architecture
     ctc_field: str | None = None
     training: bool = False
+    allow_empty: bool = False
+    """Whether a record whose target is empty is learnt as silence."""
 
     @property
     def packs(self) -> bool:  # type: ignore[override]
@@ -94,7 +97,7 @@ class PairChopper(Chopper):
             return Pair(sample)
         ids = self._ids(record)
         source = {} if self.training else {n: record[n] for n in self.tokenizers if record.get(n) is not None}
-        pair = Pair(sample, ids, record[self.target], source)
+        pair = Pair(sample, ids, "" if is_missing(record[self.target]) else record[self.target], source)
         if self.training and self.ctc_field in sample and not self._fits(pair):
             raise LeftOut(
                 f"field {self.target!r}: the text needs {needed_frames(ids.tolist())} frames, and field "
@@ -107,7 +110,7 @@ class PairChopper(Chopper):
         return len(pair.sample.get(self.ctc_field, ())) >= needed_frames(pair.ids.tolist())
 
     def _ids(self, record: Mapping[str, Any]) -> np.ndarray:
-        return read_target(record, self.target, self.text, len(self.start))
+        return read_target(record, self.target, self.text, len(self.start), self.allow_empty)
 
     def count(self, record: Mapping[str, Any]) -> int | tuple[int, int]:
         n_inputs, n_target = super().count(record), len(self.start) + len(self._ids(record))
@@ -150,7 +153,8 @@ class PairChopper(Chopper):
             ids=ids,
             n_ids=n_ids,
             n_frames=n_frames,
-            n_heard=sum(n for item, n in zip(items, n_ids, strict=True) if self.ctc_field and self._fits(item)),
+            # Silence is a target too: blanks alone.
+            n_heard=sum(max(n, 1) for item, n in zip(items, n_ids, strict=True) if self.ctc_field and self._fits(item)),
             prompts=prompts,
             references=() if self.training else tuple(item.reference for item in items),
             sources=() if self.training else tuple(item.source for item in items),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anyformer.batch import Batch
 from anyformer.choices import check_choices
+from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig, MethodOptions
 from anyformer.generation.ctc_search import CTCPrefixScorer, greedy, prefix_beam_search
@@ -169,12 +170,18 @@ class Decoder:
         return [{**prompt, self.field: written([], start)} for prompt, start in zip(prompts, starts, strict=True)]
 
 
-def read_target(record: Mapping[str, Any], name: str, text: Text, n_start: int) -> np.ndarray:
+def read_target(
+    record: Mapping[str, Any], name: str, text: Text, n_start: int, allow_empty: bool = False
+) -> np.ndarray:
     """The ids of a text that is to be learnt, (n,) int64.
 
-    text: its tokenizer. n_start: tokens that stand before it. Raises InputError where there is nothing to learn from.
+    text: its tokenizer. n_start: tokens that stand before it.
+    allow_empty: whether a text of nothing is learnt as nothing, (0,); an empty cell, too.
+    Raises InputError where there is nothing to learn from.
     """
     value, field = record.get(name), f"field {name!r}"
+    if allow_empty and name in record and is_missing(value):
+        return np.zeros(0, dtype=np.int64)
     if value is None:
         raise InputError(f"{field} must hold the text to be learnt, but it is missing or empty")
     try:
@@ -182,7 +189,7 @@ def read_target(record: Mapping[str, Any], name: str, text: Text, n_start: int) 
     except InputError as error:
         raise InputError(f"{field}: {error}") from error
     if not len(ids):
-        raise InputError(f"{field}: the text is empty, there is nothing to learn from it")
+        raise InputError(f"{field}: the text is empty, there is nothing to learn from it; give allow_empty: true if nothing is said")
     if text.unk_id is not None and (ids == text.unk_id).any():
         unknown = next((c for c in value if (text.encode_batch([c])[0] == text.unk_id).any()), None)
         what = "a part that" if unknown is None else f"{unknown!r}, which"

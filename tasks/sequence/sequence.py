@@ -101,6 +101,7 @@ class SequenceToSequence(Task):
         fields: FieldsConfig = FieldsConfig(),
         init_from: str | None = None,
         freeze: list[str] | None = None,
+        allow_empty: bool = False,
     ) -> None:
         """
         Args:
@@ -123,6 +124,7 @@ class SequenceToSequence(Task):
             choose: the metric that chooses the best model: wer, cer, bleu, bleu_moses, exact_match or loss; by default
                 bleu where the inputs are texts, else wer.
             language: of the target, for the tokenizer of bleu_moses.
+            allow_empty: whether a target that is empty is learnt as silence, a text of nothing; else it is refused.
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder.
             freeze: patterns of names of parameters that are not trained, as `model.encoder.blocks.[0-3].*`.
@@ -151,6 +153,7 @@ class SequenceToSequence(Task):
         self.architecture, self.encoder, self.output = architecture, encoder, output
         self.label_smoothing, self.ctc, self.decoding = label_smoothing, ctc, decoding
         self.shared_vocabulary, self.start, self.choose, self.language = shared_vocabulary, start, choose, language
+        self.allow_empty = allow_empty
         self._check_ctc()
         needed = {self.ctc_field: "architecture: encoder"} if architecture == "encoder" else {}
         own = [] if architecture == "encoder" else [target]
@@ -274,6 +277,7 @@ class SequenceToSequence(Task):
             self.architecture,
             self.ctc_field,
             training,
+            self.allow_empty,
             **self.fields.chopping,
         )
 

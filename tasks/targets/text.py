@@ -53,6 +53,8 @@ class TextTarget(Target):
     """How texts are found, in validation and in use; greedily when left out."""
     weight: float = 1.0
     """Of its losses among those of other targets."""
+    allow_empty: bool = False
+    """Whether a text of nothing is learnt, as one that ends at once; an empty cell of a table is still missing."""
 
     of_samples = False
     means = ("text", "output")
@@ -106,7 +108,7 @@ class TextTarget(Target):
     def value(self, name: str, record: Mapping[str, Any]) -> Writing | None:
         if is_absent(record.get(name)):
             return None
-        return Writing(read_target(record, name, self.text, len(self.start)), record[name])
+        return Writing(read_target(record, name, self.text, len(self.start), self.allow_empty), record[name])
 
     def count(self, name: str, record: Mapping[str, Any]) -> int:
         value = self.value(name, record)

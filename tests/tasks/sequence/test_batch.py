@@ -153,7 +153,7 @@ def test_several_start_tokens_are_fed_and_not_learnt() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"^field 'text': the text is empty, there is nothing to learn from it$"),
+        ("", r"^field 'text': the text is empty, there is nothing to learn from it; give allow_empty: true if"),
         (None, r"^field 'text' must hold the text to be learnt, but it is missing or empty$"),
         (7, r"^field 'text': a text must be a string, got int$"),
         ("abéc", r"^field 'text': the text holds 'é', which is not in the vocabulary of the training records$"),
