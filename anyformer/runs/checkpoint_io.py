@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from anyformer.errors import InputError
-from anyformer.saving.atomic import write_whole
+from anyformer.errors import InputError, writing
+from anyformer.saving.atomic import write_counted, write_whole
 from anyformer.saving.manifest import damage, describe, read_manifest, write_manifest
 
 
@@ -19,12 +19,13 @@ class Checkpoints(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
         # The line goes first and comes back last, so that no line ever speaks of a file that is being replaced.
         others = [line for line in read_manifest(path.parent) if line["file"] != path.name]
         if path.exists():
             write_manifest(path.parent, others)
-        write_whole(path, lambda part: torch.save(checkpoint, part))
+        write_whole(path, lambda part: write_counted(part, lambda file: torch.save(checkpoint, file)))
         write_manifest(path.parent, [*others, describe(path)])
 
     def load_checkpoint(

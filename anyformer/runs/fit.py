@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from anyformer.errors import InputError, program, say
+from anyformer.errors import InputError, MachineError, machine_faults, program, say, writing
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving
 from anyformer.runs.metrics_file import MetricsFile, read_metrics, read_rows, write_metrics
@@ -52,7 +52,8 @@ def fit(
     or `anyformer test` does it afterwards, in one.
     Returns the last metrics by name, as metrics.json has them.
     Raises InputError if the folder holds another run, or its checkpoints cannot be used for this task; and Stopped, a
-    SystemExit, where SIGTERM or SIGINT ended it.
+    SystemExit, where SIGTERM or SIGINT ended it. MachineError, an InputError, where the machine gave no room or memory
+    or a data worker died; the checkpoints are then those from before.
     """
     run = run_folder(run_dir)
     rows = MetricsFile(run)
@@ -83,10 +84,14 @@ def fit(
             plugins=[Checkpoints(), *plugins],
         )
         try:
-            with handlers_kept():
+            with handlers_kept(), machine_faults():
                 trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
                 if run_callback.signals.received:
                     raise run_callback.stopped()
+        except MachineError as error:
+            if (run / "checkpoints").is_dir():
+                raise MachineError(f"{error}; then go on with: {program()} fit --resume {run}") from error
+            raise
         except (RuntimeError, ValueError) as error:
             if str(error).startswith("Early stopping conditioned"):
                 raise InputError(
@@ -122,7 +127,10 @@ def _prepare(run: Path, resume: bool) -> None:
         raise InputError(f"{run} already holds a run; go on with fit --resume {run}, or choose another --run_dir")
     if resume and not (run / "metrics.csv").exists():
         raise InputError(f"{run} holds no run to resume; start one with fit --config ... --run_dir {run}")
-    run.mkdir(parents=True, exist_ok=True)
+    if run.exists() and not run.is_dir():
+        raise InputError(f"{run} is a file, and a run needs a folder; choose another --run_dir")
+    with writing(run):
+        run.mkdir(parents=True, exist_ok=True)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -164,8 +172,10 @@ def evaluate(
             default_root_dir=run_dir,
         )
         # One for each loader, of which each holds what was logged at the end.
-        metrics = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
+        with machine_faults():
+            metrics = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
     if run_dir is not None and type(task).draw is not Task.draw:
-        Path(run_dir).mkdir(exist_ok=True)
+        with writing(run_dir):
+            Path(run_dir).mkdir(exist_ok=True)
         task.draw(Path(run_dir))
     return dict(metrics)

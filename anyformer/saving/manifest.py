@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, WriteError, writing
 from anyformer.saving.atomic import PART, sync_file, sync_folder, write_whole
 
 MANIFEST = "manifest.jsonl"
@@ -85,27 +85,37 @@ def keep_newest(folder: Path, n: int) -> None:
     if len(lines) > n:
         write_manifest(folder, lines[-n:])
     kept = {MANIFEST, *(line["file"] for line in lines[-n:])}
-    for path in folder.iterdir():
-        if path.name not in kept:
-            path.unlink()
+    with writing(folder):
+        for path in folder.iterdir():
+            if path.name not in kept:
+                path.unlink()
 
 
 def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
-    """Write a folder of files with their manifest, so that `find_folder` gives the old one or the new one, whole."""
+    """Write a folder of files with their manifest, so that `find_folder` gives the old one or the new one, whole.
+
+    Raises WriteError where the system does not let it.
+    """
     part, old = (folder.with_name(folder.name + ending) for ending in (PART, ".old"))
     shutil.rmtree(part, ignore_errors=True)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
-    part.mkdir(parents=True)
-    write(part)
-    files = sorted(path for path in part.iterdir() if path.name != MANIFEST)
-    for path in files:
-        sync_file(path)
-    write_manifest(part, [describe(path) for path in files])
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(part, folder)
-    sync_folder(folder.parent)
+    try:
+        with writing(folder):
+            part.mkdir(parents=True)
+            write(part)
+            files = sorted(path for path in part.iterdir() if path.name != MANIFEST)
+            for path in files:
+                sync_file(path)
+            write_manifest(part, [describe(path) for path in files])
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(part, folder)
+            sync_folder(folder.parent)
+    except WriteError:
+        # Where there is no room, what is half written would keep it.
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

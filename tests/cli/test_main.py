@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import anyformer
 from anyformer.__main__ import main
-from tests.helpers.small_cli import refused
+from tests.helpers.small_cli import CONFIG, refused
 
 
 def test_help_version_and_a_misspelt_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,3 +63,15 @@ assert not heavy, heavy
 
 def test_the_front_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", LIGHT], check=True, capture_output=True)
+
+
+def test_standard_output_that_is_full_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    command = [sys.executable, "-m", "anyformer", "params", str(tmp_path / "small.yaml")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4
+    assert done.stderr == (
+        "anyformer: standard output cannot be written: No space left on device; make room, raise the limit or give "
+        "another folder\n"
+    )
