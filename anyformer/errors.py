@@ -97,6 +97,8 @@ def _fault(error: Exception) -> InputError | None:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
         line = f"{where}{error.strerror or said}"
+        if not where and error.errno in NO_ROOM:
+            line = f"what is printed, or a file, cannot be written: {line}; make room, or raise the limit"
         return InputError(line) if error.errno in NO_SUCH_PLACE else MachineError(line)
     if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
         return MachineError(

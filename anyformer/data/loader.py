@@ -105,8 +105,8 @@ class Loader:
                 raise
             self.close()
             raise MachineError(
-                f"no data worker has given a batch for {self.worker_timeout:g} s (data.worker_timeout): one hangs or is "
-                "slow; see which record it is with data.n_workers: 0, or give more time"
+                f"no data worker has given a batch for {self.worker_timeout:g} s (data.worker_timeout): one hangs or "
+                "is slow; see which record it is with data.n_workers: 0, or give more time"
             ) from None
 
     def state_dict(self) -> dict[str, Any]:

@@ -72,6 +72,6 @@ def test_standard_output_that_is_full_is_one_line_and_no_traceback(tmp_path: Pat
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 4
     assert done.stderr == (
-        "anyformer: standard output cannot be written: No space left on device; make room, raise the limit or give "
-        "another folder\n"
+        "anyformer: what is printed, or a file, cannot be written: No space left on device; make room, or raise the "
+        "limit\n"
     )
