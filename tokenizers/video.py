@@ -238,6 +238,8 @@ class _File(_Clip):
                 if not container.streams.video:
                     raise InputError(f"{self.name}: holds no pictures")
                 context = container.streams.video[0].codec_context
+                if context is None:
+                    raise InputError(f"{self.name}: damaged: its header names no way to decode its frames")
                 if context.width * context.height > MAX_PIXELS:
                     raise InputError(
                         f"{self.name}: the header says {context.height:,} x {context.width:,} pixels, more than "
