@@ -56,6 +56,11 @@ class WriteError(MachineError, OSError):
         return str(self.args[0])
 
 
+FEWER_WORKERS = (
+    "a system does that where memory runs out: give fewer workers (data.n_workers, 0 for none) or smaller batches "
+    "(data.batch_size)"
+)
+"""What to do where a data worker was killed."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_SUCH_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST)
 
@@ -107,8 +112,7 @@ def _fault(error: Exception) -> InputError | None:
         )
     if said.startswith("DataLoader worker") and ("killed by signal" in said or "exited unexpectedly" in said):
         return MachineError(
-            f"a data worker was killed ({said.removeprefix('DataLoader worker ').rstrip('. ')}), as a system does that "
-            "runs out of memory; give fewer workers (data.n_workers, 0 for none) or smaller batches (data.batch_size)"
+            f"a data worker was killed ({said.removeprefix('DataLoader worker ').rstrip('. ')}); {FEWER_WORKERS}"
         )
     if "Too many open files" in said or "received 0 items of ancdata" in said:
         return MachineError("too many files are open at once; raise the limit (ulimit -n), or lower data.n_workers")

@@ -63,6 +63,8 @@ def _opened(path: str) -> Iterator[tuple[IO[bytes], int, str]]:
                 raise InputError(f"{path}: must hold one array, and holds {held}; save each in a file of its own")
             with archive.open(members[0]) as file:
                 yield file, members[0].file_size, f"{path}: {members[0].filename}"
+    except InputError:
+        raise
     except DAMAGE as error:
         raise InputError(f"{path}: damaged or truncated: {error}") from None
 

@@ -246,8 +246,10 @@ class _File(_Clip):
                         f"{MAX_PIXELS:,}; not decoded"
                     )
                 yield container
-        except av.FFmpegError as error:
-            raise InputError(f"{self.name}: damaged, truncated or no {ending} file: {error.strerror}") from None
+        except (av.FFmpegError, UnicodeDecodeError) as error:
+            # Names in a header are decoded before they are looked at.
+            said = getattr(error, "strerror", None) or error
+            raise InputError(f"{self.name}: damaged, truncated or no {ending} file: {said}") from None
 
 
 def _open(record: Any) -> _Clip:

@@ -20,7 +20,16 @@ PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", "
 """What the names of files with pictures end in."""
 
 
-DAMAGE = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 """What `zipfile` raises for a zip that is damaged, locked or packed in a way it does not know."""
 
 
@@ -64,6 +73,8 @@ def read_file(path: str | Path) -> bytes:
         if member not in members:
             raise InputError(f"{archive}: holds no {member!r}{nearest(member, members)}")
         return opened.read(members[member])
+    except InputError:
+        raise
     except DAMAGE as error:
         raise InputError(f"{path}: cannot be read from the zip: {error}") from None
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from anyformer.data.batch_plan import Draw, Plan
 from anyformer.data.samples import Fetched, Samples
-from anyformer.errors import InputError, MachineError
+from anyformer.errors import FEWER_WORKERS, InputError, MachineError
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,9 @@ class Loader:
         """What the workers fetch. Raises MachineError where they hang."""
         try:
             yield from self._fetcher
+        except (ConnectionError, EOFError) as error:
+            self.close()
+            raise MachineError(f"a data worker was killed in the midst of a batch ({error}); {FEWER_WORKERS}") from None
         except RuntimeError as error:
             if "timed out" not in str(error):
                 raise

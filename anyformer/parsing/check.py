@@ -32,7 +32,9 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or error}") from None
+        raise InputError(
+            f"{path}{where} is not YAML: {getattr(error, 'problem', None) or ' '.join(str(error).split())}"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold keys and values, as in `trainer:`, got {type(content).__name__}")
     lines: dict[str, int] = {}

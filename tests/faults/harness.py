@@ -1,4 +1,4 @@
-"""Attacks as trials that can be repeated: each is a row's name and a number, and runs in a process of its own.
+"""Attacks as trials that can be repeated: each is a row's name and a number, in a process of its own.
 
 A row has one attack; what it draws comes from (row, number) alone. A trial holds where the program does what is right, or
 says in one line what is wrong and exits with 2 or 4: no traceback, no crash, nothing damaged used in silence, nothing
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import select
 import shutil
@@ -164,14 +165,33 @@ def command(*argv: str, seconds: float = 100.0, before: Callable[[], None] | Non
 
 
 def in_a_fork(work: Callable[[], Any], seconds: float = 100.0) -> Outcome:
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = start(work, out.fileno(), err.fileno())
-        code = wait(child, seconds)
-        said = []
-        for file in (out, err):
-            file.seek(0)
-            said.append(file.read().decode(errors="replace"))
-    return Outcome(code, *said)
+    """What comes of some work in a fork; through pipes, for a file may have a limit."""
+    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    child = start(work, out_end, err_end)
+    os.close(out_end)
+    os.close(err_end)
+    said = {out: b"", err: b""}
+    deadline = time.monotonic() + seconds
+    code = None
+    while code is None or select.select(list(said), [], [], 0)[0]:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise NotHeldError(f"did not end in {seconds:g} s")
+        ready = select.select(list(said), [], [], 0.01)[0]
+        pieces = {end: os.read(end, 65_536) for end in ready}
+        for end, piece in pieces.items():
+            said[end] += piece
+        if code is None and not any(pieces.values()):
+            done, status = os.waitpid(child, os.WNOHANG)
+            code = os.waitstatus_to_exitcode(status) if done else None
+            if ready and not done:
+                time.sleep(0.005)
+        elif code is not None and not any(pieces.values()):
+            break
+    os.close(out)
+    os.close(err)
+    return Outcome(code, said[out].decode(errors="replace"), said[err].decode(errors="replace"))
 
 
 def start(work: Callable[[], Any], out: int, err: int) -> int:
@@ -236,7 +256,8 @@ def is_refused(outcome: Outcome, *codes: int) -> bool:
         return False
     if code not in (codes or (2, 4)):
         raise NotHeldError(f"exit {code}: {last}")
-    lines = [line for line in err.splitlines() if line.startswith("anyformer: ")]
+    # torch ends what it says of a worker that crashed with no line end.
+    lines = [line for line in err.splitlines() if re.search(r"^(.*\0)?anyformer: ", line)]
     if len(lines) != 1 or len(lines[0]) > 2000:
         raise NotHeldError(f"{len(lines)} lines say what is wrong (exit {code}): {last}")
     return True

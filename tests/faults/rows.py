@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from tests.faults import formats
+from tests.faults import formats, runs
 
-ROWS = [*formats.ROWS]
+ROWS = [*runs.ROWS, *formats.ROWS]
 
 
 def preload() -> None:
