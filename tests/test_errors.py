@@ -71,11 +71,14 @@ def test_a_mistake_of_the_code_stays_what_it_is() -> None:
 
 
 def test_what_cannot_be_written_is_named_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(WriteError, match=r"gone/a cannot be written: .*the folder .*gone must be there"):
-        with writing(tmp_path / "gone" / "a"):
-            (tmp_path / "gone" / "a").write_text("")
-    with pytest.raises(MachineError, match=r"^/dev/full cannot be written: No space left .*make room"):
-        with writing("/dev/full"), open("/dev/full", "wb", buffering=0) as file:
-            file.write(b"a")
+    gone = tmp_path / "gone" / "a"
+    with pytest.raises(WriteError, match=r"gone/a cannot be written: .*the folder .*gone must be there"), writing(gone):
+        gone.write_text("")
+    with (
+        pytest.raises(MachineError, match=r"^/dev/full cannot be written: No space left .*make room"),
+        writing("/dev/full"),
+        open("/dev/full", "wb", buffering=0) as file,
+    ):
+        file.write(b"a")
     with pytest.raises(WriteError, match=r"File too large; it needs 1,234 bytes; make room"):
         raise WriteError("a", OSError(errno.EFBIG, os.strerror(errno.EFBIG)), 1234)

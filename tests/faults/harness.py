@@ -1,8 +1,8 @@
 """Attacks as trials that can be repeated: each is a row's name and a number, in a process of its own.
 
-A row has one attack; what it draws comes from (row, number) alone. A trial holds where the program does what is right, or
-says in one line what is wrong and exits with 2 or 4: no traceback, no crash, nothing damaged used in silence, nothing
-imported that was not allowed, in bounded time and memory.
+A row has one attack; what it draws comes from (row, number) alone. A trial holds where the program does what is right,
+or says in one line what is wrong and exits with 2 or 4: no traceback, no crash, nothing damaged used in silence,
+nothing imported that was not allowed, in bounded time and memory.
 """
 
 from __future__ import annotations

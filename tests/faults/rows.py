@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from tests.faults import formats, runs
+from tests.faults import configs, formats, runs
 
-ROWS = [*runs.ROWS, *formats.ROWS]
+ROWS = [*configs.ROWS, *runs.ROWS, *formats.ROWS]
 
 
 def preload() -> None:
