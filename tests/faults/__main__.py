@@ -30,22 +30,19 @@ def main() -> int:
         for row in chosen:
             print(f"{row.name:<40} {row.trials:>6} {row.gate:>4}")
         return 0
-    preload()
+    preload(chosen)
     failed = 0
     print(f"{time.strftime('%Y-%m-%d')}, commit {_commit()}\n\n| row | tried | held |\n|---|---:|---:|", flush=True)
     for row in chosen:
         n = own.trials or (row.trials if own.all else row.gate)
-        held = 0
-        wrong = []
+        tried = held = 0
         for trial in run_row(row, [own.trial] if own.trial is not None else range(n)):
+            tried += 1
             held += trial.wrong is None
             if trial.wrong is not None:
-                wrong.append(trial)
-        tried = held + len(wrong)
+                print(f'--row "{trial.row}" --trial {trial.number}: {trial.wrong}', file=sys.stderr, flush=True)
         print(f"| {row.name} | {tried:,} | {held:,} |", flush=True)
-        for trial in wrong[:200]:
-            print(f'--row "{trial.row}" --trial {trial.number}: {trial.wrong}', file=sys.stderr, flush=True)
-        failed += len(wrong)
+        failed += tried - held
     return int(failed > 0)
 
 

@@ -1,4 +1,4 @@
-"""Odd configs and command lines, and hostile files: archives, manifests, devices, texts that grow when they are read."""
+"""Odd configs and command lines, and hostile files: archives, manifests, devices, texts that grow as they are read."""
 
 from __future__ import annotations
 

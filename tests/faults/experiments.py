@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import resource
@@ -126,12 +127,18 @@ class Whole(NamedTuple):
 @cache
 def whole(kind: str, *options: str) -> Whole:
     home = Path(tempfile.mkdtemp(prefix="whole."))
+    remove_at_the_end(home)
     write_data(home)
     before = _children_seconds()
     outcome = at(home, lambda: fit(kind, *options))
     if outcome.code:
         raise RuntimeError(f"{kind} cannot be trained: {outcome.err[-2000:]}")
     return Whole(home, outcome, _children_seconds() - before)
+
+
+def remove_at_the_end(folder: Path) -> None:
+    """When this process ends; its forks end without a word."""
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _children_seconds() -> float:

@@ -15,7 +15,18 @@ from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
-from tests.faults.experiments import KINDS, Whole, at, before_in_place, copy_of, fit, go_on, whole, write_data
+from tests.faults.experiments import (
+    KINDS,
+    Whole,
+    at,
+    before_in_place,
+    copy_of,
+    fit,
+    go_on,
+    remove_at_the_end,
+    whole,
+    write_data,
+)
 from tests.faults.harness import NotHeldError, Outcome, Row, command, damaged, is_refused, require, start, wait
 from tests.helpers.stopped_runs import assert_same_run
 
@@ -97,6 +108,7 @@ def kill_two_processes(draw: random.Random, place: Path) -> None:
 @cache
 def _whole_of_two() -> Whole:
     home = Path(tempfile.mkdtemp(prefix="whole."))
+    remove_at_the_end(home)
     write_data(home)
     begun = time.monotonic()
     child = _start_two("--config", "classify.yaml", "--run_dir", "run", folder=home)
@@ -314,6 +326,7 @@ def _wanted(kind: str, use: str) -> tuple[str, str, bytes]:
     """What a use of an undamaged run gives."""
     if (kind, use) not in _expected:
         place = Path(tempfile.mkdtemp(prefix="unharmed."))
+        remove_at_the_end(place)
         copy_of(kind, place)
 
         def undisturbed() -> Outcome:
