@@ -65,6 +65,8 @@ def _opened(path: str) -> Iterator[tuple[IO[bytes], int, str]]:
             check_unpacked(f"{path}: {members[0].filename}", members[0].compress_size, members[0].file_size)
             with archive.open(members[0]) as file:
                 yield file, members[0].file_size, f"{path}: {members[0].filename}"
+    except InputError:
+        raise
     except DAMAGE as error:
         raise InputError(f"{path}: damaged or truncated: {error}") from None
 

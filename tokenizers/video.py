@@ -238,14 +238,18 @@ class _File(_Clip):
                 if not container.streams.video:
                     raise InputError(f"{self.name}: holds no pictures")
                 context = container.streams.video[0].codec_context
+                if context is None:
+                    raise InputError(f"{self.name}: damaged: its header names no way to decode its frames")
                 if context.width * context.height > MAX_PIXELS:
                     raise InputError(
                         f"{self.name}: the header says {context.height:,} x {context.width:,} pixels, more than "
                         f"{MAX_PIXELS:,}; not decoded"
                     )
                 yield container
-        except av.FFmpegError as error:
-            raise InputError(f"{self.name}: damaged, truncated or no {ending} file: {error.strerror}") from None
+        except (av.FFmpegError, UnicodeDecodeError) as error:
+            # Names in a header are decoded before they are looked at.
+            said = getattr(error, "strerror", None) or error
+            raise InputError(f"{self.name}: damaged, truncated or no {ending} file: {said}") from None
 
 
 def _open(record: Any) -> _Clip:

@@ -19,7 +19,7 @@ from anyformer.cli.fit import fit_command
 from anyformer.cli.params import params_command
 from anyformer.cli.plan import plan_command
 from anyformer.cli.predict import predict_command
-from anyformer.errors import InputError, say
+from anyformer.errors import InputError, MachineError, machine_faults, say, writing
 
 COMMANDS = {
     "fit": fit_command,
@@ -35,18 +35,35 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command. Returns the exit code: 2 for anything the user gave that cannot be used, said in one line."""
+    """Run one command. Returns the exit code.
+
+    What cannot be used or done is said in one line: 2 where the user gave it, 4 where the machine lacks room, memory or
+    a worker.
+    """
     try:
-        COMMANDS[argv[0]](list(argv[1:]))
+        with machine_faults():
+            COMMANDS[argv[0]](list(argv[1:]))
+        with writing("standard output"):
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Who reads has seen enough, as in `| head`; else Python complains once more as it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Who reads has seen enough, as in `| head`.
+        _forget_output()
         return 128 + signal.SIGPIPE
     except (InputError, MisconfigurationException) as error:
         say(f"anyformer: {' '.join(str(error).split())}")
-        return 2
+        if isinstance(error, MachineError):
+            _forget_output()
+        return getattr(error, "exit_code", InputError.exit_code)
     except KeyboardInterrupt:
         return 130
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
     return 0
+
+
+def _forget_output() -> None:
+    """What could not be written is let go; else Python complains once more as it flushes at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TextIO
 from tqdm import tqdm
 
 from anyformer.cli.records import STANDARD_INPUT, Record
-from anyformer.errors import InputError
+from anyformer.errors import InputError, writing
 from anyformer.saving.atomic import write_whole
 
 KINDS = {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}
@@ -98,7 +98,8 @@ def write_files(
     outcomes = predict_each(lambda some: task.predict(some, *options), records)
     for outcome, path in zip(watched(outcomes, field or next(iter(records[0])), failed), paths, strict=True):
         if outcome.result is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, task.render(outcome.result, *options) + "\n")
     say_failed(failed, records)
 

@@ -27,7 +27,16 @@ MAX_FILE = 2**32
 BLOCK = 2**20
 """Bytes that are unpacked at once."""
 
-DAMAGE = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 """What `zipfile` raises for a zip that is damaged, locked or packed in a way it does not know."""
 
 
@@ -74,6 +83,8 @@ def read_file(path: str | Path) -> bytes:
         facts = opened.getinfo(members[member])
         check_unpacked(path, facts.compress_size, facts.file_size)
         return opened.read(facts)
+    except InputError:
+        raise
     except DAMAGE as error:
         raise InputError(f"{path}: cannot be read from the zip: {error}") from None
 

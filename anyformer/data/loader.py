@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from anyformer.data.batch_plan import Draw, Plan
 from anyformer.data.samples import Fetched, Samples
-from anyformer.errors import InputError
+from anyformer.errors import FEWER_WORKERS, InputError, MachineError
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class Loader:
 
     ask_epoch: where someone else counts the epochs (a trainer, which may cut them short), says which one it is.
     keep_workers: whether the workers wait for the next epoch.
+    worker_timeout: seconds that a batch of the workers is waited for; without end, when None.
     """
 
     def __init__(
@@ -40,10 +41,11 @@ class Loader:
         pin_memory: bool = False,
         ask_epoch: Callable[[], int] | None = None,
         keep_workers: bool = True,
+        worker_timeout: float | None = None,
     ) -> None:
         self.samples, self.plan = samples, plan
         self.n_workers, self.pin_memory, self.ask_epoch = n_workers, pin_memory, ask_epoch
-        self.keep_workers = keep_workers
+        self.keep_workers, self.worker_timeout = keep_workers, worker_timeout
         self.epoch, self.offset = 0, 0
         self.n_bad, self.bad = 0, []
         self._begun = False
@@ -71,6 +73,7 @@ class Loader:
                 num_workers=self.n_workers,
                 persistent_workers=self.n_workers > 0,
                 pin_memory=self.pin_memory,
+                timeout=(self.n_workers and self.worker_timeout) or 0,
                 worker_init_fn=_outlive,
                 # Its own, or each epoch would draw the workers' seed from the generator that dropout draws from.
                 generator=torch.Generator(),
@@ -78,7 +81,7 @@ class Loader:
         # In evaluation a batch of which nothing is left is None where others wait for this process at every batch.
         keeps_step = self.plan.world > 1 and not self.samples.training
         try:
-            for fetched in self._fetcher:
+            for fetched in self._fetch():
                 self.offset += 1
                 self.n_bad += len(fetched.bad)
                 self.bad = (self.bad + fetched.bad)[:3]
@@ -92,6 +95,22 @@ class Loader:
         finally:
             if not self.keep_workers:
                 self.close()
+
+    def _fetch(self) -> Iterator[Fetched]:
+        """What the workers fetch. Raises MachineError where they hang."""
+        try:
+            yield from self._fetcher
+        except (ConnectionError, EOFError) as error:
+            self.close()
+            raise MachineError(f"a data worker was killed in the midst of a batch ({error}); {FEWER_WORKERS}") from None
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            self.close()
+            raise MachineError(
+                f"no data worker has given a batch for {self.worker_timeout:g} s (data.worker_timeout): one hangs or "
+                "is slow; see which record it is with data.n_workers: 0, or give more time"
+            ) from None
 
     def state_dict(self) -> dict[str, Any]:
         """The place, in plain types."""
@@ -121,6 +140,9 @@ class Loader:
         # closed their queues by then.
         if (running := getattr(self._fetcher, "_iterator", None)) is not None:
             running._shutdown_workers()
+            # It waits for a while, and then sends what `_outlive` lives through and what hangs may never hear of.
+            for worker in running._workers:
+                worker.kill()
         self._fetcher = None
 
     def _report(self) -> None:

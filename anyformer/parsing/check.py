@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -139,3 +140,29 @@ def check(
             keys(value["init_args"], known, f"{path}.init_args")
 
     keys(content, hints, "")
+
+
+LEAST = {"seed_everything": 0, "trainer.accumulate_grad_batches": 1, "trainer.log_every_n_steps": 0}
+"""The least values of what Lightning takes as it is, and fails at later or not at all."""
+LARGEST_SEED = 2**32 - 1
+
+
+def check_numbers(config: Mapping[str, Any]) -> None:
+    """Raise InputError for a number that is not finite, wherever it stands, and for one that Lightning cannot use.
+
+    config: parsed. The message begins with the key.
+    """
+
+    def visit(value: Any, path: str) -> None:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{path} must be a finite number, got {value}")
+        if isinstance(value, int | float) and value < LEAST.get(path, value):
+            raise InputError(f"{path} must be at least {LEAST[path]}, got {value}")
+        if path == "seed_everything" and isinstance(value, int) and value > LARGEST_SEED:
+            raise InputError(f"{path} must be at most {LARGEST_SEED}, got {value}")
+        for key, inner in (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        ):
+            visit(inner, f"{path}.{key}" if path else str(key))
+
+    visit(config, "")

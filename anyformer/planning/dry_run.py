@@ -22,7 +22,7 @@ from torch import Tensor
 from anyformer.data.batch_plan import Draw
 from anyformer.data.loader import Loader
 from anyformer.drawing.token_strips import draw_strips
-from anyformer.errors import InputError
+from anyformer.errors import InputError, writing
 from anyformer.planning.checks import cautions
 from anyformer.planning.parameters import measure
 from anyformer.planning.probe import count, drawable, look, sizes, tokens_of, trunk
@@ -177,7 +177,8 @@ class _Watch(Callback):
         if image is None:
             return None
         path = Path(self.picture)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda part: image.save(part, "PNG"))
         return str(path)
 

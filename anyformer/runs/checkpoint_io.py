@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, writing
 from anyformer.local_files import check_archive
+from anyformer.saving.atomic import write_counted
 from anyformer.saving.manifest import add_file, listed, remove_file
 
 
@@ -20,8 +21,9 @@ class Checkpoints(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        add_file(path, lambda part: torch.save(checkpoint, part))
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        add_file(path, lambda part: write_counted(part, lambda file: torch.save(checkpoint, file)))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from anyformer.errors import InputError, suggest
 from anyformer.local_files import special_kind
 from anyformer.parsing.bounds import bounded_yaml
-from anyformer.parsing.check import check, read_yaml
+from anyformer.parsing.check import check, check_numbers, read_yaml
 from anyformer.parsing.classes import allowed_imports, dotted, find_class, subclasses
 from anyformer.parsing.instantiate import make_objects
 from anyformer.parsing.messages import one_line
@@ -88,6 +88,7 @@ class Experiment(LightningCLI):
         try:
             with one_line():
                 self.config = _spelt_out(parser.parse_args(args))
+                check_numbers(self.config.as_dict())
         except InputError as error:
             if unknown := re.search(r"unrecognized arguments: -*([\w.]+)", str(error)):
                 name = unknown[1] if str(error).startswith("unrecognized") else f"model.{unknown[1]}"
@@ -171,6 +172,12 @@ def parse(
         given, args = {}, []
         for config in configs:
             content, lines = read_yaml(config)
+            for section in content.keys() & {"trainer", "checkpoints"}:
+                if not isinstance(content[section], dict | None):
+                    got = content[section]
+                    raise InputError(
+                        f"{config} line {lines[section]}: {section} must hold keys and values, got {got!r}"
+                    )
             data = content["data"] if isinstance(content.get("data"), dict) else {}
             names_data = "class_path" in data
             if "parts" in data and not names_data:

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from anyformer.errors import InputError, program, say
+from anyformer.errors import InputError, MachineError, machine_faults, program, say, writing
 from anyformer.parsing.plain import describe
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving
@@ -61,7 +61,8 @@ def fit(
     or `anyformer test` does it afterwards, in one.
     Returns the last metrics by name, as metrics.json has them.
     Raises InputError if the folder holds another run or another process trains there, or its checkpoints cannot be used
-    for this task; and Stopped, a SystemExit, where SIGTERM or SIGINT ended it.
+    for this task; and Stopped, a SystemExit, where SIGTERM or SIGINT ended it. MachineError, an InputError, where the
+    machine gave no room or memory or a data worker died; the checkpoints are then those from before.
     """
     run = run_folder(run_dir)
     if options.get("fast_dev_run"):
@@ -118,10 +119,14 @@ def _fit(
             plugins=[Checkpoints(), *plugins],
         )
         try:
-            with handlers_kept():
+            with handlers_kept(), machine_faults():
                 _train(trainer, task, data, checkpoint)
                 if run_callback.signals.received:
                     raise run_callback.stopped()
+        except MachineError as error:
+            if (run / "checkpoints").is_dir():
+                raise MachineError(f"{error}; then go on with: {program()} fit --resume {run}") from error
+            raise
         except (RuntimeError, ValueError) as error:
             if str(error).startswith("Early stopping conditioned"):
                 raise InputError(
@@ -173,8 +178,8 @@ def _train(trainer: Trainer, task: Task, data: LightningDataModule, checkpoint: 
         *_, (kind, message) = re.findall(r"^([\w.]+): (.*(?:\n(?![\w.]+: ).*)*)", str(error), re.MULTILINE) or [
             ("", "")
         ]
-        if kind.endswith(".InputError"):
-            raise InputError(message.strip()) from None
+        if kind.endswith((".InputError", ".MachineError", ".WriteError")):
+            raise (InputError if kind.endswith(".InputError") else MachineError)(message.strip()) from None
         raise RuntimeError(message.strip() or str(error)) from error
 
 
@@ -185,8 +190,9 @@ def _prepare(run: Path) -> None:
     has_model = any((run / name).exists() for name in ("model", "model.old"))
     if has_model or has_checkpoints(run / "checkpoints") or has_rows(run / "metrics.csv"):
         raise InputError(f"{run} already holds a run; go on with fit --resume {run}, or choose another --run_dir")
-    run.mkdir(parents=True, exist_ok=True)
-    begin_checkpoints(run / "checkpoints")
+    with writing(run):
+        run.mkdir(parents=True, exist_ok=True)
+        begin_checkpoints(run / "checkpoints")
 
 
 def _check_resumable(run: Path) -> None:
@@ -237,8 +243,10 @@ def evaluate(
             default_root_dir=run_dir,
         )
         # One for each loader, of which each holds what was logged at the end.
-        metrics = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
+        with machine_faults():
+            metrics = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
     if run_dir is not None and type(task).draw is not Task.draw:
-        Path(run_dir).mkdir(exist_ok=True)
+        with writing(run_dir):
+            Path(run_dir).mkdir(exist_ok=True)
         task.draw(Path(run_dir))
     return dict(metrics)

@@ -18,7 +18,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from anyformer.errors import InputError, say
+from anyformer.errors import InputError, say, writing
 from anyformer.local_files import open_file
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.run_folder import metrics_of
@@ -58,7 +58,8 @@ class MetricsFile(Logger):
         step = 0 if step is None else step
         if self.row and self.row["step"] != step:
             self.row, self.n_before = {}, self.n_before + 1
-            self._start = self.path.stat().st_size
+            with writing(self.path):
+                self._start = self.path.stat().st_size
         self.row |= {"step": step, **metrics}
         self.last |= self.row
         if new := self.row.keys() - set(self.columns):
@@ -82,7 +83,7 @@ class MetricsFile(Logger):
         self._start = self.path.stat().st_size
 
     def _write_row(self) -> None:
-        with open(self.path, "r+", newline="", encoding="utf-8") as file:
+        with writing(self.path), open(self.path, "r+", newline="", encoding="utf-8") as file:
             file.seek(self._start)
             csv.DictWriter(file, self.columns, lineterminator="\n").writerow(self.row)
             file.truncate()
@@ -95,7 +96,7 @@ class MetricsFile(Logger):
     def state_dict(self) -> dict[str, Any]:
         """Where the file stands, for a checkpoint; all that it speaks of is on the disk."""
         if self.path.exists():
-            with open(self.path, "rb") as file:
+            with writing(self.path), open(self.path, "rb") as file:
                 os.fsync(file.fileno())
         state = {"columns": self.columns, "row": dict(self.row), "n_before": self.n_before, "last": dict(self.last)}
         return state | {"sha256": self._digest(state)}

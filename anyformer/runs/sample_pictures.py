@@ -32,9 +32,9 @@ def draw_first_samples(run: Path, loader: Any, task: Task, again: bool) -> None:
         held = generators()
         try:
             draw(path, loaders[member], task.members[member] if member else task)
-        except InputError:
-            raise
         except Exception as error:
+            if isinstance(error, InputError) and not isinstance(error, OSError):
+                raise
             # A drawing is not worth a run.
             say(f"{path} could not be drawn: {error}")
         finally:

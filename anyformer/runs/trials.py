@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, writing
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.run_folder import Metrics
 
@@ -62,7 +62,8 @@ def write_trials(run: Path, trials: Sequence[Trial], metrics: Mapping[str, Metri
 
     {"runs": {"fold_0_seed_0": {"val/loss": ...}, ...}, "mean": {"val/loss": ...}, "standard_error": {...}}
     """
-    run.mkdir(parents=True, exist_ok=True)
+    with writing(run):
+        run.mkdir(parents=True, exist_ok=True)
     units = _by_unit(trials, metrics)
     names = _names(metrics)
     content = {

@@ -3,12 +3,66 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from anyformer.errors import writing
 
 PART = ".part"
 """What the name of a file or folder ends in while it is being written."""
+
+
+class Unwritten(OSError):
+    """What a disk refused, and how many bytes were to be written."""
+
+    def __init__(self, error: OSError, n_bytes: int) -> None:
+        super().__init__(error.errno, error.strerror)
+        self.n_bytes = n_bytes
+
+
+class Counted:
+    """A file that goes on counting where the disk takes no more, so that it can be said how much was needed.
+
+    Whoever writes never meets the error, which torch could not hand on: it is raised by `check`, at the end.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.n_bytes = 0
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self.n_bytes += len(view)
+        try:
+            while self._error is None and len(view):
+                view = view[self.file.write(view) :]
+        except OSError as error:
+            self._error = error
+        return self.n_bytes
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def check(self) -> None:
+        """Raises Unwritten, if a write was refused."""
+        if self._error is not None:
+            raise Unwritten(self._error, self.n_bytes)
+
+
+def write_counted(path: Path, write: Callable[[Counted], Any]) -> None:
+    """Write a file. Raises Unwritten, once it is known how many bytes there would have been."""
+    with open(path, "wb", buffering=0) as file:
+        counted = Counted(file)
+        write(counted)
+        counted.check()
 
 
 def write_whole(
@@ -18,16 +72,36 @@ def write_whole(
 
     write: the text, or a function that writes the file whose path it is given.
     before: is given the same path once all is on the disk, before the file gets its name.
+    Raises WriteError where the system does not let it, and leaves nothing but the old file.
     """
     part = path.with_name(path.name + PART)
-    if isinstance(write, str):
-        part.write_text(write, encoding="utf-8")
-    else:
-        write(part)
-    sync_file(part)
-    before(part)
-    os.replace(part, path)
-    sync_folder(path.parent)
+    try:
+        with writing(path):
+            if isinstance(write, str):
+                write_counted(part, lambda file: file.write(write.encode()))
+            else:
+                write(part)
+            sync_file(part)
+            before(part)
+            os.replace(part, path)
+            sync_folder(path.parent)
+    except BaseException:
+        # Where there is no room, what is half written would keep it.
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Raises Unwritten where the system does not let it."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        refused = OSError(int(number[1]), os.strerror(int(number[1])))
+        raise Unwritten(refused, sum(tensor.nbytes for tensor in tensors.values())) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, WriteError, writing
 from anyformer.local_files import MAX_JSON, read_bytes
 from anyformer.saving.atomic import PART, sync_file, sync_folder, write_whole
 
@@ -211,33 +211,43 @@ def keep_newest(folder: Path, n: int) -> None:
     """Remove the run's own checkpoints but the newest n, and what broken saves of them have left."""
     lines = read_manifest(folder)
     old = [line for line in lines if CHECKPOINT.fullmatch(line["file"])][:-n]
-    # The lines go last: what bears the name of a checkpoint is always listed.
-    for line in old:
-        (folder / line["file"]).unlink(missing_ok=True)
-    if old:
-        write_manifest(folder, [line for line in lines if line not in old])
-    for path in folder.iterdir():
-        name = path.name.removesuffix(PART)
-        if path.name != name and (CHECKPOINT.fullmatch(name) or name == MANIFEST):
-            path.unlink()
+    with writing(folder):
+        # The lines go last: what bears the name of a checkpoint is always listed.
+        for line in old:
+            (folder / line["file"]).unlink(missing_ok=True)
+        if old:
+            write_manifest(folder, [line for line in lines if line not in old])
+        for path in folder.iterdir():
+            name = path.name.removesuffix(PART)
+            if path.name != name and (CHECKPOINT.fullmatch(name) or name == MANIFEST):
+                path.unlink()
 
 
 def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
-    """Write a folder of files with their manifest, so that `find_folder` gives the old one or the new one, whole."""
+    """Write a folder of files with their manifest, so that `find_folder` gives the old one or the new one, whole.
+
+    Raises WriteError where the system does not let it.
+    """
     part, old = (folder.with_name(folder.name + ending) for ending in (PART, ".old"))
     shutil.rmtree(part, ignore_errors=True)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
-    part.mkdir(parents=True)
-    write(part)
-    files = sorted(path for path in part.iterdir() if path.name != MANIFEST)
-    for path in files:
-        sync_file(path)
-    write_manifest(part, [describe(path) for path in files])
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(part, folder)
-    sync_folder(folder.parent)
+    try:
+        with writing(folder):
+            part.mkdir(parents=True)
+            write(part)
+            files = sorted(path for path in part.iterdir() if path.name != MANIFEST)
+            for path in files:
+                sync_file(path)
+            write_manifest(part, [describe(path) for path in files])
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(part, folder)
+            sync_folder(folder.parent)
+    except WriteError:
+        # Where there is no room, what is half written would keep it.
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from anyformer.errors import InputError, nearest
 from anyformer.local_files import read_json
 from anyformer.parsing.instantiate import instantiate
+from anyformer.saving.atomic import write_tensors
 from anyformer.saving.manifest import MANIFEST, find_folder, listed, read_manifest, replace_folder
 from anyformer.saving.run_folder import first_trial, holds_trials, split_run
 
@@ -116,6 +117,6 @@ def save(task: SavedTask, folder: str | Path) -> None:
         (part / CONFIG).write_text(json.dumps(task.config(), indent=2) + "\n", encoding="utf-8")
         # Tied weights share their memory, which the format has no word for.
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in task.best_weights().items()}
-        save_file(weights, part / WEIGHTS)
+        write_tensors(part / WEIGHTS, weights)
 
     replace_folder(Path(folder), write)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, writing
 
 LOCK = "run.lock"
 PATIENCE = 1.0
@@ -61,8 +61,12 @@ def locked(run: Path) -> Iterator[None]:
     Raises InputError, which names host and process, where another one does.
     """
     path, own, is_new = run / LOCK, _this_process(), not run.exists()
-    run.mkdir(parents=True, exist_ok=True)
-    _take(path, own)
+    if not is_new and not run.is_dir():
+        raise InputError(f"{run} is a file, and a run needs a folder; choose another --run_dir")
+    with writing(run):
+        run.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        _take(path, own)
     try:
         yield
     finally:

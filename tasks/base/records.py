@@ -53,6 +53,8 @@ class Records(Checked, LightningDataModule):
         max_tokens: Tokens of a batch, at most, padding included: samples of like length come together.
         pack: Put several samples into a row as long as the longest sample, and rows into batches of max_tokens.
         n_workers: Processes that read and chop; 0 does it in the training process. Changes no result.
+        worker_timeout: Seconds that a batch of these processes is waited for before the run is given up: one that hangs
+            would else be waited for without end, as it is where this is null.
         on_bad_sample: Whether a record that cannot be used stops the run, or is left out, counted and reported.
         seed: Decides the order of samples and their augmentation.
 
@@ -73,6 +75,7 @@ class Records(Checked, LightningDataModule):
         max_tokens: int | None = None,
         pack: bool = False,
         n_workers: int = 0,
+        worker_timeout: float | None = 600.0,
         on_bad_sample: Literal["fail", "skip"] = "fail",
         seed: int = 0,
     ) -> None:
@@ -88,6 +91,8 @@ class Records(Checked, LightningDataModule):
         ):
             if value is not None and value < least:
                 raise InputError(f"data.{name} must be at least {least}, got {value}")
+        if worker_timeout is not None and not worker_timeout > 0:
+            raise InputError(f"data.worker_timeout must be above 0, or null for no end, got {worker_timeout}")
         if fold >= (folds or 1):
             raise InputError(f"data.fold must be below data.folds={folds}, got {fold}; folds are counted from 0")
         for name, value in (("train", train), ("validation", validation), ("test", test)):
@@ -101,7 +106,8 @@ class Records(Checked, LightningDataModule):
         self.stratify, self.split_seed, self.folds, self.fold = stratify, split_seed, folds, fold
         self.batch_size = 64 if batch_size is None and max_tokens is None else batch_size
         self.max_tokens, self.pack = max_tokens, pack
-        self.n_workers, self.on_bad_sample, self.seed = n_workers, on_bad_sample, seed
+        self.n_workers, self.worker_timeout = n_workers, worker_timeout
+        self.on_bad_sample, self.seed = on_bad_sample, seed
         self.owner: Task | None = None
         """The task that they are for, where no trainer says it: one of a mixture."""
         self.sources: dict[str, Source] = {}
@@ -249,6 +255,7 @@ class Records(Checked, LightningDataModule):
                 # Where a run goes on between two epochs no place is loaded, but the trainer knows how many are behind.
                 ask_epoch=(lambda: trainer.fit_loop.epoch_progress.current.processed) if training else None,
                 keep_workers=samples is each[-1],
+                worker_timeout=self.worker_timeout,
             )
             for samples in each
         ]

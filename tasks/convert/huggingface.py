@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from anyformer.data.files import find_file
-from anyformer.errors import InputError
-from anyformer.saving.atomic import PART, sync_file, sync_folder, write_whole
+from anyformer.errors import InputError, writing
+from anyformer.saving.atomic import PART, sync_file, sync_folder, write_counted, write_tensors, write_whole
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.convert.decide import decide_design, decide_settings, decide_task, with_spaces
@@ -118,21 +117,26 @@ def to_transformers(task: Task, folder: str | Path) -> None:
 
     part = folder.with_name(folder.name + PART)
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
-        (part / CONFIG).write_text(json.dumps(made.settings, indent=2) + "\n", encoding="utf-8")
-        if isinstance(task, SequenceToSequence):
-            write_sequence_files(task, made.design, made.family, part)
-        elif not isinstance(task, Decide):
-            write_vocabulary(next(iter(task.tokenizers.values())), part)
-        # Without this word transformers refuses the file.
-        save_file(made.tensors, part / WEIGHTS, metadata={"format": "pt"})
-        for path in part.iterdir():
-            sync_file(path)
-        os.replace(part, folder)
+        with writing(folder):
+            _write_folder(task, made, part)
+            os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     sync_folder(folder.absolute().parent)
+
+
+def _write_folder(task: Task, made: _Export, part: Path) -> None:
+    part.mkdir(parents=True)
+    (part / CONFIG).write_text(json.dumps(made.settings, indent=2) + "\n", encoding="utf-8")
+    if isinstance(task, SequenceToSequence):
+        write_sequence_files(task, made.design, made.family, part)
+    elif not isinstance(task, Decide):
+        write_vocabulary(next(iter(task.tokenizers.values())), part)
+    # Without this word transformers refuses the file.
+    write_tensors(part / WEIGHTS, made.tensors, {"format": "pt"})
+    for path in part.iterdir():
+        sync_file(path)
 
 
 @dataclass(frozen=True)
@@ -184,8 +188,9 @@ def export(task: Task, target: str | Path) -> None:
     if target.exists():
         raise InputError(f"{target} is there already; choose another file")
     tensors = {name: tensor.contiguous() for name, tensor in to_timm(task).items()}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(target, lambda part: write_tensors(part, tensors, {"format": "pt"}))
 
 
 def _to_openai(task: Task, target: Path) -> None:
@@ -195,5 +200,6 @@ def _to_openai(task: Task, target: Path) -> None:
     if made.family.write_file is None:
         raise InputError(f"{target}: OpenAI's file is of a Whisper; leave .pt out for a folder")
     loaded = made.family.write_file(made.settings, made.tensors)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, lambda part: torch.save(loaded, part))
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(target, lambda part: write_counted(part, lambda file: torch.save(loaded, file)))

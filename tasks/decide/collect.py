@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, writing
 from anyformer.saving.atomic import PART, sync_file, sync_folder
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import split_run
@@ -157,38 +157,37 @@ def write_minari(episodes: EpisodeSource, folder: str | Path, algorithm: str = "
     algorithm: who played, for the metadata.
     Raises InputError for a folder that is there already, and episodes without what was seen last.
     """
-    # Only an export needs it.
-    import minari
-    from minari.dataset.minari_storage import MinariStorage
-
     target = Path(folder)
     if target.exists():
         raise InputError(f"{target} is there already; choose another folder")
     # Minari joins a relative path to itself.
     part = target.absolute().with_name(target.name + PART)
     shutil.rmtree(part, ignore_errors=True)
+    try:
+        with writing(target):
+            _write_storage(part, episodes, target.resolve().name, algorithm)
+            os.replace(part, target)
+            sync_folder(target.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_storage(part: Path, episodes: EpisodeSource, name: str, algorithm: str) -> None:
+    # Only an export needs it.
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
+
     (part / "data").mkdir(parents=True)
     seen, done = episodes.spaces
     spec = None if episodes.played_in is None else to_spec(episodes.played_in)
     storage = MinariStorage.new(part / "data", seen, done, spec, jpeg_encoding=False)
-
-    try:
-        storage.update_episodes(_buffer(episodes.episode(i)) for i in range(len(episodes)))
-        storage.update_metadata(
-            {
-                "dataset_id": _minari_id(target.resolve().name),
-                "minari_version": minari.__version__,
-                "algorithm_name": algorithm,
-            }
-        )
-    except BaseException:
-        shutil.rmtree(part)
-        raise
+    storage.update_episodes(_buffer(episodes.episode(i)) for i in range(len(episodes)))
+    storage.update_metadata(
+        {"dataset_id": _minari_id(name), "minari_version": minari.__version__, "algorithm_name": algorithm}
+    )
     for file in (part / "data").iterdir():
         sync_file(file)
     sync_folder(part / "data")
-    os.replace(part, target)
-    sync_folder(target.parent)
 
 
 def _buffer(episode: Episode) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, writing
 from anyformer.saving.atomic import PART, sync_file, sync_folder
 
 
@@ -36,6 +36,10 @@ class Video:
 
     def add(self, frame: np.ndarray) -> None:
         """One more frame, (rows, columns, 3) uint8, all of the same size."""
+        with writing(self.path):
+            self._add(frame)
+
+    def _add(self, frame: np.ndarray) -> None:
         # FFmpeg takes a quarter of a second to load, and few runs film.
         import av
 
@@ -59,14 +63,19 @@ class Video:
                 raise InputError(f"the video {self.path}: nothing was drawn")
             return
         try:
-            if kind is None:
+            with writing(self.path):
+                self._finish(whole=kind is None)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def _finish(self, whole: bool) -> None:
+        try:
+            if whole:
                 for packet in self._stream.encode():
                     self._container.mux(packet)
         finally:
             self._container.close()
-        if kind is not None:
-            self._part.unlink(missing_ok=True)
-            return
-        sync_file(self._part)
-        self._part.replace(self.path)
-        sync_folder(self.path.parent)
+        if whole:
+            sync_file(self._part)
+            self._part.replace(self.path)
+            sync_folder(self.path.parent)

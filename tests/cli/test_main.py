@@ -10,7 +10,7 @@ import pytest
 
 import anyformer
 from anyformer.__main__ import main
-from tests.helpers.small_cli import refused
+from tests.helpers.small_cli import CONFIG, refused
 
 
 def test_help_version_and_a_misspelt_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,3 +86,13 @@ def test_no_file_of_the_current_folder_is_run_in_place_of_a_package(tmp_path: Pa
     command = [sys.executable, "-m", "anyformer", "fit", "--config", "config.yaml"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (ended.returncode, (tmp_path / "IMPORTED").exists()) == (0, False), ended.stderr
+def test_standard_output_that_is_full_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    command = [sys.executable, "-m", "anyformer", "params", str(tmp_path / "small.yaml")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4
+    assert done.stderr == (
+        "anyformer: what is printed, or a file, cannot be written: No space left on device; make room, or raise the "
+        "limit\n"
+    )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 import zipfile
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +19,7 @@ from anyformer.data.chopper import LeftOut
 from anyformer.data.files import read_file
 from anyformer.data.loader import Loader
 from anyformer.data.samples import OR_SKIP, Samples
-from anyformer.errors import InputError
+from anyformer.errors import InputError, MachineError, machine_faults
 from tests.helpers.choppers import Pairs
 from tests.helpers.witnesses import Numbers
 
@@ -204,3 +207,35 @@ def test_a_sample_that_is_left_out_stops_nothing_and_is_counted(caplog):
     seen = [number for batch in loader for number, _ in batch.items]
     assert sorted(seen) == [0, 1, 3, 4, 6, 7]
     assert "epoch 0 of training left out 2 samples: numbers row" in caplog.text and "is too long" in caplog.text
+
+
+@dataclass(frozen=True)
+class Stuck(Pairs):
+    """Sleeps for long, deaf to SIGTERM, or is killed, at one of its records."""
+
+    kills: bool = False
+
+    def __call__(self, record: dict[str, Any], random: np.random.Generator | None) -> tuple[int, float]:
+        if record["x"] == 5:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            if self.kills:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(600)
+        return record["x"], 0.0
+
+
+def test_a_worker_that_hangs_is_given_up_and_ended() -> None:
+    loader = Loader(Samples(Numbers(8), Stuck()), plan_batches(8, batch_size=2, shuffle=False), 1, worker_timeout=0.5)
+    workers = []
+    with pytest.raises(MachineError, match=r"no data worker has given a batch for 0.5 s \(data.worker_timeout\)"):
+        for _ in loader:
+            workers += loader._fetcher._iterator._workers
+    workers[0].join(5)
+    assert workers[0].exitcode == -signal.SIGKILL
+
+
+def test_a_worker_that_was_killed_is_said_to_have_been() -> None:
+    loader = Loader(Samples(Numbers(8), Stuck(kills=True)), plan_batches(8, batch_size=2, shuffle=False), 1)
+    with pytest.raises(MachineError, match=r"a data worker was killed .*; give fewer workers"), machine_faults():
+        drain(loader)
+    loader.close()

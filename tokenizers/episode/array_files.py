@@ -26,6 +26,10 @@ READ = "observations", "actions", "rewards", "next_observations", *FLAGS
 """The arrays of a file that are read, or what the names of their parts begin with; others may be anything."""
 
 
+MOST_PACKED = 1100
+"""Bytes that one byte of a compressed file may stand for: deflate comes to 1,032."""
+
+
 class Opened:
     """A file or folder of episodes that has been opened."""
 
@@ -203,10 +207,19 @@ def read_hdf5(path: str) -> Flat:
                 wanted = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
                 if isinstance(item, h5py.Dataset) and item.shape is not None and name.partition("/")[0] in wanted:
                     check_unpacked(f"{path}: {name}", item.id.get_storage_size(), item.nbytes)
+                    held = item.id.get_storage_size()
+                    if item.nbytes > MOST_PACKED * max(held, 1):
+                        raise InputError(
+                            f"{path}: damaged: {name} is to have {item.nbytes:,} bytes of numbers, and the file holds "
+                            f"{held:,} of it"
+                        )
                     arrays[name] = item[()]
 
             file.visititems(visit)
-    except OSError as error:
+    except InputError:
+        raise
+    # Of a damaged file the library raises whatever comes to it.
+    except Exception as error:
         raise InputError(f"{path}: cannot be read as HDF5: {' '.join(str(error).split())}") from None
     if "terminals" not in arrays:
         raise _lacks(path, "terminals", arrays)

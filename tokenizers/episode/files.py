@@ -171,22 +171,28 @@ class MinariFolder(Opened):
             about = MinariStorage.read_raw_metadata(data)
             n = int(about["total_episodes"])
             steps = [each["total_steps"] for each in self.storage.get_episode_metadata(range(n))]
+            self.lengths = np.array(steps, dtype=np.int64)
+            self.spaces = self.storage.observation_space, self.storage.action_space
+            spec = about.get("eval_env_spec") or about.get("env_spec")
+            self.environment = from_spec(spec) if spec else None
+            if None not in (scores := (about.get("ref_min_score"), about.get("ref_max_score"))):
+                self.reference = float(scores[0]), float(scores[1])
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(f"{folder}: the Minari set cannot be read: {' '.join(str(error).split())}") from error
         if not n:
             raise InputError(f"{folder}: the Minari set has no episodes")
-        self.lengths = np.array(steps, dtype=np.int64)
-        self.spaces = self.storage.observation_space, self.storage.action_space
-        spec = about.get("eval_env_spec") or about.get("env_spec")
-        self.environment = from_spec(spec) if spec else None
-        if None not in (scores := (about.get("ref_min_score"), about.get("ref_max_score"))):
-            self.reference = float(scores[0]), float(scores[1])
 
     def read(self, i: int) -> dict[str, Any]:
         try:
-            (record,) = self.storage.get_episodes([i])
+            return self._read(i)
+        # Of a damaged file the libraries raise whatever comes to them.
         except Exception as error:
             raise InputError(f"{self.folder} episode {i} cannot be read: {' '.join(str(error).split())}") from error
+
+    def _read(self, i: int) -> dict[str, Any]:
+        (record,) = self.storage.get_episodes([i])
         infos = record.get("infos") or {}
         success = next((infos[name] for name in ("success", "is_success") if name in infos), None)
         return {
