@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from anyformer.choices import Checked
+from anyformer.data.rows.rows import no_column
 from anyformer.data.values import spells_values
 from anyformer.errors import InputError, nearest
 from anyformer.tokens import Tokenizer
@@ -42,7 +43,7 @@ def select_fields(row: dict[str, Any], columns: Mapping[str, str | Sequence[str]
     if columns is None:
         return row
     return {
-        name: row[column] if isinstance(column, str) else join_columns(column, [row[part] for part in column])
+        name: row.get(column) if isinstance(column, str) else join_columns(column, [row.get(part) for part in column])
         for name, column in columns.items()
     }
 
@@ -50,11 +51,6 @@ def select_fields(row: dict[str, Any], columns: Mapping[str, str | Sequence[str]
 def join_columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any] | None:
     """What one field is in a row, of several columns."""
     return None if all(value is None for value in values) else dict(zip(names, values, strict=True))
-
-
-def no_column(place: str, name: str, names: Collection[str]) -> InputError:
-    """What to raise for a column that is not among those of a place."""
-    return InputError(f"{place}: no column {name!r}; there are {', '.join(names)}{nearest(name, names)}")
 
 
 class Source(Checked, ABC):
