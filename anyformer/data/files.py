@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -228,11 +229,14 @@ def open_binary(path: str) -> IO[bytes]:
             opened = archive.open(members[inside[1]])
         if inside is None and not is_gzipped:
             return opened
-        unpacked: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        with opened, gzip.open(opened) if is_gzipped else opened as packed:
-            shutil.copyfileobj(packed, unpacked, 2**20)
-        unpacked.seek(0)
-        return unpacked
+        with ExitStack() as stack:
+            packed = stack.enter_context(opened)
+            unpacked: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(gzip.GzipFile(fileobj=packed) if is_gzipped else packed, unpacked, 2**20)
+            unpacked.seek(0)
+            stack.pop_all()
+            packed.close()
+            return unpacked
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except DAMAGE as error:

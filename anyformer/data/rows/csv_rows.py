@@ -62,7 +62,7 @@ class CsvRows(TextRows):
             blank[row] = True
             if line.strip():
                 self.names = next(csv.reader(io.StringIO(line.decode(), newline=""), delimiter=self.delimiter))
-                check_names(f"{self.path}: line {self.line(place + int(starts[row]))}", self.names)
+                check_names(self.path, self.names)
             row += 1
         n = len(self.names)
         for wrong in np.flatnonzero((cells != n) & ~blank):

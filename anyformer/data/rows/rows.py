@@ -47,5 +47,5 @@ def check_names(place: str, names: Sequence[str]) -> None:
     for name in dict.fromkeys(names):
         found = [str(column) for column, other in enumerate(names, start=1) if other == name]
         if len(found) > 1:
-            said = f"are all called {name!r}" if name else "have no name"
-            raise InputError(f"{place}: columns {', '.join(found)} {said}; give each a name of its own")
+            which = "" if name else f" (columns {', '.join(found)})"
+            raise InputError(f"{place}: several columns are called {name!r}{which}; give each a name of its own")
