@@ -196,9 +196,10 @@ class Records(Checked, LightningDataModule):
         each = [Samples(source, chopper, training, self.seed, self.on_bad_sample) for _, chopper in passes]
         chopper = passes[-1][1]
         if chopper.by is not None and not training:
-            if chopper.by not in (first := source[0]):
-                raise no_column(f"fields.by: {source.name(0)}", chopper.by, first)
-            groups = {str(value) for value in source.known(chopper.by) if value is not None}
+            try:
+                groups = {str(value) for value in source.known(chopper.by) if value is not None}
+            except InputError:
+                raise no_column(f"fields.by: {source.name(0)}", chopper.by, source[0]) from None
             if len(groups) > MOST_GROUPS:
                 raise InputError(
                     f"fields.by: the column {chopper.by!r} has more than {MOST_GROUPS} values; choose one of fewer"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ Spans = tuple[np.ndarray, np.ndarray]
 class CsvRows(TextRows):
     """Rows as RFC 4180 has them: cells may be quoted, and hold line ends then. Lines without anything are passed over.
 
+    Lines end in a line feed, or a carriage return and one; a return alone is one only where there is no line feed.
     Raises InputError for a row that has more or fewer cells than the first line, which has the names of the columns,
     for columns of one name, and for quotation marks that are not closed.
     """
@@ -35,6 +37,7 @@ class CsvRows(TextRows):
         self.names: list[str] = []
         self.delimiter = DELIMITERS["." + path.lower().removesuffix(".gz").rpartition(".")[2]]
         self.kind = "CSV" if self.delimiter == "," else "TSV"
+        self.end: str | None = None
         self.has_blanks = False
         set_cell_limit()
         super().__init__(path)
@@ -43,40 +46,45 @@ class CsvRows(TextRows):
         return self.names
 
     def find(self, data: bytes, place: int, final: bool) -> int:
+        self.end = self.end or ("\n" if b"\n" in data else "\r")
         try:
-            ends, cells = split_rows(data, self.delimiter, final)
+            ends, cells = split_rows(data, self.delimiter, self.end, final)
         except csv.Error as error:
             raise self.wrong(place + error.args[1], f"{error.args[0]}; {UNCLOSED}") from None
         if not len(ends):
             return 0
-        self._take(data, place, ends, cells)
+        starts = np.concatenate([[0], ends[:-1]])
+        first = np.frombuffer(data, np.uint8)[starts]
+        is_row = first != ord(self.end)
+        # The others that hold nothing: what else is as short as that has as many cells as the header.
+        for row in np.flatnonzero((first == CR) | (cells != len(self.names))):
+            line = data[starts[row] : ends[row]]
+            if not line.strip(b"\r\n" if cells[row] == len(self.names) else None):
+                is_row[row] = False
+            elif not self.names:
+                (self.names,) = self._cells(line)
+                check_names(self.path, self.names)
+                used = int(ends[row])
+                return used + self.find(data[used:], place + used, final)
+            elif cells[row] != len(self.names):
+                raise self.wrong(place + int(starts[row]), self._other_number(int(cells[row])))
+        self.has_blanks |= not is_row.all()
+        self.keep(place + starts[is_row])
         return int(ends[-1])
 
-    def _take(self, data: bytes, place: int, ends: np.ndarray, cells: np.ndarray) -> None:
-        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-        first = np.frombuffer(data, np.uint8)[starts]
-        blank = (first == LF) | (first == CR)
-        row = 0
-        while not self.names and row < len(ends):
-            line = data[starts[row] : ends[row]]
-            blank[row] = True
-            if line.strip():
-                self.names = next(csv.reader(io.StringIO(line.decode(), newline=""), delimiter=self.delimiter))
-                check_names(self.path, self.names)
-            row += 1
-        n = len(self.names)
-        for wrong in np.flatnonzero((cells != n) & ~blank):
-            if cells[wrong] > 1 or data[starts[wrong] : ends[wrong]].strip():
-                found = f"{cells[wrong]} cells, and the header has {n}"
-                mend = "name the columns that are more" if cells[wrong] > n else "add what is missing"
-                raise self.wrong(place + int(starts[wrong]), f"{found}; {mend}, or quote the cells that need it")
-            blank[wrong] = True
-        self.has_blanks |= bool(blank[row:].any())
-        self.keep(place + starts[~blank])
+    def _other_number(self, n: int) -> str:
+        mend = "name the columns that are more" if n > len(self.names) else "add what is missing"
+        return f"{n} cells, and the header has {len(self.names)}; {mend}, or quote the cells that need it"
+
+    def _cells(self, data: bytes) -> list[list[str]]:
+        text = data.decode()
+        if is_hidden := "\r" in text and self.end == "\n":
+            text = RETURN.sub(HIDDEN, text)
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True))
+        return [[cell.replace(HIDDEN, "\r") for cell in row] for row in rows] if is_hidden else rows
 
     def parse(self, data: bytes, place: int) -> list[list[str]]:
-        rows = csv.reader(io.StringIO(data.decode(), newline=""), delimiter=self.delimiter, strict=True)
-        return [row for row in rows if len(row) == len(self.names)]
+        return [row for row in self._cells(data) if len(row) == len(self.names)]
 
     def record(self, row: list[str], number: int) -> dict[str, Any]:
         return dict(zip(self.names, (cell or None for cell in row), strict=True))
@@ -86,54 +94,61 @@ class CsvRows(TextRows):
         shared: dict[str, str] = {}
         for block, part in self.blocks(start, stop):
             data, place = self.block_data(block)
-            if len(places) == 1 and not self.has_blanks and b'"' not in data:
-                for cell in self._column(data, places[0], part):
-                    if len(shared) < MOST_SHARED:
-                        cell = shared.setdefault(cell, cell)
-                    yield (shared.get(cell, cell) or None,)
-            else:
+            lines = None if len(places) > 1 or self.has_blanks else _plain_lines(data)
+            if lines is None:
                 for row in self.parse(data, place)[part]:
                     yield tuple(row[column] or None for column in places)
+                continue
+            for cell in self._column(lines[part], places[0]):
+                if len(shared) < MOST_SHARED:
+                    cell = shared.setdefault(cell, cell)
+                yield (shared.get(cell, cell) or None,)
 
-    def _column(self, data: bytes, column: int, part: slice) -> Iterator[str]:
-        """One cell of each row of a block without quotation marks, the others left as they are."""
+    def _column(self, lines: Sequence[bytes], column: int) -> Iterator[str]:
+        """One cell of each line, the others left as they are."""
         delimiter, after = self.delimiter.encode(), len(self.names) - 1 - column
-        lines = data.splitlines()[part]
         if column <= after:
             return (line.split(delimiter, column + 1)[column].decode() for line in lines)
         return (line.rsplit(delimiter, after + 1)[-1 - after].decode() for line in lines)
 
 
-def split_rows(data: bytes, delimiter: str, final: bool) -> Spans:
+HIDDEN, RETURN = "\udc0d", re.compile(r"\r(?!\n)")
+"""What stands for a carriage return that is part of a cell, which the package would take for a line end: no UTF-8 holds
+it."""
+
+
+def _plain_lines(data: bytes) -> list[bytes] | None:
+    """The lines of rows whose cells are parted by delimiters alone; None where there are others among them."""
+    data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
+    return None if b'"' in data or b"\r" in data else data.removesuffix(b"\n").split(b"\n")
+
+
+def split_rows(data: bytes, delimiter: str, end: str, final: bool) -> Spans:
     """Where the rows of a text end that begins with one; where it is not the last of its file, of whole rows alone.
 
+    end: what ends a line, a line feed (also after a carriage return) or a carriage return.
     Raises csv.Error with the reason and the place of what is no CSV.
     """
-    spans = _split_regular(data, ord(delimiter), final)
-    return spans if spans is not None else _split_by_reader(data, delimiter, final)
+    spans = _split_regular(data, ord(delimiter), ord(end), final)
+    return spans if spans is not None else _split_by_reader(data, delimiter, end, final)
 
 
-def _split_regular(data: bytes, delimiter: int, final: bool) -> Spans | None:
+def _split_regular(data: bytes, delimiter: int, end: int, final: bool) -> Spans | None:
     """By whether the number of quotation marks before a line end is even: some ten times as fast as the reader.
 
     That is the same where all of them stand at the beginning or end of a cell or are doubled; else None.
     """
     content = np.frombuffer(data, np.uint8)
+    ends, marks = np.flatnonzero(content == end), np.flatnonzero(content == delimiter)
     quotes = np.flatnonzero(content == QUOTE)
-    ends, marks = np.flatnonzero(content == LF), np.flatnonzero(content == delimiter)
-    if CR in data:
-        returns = np.flatnonzero(content == CR)
-        # The last one may be followed by a line feed in what comes next.
-        returns = returns[returns < len(data) - (not final)]
-        alone = content[np.minimum(returns + 1, len(data) - 1)] != LF
-        alone |= returns == len(data) - 1
-        ends = np.union1d(ends, returns[alone])
     if len(quotes):
         opening, closing = quotes[::2], quotes[1::2]
-        beside = np.concatenate([opening[opening > 0] - 1, closing[closing < len(data) - 1] + 1])
+        before, after = opening[opening > 0] - 1, closing[closing < len(data) - 1] + 1
+        # A line end of two may come after a cell.
+        after = after + ((content[after] == CR) & (content[np.minimum(after + 1, len(data) - 1)] == LF))
         is_edge = np.zeros(256, np.bool_)
-        is_edge[[delimiter, LF, CR, QUOTE]] = True
-        if not is_edge[content[beside]].all():
+        is_edge[[delimiter, end, QUOTE]] = True
+        if not is_edge[content[np.concatenate([before, after])]].all():
             return None
         if final and len(quotes) % 2:
             raise csv.Error("a quoted cell has no end", int(quotes[-1]))
@@ -144,20 +159,19 @@ def _split_regular(data: bytes, delimiter: int, final: bool) -> Spans | None:
     return ends, np.diff(np.searchsorted(marks, ends), prepend=0) + 1
 
 
-def _split_by_reader(data: bytes, delimiter: str, final: bool) -> Spans:
+def _split_by_reader(data: bytes, delimiter: str, end: str, final: bool) -> Spans:
     text = codecs.utf_8_decode(data, "strict", final)[0]
-    at, ends, cells = 0, [], []
+    text = RETURN.sub(HIDDEN, text) if end == "\n" else text
+    at, begin, ends, cells = 0, 0, [], []
 
     def lines() -> Iterator[str]:
         nonlocal at
-        for line in io.StringIO(text, newline=""):
-            if not final and (not line.endswith(("\n", "\r")) or at + len(line.encode()) == len(data)):
-                # The end of the line, or the other half of what ends it, is not there yet.
+        for line in io.StringIO(text, newline="\n" if end == "\n" else ""):
+            if not final and not line.endswith(end):
                 return
-            at += len(line.encode())
+            at += len(line.replace(HIDDEN, "\r").encode())
             yield line
 
-    begin = 0
     try:
         for row in csv.reader(lines(), delimiter=delimiter, strict=True):
             begin = at

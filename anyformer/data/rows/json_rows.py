@@ -68,7 +68,7 @@ class JsonRows(TextRows):
             try:
                 end = DECODER.raw_decode(text, begin)[1]
             except (ValueError, RecursionError) as error:
-                if final:
+                if final or not isinstance(error, json.JSONDecodeError):
                     raise self.wrong(start, _reason(error)) from None
                 break
             places.append(start)
