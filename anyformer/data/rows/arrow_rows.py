@@ -173,7 +173,7 @@ class ParquetRows(ArrowRows):
     def __init__(self, path: str, files: Sequence[str], wanted: Collection[str] | None = None) -> None:
         self._source = path, files, wanted
         try:
-            table = _unpack(files, wanted)
+            table = _unpack(path, files, wanted)
             super().__init__(path, table, features_of(table))
         except InputError:
             raise
@@ -196,16 +196,16 @@ def features_of(table: Any) -> dict[str, Any]:
         return {}
 
 
-def _unpack(files: Sequence[str], wanted: Collection[str] | None) -> Any:
+def _unpack(path: str, files: Sequence[str], wanted: Collection[str] | None) -> Any:
     """Parquet files as one Arrow table, which a row can be read from without its neighbours."""
     import pyarrow.parquet
 
     with ExitStack() as stack:
         opened = [pyarrow.parquet.ParquetFile(stack.enter_context(open_binary(file))) for file in files]
-        return _join(opened, files, wanted)
+        return _join(path, opened, files, wanted)
 
 
-def _join(opened: Sequence[Any], files: Sequence[str], wanted: Collection[str] | None) -> Any:
+def _join(path: str, opened: Sequence[Any], files: Sequence[str], wanted: Collection[str] | None) -> Any:
     import pyarrow as pa
 
     for file, parquet in zip(files, opened, strict=True):
@@ -214,7 +214,7 @@ def _join(opened: Sequence[Any], files: Sequence[str], wanted: Collection[str] |
     if wanted is not None:
         for name in wanted:
             if name not in schema.names:
-                raise no_column(", ".join(files), name, schema.names)
+                raise no_column(path, name, schema.names)
         schema = pa.schema([field for field in schema if field.name in wanted], schema.metadata)
     with tempfile.TemporaryFile() as unpacked:
         with pa.ipc.new_file(pa.PythonFile(unpacked, "w"), schema) as writer:

@@ -26,16 +26,18 @@ from tests.helpers.table_files import PETS, write
 
 Row = dict[str, Any]
 
-# A return at the end of the last cell is part of the line end, wherever a writer leaves it without quotes.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+# The last is no text: a carriage return at the end of a line is part of that, where a writer leaves it unquoted.
 COLUMNS = {
     "text": TEXTS,
-    "words": st.sampled_from(["007", "NA", "null", "true", "2024-01-01", "1e3", "[1]", "5\" pipe", 'a,"b"', "a\tb", "a\r\nb"]),
+    "words": st.sampled_from(
+        ["007", "NA", "null", "true", "2024-01-01", "1e3", "[1]", '5" pipe', 'a,"b"', "a\tb", "a\r\nb"]
+    ),
     "whole": st.integers(-(2**63), 2**63 - 1),
     "number": st.floats(allow_nan=False, allow_infinity=False),
     "flag": st.booleans(),
-    "day": st.dates(datetime.date(1678, 1, 1), datetime.date(2261, 1, 1)),
     "raw": TEXTS.map(str.encode),
+    "day": st.dates(datetime.date(1678, 1, 1), datetime.date(2261, 1, 1)),
 }
 TABLES = st.lists(
     st.fixed_dictionaries({name: st.none() | values for name, values in COLUMNS.items()}), min_size=1, max_size=5
@@ -46,7 +48,9 @@ SCHEMA = pa.schema([(name, TYPES.get(name, pa.string())) for name in COLUMNS])
 
 def as_text(value: Any) -> Any:
     """Bytes and days have no kind of their own in a text file."""
-    return value.decode() if isinstance(value, bytes) else value.isoformat() if isinstance(value, datetime.date) else value
+    return (
+        value.decode() if isinstance(value, bytes) else value.isoformat() if isinstance(value, datetime.date) else value
+    )
 
 
 def spelled(rows: list[Row]) -> list[Row]:
@@ -135,3 +139,100 @@ def test_a_value_keeps_its_kind(tmp_path: Path, writer, name: str, rows: list[Ro
         values = [value for (value,) in table.select([column], 0, len(table))]
         assert values == [row[column] for row in expected]
         assert list(map(type, values)) == [type(row[column]) for row in expected]
+
+
+ROWS = 1_000_000
+LINES = {
+    "t.csv": (b"file,size,label\n", b'"a, b.png",0.125,cat\nc.png,7,dog\n'),
+    "t.tsv": (b"file\tsize\tlabel\r\n", b"a.png\t0.125\tcat\r\nc.png\t7\tdog\r\n"),
+    "t.jsonl": (
+        b"",
+        b'{"file": "a.png", "size": 0.125, "label": "cat"}\n{"file": "c.png", "size": 7, "label": "dog"}\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*LINES, "t.csv.gz", "t.parquet"])
+def test_a_million_rows_are_there_at_once_and_in_little_memory(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "t.parquet":
+        columns = {"file": ["a.png", "c.png"], "size": [0.125, 7.0], "label": ["cat", "dog"]}
+        pyarrow.parquet.write_table(pa.table({key: part * (ROWS // 2) for key, part in columns.items()}), path)
+    else:
+        head, lines = LINES[name.removesuffix(".gz")]
+        with gzip.open(path, "wb", 1) if name.endswith(".gz") else path.open("wb") as file:
+            file.write(head + lines * (ROWS // 2))
+    began = time.process_time()
+    table = open_rows(name, str(path))
+    assert len(table) == ROWS
+    assert table[ROWS - 1]["label"] == "dog"
+    # Of 2 seconds that all of a start may take.
+    assert time.process_time() - began < 1.5
+    path.touch()
+    tracemalloc.start()
+    try:
+        assert len(open_rows(name, str(path))) == ROWS
+        assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+# Folders, archives, and what is refused
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl.gz", "parquet"])
+def test_a_folder_of_parts_is_one_table(tmp_path: Path, ending: str) -> None:
+    folder = tmp_path / f"pets.{ending}"
+    folder.mkdir()
+    for part in (10, 9):
+        write(folder / f"part-{part}.{ending}", [row | {"part": f"{part}"} for row in PETS])
+    (folder / "_SUCCESS").touch()
+    (folder / f".part-9.{ending}.crc").touch()
+    assert is_parted(str(folder))
+    table = open_rows("pets", str(folder), ["kind", "part"])
+    assert len(table) == 10
+    assert [table[i]["part"] for i in (0, 4, 5, 9)] == ["9", "9", "10", "10"]
+    assert list(table.select(["kind"], 3, 7)) == [("cat",), ("dog",), ("dog",), ("cat",)]
+
+
+def test_a_folder_of_several_tables_or_of_other_files_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the folder is empty; a table is a file, or a folder of its parts"):
+        open_rows("t", str(tmp_path))
+    for name in ("train-00.csv", "train-01.csv", "test-00.csv"):
+        write(tmp_path / name, PETS)
+    assert is_parted(str(tmp_path))
+    with pytest.raises(InputError, match=r"of more than one table, test-N.csv and train-N.csv; name the files of one"):
+        open_rows("t", str(tmp_path))
+    (tmp_path / "1.png").touch()
+    assert not is_parted(str(tmp_path))
+    with pytest.raises(InputError, match=r"is a folder, and '1.png' in it is no part of a table \(those end in .csv, "):
+        open_rows("t", str(tmp_path))
+
+
+def test_parts_must_have_the_columns_that_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "part-0.csv", PETS)
+    write(tmp_path / "part-1.csv", [{"file": "a"}])
+    assert len(open_rows("t", str(tmp_path), ["file"])) == 6
+    with pytest.raises(InputError, match=r"part-1.csv: no column 'kind'; there are file"):
+        open_rows("t", str(tmp_path), ["kind"])
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl.gz", "t.parquet"])
+def test_a_table_may_lie_in_a_zip(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, PETS)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / name, f"in/{name}")
+    table = open_rows(name, str(tmp_path / "all.zip" / "in" / name))
+    assert [table[i] for i in range(len(table))] == PETS
+    with pytest.raises(InputError, match=r"all.zip: holds no 'in/u.csv'"):
+        open_rows(name, str(tmp_path / "all.zip" / "in" / "u.csv"))
+
+
+def test_a_table_is_looked_through_again_only_once_it_has_changed(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", PETS)
+    first = open_rows("t", str(path))
+    assert open_rows("t", str(path), ["kind"]) is first
+    write(path, PETS[:2])
+    assert len(open_rows("t", str(path))) == 2
+    with pytest.raises(InputError, match=r"t.csv: has changed since it was opened; leave it as it is while it is read"):
+        first[0]
