@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anyformer.data.values import is_json, read_json, to_number, to_numbers
+from anyformer.data.values import is_json, read_json, to_array, to_number, to_numbers
 from anyformer.errors import InputError
 
 
@@ -42,3 +42,28 @@ def test_a_text_may_be_a_number_and_infinity_is_none() -> None:
     ):
         with pytest.raises(InputError, match=message):
             to_number(value, "the age")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        ([[0, 255]], "i", [[0, 255]]),
+        ([[0, 0.5]], "f", [[0, 0.5]]),
+        ([True, False], "b", [True, False]),
+        ({"pixel0": "007", "pixel1": "1"}, "i", [7, 1]),
+        ({"pixel0": "0.0", "pixel1": "1"}, "f", [0, 1]),
+        ({"a": 3, "b": 4.5}, "f", [3, 4.5]),
+        (["1e-3", "2"], "f", [0.001, 2]),
+    ],
+)
+def test_numbers_become_an_array_of_their_kind(value: object, kind: str, expected: list[object]) -> None:
+    array = to_array(value, "it")
+    assert (array.dtype.kind, array.tolist()) == (kind, expected)
+
+
+@pytest.mark.parametrize(
+    "value", [[], ["a"], [1, None], [[1], [2, 3]], {"x": "1", "y": " "}, [2**64], [{}], ["1", "x"]]
+)
+def test_what_is_no_array_is_refused(value: object) -> None:
+    with pytest.raises(InputError, match=r"^it must be numbers"):
+        to_array(value, "it")

