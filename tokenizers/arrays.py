@@ -1,8 +1,7 @@
-"""Arrays of numbers out of files: .npy and .npz as numpy writes them, and columns of a .csv."""
+"""Arrays of numbers out of files: .npy and .npz as numpy writes them, and columns of a .csv or .tsv."""
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import os
@@ -15,12 +14,14 @@ from typing import IO
 import numpy as np
 
 from anyformer.data.files import DAMAGE, read_file
+from anyformer.data.rows.csv_rows import read_cells
+from anyformer.data.rows.rows import check_names
 from anyformer.errors import InputError
 from anyformer.local_files import check_unpacked
 
 ARRAYS = (".npy", ".npz")
 """What the names of files with one array end in."""
-COLUMNS = (".csv",)
+COLUMNS = (".csv", ".tsv")
 """And of those with columns of numbers."""
 MAX_BYTES = 2**31
 """Of the numbers of a .npz at most: a few of its bytes may stand for gigabytes of zeros."""
@@ -103,30 +104,37 @@ def _one_line(error: Exception) -> str:
 
 
 def read_columns(path: str) -> dict[str, np.ndarray]:
-    """The columns of a .csv of numbers, each (rows,) float64. An empty cell is NaN.
+    """The columns of a .csv or .tsv of numbers, each (rows,) float64. An empty cell is NaN.
 
-    Their names are those of the first line; "0", "1", ... where that is of numbers too.
+    Their names are those of the first line; "0", "1", ... where that is of numbers too. A column without a name that
+    counts the rows 0, 1, 2, ..., as pandas writes one, is none.
 
-    Raises InputError that names the line of what is no number, or of another number of cells.
+    Raises InputError that names the line of what is no number, or of another number of cells, and for columns of one
+    name or, otherwise, without.
     """
     try:
-        lines = [line for line in csv.reader(io.StringIO(read_file(path).decode("utf-8-sig"))) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
+        text = read_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: no CSV: {error}") from None
+    lines = list(read_cells(text, path, "\t" if path.lower().endswith(".tsv") else ","))
     if not lines:
         raise InputError(f"{path}: the file is empty")
-    is_named = not all(map(_is_number, lines[0]))
-    names = [name.strip() for name in lines[0]] if is_named else [str(i) for i in range(len(lines[0]))]
-    if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
-        raise InputError(f"{path}: several columns are called {twice!r}; give each a name of its own")
-    rows = lines[is_named:]
-    for number, row in enumerate(rows, start=1 + is_named):
+    first, cells = lines[0]
+    is_named = not all(map(_is_number, cells))
+    names = [name.strip() for name in cells] if is_named else [str(i) for i in range(len(cells))]
+    check_names(path, names)
+    lines = lines[is_named:]
+    for number, row in lines:
         if len(row) != len(names):
             raise InputError(f"{path} line {number}: {len(row)} cells, and the first line has {len(names)}")
         if wrong := next((cell for cell in row if not _is_number(cell)), None):
             raise InputError(f"{path} line {number}: must be numbers, got {wrong!r}; leave a cell empty where none is")
+    rows = [row for _, row in lines]
     values = np.array([[float(cell) if cell.strip() else math.nan for cell in row] for row in rows], dtype=np.float64)
-    return dict(zip(names, values.reshape(len(rows), len(names)).T, strict=True))
+    columns = dict(zip(names, values.reshape(len(rows), len(names)).T, strict=True))
+    if "" in columns and not np.array_equal(columns.pop(""), np.arange(len(rows))):
+        raise InputError(f"{path} line {first}: column {names.index('') + 1} has no name; give it one")
+    return columns
 
 
 def _is_number(cell: str) -> bool:

@@ -62,8 +62,8 @@ class Points(Tokenizer):
     """Cuts a cloud of points into a token each, without position or order: the coordinates are the content.
 
     A record is an array or lists, (n, 3 + features): the coordinates, and perhaps a colour, a normal or a strength of
-    each; JSON of them; or the name of a .npy, .npz or .csv file. In which sequence the points stand changes nothing.
-    The content is (n, 3 + features) float32.
+    each; JSON of them; or the name of a .npy, .npz, .csv or .tsv file. In which sequence the points stand changes
+    nothing. The content is (n, 3 + features) float32.
     """
 
     max_points: int = 1024

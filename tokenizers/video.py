@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from anyformer.data.files import read_file
+from anyformer.data.values import is_json, read_json
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
 from anyformer.tokenizers.arrays import ARRAYS, array_shape, read_array
@@ -255,8 +256,9 @@ class _File(_Clip):
 def _open(record: Any) -> _Clip:
     """A clip out of whatever holds it."""
     content = None
-    if isinstance(record, Mapping) and "bytes" in record:
-        content, record = record["bytes"], record.get("path") or ""
+    record = read_json(record) if is_json(record) else record
+    if isinstance(record, Mapping) and record.keys() & {"bytes", "path"}:
+        content, record = record.get("bytes"), record.get("path") or ""
     if isinstance(record, str) and record.lower().endswith(ARRAYS):
         if content is not None:
             raise InputError(f"{record}: an array is read from its file, and not from bytes; give the path alone")

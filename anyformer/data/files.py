@@ -7,11 +7,16 @@ import io
 import lzma
 import os
 import re
+import shutil
+import stat
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -234,3 +239,43 @@ def read_lines(path: str) -> Lines:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path} line {line}: is no UTF-8 ({error.reason}); convert the file") from None
     return Lines(content)
+
+
+def open_binary(path: str) -> IO[bytes]:
+    """A file opened to be read from any place: one that ends in .gz, or lies in a zip, is unpacked for that into a
+    temporary file, which has no name and is gone when it is closed.
+
+    Raises InputError for what cannot be read, and for what is no regular file.
+    """
+    try:
+        inside, is_gzipped = _zip_of(path), path.lower().endswith(".gz")
+        if inside is None:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise InputError(f"{path}: must be a regular file")
+            opened: IO[bytes] = open(path, "rb")  # noqa: SIM115
+        else:
+            archive, members = _open_zip(inside[0], os.stat(inside[0]).st_mtime_ns, os.getpid())
+            if inside[1] not in members:
+                raise InputError(f"{inside[0]}: holds no {inside[1]!r}{nearest(inside[1], members)}")
+            opened = archive.open(members[inside[1]])
+        if inside is None and not is_gzipped:
+            return opened
+        with ExitStack() as stack:
+            packed = stack.enter_context(opened)
+            unpacked: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(gzip.GzipFile(fileobj=packed) if is_gzipped else packed, unpacked, 2**20)
+            unpacked.seek(0)
+            stack.pop_all()
+            packed.close()
+            return unpacked
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except DAMAGE as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def file_stamp(path: str) -> tuple[int, ...]:
+    """Size, times and number of a file, or of the zip that it lies in: others once it has changed."""
+    inside = _zip_of(path)
+    now = os.stat(inside[0] if inside else path)
+    return now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from anyformer.data.files import PICTURES, find_file, is_folder, list_files, list_folders
+from anyformer.data.rows.opening import is_parted
 from anyformer.data.source import Source, no_column, select_fields
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
@@ -92,9 +93,11 @@ def _endings_of(files: Sequence[str]) -> str:
 
 
 def open_source(path: str) -> Source:
-    """Class folders where a folder or a zip is of this path, else a table."""
+    """Class folders where a folder or a zip is of this path, else a table: a file, or a folder that holds its parts."""
     try:
         place = find_file(path)
     except InputError:
         return Table(path)  # It says so when it is used.
+    if os.path.isdir(place) and is_parted(place):
+        return Table(path)
     return Folders(path) if is_folder(place) or place.lower().endswith(".zip") else Table(path)

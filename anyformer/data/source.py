@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,22 +16,39 @@ from typing import Any
 import numpy as np
 
 from anyformer.choices import Checked
-from anyformer.data.values import is_missing, name_of, names_of, spells_values
+from anyformer.data.rows.rows import no_column
+from anyformer.data.values import is_missing, name_of, names_of, read_json, spells_values
 from anyformer.errors import InputError, nearest
 from anyformer.tokens import Tokenizer
 
 
 def join_files(record: dict[str, Any], folder: str, tokenizers: Mapping[str, Tokenizer]) -> dict[str, Any]:
-    """The record with its file names as paths: strings of fields whose tokenizer reads files, joined to the folder.
+    """The record with its file names as paths: those in fields whose tokenizer reads files, joined to the folder.
 
-    A text that spells values is no name.
+    A field may be a name, a list of names, or `{"path": ...}`, a part of a recording for example; or JSON of these, as
+    a cell of a CSV holds it.
     """
-    names = [
-        name
-        for name, tokenizer in tokenizers.items()
-        if tokenizer.reads_files and isinstance(record.get(name), str) and not spells_values(record[name])
-    ]
-    return record | {name: os.path.join(folder, record[name]) for name in names}
+    names = [name for name, tokenizer in tokenizers.items() if tokenizer.reads_files and name in record]
+    return record | {name: _join_inside(record[name], folder) for name in names}
+
+
+def _join_inside(value: Any, folder: str) -> Any:
+    if isinstance(value, str):
+        if not spells_values(value):
+            return os.path.join(folder, value)
+        try:
+            spelled = read_json(value)
+        except InputError:
+            return value  # Its tokenizer says what is wrong.
+        joined = _join_inside(spelled, folder)
+        return value if joined == spelled else joined
+    # What holds numbers holds many.
+    if isinstance(value, list | tuple) and value and isinstance(value[0], str | dict):
+        return [_join_inside(part, folder) for part in value]
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        is_name = all(value.get(content) is None for content in ("bytes", "array"))
+        return value | {"path": os.path.join(folder, value["path"])} if is_name else value
+    return value
 
 
 def select_fields(row: dict[str, Any], columns: Mapping[str, str | Sequence[str]] | None) -> dict[str, Any]:
@@ -42,7 +59,7 @@ def select_fields(row: dict[str, Any], columns: Mapping[str, str | Sequence[str]
     if columns is None:
         return row
     return {
-        name: row[column] if isinstance(column, str) else join_columns(column, [row[part] for part in column])
+        name: row.get(column) if isinstance(column, str) else join_columns(column, [row.get(part) for part in column])
         for name, column in columns.items()
     }
 
@@ -50,11 +67,6 @@ def select_fields(row: dict[str, Any], columns: Mapping[str, str | Sequence[str]
 def join_columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any] | None:
     """What one field is in a row, of several columns."""
     return None if all(value is None for value in values) else dict(zip(names, values, strict=True))
-
-
-def no_column(place: str, name: str, names: Collection[str]) -> InputError:
-    """What to raise for a column that is not among those of a place."""
-    return InputError(f"{place}: no column {name!r}; there are {', '.join(names)}{nearest(name, names)}")
 
 
 class Source(Checked, ABC):

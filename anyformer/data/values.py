@@ -166,3 +166,29 @@ def to_number(value: Any, what: str, mend: str = "mend it, or leave it empty") -
     if math.isinf(number):
         raise InputError(f"{what} must hold a finite number, got {number}; {mend}")
     return number
+
+
+def to_array(value: Any, what: str) -> np.ndarray:
+    """Lists of numbers, or columns of a table with one each, {pixel0: 0, pixel1: 255}, in their sequence.
+
+    Returns int64 where all are whole as they are written, bool, else float64. Raises InputError for what is no number
+    or missing, and for ragged lists.
+    """
+    if isinstance(value, Mapping):
+        if (empty := next((name for name, cell in value.items() if is_missing(cell)), None)) is not None:
+            raise InputError(f"{what} must be numbers, and column {empty!r} is empty")
+        value = list(value.values())
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise InputError(f"{what} must be numbers in lists of equal length, got {str(value)[:60]!r}") from None
+    # What a CSV holds is text.
+    for kind in (np.int64, np.float64) if array.dtype.kind == "U" else ():
+        try:
+            array = array.astype(kind)
+            break
+        except (ValueError, OverflowError):
+            continue
+    if array.dtype.kind not in "bif" or not array.size:
+        raise InputError(f"{what} must be numbers, in lists or in columns of their own, got {str(value)[:60]!r}")
+    return array

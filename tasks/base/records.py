@@ -221,10 +221,12 @@ class Records(Checked, LightningDataModule):
         each = [Samples(source, chopper, training, self.seed, self.on_bad_sample) for _, chopper in passes]
         chopper = passes[-1][1]
         if chopper.by is not None and not training:
-            if chopper.by not in (first := source[0]):
-                raise no_column(f"fields.by: {source.name(0)}", chopper.by, first)
             what = f"fields.by: column {chopper.by!r}"
-            groups = {name_of(value, what) for value in source.known(chopper.by) if not is_missing(value)}
+            try:
+                known = list(source.known(chopper.by))
+            except InputError:
+                raise no_column(f"fields.by: {source.name(0)}", chopper.by, source[0]) from None
+            groups = {name_of(value, what) for value in known if not is_missing(value)}
             if len(groups) > MOST_GROUPS:
                 raise InputError(
                     f"fields.by: the column {chopper.by!r} has more than {MOST_GROUPS} values; choose one of fewer"

@@ -141,6 +141,8 @@ def test_a_path_opens_as_what_it_is(tmp_path):
         ("absent", Table),
     ):
         assert open_source(path) == kind(path)
+    parts = [place(tmp_path / "parts", "part-0.parquet", "part-1.parquet"), place(tmp_path / "wav", "0.csv", "1.png")]
+    assert [open_source(part) for part in parts] == [Table(parts[0]), Folders(parts[1])]
     (tmp_path / "broken.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"broken.zip: neither a folder nor a zip that can be read"):
         len(open_source(str(tmp_path / "broken.zip")))

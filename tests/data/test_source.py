@@ -111,3 +111,24 @@ def test_a_text_that_spells_values_is_no_file_name() -> None:
     names = {"a": "[1] seven.png", "b": "[[1, 2]]", "c": "plain"}
     fields = {"a": ImagePatches(), "b": ImagePatches(), "c": LearnedTokens()}
     assert join_files(names, "in", fields) == {"a": "in/[1] seven.png", "b": "[[1, 2]]", "c": "plain"}
+
+
+@pytest.mark.parametrize(
+    ("value", "joined"),
+    [
+        ("a.wav", "in/a.wav"),
+        ({"path": "a.wav", "start": "0.5"}, {"path": "in/a.wav", "start": "0.5"}),
+        ('{"path": "a.wav", "end": 2}', {"path": "in/a.wav", "end": 2}),
+        (["a.png", "b.png"], ["in/a.png", "in/b.png"]),
+        ('["a.png", "b.png"]', ["in/a.png", "in/b.png"]),
+        ([{"path": "a.png", "bytes": None}], [{"path": "in/a.png", "bytes": None}]),
+        # Where the content is there, the path is but a name.
+        ({"path": "a.png", "bytes": b"x"}, {"path": "a.png", "bytes": b"x"}),
+        ({"path": "a.wav", "array": [0.5]}, {"path": "a.wav", "array": [0.5]}),
+        ([[0, 1], [2, 3]], [[0, 1], [2, 3]]),
+        ("{no JSON}", "{no JSON}"),
+        (None, None),
+    ],
+)
+def test_a_path_inside_a_value_is_joined_as_any_other(value: object, joined: object) -> None:
+    assert join_files({"a": value, "b": "b.png"}, "in", {"a": ImagePatches()}) == {"a": joined, "b": "b.png"}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyformer.data.values import is_json, name_of, names_of, read_json, respelt, to_number, to_numbers
+from anyformer.data.values import is_json, name_of, names_of, read_json, respelt, to_array, to_number, to_numbers
 from anyformer.errors import InputError
 
 
@@ -119,3 +119,28 @@ def test_what_is_written_otherwise_is_counted() -> None:
     said = respelt(values, [name_of(value, "label") for value in values])
     assert said == "3 values are written otherwise than their names: 'pos ' is 'pos', 'cafe\\u0301' is 'caf\u00e9'"
     assert respelt(["a"], ["a"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        ([[0, 255]], "i", [[0, 255]]),
+        ([[0, 0.5]], "f", [[0, 0.5]]),
+        ([True, False], "b", [True, False]),
+        ({"pixel0": "007", "pixel1": "1"}, "i", [7, 1]),
+        ({"pixel0": "0.0", "pixel1": "1"}, "f", [0, 1]),
+        ({"a": 3, "b": 4.5}, "f", [3, 4.5]),
+        (["1e-3", "2"], "f", [0.001, 2]),
+    ],
+)
+def test_numbers_become_an_array_of_their_kind(value: object, kind: str, expected: list[object]) -> None:
+    array = to_array(value, "it")
+    assert (array.dtype.kind, array.tolist()) == (kind, expected)
+
+
+@pytest.mark.parametrize(
+    "value", [[], ["a"], [1, None], [[1], [2, 3]], {"x": "1", "y": " "}, [2**64], [{}], ["1", "x"]]
+)
+def test_what_is_no_array_is_refused(value: object) -> None:
+    with pytest.raises(InputError, match=r"^it must be numbers"):
+        to_array(value, "it")

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 
 from anyformer.errors import InputError
@@ -100,6 +101,16 @@ def test_columns_have_the_names_of_the_first_line_or_numbers(tmp_path: Path) -> 
     }
 
 
+def test_the_index_that_pandas_writes_is_no_column(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"x": [5, 6], "y": [7.5, None]})
+    frame.to_csv(tmp_path / "one.csv")
+    frame.to_csv(tmp_path / "one.tsv", sep="\t")
+    for name in ("one.csv", "one.tsv"):
+        columns = read_columns(str(tmp_path / name))
+        assert list(columns) == ["x", "y"]
+        assert np.array_equal(columns["y"], [7.5, np.nan], equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -108,6 +119,9 @@ def test_columns_have_the_names_of_the_first_line_or_numbers(tmp_path: Path) -> 
         ("x,y\n1,2\n3,low\n", r"bad.csv line 3: must be numbers, got 'low'; leave a cell empty"),
         ("x,y, x\n1,2,3\n", r"bad.csv: several columns are called 'x'; give each a name of its own"),
         (",,t\n1,2,3\n", r"bad.csv: several columns are called ''"),
+        (",t\n0,2\n2,3\n", r"bad.csv line 1: column 1 has no name; give it one"),
+        ("t,\n0,\n1,\n", r"bad.csv line 1: column 2 has no name; give it one"),
+        ('t,x\n0,1\n"2,3\n', r"bad.csv line 3: no CSV: unexpected end of data"),
         ("1,2\n3,low\n", r"bad.csv line 2: must be numbers, got 'low'"),
     ],
 )

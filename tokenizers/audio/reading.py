@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyformer.data.values import is_json, is_missing, read_json, to_array, to_number
 from anyformer.errors import InputError
 from anyformer.tokenizers.audio.sound_files import BLOCK, SoundArray, count_samples, open_file, read_block
 from anyformer.tokenizers.audio.waveform import resample, resampled_length
@@ -41,7 +42,8 @@ def read_sound(record: Any, rate: int = 16_000, max_seconds: float | None = None
     record: a path (also into a zip), the bytes of a file, an array at `rate`, `(array, its rate)`, or a dict of one of
         them: `{"path": ...}`, `{"bytes": ...}`, `{"array": ..., "sampling_rate": ...}`; there `start` and `end`, in
         seconds, say which part is read. An array is (samples,), (channels, samples) or (samples, channels): of floats
-        from -1 to 1, or of integers.
+        from -1 to 1, or of integers. It may be lists of numbers, or columns of a table with one each. Numbers may be
+        text, as in a CSV, and a dict or lists JSON.
     rate: samples a second of what is returned; another rate is resampled.
     max_seconds: a longer part is refused before it is decoded.
     Returns (samples,) float32: the mean of the channels.
@@ -160,13 +162,17 @@ def _spoken(seconds: float) -> str:
 @contextmanager
 def _open(record: Any, rate: int, max_seconds: float | None = None) -> Iterator[_Part]:
     """What a record asks for, opened; `rate` is that of a bare array."""
+    record = read_json(record) if is_json(record) else record
     source, name, start, end = record, "recording", 0.0, None
-    if isinstance(record, Mapping):
-        name, start, end = record.get("path") or name, record.get("start") or 0.0, record.get("end")
-        rate = record.get("sampling_rate") or rate
+    if isinstance(record, Mapping) and record.keys() & {"array", "bytes", "path"}:
+        name = record.get("path") or name
+        start, end = (_seconds(record, key, other) for key, other in (("start", 0.0), ("end", None)))
+        rate = _rate(record, rate)
         source = next((record[key] for key in ("array", "bytes", "path") if record.get(key) is not None), None)
     elif isinstance(record, tuple) and len(record) == 2:
         source, rate = record
+    if isinstance(source, Mapping | list):
+        source = to_array(source, "a recording")
     if isinstance(source, str | Path):
         source = name = str(source)
     if isinstance(source, np.ndarray | Tensor):
@@ -196,6 +202,17 @@ def _open(record: Any, rate: int, max_seconds: float | None = None) -> Iterator[
             if begun < first:
                 read_block(sound, first - begun, name)
         yield _Part(name, sound.samplerate, n, sound)
+
+
+def _seconds(record: Mapping[str, Any], key: str, otherwise: float | None) -> float | None:
+    return otherwise if is_missing(record.get(key)) else to_number(record[key], key)
+
+
+def _rate(record: Mapping[str, Any], otherwise: int) -> Any:
+    if is_missing(record.get("sampling_rate")):
+        return otherwise
+    rate = to_number(record["sampling_rate"], "sampling_rate")
+    return int(rate) if rate.is_integer() else rate
 
 
 def _span(name: str, rate: int, n: int, start: float, end: float | None) -> tuple[int, int]:

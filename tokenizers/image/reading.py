@@ -6,8 +6,10 @@ Every picture of a record is read by `open_image`, which refuses what is none, i
 from __future__ import annotations
 
 import io
+import math
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from anyformer.data.files import read_file
+from anyformer.data.values import is_json, read_json, to_array
 from anyformer.errors import InputError
 
 MAX_PIXELS = 64_000_000
@@ -30,12 +33,15 @@ def open_image(picture: Any, channels: int = 3) -> Tensor:
     """Read a picture.
 
     picture: a path (also into a zip), the bytes of a file, `{"bytes": ..., "path": ...}` as tables hold them, a PIL
-        image, or an array (rows, columns) or (rows, columns, 1 | 3 | 4): uint8, uint16, or float from 0 to 1.
+        image, or an array (rows, columns) or (rows, columns, 1 | 3 | 4): uint8, uint16, or float from 0 to 1. The
+        array may be lists of numbers, from 0 to 255 where they are whole, or JSON of them; and a square of grey may
+        be its pixels in a row, also as columns of a table.
     channels: 1 for grey, 3 for colour; what comes in is converted.
     Returns (channels, rows, columns) uint8: turned upright as its EXIF data says, the first frame of an animation, 16
     bits rounded to 8, what is transparent laid over white.
     Raises InputError that names the file and the reason: no picture, truncated, more than `MAX_PIXELS`.
     """
+    picture = _unpack(picture)
     if isinstance(picture, np.ndarray):
         return _from_array(picture, channels)
     image, name = _open(picture)
@@ -47,6 +53,7 @@ def open_image(picture: Any, channels: int = 3) -> Tensor:
 
 def image_size(picture: Any) -> tuple[int, int]:
     """Rows and columns of a picture, from its header; of a file before it is turned upright."""
+    picture = _unpack(picture)
     if isinstance(picture, np.ndarray):
         _check_shape(picture.shape)
         return picture.shape[0], picture.shape[1]
@@ -60,11 +67,35 @@ def image_size(picture: Any) -> tuple[int, int]:
     return image.height, image.width
 
 
+def _unpack(picture: Any) -> Any:
+    """The picture, as an array where it is numbers."""
+    picture = read_json(picture) if is_json(picture) else picture
+    if isinstance(picture, Mapping) and picture.keys() & {"bytes", "path"}:
+        return picture
+    if not isinstance(picture, Mapping | list | tuple):
+        return picture
+    array = to_array(picture, "a picture")
+    if array.ndim == 1:
+        side = math.isqrt(len(array))
+        if side**2 != len(array):
+            raise InputError(
+                f"{len(array)} numbers in a row are no square of grey pixels; give the picture as lists of rows"
+            )
+        array = array.reshape(side, side)
+    if array.dtype.kind == "i":
+        if array.min() < 0 or array.max() > 255:
+            raise InputError(
+                f"whole numbers of a picture must lie between 0 and 255, got {array.min()} to {array.max()}"
+            )
+        array = array.astype(np.uint8)
+    return array
+
+
 def _open(picture: Any) -> tuple[Image.Image, str]:
     """A PIL image whose header has been read, and what to call it."""
-    if isinstance(picture, dict) and "bytes" in picture:
+    if isinstance(picture, Mapping):
         name = picture.get("path") or "picture"
-        picture = picture["bytes"] if picture["bytes"] is not None else name
+        picture = picture["bytes"] if picture.get("bytes") is not None else name
     else:
         name = str(picture) if isinstance(picture, str | Path) else "picture"
     if isinstance(picture, str | Path):
@@ -73,8 +104,7 @@ def _open(picture: Any) -> tuple[Image.Image, str]:
         picture = _open_header(io.BytesIO(picture), name)
     if not isinstance(picture, Image.Image):
         raise InputError(
-            f"a picture must be a path, bytes, a PIL image or an array, got {type(picture).__name__}; "
-            "a list of numbers becomes one by numpy.asarray(..., dtype='uint8')"
+            f"a picture must be a path, bytes, a PIL image, an array or lists of numbers, got {type(picture).__name__}"
         )
     _check_pixels(picture, name)
     return picture, name

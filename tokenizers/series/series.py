@@ -37,11 +37,11 @@ class Series(Tokenizer):
     """Cuts channels over time into tokens of `width` steps each, one after another on the axis `time`.
 
     A record is an array or lists, (channels, steps) or (steps,); a dict of channels by name, as several columns of a
-    table give it; JSON of these; or the name of a .npy, .npz or .csv file (a column a channel). A missing value is NaN
-    or None, and so may a channel with a name be, which may also be left out; in which sequence names stand changes
-    nothing. The content is (n, features) float32: of each channel the standardised values, 0 where missing, and of each
-    value whether it is there; where the last token is not filled, nothing is there. With time stamps and more than one
-    step a token, the time since the token's first step as well.
+    table give it; JSON of these; or the name of a .npy, .npz, .csv or .tsv file (a column a channel). A missing value
+    is NaN or None, and so may a channel with a name be, which may also be left out; in which sequence names stand
+    changes nothing. The content is (n, features) float32: of each channel the standardised values, 0 where missing,
+    and of each value whether it is there; where the last token is not filled, nothing is there. With time stamps and
+    more than one step a token, the time since the token's first step as well.
 
     Positions are the tokens' numbers; with `rate` or `times` they are times, float32 in `unit`, for which positions
     must be sinusoidal or rotary.

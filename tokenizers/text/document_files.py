@@ -39,9 +39,16 @@ def _is_gzipped(place: str) -> bool:
     return place.lower().endswith(".gz")
 
 
+def _is_there(path: str) -> bool:
+    try:
+        return bool(find_file(path))
+    except InputError:
+        return False
+
+
 def expand_path(path: str) -> list[str]:
     """The files of a path: itself, those in a folder, or those that a glob matches."""
-    if glob.has_magic(path) and not os.path.exists(path):
+    if glob.has_magic(path) and not _is_there(path):
         for base in ("", os.environ.get("ANYFORMER_DATA", "data")):
             places = sorted(glob.glob(os.path.join(base, path), recursive=True))
             if files := [place for place in places if os.path.isfile(place)]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -79,6 +81,27 @@ def test_only_the_part_that_is_wanted_is_read(kind, subtype):
     assert sound_length(record, 8000) == 4000 and sound_seconds(record) == 0.5
     assert len(read_sound({"bytes": content, "start": 0.75})) == 20_000
     assert len(read_sound({"array": whole, "end": 2.05})) == 32_000
+
+
+def test_times_and_rates_may_be_text_and_a_record_json():
+    samples = tone(440, 1.0, 8000)
+    part = {"array": samples, "sampling_rate": 8000, "start": 0.25, "end": 0.5}
+    expected = read_sound(part, 8000)
+    spelled = part | {"sampling_rate": "8000.0", "start": "0.25", "end": " 0.5"}
+    assert torch.equal(read_sound(spelled, 8000), expected)
+    assert torch.equal(read_sound(json.dumps(part | {"array": samples.tolist()}), 8000), expected)
+    assert sound_length(spelled, 8000) == len(expected) == 2000
+    whole = read_sound(samples, 8000)
+    assert torch.equal(read_sound(part | {"start": "", "end": math.nan, "sampling_rate": None}, 8000), whole)
+
+
+def test_lists_of_numbers_and_columns_of_samples_are_sound():
+    samples = hiss(100).numpy()
+    expected = read_sound(samples)
+    assert torch.equal(read_sound(samples.tolist()), expected)
+    assert torch.equal(read_sound([samples.tolist()] * 2), expected)
+    assert torch.equal(read_sound(str(samples.tolist())), expected)
+    assert torch.equal(read_sound({f"t{i}": str(value) for i, value in enumerate(samples.tolist())}), expected)
 
 
 def test_a_long_file_is_decoded_for_a_part_of_it_alone(monkeypatch):

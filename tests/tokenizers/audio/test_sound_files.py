@@ -44,7 +44,12 @@ BAD = {
     "infinity": (sound_file(torch.tensor([0, -torch.inf]), subtype="FLOAT"), "sample 1 is -inf; repair it"),
     "not scaled": (sound_file(hiss(50, level=9000), subtype="FLOAT"), "samples must lie between -1 and 1, got -"),
     "a number": (3, "a recording must be a path, the bytes of a file, an array, .* got int"),
-    "a list": ([0.1, 0.2], "got list"),
+    "a list of words": (["a", "b"], "a recording must be numbers, in lists or in columns of their own, got"),
+    "a list of gaps": ([0.1, None], "a recording must be numbers, in lists or in columns of their own, got"),
+    "JSON that is cut off": ('{"path": "a.wav", }', "stands in brackets as JSON does, and is none"),
+    "a time that is none": ({"array": np.zeros(9000), "start": "soon"}, "start must hold a number, got 'soon'"),
+    "a rate that is none": ({"array": np.zeros(9000), "sampling_rate": "high"}, "sampling_rate must hold a number"),
+    "half a rate": ({"array": np.zeros(9000), "sampling_rate": 1.5}, "the rate of an array must be an integer"),
     "an empty dict": ({"bytes": None, "path": None}, "got NoneType"),
     "words": (
         np.array(["a"]),

@@ -27,6 +27,7 @@ from anyformer.errors import InputError
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.reading import image_size, open_image
 from tests.helpers.drawn import encoded, noise, smooth
+from tests.helpers.table_files import write
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 
@@ -250,7 +251,14 @@ def test_flipped_bytes_give_a_picture_or_an_error_of_ours(kind):
             r"^picture: levels must lie between 0 and 65535, got 0 to 70000; save it with 8 or 16 bits$",
         ),
         (np.full((2, 2), 7), r"got int64 from 7 to 7"),
-        ([[1, 2], [3, 4]], r"must be a path, bytes, a PIL image or an array, got list"),
+        ([[1, 2], [3]], r"a picture must be numbers in lists of equal length, got '\[\[1, 2\], \[3\]\]'"),
+        ([[0, 256]], r"whole numbers of a picture must lie between 0 and 255, got 0 to 256"),
+        ([[0, None]], r"a picture must be numbers, in lists or in columns of their own, got '\[\[0, None\]\]'"),
+        ("[[0, ", r"no such file"),
+        ([0.5] * 5, r"5 numbers in a row are no square of grey pixels; give the picture as lists of rows"),
+        ({"pixel0": "1", "pixel1": None}, r"a picture must be numbers, and column 'pixel1' is empty"),
+        ({"file": "a.png"}, r"a picture must be numbers, in lists or in columns of their own"),
+        (7, r"must be a path, bytes, a PIL image, an array or lists of numbers, got int"),
         (
             Image.fromarray(np.full((2, 2), 9.0, dtype=np.float32)),
             r"picture: a picture of floats must lie between 0 and 1",
@@ -260,6 +268,22 @@ def test_flipped_bytes_give_a_picture_or_an_error_of_ours(kind):
 def test_what_is_no_picture_says_why(picture, message):
     with pytest.raises(InputError, match=message):
         open_image(picture)
+
+
+def test_lists_of_numbers_and_columns_of_pixels_are_pictures(tmp_path):
+    levels = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
+    expected = open_image(levels)
+    columns = [f"pixel{i}" for i in range(16)]
+    rows = [dict(zip(columns, levels.ravel().tolist(), strict=True)) | {"image": levels.tolist()}]
+    for name in ("t.csv", "t.jsonl", "t.parquet"):
+        given = rows if name != "t.csv" else [rows[0] | {"image": '"' + str(levels.tolist()) + '"'}]
+        for source in ("image", columns):
+            picture = Table(str(write(tmp_path / name, given)), {"image": source})[0]["image"]
+            assert torch.equal(open_image(picture), expected)
+            assert image_size(picture) == (4, 4)
+    colours = noise(3, 5)
+    assert torch.equal(open_image(colours.tolist()), open_image(colours))
+    assert torch.equal(open_image((colours / 255).tolist()), open_image(colours / 255))
 
 
 @pytest.mark.skipif(not (DATA / "cifar10_small").exists(), reason="needs the cifar10_small set")
