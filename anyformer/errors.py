@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 
@@ -22,6 +23,13 @@ class InputError(ValueError):
 def say(text: str) -> None:
     """A line for the person at the terminal."""
     print(text, file=sys.stderr, flush=True)
+
+
+@cache
+def say_once(text: str) -> None:
+    """The same, where one line is met several times in a run, or by each of its processes."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        say(text)
 
 
 def program() -> str:

@@ -1,4 +1,4 @@
-"""The program's name in the commands that it shows."""
+"""The program's name in the commands that it shows, and lines that are said once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from anyformer.errors import program, suggest
+from anyformer.errors import program, say_once, suggest
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,15 @@ def test_the_nearest_name_is_suggested() -> None:
     assert suggest("xyz", ["b", "a"]) == "; there are a, b"
     assert suggest("xyz", []) == ""
     assert suggest("xyz", ["b", "a"], "see --help") == "; see --help"
+
+
+def test_a_line_is_said_once_and_by_one_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_once.cache_clear()
+    for text in ("a", "b", "a"):
+        say_once(text)
+    assert capsys.readouterr().err == "a\nb\n"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    say_once("c")
+    assert not capsys.readouterr().err

@@ -242,6 +242,8 @@ class Mixed(LightningDataModule):
         wanted = {"validate": "validation", "test": "test"}.get(stage or "fit", "train")
         for name, part in self.parts.items():
             part.trainer = self.trainer
+            with named(f"data.parts.{name}"):
+                part.find_parts()
             if part.given[wanted] is None and not (wanted == "validation" and part.folds):
                 continue
             with named(f"data.parts.{name}"):
