@@ -81,6 +81,15 @@ def test_only_the_part_that_is_wanted_is_read(kind, subtype):
     assert len(read_sound({"array": whole, "end": 2.05})) == 32_000
 
 
+@pytest.mark.parametrize(("kind", "subtype"), [("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"), ("FLAC", "PCM_16")])
+def test_a_part_begins_where_it_is_asked_for(kind, subtype):
+    content = sound_file(hiss(40_000), kind=kind, subtype=subtype)
+    whole = read_sound(content)
+    for start in (0.3, 1.0, 2.1, 2.45):
+        part = read_sound({"bytes": content, "start": start})
+        assert torch.allclose(part, whole[round(start * 16_000) :], atol=1e-4)
+
+
 def test_a_long_file_is_decoded_for_a_part_of_it_alone(monkeypatch):
     content, asked = sound_file(hiss(100_000)), []
     read = reading.read_block
