@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 
@@ -127,6 +128,13 @@ def _fault(error: Exception) -> InputError | None:
 def say(text: str) -> None:
     """A line for the person at the terminal."""
     print(text, file=sys.stderr, flush=True)
+
+
+@cache
+def say_once(text: str) -> None:
+    """The same, where one line is met several times in a run, or by each of its processes."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        say(text)
 
 
 def program() -> str:

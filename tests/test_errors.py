@@ -1,4 +1,4 @@
-"""The program's name in the commands that it shows."""
+"""The program's name in the commands that it shows, and lines that are said once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from anyformer.errors import InputError, MachineError, WriteError, machine_faults, program, suggest, writing
+from anyformer.errors import InputError, MachineError, WriteError, machine_faults, program, say_once, suggest, writing
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,15 @@ def test_what_cannot_be_written_is_named_with_the_way_out(tmp_path: Path) -> Non
         file.write(b"a")
     with pytest.raises(WriteError, match=r"File too large; it needs 1,234 bytes; make room"):
         raise WriteError("a", OSError(errno.EFBIG, os.strerror(errno.EFBIG)), 1234)
+
+
+def test_a_line_is_said_once_and_by_one_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_once.cache_clear()
+    for text in ("a", "b", "a"):
+        say_once(text)
+    assert capsys.readouterr().err == "a\nb\n"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    say_once("c")
+    assert not capsys.readouterr().err

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,25 +13,16 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from anyformer.data.files import read_file
-from anyformer.data.values import is_json, read_json
+from anyformer.data.values import is_json, is_missing, read_json, to_number
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
 from anyformer.tokenizers.arrays import ARRAYS, array_shape, read_array
+from anyformer.tokenizers.film import FORMATS, Clip, Film
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import check_channels
-from anyformer.tokenizers.image.reading import MAX_PIXELS, open_image
+from anyformer.tokenizers.image.reading import open_image
 from anyformer.tokens import Tokenizer, TokenSet
 
-FORMATS = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".gif": "gif",
-    ".avi": "avi",
-    ".mkv": "matroska",
-    ".webm": "webm",
-}
-"""What reads a file, by the ending of its name: never by its content, which could be a list of other files."""
 A_CLIP = "a clip must be (frames, rows, columns, channels), a list of pictures or a file"
 
 
@@ -44,17 +32,18 @@ class Video(Tokenizer):
     one token each, at (time, row, column).
 
     A record is an array, (frames, rows, columns) or (frames, rows, columns, channels), or a list of pictures; the name
-    of a .npy, .npz, .gif or video file; or {"bytes": ..., "path": ...} of a .gif or video file as tables hold them. The
-    content is (n, channels * tubelet * patch * patch), a tubelet's values ordered channel, frame, row, column.
+    of a .npy, .npz, .gif or video file; or {"bytes": ..., "path": ...} of a .gif or video file as tables hold them,
+    where `start` and `end`, in seconds, say which part is read. A film is turned upright as it says. The content is
+    (n, channels * tubelet * patch * patch), a tubelet's values ordered channel, frame, row, column.
     """
 
     size: tuple[int, int] = (64, 64)
     """Rows and columns that every frame is brought to, multiples of patch: by the largest part in its middle that has
     that shape."""
     frames: int | None = 16
-    """Frames that are taken of each clip, a multiple of tubelet: of as many stretches of equal length the middle one
-    each, and in training any (Wang et al. 2016, "Temporal Segment Networks", 3.1). null: all, the last one again until
-    the last tubelet is full."""
+    """Frames that are taken of each clip, a multiple of tubelet: of as many stretches of equal time the one in its
+    middle, and in training any (Wang et al. 2016, "Temporal Segment Networks", 3.1). null: all, at whatever times they
+    are, the last one again until the last tubelet is full."""
     patch: int = 16
     """Side of the square that a token stands for."""
     tubelet: int = 2
@@ -123,7 +112,7 @@ class Video(Tokenizer):
         """The frames that are taken, one by one: (channels, *size)."""
         clip = _open(record)
         window = shape = None
-        for frame in clip.take(self._choose(len(clip), random)):
+        for frame in clip.take(self._choose(clip, random)):
             image = open_image(frame, self.channels)
             if shape is None:
                 shape = image.shape
@@ -133,12 +122,13 @@ class Video(Tokenizer):
                 raise InputError(f"the frames of a clip must be of one size, and after {before} pixels come {now}")
             yield self._fit(image, window)
 
-    def _choose(self, n: int, random: np.random.Generator | None) -> np.ndarray:
-        """Which of the n frames of a clip are taken, in their sequence; a short clip's several times."""
+    def _choose(self, clip: Clip, random: np.random.Generator | None) -> np.ndarray:
+        """Which frames of a clip are taken, in their sequence; a short clip's several times."""
+        n = len(clip)
         if self.frames is None:
             return np.minimum(np.arange(-(-n // self.tubelet) * self.tubelet), n - 1)
         within = np.full(self.frames, 0.5) if random is None else random.random(self.frames)
-        return ((np.arange(self.frames) + within) * n / self.frames).astype(int)
+        return clip.shown_at(np.arange(self.frames) + within, self.frames)
 
     def _fit(self, image: Tensor, window: tuple[int, int, int, int] | None) -> Tensor:
         """A part of the picture, the largest in its middle where none is given, on the grid: (c, rows, columns)."""
@@ -187,78 +177,18 @@ class Video(Tokenizer):
         return mean, std
 
 
-class _Clip:
-    """A clip whose frames are in memory: an array, or pictures in a list."""
-
-    def __init__(self, frames: Any) -> None:
-        self.frames = frames
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def take(self, numbers: np.ndarray) -> Iterator[Any]:
-        """The frames of these numbers, which do not fall."""
-        return (self.frames[i] for i in numbers)
-
-
-class _File(_Clip):
-    """A clip in the bytes of a file, of which those frames are turned into pixels that are asked for."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        self.content, self.name = content, name
-        with self._opened() as container:
-            # Counted, for what a header says may be wrong, and some say nothing.
-            self.n = sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
-
-    def __len__(self) -> int:
-        return self.n
-
-    def take(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
-        wanted, shown = numbers.tolist(), None
-        with self._opened() as container:
-            for i, frame in enumerate(container.decode(video=0)):
-                if i == wanted[0]:
-                    shown = frame.to_ndarray(format="rgb24")
-                while wanted and wanted[0] == i:
-                    wanted.pop(0)
-                    yield shown
-                if not wanted:
-                    return
-        if shown is None:
-            raise InputError(f"{self.name}: none of its frames can be decoded; is it cut off?")
-        # Where the last packets hold no frame, what was there last is shown for longer.
-        yield from [shown] * len(wanted)
-
-    @contextmanager
-    def _opened(self) -> Iterator[Any]:
-        import av  # takes half a second to import
-
-        ending = os.path.splitext(self.name)[1].lower()
-        try:
-            with av.open(io.BytesIO(self.content), format=FORMATS[ending]) as container:
-                if not container.streams.video:
-                    raise InputError(f"{self.name}: holds no pictures")
-                context = container.streams.video[0].codec_context
-                if context is None:
-                    raise InputError(f"{self.name}: damaged: its header names no way to decode its frames")
-                if context.width * context.height > MAX_PIXELS:
-                    raise InputError(
-                        f"{self.name}: the header says {context.height:,} x {context.width:,} pixels, more than "
-                        f"{MAX_PIXELS:,}; not decoded"
-                    )
-                yield container
-        except (av.FFmpegError, UnicodeDecodeError) as error:
-            # Names in a header are decoded before they are looked at.
-            said = getattr(error, "strerror", None) or error
-            raise InputError(f"{self.name}: damaged, truncated or no {ending} file: {said}") from None
-
-
-def _open(record: Any) -> _Clip:
+def _open(record: Any) -> Clip:
     """A clip out of whatever holds it."""
-    content = None
+    content, start, end = None, 0.0, None
     record = read_json(record) if is_json(record) else record
     if isinstance(record, Mapping) and record.keys() & {"bytes", "path"}:
+        if not is_missing(record.get("start")):
+            start = to_number(record["start"], "start")
+        if not is_missing(record.get("end")):
+            end = to_number(record["end"], "end")
         content, record = record.get("bytes"), record.get("path") or ""
+        if (start or end is not None) and record.lower().endswith(ARRAYS):
+            raise InputError(f"{record}: an array has no times, and so no part from start to end; cut it first")
     if isinstance(record, str) and record.lower().endswith(ARRAYS):
         if content is not None:
             raise InputError(f"{record}: an array is read from its file, and not from bytes; give the path alone")
@@ -266,7 +196,7 @@ def _open(record: Any) -> _Clip:
     elif isinstance(record, str):
         if not record.lower().endswith(tuple(FORMATS)):
             raise InputError(f"{record or 'bytes without a name'}: a clip must end in {', '.join((*ARRAYS, *FORMATS))}")
-        clip = _File(read_file(record) if content is None else content, record)
+        clip = Film(read_file(record) if content is None else content, record, start, end)
         if not len(clip):
             raise InputError(f"{record}: a clip needs at least one frame")
         return clip
@@ -275,7 +205,7 @@ def _open(record: Any) -> _Clip:
     if not isinstance(record, list | tuple | np.ndarray):
         raise InputError(f"{A_CLIP}, got {type(record).__name__}")
     _check_shape(record.shape if isinstance(record, np.ndarray) else (len(record), 1, 1))
-    return _Clip(record)
+    return Clip(record)
 
 
 def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

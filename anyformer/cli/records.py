@@ -5,10 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anyformer.data.files import is_folder, list_files
+from anyformer.data.files import count_endings, is_folder, say_left_out, survey_files
 from anyformer.data.values import spells_values
 from anyformer.errors import InputError
 from anyformer.tokens import Tokenizer
@@ -55,18 +56,21 @@ def find_records(given: Mapping[str, str], tokenizers: Mapping[str, Tokenizer]) 
 def _files(name: str, value: str, endings: Sequence[str]) -> list[str] | None:
     """The files of a folder or a pattern; None for anything else."""
     if is_folder(value):
-        every = list_files(value)
-        files = [os.path.join(value, file) for file in every if file.lower().endswith(tuple(endings))]
+        below, left_out = survey_files(value)
+        every = [os.path.join(value, file) for file in below]
         what = (
             f"none of the {len(every)} files in {value} ends in {', '.join(endings)}" if every else f"{value} is empty"
         )
     elif not os.path.lexists(value) and glob.has_magic(value) and not spells_values(value):
         every = sorted(file for file in glob.glob(value, recursive=True) if os.path.isfile(file))
-        # What else a pattern as wide as `**` matches is left out; where nothing else matches it is told what is wrong.
-        files = [file for file in every if file.lower().endswith(tuple(endings))] or every
-        what = f"no file matches {value}"
+        what, left_out = f"no file matches {value}", Counter[str]()
     else:
         return None
+    files = [file for file in every if file.lower().endswith(tuple(endings))]
+    if every and not files and not is_folder(value):
+        # What else a pattern as wide as `**` matches is left out; where nothing else matches it is told what is wrong.
+        return every
     if not files:
         raise InputError(f"field {name!r}: {what}")
+    say_left_out(value, left_out + count_endings(set(every) - set(files)))
     return files

@@ -12,7 +12,8 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +21,14 @@ from typing import IO
 
 import numpy as np
 
-from anyformer.errors import InputError, nearest
+from anyformer.errors import InputError, nearest, say_once
 from anyformer.local_files import check_unpacked, file_version, read_bytes, special_kind
 
-PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+PICTURES = (
+    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".jfif", ".jpe", ".mpo", ".apng", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".qoi", ".ico", ".psd"),
+)
 """What the names of files with pictures end in."""
 
 
@@ -109,27 +114,51 @@ def list_files(path: str | Path) -> list[str]:
     hidden is left out (a name that begins with a dot), and so are the __MACOSX folders that a Mac puts into zips.
     Raises InputError for anything else, or what cannot be read.
     """
-    path = str(path)
+    return survey_files(path)[0]
+
+
+def survey_files(path: str | Path) -> tuple[list[str], Counter[str]]:
+    """The same, and how much was left out, by kind: a hidden folder is one, whatever it holds."""
+    path, left_out = str(path), Counter[str]()
     if os.path.isdir(path):
         try:
-            files = _walk(path, "", ())
+            files = _walk(path, "", (), left_out)
         except OSError as error:
             raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
-    else:
-        archive, inside = _zip_of(path) or (path, "")
-        if not os.path.isfile(archive):
-            raise InputError(f"{path}: no such folder")
-        folder = f"{inside}/" if inside else ""
-        files = [
-            name[len(folder) :] for name in _members(archive) if name.startswith(folder) and not name.endswith("/")
-        ]
-        if inside and not files:
-            raise InputError(f"{archive}: holds no folder {inside!r}")
-    return sorted({file for file in files if not LEFT_OUT.search(file)})
+        return sorted(files), left_out
+    archive, inside = _zip_of(path) or (path, "")
+    if not os.path.isfile(archive):
+        raise InputError(f"{path}: no such folder")
+    folder = f"{inside}/" if inside else ""
+    files = [name[len(folder) :] for name in _members(archive) if name.startswith(folder) and not name.endswith("/")]
+    if inside and not files:
+        raise InputError(f"{archive}: holds no folder {inside!r}")
+    hidden = {file: LEFT_OUT.search(file) for file in files}
+    if n := len({file[: found.end(2)] for file, found in hidden.items() if found}):
+        left_out["hidden"] = n
+    return sorted({file for file, found in hidden.items() if not found}), left_out
 
 
 # The empty part is that of a path from the root, which a zip made with ill intent may hold.
 LEFT_OUT = re.compile(r"(^|/)(\.[^/]*|__MACOSX|)(/|$)")
+
+
+def count_endings(files: Iterable[str]) -> Counter[str]:
+    """How many files there are of each ending."""
+    return Counter(os.path.splitext(file)[1].lower() or "no ending" for file in files)
+
+
+def list_kinds(counts: Counter[str]) -> str:
+    """Counts by kind, the most frequent first: `.heic (2), no ending (1)`."""
+    named = counts.most_common(8)
+    rest = counts.total() - sum(n for _, n in named)
+    return ", ".join(f"{kind} ({n})" for kind, n in [*named, *([("others", rest)] if rest else [])])
+
+
+def say_left_out(place: str, counts: Counter[str]) -> None:
+    """Say, once, what of the files of a place is not read, where there are such."""
+    if counts.total():
+        say_once(f"{place}: left out: {list_kinds(+counts)}")
 
 
 def list_folders(path: str | Path) -> list[str]:
@@ -140,22 +169,27 @@ def list_folders(path: str | Path) -> list[str]:
     archive, inside = _zip_of(str(path)) or (str(path), "")
     folder = f"{inside}/" if inside else ""
     below = {name[len(folder) :] for name in _members(archive) if name.startswith(folder)}
-    return sorted({name.partition("/")[0] for name in below if "/" in name and not LEFT_OUT.search(name.rstrip("/"))})
+    found = {name.partition("/")[0] for name in below if "/" in name}
+    return sorted(name for name in found if not LEFT_OUT.search(name))
 
 
-def _walk(folder: str, below: str, above: tuple[str, ...]) -> list[str]:
+def _walk(folder: str, below: str, above: tuple[str, ...], left_out: Counter[str]) -> list[str]:
     """Files below a folder, links followed, but for those that lead back to a folder above."""
     place = os.path.realpath(os.path.join(folder, below))
     if place in above:
+        left_out["links to a folder above"] += 1
         return []
     files = []
     with os.scandir(place) as entries:
         for entry in entries:
-            if entry.is_dir():
-                if not entry.name.startswith("."):
-                    files += _walk(folder, f"{below}{entry.name}/", (*above, place))
+            if LEFT_OUT.search(entry.name):
+                left_out["hidden"] += 1
+            elif entry.is_dir():
+                files += _walk(folder, f"{below}{entry.name}/", (*above, place), left_out)
             elif entry.is_file():
                 files.append(below + entry.name)
+            else:
+                left_out["broken links" if entry.is_symlink() else "devices and pipes"] += 1
     return files
 
 

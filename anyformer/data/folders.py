@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from anyformer.data.files import PICTURES, find_file, is_folder, list_files, list_folders
+from anyformer.data.files import (
+    PICTURES,
+    count_endings,
+    find_file,
+    is_folder,
+    list_folders,
+    list_kinds,
+    say_left_out,
+    survey_files,
+)
 from anyformer.data.rows.opening import is_parted
 from anyformer.data.source import Source, no_column, select_fields
 from anyformer.data.tables import Table
@@ -20,9 +29,10 @@ from anyformer.errors import InputError
 class Folders(Source):
     """The files of class folders, `cat/1.png` and `dog/deep/2.jpg`: a record each, sorted by path.
 
-    Columns: file, the path below the folder; folder, the name of the first folder on it. What is hidden and what lies
-    beside the class folders is left out. Without `folder` among the columns any folder of files will do. Raises
-    InputError, when it is first used, for a folder that is not there or holds no such files, or less than two classes.
+    Columns: file, the path below the folder; folder, the name of the first folder on it. What is hidden, what ends
+    otherwise and what lies beside the class folders is left out, and so are empty folders; how much, one line says.
+    Without `folder` among the columns any folder of files will do. Raises InputError, when it is first used, for a
+    folder that is not there or holds no such files, or parts as train/ and test/ where classes should be.
     """
 
     path: str
@@ -51,45 +61,85 @@ class Folders(Source):
         for column in self.columns.values():
             if column not in ("file", "folder"):
                 raise no_column(self.path, column, ("file", "folder"))
-        every = list_files(self.folder)
+        every, left_out = survey_files(self.folder)
         if not every:
             raise InputError(f"{self.path}: the folder is empty; {self._needed}")
-        files = [file for file in every if file.lower().endswith(tuple(ending.lower() for ending in self.endings))]
+        endings = tuple(ending.lower() for ending in self.endings)
+        files = [file for file in every if file.lower().endswith(endings)]
+        left_out += count_endings(file for file in every if not file.lower().endswith(endings))
         if not files:
             wanted = ", ".join(self.endings)
-            raise InputError(f"{self.path}: no file ends in {wanted}; there are {_endings_of(every)}; {self._needed}")
-        return self._classified(files, every) if "folder" in self.columns.values() else files
+            kinds = list_kinds(count_endings(every))
+            raise InputError(f"{self.path}: no file ends in {wanted}; there are {kinds}; {self._needed}")
+        if self._is_classified:
+            files = self._classified(files, every, left_out)
+        say_left_out(self.path, left_out)
+        return files
 
-    def _classified(self, files: list[str], every: list[str]) -> list[str]:
-        """The files that lie in class folders."""
+    def _classified(self, files: list[str], every: list[str], left_out: Counter[str]) -> list[str]:
+        """The files that lie in class folders; the others are counted."""
         classes, inside = ({file.partition("/")[0] for file in part if "/" in file} for part in (files, every))
         if not classes:
             raise InputError(f"{self.path}: {files[0]} and the others lie in no class folder; {self._needed}")
-        # What is empty shows in no list of files.
-        if useless := sorted({*inside, *list_folders(self.folder)} - classes):
-            held = [file for file in every if file.startswith(f"{useless[0]}/")]
-            what = (
-                f"holds no file that ends in {', '.join(self.endings)}, but {_endings_of(held)}" if held else "is empty"
+        if parts := find_parts(classes):
+            asked = ", ".join(f"{os.path.join(self.path, name)} as {part}" for part, name in parts.items())
+            raise InputError(f"{self.path}: holds parts of a data set, and no class folders; give {asked}")
+        if useless := sorted(inside - classes):
+            kinds = list_kinds(count_endings(file for file in every if file.startswith(f"{useless[0]}/")))
+            raise InputError(
+                f"{self.path}: the class folder {useless[0]!r} holds no file that ends in {', '.join(self.endings)}, "
+                f"but {kinds}; fill it, or take it away"
             )
-            raise InputError(f"{self.path}: the class folder {useless[0]!r} {what}; fill it, or take it away")
-        if len(classes) == 1:
-            (alone,) = classes
-            deeper = len({file.split("/")[1] for file in files if file.count("/") > 1}) > 1
-            hint = f"give {os.path.join(self.path, alone)}, if its folders are the classes" if deeper else self._needed
-            raise InputError(f"{self.path}: there is only one class folder, {alone!r}; {hint}")
+        left_out["beside the class folders"] += sum("/" not in file for file in files)
+        # What is empty shows in no list of files.
+        if empty := [name for name in list_folders(self.folder) if name not in inside]:
+            left_out[f"empty class folders, as {empty[0]}"] += len(empty)
         return [file for file in files if "/" in file]
+
+    def require_classes(self) -> None:
+        """Raise InputError where there is only one class folder, from which nothing can be learnt."""
+        if not self._is_classified or len(classes := {file.partition("/")[0] for file in self._files}) > 1:
+            return
+        (alone,) = classes
+        deeper = len({file.split("/")[1] for file in self._files if file.count("/") > 1}) > 1
+        hint = f"give {os.path.join(self.path, alone)}, if its folders are the classes" if deeper else self._needed
+        raise InputError(f"{self.path}: there is only one class folder, {alone!r}; {hint}")
+
+    @property
+    def _is_classified(self) -> bool:
+        return "folder" in self.columns.values()
 
     @property
     def _needed(self) -> str:
-        if "folder" not in self.columns.values():
+        if not self._is_classified:
             return "give a folder that holds some"
         return f"needed is a folder for each class, as in {os.path.join(self.path, f'cat/1{self.endings[0]}')}"
 
 
-def _endings_of(files: Sequence[str]) -> str:
-    """Which endings there are, the most frequent first."""
-    counts = Counter(os.path.splitext(file)[1] or "no ending" for file in files)
-    return ", ".join(f"{ending} ({n})" for ending, n in counts.most_common(8))
+PARTS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+"""What the folders of a data set are called that are parts of it."""
+
+
+def find_parts(names: Collection[str]) -> dict[str, str]:
+    """Which of the names, capitals or not, is train, validation and test, where there are two of these or more.
+
+    Raises InputError where two names are one part.
+
+    >>> find_parts(["val", "Train", "notes"]), find_parts(["train", "bus"])
+    ({'train': 'Train', 'validation': 'val'}, {})
+    """
+    found = {part: sorted(name for name in names if name.lower() in known) for part, known in PARTS.items()}
+    found = {part: several for part, several in found.items() if several}
+    if len(found) < 2:
+        return {}
+    for part, several in found.items():
+        if len(several) > 1:
+            raise InputError(f"{' and '.join(several)} may each be the {part} part; give data.{part} and the others")
+    return {part: name for part, (name,) in found.items()}
 
 
 def open_source(path: str) -> Source:

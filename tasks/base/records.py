@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,14 +12,15 @@ from lightning import LightningDataModule
 
 from anyformer.choices import Checked
 from anyformer.data.batch_plan import plan_batches
-from anyformer.data.folders import Folders, open_source
+from anyformer.data.files import list_folders
+from anyformer.data.folders import Folders, find_parts, open_source
 from anyformer.data.loader import Loader
 from anyformer.data.samples import Samples
 from anyformer.data.source import Joined, Source, no_column
 from anyformer.data.splits import deal, split
 from anyformer.data.tables import Table
 from anyformer.data.values import is_missing, name_of
-from anyformer.errors import InputError
+from anyformer.errors import InputError, say_once
 from anyformer.parsing.plain import describe
 from anyformer.tokenizers.text.corpus import Corpus, Documents
 
@@ -36,7 +38,8 @@ class Records(Checked, LightningDataModule):
     Each of the three is a source of its own, or a path: of class folders, or of a table. A path is read like `train`
     (same columns, same endings, same rule for the root) where that is a source of the same kind. Validation and test
     may also be a fraction of train: test is taken first, so that it never depends on validation, and both count from
-    the whole. Of a text, test is its end and validation what stands before that.
+    the whole. Of a text, test is its end and validation what stands before that. Where train is a folder that holds
+    train/ and val/ or test/, each of these is what its name says, but for what is given here.
 
     Several sources or paths in a list count as one, their records one after another. With `folds` the records of train
     and validation are put together and dealt out: one fold is validation, the others are train.
@@ -132,6 +135,7 @@ class Records(Checked, LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Fill `sources` with what the stage needs: all for fit, else one, so that files of others may be missing."""
+        self.find_parts()
         wanted = {"validate": ["validation"], "test": ["test"]}.get(stage or "fit", list(self.given))
         fractions = {
             name: float(self.given[name])  # type: ignore[arg-type]
@@ -162,6 +166,32 @@ class Records(Checked, LightningDataModule):
             # Lightning warns of an empty list of loaders, and has no other way to say that there is none.
             self.trainer.limit_val_batches = 0
 
+    def find_parts(self) -> None:
+        """Where train is the root of a data set, take the train/, val/ and test/ in it as what they are."""
+        train = self.given["train"]
+        source = self._open(train) if isinstance(train, str) else train
+        if not isinstance(source, Folders):
+            return
+        try:
+            folders = list_folders(source.folder)
+        except (InputError, OSError):
+            return  # It says so when it is used.
+        parts = find_parts(folders)
+        if "train" not in parts:
+            return
+        taken, unused = [], []
+        for part, name in parts.items():
+            place = os.path.join(source.path, name)
+            if part != "train" and self.given[part] is not None:
+                unused.append(f"{place} is not used, as data.{part} is given")
+            elif "folder" in source.columns.values() and not list_folders(os.path.join(source.folder, name)):
+                unused.append(f"{place} is not used, as it has no class folders")
+            else:
+                self.given[part] = replace(source, path=place)
+                taken.append(f"{place} is {part}")
+        unused += [f"{os.path.join(source.path, name)} is not used" for name in folders if name not in parts.values()]
+        say_once(f"{source.path}: {', '.join(taken + unused)}")
+
     def _deal(self, fractions: Mapping[str, float]) -> dict[str, Source]:
         """Train and validation out of the records of both, and test where it is a fraction of them."""
         both = [self._source(name) for name in ("train", "validation") if name not in fractions]
@@ -177,7 +207,10 @@ class Records(Checked, LightningDataModule):
         given = self.given[name]
         if isinstance(given, list):
             return _joined([self._open(each) for each in given])
-        return self._open(given) if isinstance(given, str) else given  # type: ignore[return-value]
+        source = self._open(given) if isinstance(given, str) else given
+        if name == "train" and isinstance(source, Folders):
+            source.require_classes()
+        return source  # type: ignore[return-value]
 
     def _open(self, given: Source | str) -> Source:
         """What a path says, read like train where that is a source of the same kind."""

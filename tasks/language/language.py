@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from anyformer.data.source import Source
+from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.generator import Generator
@@ -29,6 +30,7 @@ from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
 from anyformer.tasks.language.windows import Pieces, TextWindows
 from anyformer.tokenizers.text.corpus import Corpus, Documents
 from anyformer.tokenizers.text.corpus_cache import learn_once
+from anyformer.tokenizers.text.document_files import is_table
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.token_stream import token_stream
 from anyformer.tokens import Sample, Tokenizer, TokenSet
@@ -139,7 +141,7 @@ class LanguageModel(Task):
         return source.texts() if isinstance(source, Documents) else super().values(source, name)
 
     def open(self, path: str) -> Source:
-        return Corpus(path)
+        return Table(path) if is_table(path) else Corpus(path)
 
     def view(self, source: Source, training: bool) -> Source:
         text = self.text

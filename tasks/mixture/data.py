@@ -257,6 +257,8 @@ class Mixed(LightningDataModule):
         wanted = {"validate": "validation", "test": "test"}.get(stage or "fit", "train")
         for name, part in self.parts.items():
             part.trainer = self.trainer
+            with named(f"data.parts.{name}"):
+                part.find_parts()
             if not part.holds(wanted):
                 continue
             with named(f"data.parts.{name}"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from anyformer.cli.records import find_records
-from anyformer.errors import InputError
+from anyformer.errors import InputError, say_once
 from anyformer.tokenizers.image.patches import ImagePatches
 from tests.helpers.witnesses import Ids
 
@@ -49,6 +49,21 @@ def test_a_folder_a_zip_or_a_pattern_is_many_records(folder: Path, value: str, f
     records, field = find_records({"text": "in", "image": value, "mask": "in/b.png"}, FIELDS)
     assert records == [{"text": "in", "image": file, "mask": "in/b.png"} for file in files]
     assert field == "image"
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [("in", "in: left out: .txt (1), hidden (1)"), ("in/**", "in/**: left out: .txt (1)"), ("in/*.png", None)],
+)
+def test_what_of_a_folder_or_pattern_is_left_out_is_said(
+    folder: Path, value: str, line: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_once.cache_clear()
+    find_records({"image": value}, FIELDS)
+    said = capsys.readouterr().err.splitlines()
+    assert [sorted(each.partition("out: ")[2].split(", ")) for each in said] == (
+        [] if line is None else [sorted(line.partition("out: ")[2].split(", "))]
+    )
 
 
 @pytest.mark.parametrize("value", ["in/b.png", "absent.png", "in/[1].png", "in/a/d.txt", "in.zip/x/a/c.JPG"])

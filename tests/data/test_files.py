@@ -8,7 +8,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from anyformer.data.files import find_file, is_folder, list_files, list_folders, read_file
+from anyformer.data.files import find_file, is_folder, list_files, list_folders, read_file, survey_files
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 
@@ -83,12 +83,20 @@ def test_the_files_of_a_folder_and_of_the_same_in_a_zip_are_the_same(tmp_path):
             archive.writestr(f"in/{name}", b"")
     found = ["B", "a", "b/10", "b/2", "b/c/1", "\u00e9"]
     assert list_files(tmp_path / "t") == list_files(tmp_path / "t.zip" / "in") == found
+    assert survey_files(tmp_path / "t")[1] == survey_files(tmp_path / "t.zip" / "in")[1] == {"hidden": 3}
     assert list_files(tmp_path / "t.zip") == sorted([*found, *(f"in/{name}" for name in found)])
     assert list_files(tmp_path / "t" / "b") == list_files(tmp_path / "t.zip" / "b") == ["10", "2", "c/1"]
     assert all(map(is_folder, [tmp_path / "t", tmp_path / "t.zip", tmp_path / "t.zip" / "b", tmp_path / "t" / "b"]))
     assert not any(
         map(is_folder, [tmp_path / "t" / "a", tmp_path / "t.zip" / "a", tmp_path / "t.zip" / "none", "none"])
     )
+
+
+def test_links_that_lead_back_are_counted(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1").touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert survey_files(tmp_path) == (["a/1"], {"links to a folder above": 1})
 
 
 def test_a_zip_cannot_name_files_outside_it(tmp_path):

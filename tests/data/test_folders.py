@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from anyformer.data.files import read_file
-from anyformer.data.folders import Folders, open_source
+from anyformer.data.folders import Folders, find_parts, open_source
 from anyformer.data.splits import split
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
@@ -86,11 +86,6 @@ def test_linked_class_folders_are_followed_and_a_circle_is_not(tmp_path):
     [
         ([], r"the folder is empty; needed is a folder for each class, as in .*pets.zip/cat/1.png"),
         (["a.png", "b.png"], r"a.png and the others lie in no class folder; needed is a folder for each class"),
-        (["cat/a.png", "cat/b.png"], r"there is only one class folder, 'cat'; needed is a folder for each class"),
-        (
-            ["all/cat/a.png", "all/dog/b.png"],
-            r".* only one class folder, 'all'; give .*pets.zip/all, if its",
-        ),
         (
             ["cat/a.heic", "dog/b.heic", "dog/c"],
             r"no file ends in .png, .jpg, .*; there are .heic \(2\), no ending \(1\)",
@@ -100,7 +95,7 @@ def test_linked_class_folders_are_followed_and_a_circle_is_not(tmp_path):
             r"the class folder 'emu' holds no file that ends in .png, .*, but .heic \(1\); fill it, or take it away",
         ),
     ],
-    ids=["empty", "flat", "one class", "one too deep", "no pictures", "a class without pictures"],
+    ids=["empty", "flat", "no pictures", "a class without pictures"],
 )
 def test_folders_that_are_no_class_folders_say_what_is_needed(tmp_path, packing, files, message):
     if packing is place:
@@ -110,17 +105,85 @@ def test_folders_that_are_no_class_folders_say_what_is_needed(tmp_path, packing,
     assert "\n" not in str(caught.value)
 
 
-def test_a_class_folder_that_is_empty_or_missing_is_named(tmp_path):
+@pytest.mark.parametrize("packing", [place, packed])
+def test_one_class_is_enough_but_to_learn_from(tmp_path, packing):
+    if packing is place:
+        for name in ("flat.zip", "deep.zip"):
+            (tmp_path / name).mkdir()
+    flat = Folders(packing(tmp_path / "flat.zip", "cat/a.png", "cat/b.png"))
+    assert flat.column("label") == ["cat", "cat"]
+    with pytest.raises(InputError, match=r"there is only one class folder, 'cat'; needed is a folder for each class"):
+        flat.require_classes()
+    deep = Folders(packing(tmp_path / "deep.zip", "all/cat/a.png", "all/dog/b.png"))
+    with pytest.raises(InputError, match=r".* only one class folder, 'all'; give .*deep.zip/all, if its"):
+        deep.require_classes()
+    Folders(f"{tmp_path}/deep.zip/all").require_classes()
+    Folders(str(tmp_path / "flat.zip"), {"image": "file"}).require_classes()
+
+
+@pytest.mark.parametrize("packing", [place, packed])
+def test_what_is_left_out_is_counted_by_kind_in_one_line(tmp_path, packing, capsys):
+    files = [*FILES, "cat/c.HEIC", "dog/d.heic", "dog/raw", "emu/.keep"]
+    if packing is place:
+        (tmp_path / "pets.zip").mkdir()
+    path = packing(tmp_path / "pets.zip", *files)
+    if packing is place:
+        (tmp_path / "pets.zip" / "cat" / "gone.png").symlink_to("nowhere.png")
+        os.mkfifo(tmp_path / "pets.zip" / "cat" / "pipe.png")
+    assert len(Folders(path)) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path}: left out: hidden (5), .heic (2), ")
+    kinds = {"hidden (5)", ".heic (2)", ".txt (1)", "no ending (1)", "beside the class folders (1)"}
+    kinds |= {"broken links (1)", "devices and pipes (1)"} if packing is place else set()
+    assert {*line.partition("left out: ")[2].split(", ")} == kinds | {"empty class folders", "as emu (1)"}
+    # Once is enough.
+    assert len(Folders(path)) == 4
+    assert not capsys.readouterr().err
+
+
+def test_whatever_there_is_of_kinds_adds_up(tmp_path, capsys):
+    path = place(tmp_path, "cat/1.png", "dog/1.png", *(f"cat/{i}.x{i}" for i in range(20)))
+    assert len(Folders(path)) == 2
+    assert capsys.readouterr().err.endswith("others (12)\n")
+
+
+def test_where_nothing_is_left_out_nothing_is_said(tmp_path, capsys):
+    assert len(Folders(place(tmp_path, "cat/1.png", "dog/1.JFIF", "dog/2.avif", "dog/3.jp2"))) == 4
+    assert not capsys.readouterr().err
+
+
+def test_an_empty_class_folder_is_left_out_and_one_that_is_missing_named(tmp_path):
     path = place(tmp_path, "cat/1.png", "dog/1.png")
     (tmp_path / "emu").mkdir()
-    with pytest.raises(InputError, match=r"the class folder 'emu' is empty; fill it, or take it away$"):
-        len(Folders(path))
+    assert Folders(path).column("label") == ["cat", "dog"]
     with pytest.raises(InputError, match=r"absent: no such file; looked for absent and "):
         len(Folders("absent"))
     with pytest.raises(InputError, match=r"1.png: neither a folder nor a zip that can be read: File is not a zip file"):
         len(Folders(f"{path}/cat/1.png"))
     with pytest.raises(InputError, match=r"no column 'label'; there are file, folder"):
         len(Folders(path, {"label": "label"}))
+
+
+@pytest.mark.parametrize("packing", [place, packed])
+@pytest.mark.parametrize(
+    ("train", "other", "part"),
+    [("train", "valid", "validation"), ("Training", "test", "test"), ("val", "test", "test")],
+)
+def test_parts_of_a_data_set_are_no_classes(tmp_path, packing, train, other, part):
+    path = packing(tmp_path / "pets", f"{train}/cat/1.png", f"{train}/dog/1.png", f"{other}/cat/1.png")
+    with pytest.raises(InputError, match=rf"holds parts of a data set, and no class folders; .*pets/{other} as {part}"):
+        len(Folders(path))
+    # Where no class is asked for, they are pictures like others.
+    assert len(Folders(path, {"image": "file"})) == 3
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    assert Folders(place(tmp_path, "train/1.png", "bus/1.png")).column("label") == ["bus", "train"]
+
+
+def test_a_part_that_two_folders_may_be_is_not_guessed():
+    with pytest.raises(InputError, match=r"^dev and val may each be the validation part; give data.validation and"):
+        find_parts(["train", "val", "dev"])
 
 
 def test_a_class_folder_with_one_picture_is_named_by_it(tmp_path):

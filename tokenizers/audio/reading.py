@@ -20,6 +20,7 @@ from torch import Tensor
 
 from anyformer.data.values import is_json, is_missing, read_json, to_array, to_number
 from anyformer.errors import InputError
+from anyformer.tokenizers.audio.joined_files import LOSSY_END, check_end
 from anyformer.tokenizers.audio.sound_files import BLOCK, SoundArray, count_samples, open_file, read_block
 from anyformer.tokenizers.audio.waveform import resample, resampled_length
 
@@ -30,10 +31,9 @@ MAX_LEVEL = 16.0
 """Samples run from -1 to 1, and those of floats may go somewhat beyond; what goes further was never scaled."""
 PAUSE = 0.3
 """Seconds whose loudness tells a pause."""
-LOSSY_END = 4096
-"""Samples of the last block of a file that is coded in blocks, of which some may be announced and not be there."""
-MP3_START = 20_000
-"""Samples that are decoded before those that are wanted, since MP3 keeps parts of a sound in what comes before it."""
+EARLIER = {"MP3": 20_000, "OGG": 2**18}
+"""Samples that are decoded before those that are wanted: MP3 keeps parts of a sound in what comes before it, and to a
+place in the last page of Ogg Vorbis libsndfile comes up to a block too late."""
 
 
 def read_sound(record: Any, rate: int = 16_000, max_seconds: float | None = None) -> Tensor:
@@ -42,8 +42,9 @@ def read_sound(record: Any, rate: int = 16_000, max_seconds: float | None = None
     record: a path (also into a zip), the bytes of a file, an array at `rate`, `(array, its rate)`, or a dict of one of
         them: `{"path": ...}`, `{"bytes": ...}`, `{"array": ..., "sampling_rate": ...}`; there `start` and `end`, in
         seconds, say which part is read. An array is (samples,), (channels, samples) or (samples, channels): of floats
-        from -1 to 1, or of integers. It may be lists of numbers, or columns of a table with one each. Numbers may be
-        text, as in a CSV, and a dict or lists JSON.
+        from -1 to 1, or of integers as wide as their type; int64, of which numpy makes whole numbers, of 16 bits.
+        It may be lists of numbers, or columns of a table with one each. Several recordings one after another in a file
+        are one. Numbers may be text, as in a CSV, and a dict or lists JSON.
     rate: samples a second of what is returned; another rate is resampled.
     max_seconds: a longer part is refused before it is decoded.
     Returns (samples,) float32: the mean of the channels.
@@ -122,6 +123,8 @@ class _Part:
     """Samples of each channel."""
     sound: Any
     """A `SoundFile`, or a `SoundArray` that is read like one; it stands where the part begins."""
+    ends: bool
+    """Whether the part goes to the end of the recording."""
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All samples, mixed to one channel: arrays of at most `BLOCK` float32."""
@@ -138,6 +141,8 @@ class _Part:
             self._check(mixed, done)
             yield mixed
             done += len(block)
+        if self.ends:
+            check_end(self.sound, self.name)
 
     def _check(self, samples: np.ndarray, done: int) -> None:
         low, high = samples.min(), samples.max()
@@ -190,18 +195,19 @@ def _open(record: Any, rate: int, max_seconds: float | None = None) -> Iterator[
                 f"{name}: the header says {sound.samplerate:,} samples a second, channels: {sound.channels}; needed "
                 f"are {MIN_RATE:,} to {MAX_RATE:,} samples and at most {MAX_CHANNELS} channels"
             )
-        first, n = _span(name, sound.samplerate, count_samples(sound, name), start, end)
+        total = count_samples(sound, name)
+        first, n = _span(name, sound.samplerate, total, start, end)
         if max_seconds is not None and n > max_seconds * sound.samplerate:
             raise InputError(
                 f"{name}: {_spoken(n / sound.samplerate)} long, more than max_seconds={max_seconds:g}; "
                 "cut it, raise max_seconds, or leave it out"
             )
         if first:
-            begun = max(first - MP3_START, 0) if sound.format == "MP3" else first
+            begun = max(first - EARLIER.get(sound.format, 0), 0)
             sound.seek(begun)
-            if begun < first:
-                read_block(sound, first - begun, name)
-        yield _Part(name, sound.samplerate, n, sound)
+            while begun < first and len(block := read_block(sound, first - begun, name)):
+                begun += len(block)
+        yield _Part(name, sound.samplerate, n, sound, first + n == total)
 
 
 def _seconds(record: Mapping[str, Any], key: str, otherwise: float | None) -> float | None:

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from anyformer.data.files import read_file
 from anyformer.errors import InputError
+from anyformer.tokenizers.audio.joined_files import UNKNOWN, JoinedSound, find_recordings, join
 
 SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 """What the names of files with sound end in."""
 BLOCK = 2**18
 """Samples of a channel that are decoded at a time."""
-UNKNOWN = 0x7FFF0000
-"""From this number of bytes on a program did not know how many it would write into a pipe."""
 
 
 class SoundArray:
@@ -43,6 +42,7 @@ class SoundArray:
         if not isinstance(rate, int | np.integer):
             raise InputError(f"the rate of an array must be an integer, (array, rate), got {rate!r}")
         self.array, self.samplerate, self.place, self.format = array, int(rate), 0, "array"
+        self.half = _half_range(array)
         self.frames, self.channels = array.shape
 
     def __enter__(self) -> None: ...
@@ -58,9 +58,38 @@ class SoundArray:
         self.place += len(part)
         if part.dtype.kind == "f":
             return part.astype(np.float32)
-        half = 2.0 ** (8 * part.dtype.itemsize - 1)
         # Without a sign silence is the middle of the range.
-        return (part / half - (part.dtype.kind == "u")).astype(np.float32)
+        return (part / self.half - (part.dtype.kind == "u")).astype(np.float32)
+
+
+def _half_range(array: np.ndarray) -> float:
+    """What the loudest sample of an array is, that is 1.
+
+    An array of integers is as wide as its samples, but for int64, which numpy makes of any list of whole numbers: these
+    are of 16 bits. Raises InputError where the samples show another width, as they would become silence.
+    """
+    bits = 8 * array.dtype.itemsize
+    if array.dtype.kind == "f" or not array.size:
+        return 1.0
+    low, high = int(array.min()), int(array.max())
+    peak = max(high, -low)
+    if array.dtype.kind == "u":
+        # Where silence is in the middle nothing stays at the bottom.
+        is_clear = bits == 8 or high >= 2 ** (bits - 8)
+    elif bits == 64:
+        is_clear = peak == 0 or (128 <= peak <= 2**15 and low < 0)
+        bits = 16
+    elif bits == 32:
+        # What is narrower lies, in files and elsewhere, in the upper bits.
+        is_clear = peak == 0 or peak >= 2**23 or (peak > 2**16 and not (array & 255).any())
+    else:
+        is_clear = True
+    if is_clear:
+        return 2.0 ** (bits - 1)
+    raise InputError(
+        f"samples of {array.dtype} lie between {low:,} and {high:,}, so that their width is not clear; give them as "
+        "floats from -1 to 1, or by array.astype('int16') where they are of 16 bits"
+    )
 
 
 class SoundFile(soundfile.SoundFile):
@@ -93,17 +122,19 @@ def count_samples(sound: Any, name: str) -> int:
     return n
 
 
-def open_file(source: str | bytes, name: str) -> SoundFile:
-    """A file whose header has been read."""
+def open_file(source: str | bytes, name: str) -> SoundFile | JoinedSound:
+    """A file whose header has been read; where it holds several recordings, those of all of them."""
     try:
         if isinstance(source, str) and os.path.isfile(source):
             with open(source, "rb") as file:
                 _check_whole(file, name)
-            return SoundFile(source)
-        file = io.BytesIO(read_file(source) if isinstance(source, str) else source)
-        _check_whole(file, name)
-        file.seek(0)
-        return SoundFile(file)
+                spans = find_recordings(file, name)
+                return SoundFile(source) if len(spans) == 1 else join(file, spans, SoundFile, name)
+        content = io.BytesIO(read_file(source) if isinstance(source, str) else source)
+        _check_whole(content, name)
+        spans = find_recordings(content, name)
+        content.seek(0)
+        return SoundFile(content) if len(spans) == 1 else join(content, spans, SoundFile, name)
     except OSError as error:
         raise InputError(f"{name}: {error.strerror}") from None
     except (soundfile.LibsndfileError, TypeError):  # The latter for what is called .raw.

@@ -17,6 +17,7 @@ from anyformer.errors import InputError, nearest
 from anyformer.local_files import check_archive, check_unpacked, open_file
 from anyformer.tokenizers.episode.environments import make
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, Nested, take, transform
+from anyformer.tokenizers.episode.step_order import INDICES, check_steps, find_index, sort_steps
 
 ENDS = "terminated", "truncated", "success"
 """How an episode ended."""
@@ -167,6 +168,9 @@ def _flat(
 
     for name, values in (("observations", seen), ("actions", done), ("rewards", arrays["rewards"])):
         count(name, values)
+    index = find_index(arrays)
+    if index is not None and arrays[index].shape in ((total := starts["rewards"][-1],), (total, 1)):
+        check_steps(place, index, arrays[index].reshape(-1), starts["rewards"])
     return Flat(seen, done, arrays["rewards"], starts, ends)
 
 
@@ -205,9 +209,10 @@ def read_hdf5(path: str) -> Flat:
 
             def visit(name: str, item: Any) -> None:
                 wanted = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
-                if isinstance(item, h5py.Dataset) and item.shape is not None and name.partition("/")[0] in wanted:
-                    check_unpacked(f"{path}: {name}", item.id.get_storage_size(), item.nbytes)
+                is_wanted = name.partition("/")[0] in wanted or (name in INDICES and getattr(item, "shape", ()))
+                if isinstance(item, h5py.Dataset) and item.shape is not None and is_wanted:
                     held = item.id.get_storage_size()
+                    check_unpacked(f"{path}: {name}", held, item.nbytes)
                     if item.nbytes > MOST_PACKED * max(held, 1):
                         raise InputError(
                             f"{path}: damaged: {name} is to have {item.nbytes:,} bytes of numbers, and the file holds "
@@ -225,7 +230,7 @@ def read_hdf5(path: str) -> Flat:
         raise _lacks(path, "terminals", arrays)
     _check(path, arrays)
     for name, values in arrays.items():
-        if len(values) != len(arrays["terminals"]) and not name.startswith("next_"):
+        if len(values) != len(arrays["terminals"]) and not name.startswith("next_") and name not in INDICES:
             raise InputError(f"{path}: {len(arrays['terminals'])} terminals and {len(values)} of {name}")
     terminals = arrays["terminals"].astype(bool).reshape(-1)
     if "timeouts" in arrays:
@@ -278,23 +283,35 @@ def read_parquet(path: str) -> Flat:
         raise _lacks(path, "reward", table.column_names)
 
     def chunk(name: str) -> Any:
-        values = table[columns[name]].combine_chunks()
+        values = table[columns.get(name, name)].combine_chunks()
         if values.null_count:
-            raise InputError(f"{path}: column {columns[name]!r} has rows without a value")
+            raise InputError(f"{path}: column {columns.get(name, name)!r} has rows without a value")
         return values
 
+    index = find_index(table.column_names)
     if _is_list(table.schema.field(columns["rewards"]).type):
+        kind = None if index is None else table.schema.field(index).type
+        if (
+            kind is not None
+            and _is_list(kind)
+            and (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type))
+        ):
+            columns[index] = index
         return _read_rows(path, {name: (column, chunk(name)) for name, column in columns.items() if name != "episode"})
     if "episode" not in columns:
         raise _lacks(path, "episode", table.column_names)
     names = chunk("episode").to_numpy(zero_copy_only=False)
+    if index is not None:
+        order = sort_steps(path, index, chunk(index).to_numpy(zero_copy_only=False), names)
+        if order is not None:
+            table, names = table.take(order), names[order]
     starts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
     _, first = np.unique(names[starts], return_index=True)
     if len(first) != len(starts):
         again = int(np.setdiff1d(np.arange(len(starts)), first)[0])
         raise InputError(
             f"{path} row {starts[again]}: episode {names[starts[again]]} goes on after another one; its rows must "
-            "follow each other"
+            "follow each other, or have their numbers in a column 'frame_index'"
         )
     arrays = {name: _numpy(path, columns[name], chunk(name)) for name in columns if name != "episode"}
     _check(path, arrays)
@@ -316,7 +333,8 @@ def _read_rows(path: str, columns: Mapping[str, tuple[str, Any]]) -> Flat:
                 f"{path}: column {column!r} must have a list of steps in each row, as {columns['rewards'][0]!r} has"
             )
         arrays[name] = _numpy(path, column, values.flatten())
-        begin, whole = _starts(values.value_lengths().to_numpy(zero_copy_only=False)), name.partition(".")[0]
+        begin = _starts(values.value_lengths().to_numpy(zero_copy_only=False))
+        whole = "rewards" if name in INDICES else name.partition(".")[0]
         if (other := (begin != starts.setdefault(whole, begin))).any():
             row = int(other.argmax()) - 1
             n, m = (np.diff(each)[row] for each in (begin, starts[whole]))

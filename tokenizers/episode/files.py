@@ -75,7 +75,9 @@ class Episodes(EpisodesOfFile):
     `terminated`, `truncated` and `success` of every episode. HDF5: the same arrays, and `terminals` and `timeouts` of
     every step; steps after the last of them are left out, because their return is not known. Parquet: a row a step,
     with `episode`, `observation`, `action`, `reward`; or a row an episode, with lists `observations`, `actions`,
-    `rewards`; and `terminated`, `truncated`, `success`. Several parts are named `observations.image`, and so on.
+    `rewards`; and `terminated`, `truncated`, `success`. Several parts are named `observations.image`, and so on. Where
+    steps are numbered (`frame_index`, `step`, `timestep`, `t`, `index`, `timestamp`), the rows of a Parquet file are
+    sorted by it, which is said; in other files steps that are not in its sequence are refused.
 
     Raises InputError, when it is first used, for a file that is none of these or does not fit together, and for an
     episode, when it is read, that cannot be one.

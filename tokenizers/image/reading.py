@@ -25,8 +25,9 @@ from anyformer.errors import InputError
 MAX_PIXELS = 64_000_000
 """A file whose header says more is refused before it is decoded: a few bytes can ask for gigabytes."""
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-"""Formats that are tried. Pillow knows more, among them some that start other programs."""
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "QOI", "ICO", "PSD")
+"""Formats that are tried, whose files all begin with what they are. Pillow knows more, among them some that start other
+programs."""
 
 
 def open_image(picture: Any, channels: int = 3) -> Tensor:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from anyformer.data.files import say_left_out
 from anyformer.data.source import Source, no_column
 from anyformer.errors import InputError
 from anyformer.local_files import file_version
@@ -149,7 +151,8 @@ class Corpus(Documents):
 
     path: str | tuple[str, ...]
     """Files, folders and globs (`books/**/*.txt`): from the current folder, else inside $ANYFORMER_DATA. Of a folder
-    those that end in .txt, .jsonl, .parquet, .txt.gz or .jsonl.gz; what is named otherwise is read as plain text."""
+    those that end in .txt, .jsonl, .ndjson, .parquet, .txt.gz or .jsonl.gz, and one line counts the others; what is
+    named otherwise is read as plain text, but for .json, .csv and .tsv, which a `Table` reads."""
     column: str = "text"
     """Which column of JSONL and Parquet holds the text."""
     split: str | None = None
@@ -273,7 +276,7 @@ class Corpus(Documents):
 
     @cached_property
     def _index(self) -> _Index:
-        parts, sizes = [], []
+        parts, sizes, empty = [], [], Counter[str]()
         for number, place in enumerate(self.files):
             kind = file_kind(place)
             if kind == "parquet":
@@ -283,10 +286,12 @@ class Corpus(Documents):
             else:
                 start, stop = find_spans(place, "line" if kind == "json" else self.split)
                 size = stop - start
+            empty["empty files"] += not len(start)
             parts.append((np.full(len(start), number, np.int32), start, stop, np.arange(len(start))))
             sizes.append(size)
         index = _Index(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         place = ", ".join([self.path] if isinstance(self.path, str) else self.path)
+        say_left_out(place, empty)
         if len(index.file) == 1 and file_kind(self.files[index.file[0]]) == "text":
             return self._cut(index)
         start, stop = _share(np.concatenate(sizes), self.part, place)

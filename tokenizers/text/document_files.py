@@ -18,21 +18,34 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anyformer.data.files import find_file, list_files
+from anyformer.data.files import count_endings, find_file, say_left_out, survey_files
+from anyformer.data.folders import find_parts
 from anyformer.data.source import no_column
 from anyformer.errors import InputError
 from anyformer.local_files import check_unpacked, file_version, open_file
 
-ENDINGS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz")
+ENDINGS = (".txt", ".jsonl", ".ndjson", ".parquet", ".txt.gz", ".jsonl.gz", ".ndjson.gz")
 """What the names of the files end in that are taken from a folder."""
+TABLES = (".json", ".csv", ".tsv")
+"""And of files, gzipped or not, whose texts a `Table` reads by the name of their column."""
 BLOCK = 2**20
 """Bytes that are read at once."""
 
 
+def is_table(path: str) -> bool:
+    """Whether the name of a file is that of a table."""
+    return path.lower().removesuffix(".gz").endswith(TABLES)
+
+
 def file_kind(place: str) -> Literal["text", "json", "parquet"]:
-    """What a file is by its name: plain text where that says nothing else."""
+    """What a file is by its name: plain text where that says nothing else. Raises InputError for a table."""
+    if is_table(place):
+        raise InputError(
+            f"{place}: is no plain text, and not read as such; a Table reads its texts by the name of their column: "
+            f"class_path: Table, init_args: {{path: {place}}}"
+        )
     ending = os.path.splitext(place.lower().removesuffix(".gz"))[1]
-    return {".jsonl": "json", ".parquet": "parquet"}.get(ending, "text")
+    return {".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}.get(ending, "text")
 
 
 def _is_gzipped(place: str) -> bool:
@@ -57,10 +70,19 @@ def expand_path(path: str) -> list[str]:
     place = find_file(path)
     if not os.path.isdir(place):
         return [place]
-    files = [os.path.join(place, file) for file in list_files(place) if file.lower().endswith(ENDINGS)]
+    every, left_out = survey_files(place)
+    files = [file for file in every if file.lower().endswith(ENDINGS)]
     if not files:
         raise InputError(f"{path}: no file in this folder ends in {', '.join(ENDINGS)}; name others by a glob")
-    return files
+    # A folder, or the first word of a file: `train/`, `train.txt`, `train-00000-of-00002.parquet`.
+    tops = {file.partition("/")[0] if "/" in file else re.split("[._-]", file)[0]: file for file in files}
+    if parts := find_parts(tops):
+        found = " and ".join(tops[name] for name in parts.values())
+        raise InputError(
+            f"{path}: holds parts of a data set, as {found}; give each as the part that it is, or all in a list"
+        )
+    say_left_out(path, left_out + count_endings(set(every) - set(files)))
+    return [os.path.join(place, file) for file in files]
 
 
 class _reading:
@@ -142,13 +164,24 @@ def _read_group(place: str, version: tuple[int, ...], number: int, column: str) 
 
 def find_spans(place: str, split: str | None) -> tuple[np.ndarray, np.ndarray]:
     """The first byte of each document of a file and the byte after its last, those without a byte left out."""
-    first = 3 if read_bytes(place, 0, 3) == codecs.BOM_UTF8 else 0
+    head = read_bytes(place, 0, 1024)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _alternates(head):
+        raise InputError(
+            f"{place}: byte 0 begins a text in UTF-16, and not in UTF-8; convert the file, by iconv -f UTF-16 -t UTF-8"
+        )
+    first = 3 if head.startswith(codecs.BOM_UTF8) else 0
     if split is None and not _is_gzipped(place):
         bounds, size = array("q"), os.path.getsize(place)
     else:
         bounds, size = _find_separators(place, split)
     ends = np.concatenate([[first], np.array(bounds, dtype=np.int64), [size]]).reshape(-1, 2)
     return tuple(ends[ends[:, 1] > ends[:, 0]].T)  # type: ignore[return-value]
+
+
+def _alternates(head: bytes) -> bool:
+    """Whether about every other byte is 0, as in UTF-16 of most letters; and 0 is a character of UTF-8."""
+    counts = [head[i::2].count(0) for i in (0, 1)]
+    return len(head) >= 16 and max(counts) > 0.3 * len(head) and not min(counts)
 
 
 def _find_separators(place: str, split: str | None) -> tuple[array[int], int]:

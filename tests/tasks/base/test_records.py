@@ -261,6 +261,65 @@ def test_a_path_may_be_of_class_folders(tmp_path):
     assert mixed.sources["validation"] == Table(str(tmp_path / "t.csv"))
 
 
+def place(folder: Path, *files: str) -> str:
+    """A folder with files of these names."""
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
+    return str(folder)
+
+
+PARTED = [f"{part}/{name}/1.png" for part in ("train", "dev", "Test") for name in ("cat", "dog")]
+
+
+def test_the_parts_below_a_root_are_train_validation_and_test(tmp_path, capsys):
+    root = place(tmp_path / "set", *PARTED)
+    place(tmp_path / "set" / "notes", "1.txt")
+    for train in (root, Folders(root)):
+        data = Records(train)
+        data.setup("fit")
+        expected = {"train": "train", "validation": "dev", "test": "Test"}
+        assert data.sources == {part: Folders(f"{root}/{name}") for part, name in expected.items()}
+        data = Records(train)
+        data.setup("test")
+        assert data.sources == {"test": Folders(f"{root}/Test")}
+    said = f"{root}: {root}/train is train, {root}/dev is validation, {root}/Test is test, {root}/notes is not used\n"
+    assert capsys.readouterr().err == said
+
+
+def test_what_is_given_goes_before_the_parts_below_a_root(tmp_path, capsys):
+    root, other = place(tmp_path / "set", *PARTED), place(tmp_path / "other", "cat/1.png")
+    data = Records(root, other, 0.5)
+    data.setup("fit")
+    assert data.sources["validation"] == Folders(other)
+    assert {data.sources[part].name(0) for part in ("train", "test")} == {
+        f"{root}/train/cat/1.png",
+        f"{root}/train/dog/1.png",
+    }
+    line = capsys.readouterr().err
+    assert f"{root}/dev is not used, as data.validation is given, {root}/Test is not used, as data.test" in line
+
+
+def test_a_part_without_class_folders_is_not_used(tmp_path, capsys):
+    root = place(tmp_path / "set", "train/cat/1.png", "train/dog/1.png", "test/1.png", "test/2.png")
+    data = Records(root)
+    data.setup("fit")
+    assert data.sources == {"train": Folders(f"{root}/train")}
+    assert f"{root}/test is not used, as it has no class folders" in capsys.readouterr().err
+    plain = Records(Folders(root, {"image": "file"}))
+    plain.setup("fit")
+    assert len(plain.sources["train"]) == len(plain.sources["test"]) == 2
+
+
+def test_one_class_is_enough_for_validation_and_not_for_training(tmp_path):
+    one, two = place(tmp_path / "one", "cat/1.png"), place(tmp_path / "two", "cat/1.png", "dog/1.png")
+    data = Records(two, one, one)
+    data.setup("fit")
+    assert data.sources["validation"].column("label") == ["cat"]
+    with pytest.raises(InputError, match="there is only one class folder, 'cat'"):
+        Records(one, two).setup("fit")
+
+
 def test_a_list_is_read_as_one(tmp_path):
     for name, rows in (("one", ["1,a", "2,b"]), ("two", ["3,c"]), ("three", ["4,d"])):
         (tmp_path / f"{name}.csv").write_text("\n".join(["number,word", *rows]))

@@ -201,6 +201,23 @@ def test_a_loss_that_is_no_number_is_not_left_out_of_the_figures(corpus, tmp_pat
     assert math.isnan(metrics["val/loss"])
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("docs.json", '[{"text": "abcd", "n": 1}, {"text": "dcba", "n": 2}]'),
+        ("docs.csv", "text,n\nabcd,1\ndcba,2\n"),
+    ],
+)
+def test_the_path_of_a_table_is_read_by_its_column(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    (tmp_path / f"other.{name}").write_text(content.replace("text", "body"))
+    made = LanguageModel({"text": Text("characters")}, SMALL, context=4, cache=str(tmp_path / "cache"))
+    with pytest.raises(InputError, match=r"row 0: no column 'text'; there are body, n"):
+        made.fit_tokenizers(made.open(str(tmp_path / f"other.{name}")))
+    made.fit_tokenizers(made.open(str(tmp_path / name)))
+    assert set(made.text.vocabulary) == set("abcd")
+
+
 def test_the_texts_may_be_a_column_of_a_table(tmp_path):
     (tmp_path / "reviews.csv").write_text("stars,review\n5,to be or not to be\n1,that is the question\n")
     made = LanguageModel({"review": Text("characters")}, SMALL, context=8, cache=str(tmp_path / "cache"))

@@ -104,6 +104,15 @@ def test_lists_of_numbers_and_columns_of_samples_are_sound():
     assert torch.equal(read_sound({f"t{i}": str(value) for i, value in enumerate(samples.tolist())}), expected)
 
 
+@pytest.mark.parametrize(("kind", "subtype"), [("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"), ("FLAC", "PCM_16")])
+def test_a_part_begins_where_it_is_asked_for(kind, subtype):
+    content = sound_file(hiss(40_000), kind=kind, subtype=subtype)
+    whole = read_sound(content)
+    for start in (0.3, 1.0, 2.1, 2.45):
+        part = read_sound({"bytes": content, "start": start})
+        assert torch.allclose(part, whole[round(start * 16_000) :], atol=1e-4)
+
+
 def test_a_long_file_is_decoded_for_a_part_of_it_alone(monkeypatch):
     content, asked = sound_file(hiss(100_000)), []
     read = reading.read_block

@@ -10,11 +10,48 @@ import torch
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.audio.reading import pieces, read_sound, sound_length, sound_seconds
-from tests.helpers.sounds import hiss, set_block, sound_file
+from tests.helpers.sounds import hiss, set_block, sound_file, tone
 
 
 def test_unsigned_samples_are_silent_in_the_middle():
     assert read_sound(np.array([0, 128, 192], dtype=np.uint8)).tolist() == [-1, 0, 0.5]
+
+
+@pytest.mark.parametrize("kind", ["int16", "int32", "int64", "uint8", "uint16", "uint32"])
+def test_integers_are_as_loud_as_the_floats_that_they_stand_for(kind):
+    wave = 0.5 * np.sin(np.arange(4000) / 10)
+    bits, is_unsigned = (16 if kind == "int64" else 8 * np.dtype(kind).itemsize), kind[0] == "u"
+    samples = ((wave + is_unsigned) * 2 ** (bits - 1)).astype(kind)
+    for array in (samples, np.stack([samples, samples]), np.stack([samples, samples], 1)):
+        assert np.allclose(read_sound((array, 16_000)).numpy(), wave, atol=2 / 2 ** min(bits - 1, 20))
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_samples_in_the_upper_bits_are_as_loud(bits):
+    wave = 0.004 * np.sin(np.arange(4000) / 10)
+    samples = (wave * 2 ** (bits - 1)).astype(np.int32) << (32 - bits)
+    assert np.allclose(read_sound(samples).numpy(), wave, atol=2 ** (1 - bits))
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(16, "int32"), (24, "int32"), (24, "int64"), (32, "int64"), (8, "int64")])
+def test_samples_in_an_array_that_is_too_wide_are_refused(bits, kind):
+    samples = (0.5 * 2 ** (bits - 1) * np.sin(np.arange(4000) / 10)).astype(kind)
+    with pytest.raises(InputError, match=rf"^samples of {kind} lie between -[0-9,]+ and [0-9,]+, so that their width"):
+        read_sound(torch.from_numpy(samples))
+    for unsigned in ("uint16", "uint32", "uint64"):
+        with pytest.raises(InputError, match=rf"^samples of {unsigned} lie between 0 and 255"):
+            read_sound(np.arange(256).astype(unsigned))
+
+
+def test_silence_is_of_any_width():
+    for kind in ("int8", "int16", "int32", "int64"):
+        assert not read_sound(np.zeros(99, kind)).any()
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+def test_files_of_every_width_are_as_loud(subtype):
+    samples = tone(440, level=0.25).float()
+    assert torch.allclose(read_sound(sound_file(samples, subtype=subtype)), samples, atol=0.01)
 
 
 WAV, FLAC = sound_file(hiss(4000)), sound_file(hiss(40_000), kind="FLAC")

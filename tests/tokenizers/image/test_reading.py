@@ -21,18 +21,19 @@ from PIL import Image
 
 from anyformer.data.batch_plan import Draw
 from anyformer.data.chopper import Chopper
+from anyformer.data.files import PICTURES
 from anyformer.data.samples import Samples
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.tokenizers.image.patches import ImagePatches
-from anyformer.tokenizers.image.reading import image_size, open_image
+from anyformer.tokenizers.image.reading import FORMATS, image_size, open_image
 from tests.helpers.drawn import encoded, noise, smooth
 from tests.helpers.table_files import write
 
 DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "PPM"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "QOI"])
 def test_a_file_a_zip_bytes_an_image_and_an_array_give_the_same_tensor(tmp_path, kind):
     array = noise(5, 7, 3)
     content = encoded(Image.fromarray(array), kind, **({"lossless": True} if kind == "WEBP" else {}))
@@ -145,7 +146,21 @@ def test_an_animation_gives_its_first_frame():
     assert (open_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), 1) == 10).all()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_folders_hold_whatever_is_opened():
+    Image.init()
+    formats = {*FORMATS, "MPO"}  # Which Pillow finds among JPEG.
+    known = {ending for ending, kind in Image.registered_extensions().items() if kind in formats}
+    assert {*PICTURES} == known - {".pfm"}  # Levels without a scale.
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "AVIF", "MPO", "ICO"])
+def test_formats_with_losses_are_read(kind):
+    array = smooth(32, 32)
+    read = open_image(encoded(Image.fromarray(array), kind)).permute(1, 2, 0)
+    assert (read.float() - torch.from_numpy(array)).abs().mean() < 6
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "JPEG2000", "ICO", "QOI"])
 def test_a_truncated_picture_is_refused(tmp_path, kind):
     content = encoded(Image.fromarray(noise(40, 50, 3)), kind)
     (tmp_path / "half").write_bytes(content[: len(content) // 2])

@@ -78,6 +78,61 @@ def test_folders_globs_and_lists_of_them(tmp_path: Path, monkeypatch: pytest.Mon
     assert texts(Corpus("d/*.txt")) == texts(Corpus("d/b.txt")) == ["B"]
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.TSV", "a.json.gz", "a.csv.gz"])
+def test_a_table_is_no_plain_text(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, "text\nab\n")
+    for asked in (path, [path], str(tmp_path / "a.*")):
+        with pytest.raises(
+            InputError, match=rf"{name}: is no plain text.* class_path: Table, init_args: {{path: .*{name}"
+        ):
+            texts(Corpus(asked))
+
+
+def test_lines_of_json_have_two_names(tmp_path: Path) -> None:
+    for name in ("a.ndjson", "a.jsonl", "a.NDJSON.gz"):
+        assert texts(Corpus(write(tmp_path / name, '{"text": "a"}\n{"text": "b"}'))) == ["a", "b"]
+
+
+def test_what_a_folder_holds_besides_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.txt", "b.json", "c.json", "d.md", ".e.txt"):
+        write(tmp_path / "d" / name, "text")
+    write(tmp_path / "d" / "empty.txt", "")
+    assert texts(Corpus(str(tmp_path / "d"))) == ["text"]
+    place = tmp_path / "d"
+    said = capsys.readouterr().err
+    assert said == f"{place}: left out: .json (2), hidden (1), .md (1)\n{place}: left out: empty files (1)\n"
+    assert texts(Corpus(str(tmp_path / "d/a.txt"))) == ["text"] and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("train", "other"),
+    [("train.txt", "val.txt"), ("train/a.txt", "test/a.txt"), ("train-00000-of-00002.jsonl", "validation-00.jsonl")],
+)
+def test_the_parts_of_a_data_set_are_not_read_as_one(tmp_path: Path, train: str, other: str) -> None:
+    for name in (train, other):
+        write(tmp_path / "d" / name, '{"text": "ab"}')
+    with pytest.raises(
+        InputError, match=rf"d: holds parts of a data set, as .*{train} and .*{other}; give each as the"
+    ):
+        texts(Corpus(str(tmp_path / "d")))
+    assert len(texts(Corpus([str(tmp_path / "d" / name) for name in (train, other)]))) == 2
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_named_and_never_replaced(tmp_path: Path, name: str, encoding: str) -> None:
+    path = write(tmp_path / name, '{"text": "abcdefgh"}'.encode(encoding))
+    for errors in ("strict", "replace"):
+        with pytest.raises(InputError, match=rf"{name}: byte 0 begins a text in UTF-16, .* by iconv -f UTF-16"):
+            texts(Corpus(path, errors=errors))
+
+
+def test_latin_1_is_named_with_its_byte(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "Gr\u00fc\u00dfe an alle".encode("latin-1"))
+    with pytest.raises(InputError, match=r"a.txt: byte 2 is no UTF-8 .*; convert the file, or give errors: replace"):
+        texts(Corpus(path))
+
+
 @pytest.mark.parametrize("name", ["a.txt.gz", "b.txt.gz", "a.parquet"])
 def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     data = gzip.compress(bytes(range(100)) * 9)[:-20] if name[0] == "a" else b"no gzip"
