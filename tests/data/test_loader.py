@@ -236,6 +236,6 @@ def test_a_worker_that_hangs_is_given_up_and_ended() -> None:
 
 def test_a_worker_that_was_killed_is_said_to_have_been() -> None:
     loader = Loader(Samples(Numbers(8), Stuck(kills=True)), plan_batches(8, batch_size=2, shuffle=False), 1)
-    with pytest.raises(MachineError, match=r"a data worker was killed .*; give fewer workers"), machine_faults():
+    with pytest.raises(MachineError, match=r"a data worker was killed .*give fewer workers"), machine_faults():
         drain(loader)
     loader.close()
