@@ -68,7 +68,7 @@ def test_what_is_no_zip_or_a_damaged_one_says_so(tmp_path):
     (tmp_path / "a.zip").write_bytes(damaged)
     with pytest.raises(InputError, match=r"a.zip/a: cannot be read from the zip: Bad CRC-32"):
         read_file(tmp_path / "a.zip" / "a")
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="is a folder and no file"):
         read_file(tmp_path)
 
 
