@@ -214,7 +214,11 @@ def keep_newest(folder: Path, n: int) -> None:
     with writing(folder):
         # The lines go last: what bears the name of a checkpoint is always listed.
         for line in old:
-            (folder / line["file"]).unlink(missing_ok=True)
+            path = folder / line["file"]
+            if path.is_dir():
+                os.replace(path, path.with_name(path.name + SET_ASIDE))
+            else:
+                path.unlink(missing_ok=True)
         if old:
             write_manifest(folder, [line for line in lines if line not in old])
         for path in folder.iterdir():
