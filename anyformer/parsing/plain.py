@@ -46,7 +46,8 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, st
             yield from differences(one, other, f"{path}.{i}")
         if len(before) != len(now):
             yield path, f"had {len(before)} entries and has now {len(now)}"
-    elif before != now:
+    elif before != now and (before == before or now == now):
+        # NaN is no other value than NaN.
         yield path, f"was {reprlib.repr(before)} and is now {reprlib.repr(now)}"
 
 

@@ -180,7 +180,8 @@ class RunCallback(Callback):
 
     def _say_changes(self, changed: list[str]) -> None:
         path = self.run / "config.yaml"
-        if self._resumed.get("config_sha256") not in (None, _sha256(path.read_text(encoding="utf-8"))):
+        before = self._resumed.get("config_sha256")
+        if before is not None and path.exists() and _sha256(path.read_text(encoding="utf-8")) != before:
             say(f"{path} is not what it was at the checkpoint; what differs is said, and the rest is as before")
         if changed:
             say(f"{self.run} goes on with other options: {', '.join(changed)}")

@@ -58,11 +58,12 @@ def make_trainer(options: Mapping[str, Any], **ours: Any) -> Trainer:
 
     Raises InputError for options that Lightning refuses, and for those that a run here cannot honour.
     """
+    every = DEFAULTS | given(options) | ours
+    check_callbacks(listed(every.get("callbacks")))
     try:
-        trainer = Trainer(**DEFAULTS | given(options) | ours)
+        trainer = Trainer(**every)
     except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
         raise InputError(f"the trainer's options cannot be used: {error}") from None
-    check_callbacks(trainer.callbacks)
     strategy = trainer.strategy
     if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
         raise InputError(

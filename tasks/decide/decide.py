@@ -20,7 +20,6 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig, axes_of_attention, default_positions
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.parsing.plain import difference, plain
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.decide.actor import ActingModel, LearnedActor, PlayConfig, Policy
 from anyformer.tasks.decide.batch import (
@@ -38,7 +37,7 @@ from anyformer.tokenizers.episode.continuous import Returns
 from anyformer.tokenizers.episode.environments import make, reference
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, origin
 from anyformer.tokenizers.episode.files import Episodes
-from anyformer.tokenizers.episode.spaces import compare, leaves, read_space, step_tokenizer
+from anyformer.tokenizers.episode.spaces import leaves, read_space, step_tokenizer
 from anyformer.tokenizers.episode.spaces import plain as plain_space
 from anyformer.tokenizers.episode.steps import StepTokenizer
 from anyformer.tokens import Tokenizer
@@ -371,16 +370,3 @@ class Decide(Task):
 
     def render(self, result: Mapping[str, Any]) -> str:
         return "  ".join(f"{name} {value}" for name, value in result.items())
-
-    # Kept
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        before = checkpoint["config"]["init_args"]
-        if found := difference(before["environment"], plain(self.environment), "environment"):
-            raise InputError(
-                f"the checkpoint was trained for another environment: {found}; resume with the config of its run, or "
-                "train with another --run_dir"
-            )
-        for now, name in zip(self.spaces, ("observation", "action"), strict=True):
-            compare(now, read_space(before[f"{name}_space"]), name)

@@ -189,7 +189,9 @@ def read_target(
     except InputError as error:
         raise InputError(f"{field}: {error}") from error
     if not len(ids):
-        raise InputError(f"{field}: the text is empty, there is nothing to learn from it; give allow_empty: true if nothing is said")
+        raise InputError(
+            f"{field}: the text is empty, there is nothing to learn from it; give allow_empty: true if nothing is said"
+        )
     if text.unk_id is not None and (ids == text.unk_id).any():
         unknown = next((c for c in value if (text.encode_batch([c])[0] == text.unk_id).any()), None)
         what = "a part that" if unknown is None else f"{unknown!r}, which"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,66 @@ def test_a_run_that_stopped_early_is_resumed_without_training() -> None:
     assert main(["fit", "--resume", "runs/early"]) == 0
     assert read_rows(Path("runs/early/metrics.csv")) == rows
     assert read_metrics(Path("runs/early")) == metrics
+
+
+def test_a_config_that_was_edited_is_compared_with_the_checkpoint(
+    at_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree("runs/small", tmp_path / "run"))
+    path = run / "config.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("n_heads: 2", "n_heads: 4"))
+    assert "another task: transformer.n_heads was 2 and is now 4" in refused(capsys, "fit", "--resume", str(run))
+    path.write_text(text.replace("lr: 0.001", "lr: 0.002"))
+    assert main(["fit", "--resume", str(run), "--trainer.max_epochs=2"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"{path} is not what it was at the checkpoint; what differs is said, and the rest is as before",
+        f"{run} goes on with other options: model.optimizer.lr was 0.001 and is now 0.002, trainer.max_epochs was 1 "
+        "and is now 2",
+    ]
+
+
+def test_fast_dev_run_keeps_nothing_and_offers_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--config", "small.yaml", "--trainer.fast_dev_run=true"]
+    assert main(["fit", *options, "--run_dir", "runs/fast"]) == 0
+    out = capsys.readouterr().out
+    assert "val/accuracy" in out and "fast_dev_run: a few batches went through, and nothing is kept" in out
+    assert "best/" not in out and "Next" not in out and not Path("runs/fast").exists()
+    assert "give it without folds" in refused(capsys, "fit", *options, "--run_dir", "runs/fast", "--seeds=2")
+    assert "resume without it" in refused(capsys, "fit", "--resume", "runs/small", options[-1])
+
+
+def test_what_is_offered_next_can_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    options = [
+        "--data.validation=null",
+        "--data.test=null",
+        "--run_dir",
+        "runs/alone",
+        "--trainer.limit_train_batches=1",
+    ]
+    assert main(["fit", "--config", "small.yaml", *options]) == 0
+    out = capsys.readouterr().out
+    assert "predict runs/alone image=..." in out
+    assert "validate" not in out and "anyformer test" not in out
+
+
+def test_a_timer_is_written_into_the_config_and_works() -> None:
+    timer = '{class_path: Timer, init_args: {duration: "00:00:05:00"}}'
+    options = ["--run_dir", "runs/timer", "--trainer.limit_train_batches=1", "--trainer.callbacks", timer]
+    assert main(["fit", "--config", "small.yaml", *options]) == 0
+    config = yaml.safe_load(Path("runs/timer/config.yaml").read_text())
+    assert config["trainer"]["callbacks"][0]["init_args"]["interval"] == "step"
+
+
+def test_processes_that_the_trainer_forks_train_and_say_what_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
+    options = ["--trainer.devices=2", "--trainer.strategy=ddp_fork", "--data.batch_size=300", "--run_dir", "runs/fork"]
+    assert main(["fit", "--config", "small.yaml", *options, "--data.train=nowhere"]) == 2
+    assert "anyformer: nowhere: no such file" in capfd.readouterr().err
+    assert main(["fit", "--config", "small.yaml", *options]) == 0
+    out, err = capfd.readouterr()
+    assert "best/val/accuracy" in out and "anyformer test runs/fork" in out
+    assert "not tested, because 2 processes trained" in err
+    assert main(["test", "runs/fork"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -312,7 +373,7 @@ def test_real_processes_train_together_test_nothing_and_say_so(at_home: Path) ->
         ("fit --resume runs/small --config small.yaml", "--resume takes the config and the folder of the run"),
         (
             "fit --resume runs/small --model.transformer.d_model=16 --trainer.max_epochs=2",
-            "is of another model: size mismatch",
+            "is of another task: transformer.d_model was 8 and is now 16",
         ),
         ("fit --config small.yaml --unsafe_imports absent", "--unsafe_imports absent cannot be imported"),
     ],

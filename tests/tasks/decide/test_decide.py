@@ -457,7 +457,7 @@ def test_another_environment_than_that_of_the_training_is_refused(tmp_path: Path
         list(episodes(task.acting_model(), play=PLAY))
     learned(walks("box"), tmp_path, play=None)
     other = Decide(transformer=SMALL, context=5, play=None, environment=EnvironmentConfig("Corridor-v1"))
-    with pytest.raises(InputError, match=r"another environment: environment\.id was 'Corridor-v0' and is"):
+    with pytest.raises(InputError, match=r"another task: environment\.id was 'Corridor-v0' and is"):
         fit(other, Records(walks("box"), 0.25, 0.25, batch_size=8), tmp_path, resume=True, max_epochs=2, **QUIET)
 
 

@@ -192,3 +192,25 @@ def test_a_text_longer_than_its_positions_is_an_error_or_cut() -> None:
         task.chopper(True)({"text": "abc", "turned": "abcd"})
     task.tokenizers["turned"] = replace(task.text, truncate=True)
     assert np.array_equal(task.chopper(True)({"text": "abc", "turned": "abcd"}).ids, task.text.encode_batch(["abc"])[0])
+
+
+@pytest.mark.parametrize("architecture", ["encoder", "encoder_decoder", "decoder"])
+@pytest.mark.parametrize("nothing", ["", "  ", None])
+def test_a_text_of_nothing_is_learnt_as_silence_where_it_is_allowed(architecture: str, nothing: str | None) -> None:
+    task = built(recogniser(architecture))
+    task.allow_empty = True
+    records = [{"audio": (sound("abc"), 8000), "text": text} for text in (nothing, "ab", nothing)]
+    batch = batch_of(task, records, training=False)
+    assert batch.n_ids == (0, 2, 0) and batch.references == ("", "ab", "")
+    silence = batch_of(task, records[:1])
+    loss, n_targets = task.loss(silence)
+    assert torch.isfinite(loss) and n_targets > 0
+    loss.backward()
+    if architecture == "encoder":
+        # The only path is of blanks alone.
+        log_probs = task.ctc_head(task.read(silence).frames)
+        torch.testing.assert_close(loss, -log_probs[:, task.ctc_head.blank].sum())
+    else:
+        assert silence.target.tolist() == [task.text.eos_id]
+    with pytest.raises(InputError, match="must hold the text to be learnt"):
+        task.chopper(True)({"audio": (sound("abc"), 8000)})
