@@ -50,7 +50,9 @@ def main(argv: Sequence[str]) -> int:
         _forget_output()
         return 128 + signal.SIGPIPE
     except (InputError, MisconfigurationException) as error:
-        say(f"anyformer: {' '.join(str(error).split())}")
+        line = " ".join(str(error).split())
+        # What was given may be as long as a book.
+        say(f"anyformer: {line if len(line) < 1500 else f'{line[:1000]} ... {line[-400:]}'}")
         if isinstance(error, MachineError):
             _forget_output()
         return getattr(error, "exit_code", InputError.exit_code)

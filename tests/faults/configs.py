@@ -182,7 +182,7 @@ def hostile(draw: random.Random, place: Path) -> None:
         ]
     )
     try:
-        is_refused(command(*argv, seconds=60, before=before_in_place(None)))
+        is_refused(command(*argv, before=before_in_place(None)))
     except NotHeldError as error:
         raise NotHeldError(f"{argv} ({kind}): {error}") from None
 
@@ -239,7 +239,7 @@ def hostile_manifest(draw: random.Random, place: Path) -> None:
     (folder / "notes.txt").write_text("mine")
     argv = draw.choice([("fit", "--resume", "run", "--trainer.max_epochs=3"), ("test", "run")])
     try:
-        is_refused(command(*argv, seconds=60, before=before_in_place(None)))
+        is_refused(command(*argv, before=before_in_place(None)))
     except NotHeldError as error:
         raise NotHeldError(f"{argv[0]} {folder.name} {how} {odd}: {error}") from None
     require(outside.read_text() == "precious", "a file outside the run was changed")

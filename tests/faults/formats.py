@@ -45,7 +45,7 @@ def fuzz(name: str, make: Callable[[], bytes], read: Callable[[Path], Any]) -> R
                 if "\n" in str(error).strip() or not str(error).strip():
                     raise NotHeldError(f"not one line: {str(error)[:200]!r}") from None
 
-    return Row(f"damaged {name}", attack, trials=2000, gate=2, seconds=60)
+    return Row(f"damaged {name}", attack, trials=2000, gate=2, seconds=120)
 
 
 # Files.
