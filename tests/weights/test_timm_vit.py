@@ -196,8 +196,8 @@ def test_another_number_of_classes_gets_a_new_head() -> None:
     assert report.unused == ("head.weight", "head.bias")
     assert torch.equal(ours.head("label").output.weight, before)
     assert str(report) == (
-        "weights from the state dict: 41 tensors taken, 2 fresh (heads.class_head.output.weight, heads.class_head.output.bias), "
-        "2 unused (head.weight, head.bias)"
+        "weights from the state dict: 41 tensors taken, "
+        "2 fresh (heads.class_head.output.weight, heads.class_head.output.bias), 2 unused (head.weight, head.bias)"
     )
 
 

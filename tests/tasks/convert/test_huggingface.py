@@ -133,7 +133,12 @@ def test_a_classifier_starts_from_a_model_of_masked_tokens(tmp_path: Path) -> No
         dict(masked.tokenizers), masked.transformer, masked.embedding, classes=["a", "b"], read="first", pool_dense=True
     )
     report = task.start_from(tmp_path / "run")
-    assert report.fresh == ("heads.class_head.output.weight", "heads.class_head.output.bias", "pool.dense.weight", "pool.dense.bias")
+    assert report.fresh == (
+        "heads.class_head.output.weight",
+        "heads.class_head.output.bias",
+        "pool.dense.weight",
+        "pool.dense.bias",
+    )
     assert same(dict(task.model.state_dict()), dict(masked.model.state_dict()))
 
 

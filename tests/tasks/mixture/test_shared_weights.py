@@ -113,7 +113,11 @@ def test_heads_are_shared_by_name_with_the_token_that_they_read() -> None:
     tasks = {"one": classify({"image": patches}), "two": classify({"text": known()}), "three": classify({"c": known()})}
     mixture = Mixture(tasks, TRANSFORMER, share_heads={"two": "one"})
     mixture.build()
-    for path in ("heads.class_head.output.weight", "model.embeddings.lifts.class.table", "model.embeddings.types.class"):
+    for path in (
+        "heads.class_head.output.weight",
+        "model.embeddings.lifts.class.table",
+        "model.embeddings.types.class",
+    ):
         assert owners(mixture, path) == [0, 0, 1]
 
 
