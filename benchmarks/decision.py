@@ -29,7 +29,7 @@ from transformers import DecisionTransformerConfig, DecisionTransformerModel
 from transformers.utils import logging
 
 from anyformer.optim.optimizer import make_optimizer
-from anyformer.tasks.base.task import divide_gradients
+from anyformer.tasks.base.training import divide_gradients
 from anyformer.tasks.convert.decide import decide_task, with_spaces
 from anyformer.tasks.decide.actor import PlayConfig
 from anyformer.tasks.decide.batch import CutEpisodes, EpisodeWindows

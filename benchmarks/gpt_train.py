@@ -78,7 +78,7 @@ def make_ours(size, device):
     from anyformer.model.embeddings import EmbeddingConfig
     from anyformer.optim.optimizer import make_optimizer
     from anyformer.packing import collate
-    from anyformer.tasks.base.task import divide_gradients
+    from anyformer.tasks.base.training import divide_gradients
     from anyformer.tasks.language.batch import TextExamples
     from anyformer.tasks.language.language import LanguageModel
     from anyformer.tokenizers.text.text import Text

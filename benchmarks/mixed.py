@@ -24,7 +24,7 @@ from anyformer.data.tables import Table
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
-from anyformer.tasks.base.task import divide_gradients
+from anyformer.tasks.base.training import divide_gradients
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.audio.mel import MelConfig

@@ -21,7 +21,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
-from anyformer.tasks.base.task import divide_gradients
+from anyformer.tasks.base.training import divide_gradients
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.patches import ImagePatches
 

@@ -28,7 +28,7 @@ from transformers.utils import logging
 
 from anyformer.generation.config import GenerationConfig
 from anyformer.optim.optimizer import make_optimizer
-from anyformer.tasks.base.task import divide_gradients
+from anyformer.tasks.base.training import divide_gradients
 from anyformer.tasks.sequence.batch import Pair
 from anyformer.tasks.sequence.decoding import written
 from anyformer.tasks.sequence.sequence import SequenceToSequence

@@ -32,7 +32,7 @@ from transformers.utils import logging
 from anyformer.data.batch_plan import plan_batches
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.packing import pack
-from anyformer.tasks.base.task import divide_gradients
+from anyformer.tasks.base.training import divide_gradients
 from anyformer.tasks.sequence.batch import Pair
 from anyformer.tasks.sequence.decoding import DecodeConfig
 from anyformer.tasks.sequence.sequence import SequenceToSequence

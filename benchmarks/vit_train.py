@@ -22,7 +22,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from anyformer.model.config import TransformerConfig
 from anyformer.optim.optimizer import make_optimizer
-from anyformer.tasks.base.task import divide_gradients
+from anyformer.tasks.base.training import divide_gradients
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.patches import ImagePatches
 

@@ -1,0 +1,244 @@
+"""How a task is trained: what Lightning calls before, at and after each step, and what a checkpoint holds.
+
+Losses are sums: they are divided by the number of targets of the whole optimiser step, accumulated batches and other
+ranks included, so that 1 x 8 samples and 4 x 2 give the same gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from anyformer.errors import InputError, say
+from anyformer.model.anyformer import Anyformer
+from anyformer.optim.optimizer import OF_GOING_ON, OptimizerConfig, layer_factors, make_optimizer
+from anyformer.parsing.instantiate import instantiate
+from anyformer.tasks.base import warm_start
+from anyformer.tasks.base.evaluation import Evaluation
+from anyformer.tasks.base.examples import Examples
+from anyformer.tasks.base.resume import changes, is_below
+from anyformer.tasks.base.run_length import run_length
+from anyformer.tasks.base.weight_average import WeightAverage
+from anyformer.tokens import Tokenizer
+
+
+class Trained(lightning.LightningModule):
+    """Lightning's side of a `Task`, which brings the rest: `fit_tokenizers`, `build`, `loss`, what an evaluation takes
+    (see `Evaluation`), `start_from` and `config`.
+    """
+
+    tokenizers: dict[str, Tokenizer]
+    optimizer: OptimizerConfig
+    init_from: str | None
+    frozen: list[str] | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: Anyformer | None = None
+        self.average = WeightAverage()
+        self.changed: list[str] = []
+        """How the arguments differ from those of the checkpoint that training goes on from."""
+        self._is_fitting = self._has_started = False
+        self._n_targets = torch.zeros(())
+        self._evaluation: Evaluation | None = None
+        self._recent: tuple[str, ...] = ()
+
+    # Before the first step
+
+    def setup(self, stage: str) -> None:
+        self._is_fitting = stage == "fit"
+        if stage != "fit":
+            return
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            raise InputError(
+                "trainer.precision=16-mixed scales the loss until gradients overflow, which is an error here; "
+                "use bf16-mixed or 32-true"
+            )
+        if self.model is None:
+            warm_start.inherit_tokenizers(self, self.init_from)
+            self.fit_tokenizers(self.trainer.datamodule.sources["train"])
+
+    def configure_model(self) -> None:
+        if self.model is None:
+            self.build()
+        if self._is_fitting and self.frozen:
+            warm_start.freeze(self, self.frozen)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        trunk = [stack for stack in (self.model.transformer, self.model.encoder) if stack is not None]
+        decay = self.optimizer.layer_decay
+        factors = {} if decay is None else layer_factors(self.model, decay)
+        return self._with_schedule(make_optimizer(self, trunk, self.optimizer, factors))
+
+    def _with_schedule(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _lr_factor(self, step: int) -> float:
+        if not self.trainer.num_training_batches or math.isinf(self.trainer.num_training_batches):
+            return 0.0  # The scheduler asks once when it is made, before the length is known: see on_train_start.
+        return self.optimizer.factor(step, self._total_steps())
+
+    def _total_steps(self) -> int:
+        """Optimiser steps of the whole run. Not `trainer.estimated_stepping_batches`, which makes Lightning load the
+        data anew and forget its place on resume."""
+        trainer = self.trainer
+        total = run_length(trainer, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+        if math.isinf(total):
+            if self.optimizer.schedule == "constant" and (self.optimizer.warmup >= 1 or self.optimizer.warmup == 0):
+                return 1
+            raise InputError(
+                "the learning rate's schedule needs the length of the run: give trainer.max_epochs or "
+                "trainer.max_steps, or model.optimizer.schedule: constant with a warmup in steps"
+            )
+        return max(int(total), 1)
+
+    def on_fit_start(self) -> None:
+        # A run that goes on has its weights, and need not have the file any more.
+        if self.init_from is not None and not self._has_started:
+            report = self.start_from(self.init_from)
+            if self.trainer.is_global_zero:
+                say(str(report))
+        self._has_started = True
+
+    def on_train_start(self) -> None:
+        if self.global_step == 0:
+            # Now the length is known: set the first step's learning rate.
+            for schedule in self.trainer.lr_scheduler_configs:
+                groups = schedule.scheduler.optimizer.param_groups
+                for group, base in zip(groups, schedule.scheduler.base_lrs, strict=True):
+                    group["lr"] = base * self._lr_factor(0)
+        elif any(change.startswith("optimizer.") for change in self.changed):
+            self._take_rates()
+        if self.optimizer.ema is not None:
+            self.average.begin(self, self.device)
+        else:
+            self.average.forget()
+
+    def _take_rates(self) -> None:
+        """Give the optimiser, which a checkpoint has filled, the learning rates and weight decay of the config."""
+        fresh = self.configure_optimizers()
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler, new = config.scheduler, fresh["lr_scheduler"]["scheduler"]
+            scheduler.base_lrs = new.base_lrs
+            groups = zip(scheduler.optimizer.param_groups, fresh["optimizer"].param_groups, new.base_lrs, strict=True)
+            for group, own, base in groups:
+                rate = base * self._lr_factor(self.global_step)
+                group |= {"weight_decay": own["weight_decay"], "initial_lr": base, "lr": rate}
+
+    # Steps
+
+    def training_step(self, batch: Examples, batch_index: int) -> Tensor:
+        loss, mean = self._counted(*self.loss(batch), batch.samples)
+        self.log("train/loss", mean, prog_bar=True, on_step=True, on_epoch=False)
+        return loss
+
+    def _counted(self, loss: Tensor, n_targets: Tensor, samples: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """The loss that Lightning is given, its targets counted for the step, and its mean."""
+        self._n_targets = self._n_targets.to(loss.device) + n_targets
+        self._recent = (*self._recent, *samples)
+        # Lightning divides by the number of accumulated batches; the step's gradient is divided by its targets instead.
+        return loss * self.trainer.accumulate_grad_batches, loss.detach() / n_targets.clamp(min=1e-9)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        n_targets = self._n_targets
+        world = self.trainer.world_size
+        if world > 1:
+            # Ranks have averaged their gradients: world times the mean of the sums is the sum over all.
+            n_targets = self.trainer.strategy.reduce(n_targets.clone(), reduce_op="mean")
+        norm = divide_gradients(optimizer, n_targets)
+        samples, self._recent, self._n_targets = self._recent, (), torch.zeros(())
+        if not torch.isfinite(norm):
+            names = ", ".join(samples[:8]) + (f" and {len(samples) - 8} more" if len(samples) > 8 else "")
+            raise InputError(
+                f"the loss or its gradient is not finite at step {self.global_step}, before the weights were changed; "
+                f"lower model.optimizer.lr or look at the samples: {names or 'unnamed'}"
+            )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.optimizer.ema is not None:
+            self.average.update(self, self.optimizer.ema)
+
+    # Evaluations
+
+    def on_validation_epoch_start(self) -> None:
+        self.average.swap(self)
+        self._evaluation = self._evaluating("val")
+
+    def validation_step(self, batch: Examples | None, batch_index: int, dataloader_idx: int = 0) -> None:
+        self._evaluation.take(batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics()
+        self.average.swap(self)
+
+    def on_test_epoch_start(self) -> None:
+        self._evaluation = self._evaluating("test")
+
+    def test_step(self, batch: Examples | None, batch_index: int, dataloader_idx: int = 0) -> None:
+        self._evaluation.take(batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics()
+
+    def _evaluating(self, stage: str) -> Evaluation:
+        trainer = self.trainer
+        return Evaluation(self, stage, len(trainer.num_test_batches if stage == "test" else trainer.num_val_batches))
+
+    def _log_metrics(self) -> None:
+        for name, value in self._evaluation.end().items():
+            # Those of the parts, which may be many, are not for the bar.
+            self.log(name, torch.as_tensor(value).float(), prog_bar=name.count("/") == 1)
+
+    # What is kept
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """The weights to keep and use, on the CPU: the moving average where there is one."""
+        return {name: value.detach().cpu() for name, value in self.average.replace(self.state_dict()).items()}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take weights as `best_weights` gave them; what has been averaged since counts no more."""
+        self.load_state_dict(weights)
+        self.average.forget()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.average.save(checkpoint)
+        checkpoint["config"] = self.config()
+        checkpoint["of_training"] = {"init_from": self.init_from, "freeze": self.frozen}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        before, now = checkpoint["config"], self.config()
+        training = {"init_from": self.init_from, "freeze": self.frozen}
+        try:
+            changes({"class_path": before["class_path"]}, now, self.is_free, "task")
+            changes(checkpoint.get("of_training", {}), training, self.is_free, "task")
+            self.changed = changes(before["init_args"], now["init_args"], self.is_free, "task")
+        except InputError:
+            if before["class_path"] == now["class_path"]:
+                # Where the reason is another vocabulary, its first difference says more.
+                trained = instantiate(before, self.packages).tokenizers
+                for name in self.tokenizers.keys() & trained.keys():
+                    trained[name].agree(self.tokenizers[name], f"tokenizers.{name}")
+            raise
+        self._has_started = True
+        self.average.load(checkpoint)
+
+    def is_free(self, path: str) -> bool:
+        """Whether the argument of a dotted path may change when a run goes on."""
+        return is_below(path, *self.inference_args, *(f"optimizer.{name}" for name in OF_GOING_ON))
+
+
+def divide_gradients(optimizer: torch.optim.Optimizer, n_targets: Tensor) -> Tensor:
+    """Turn gradients of a sum of losses into those of its mean over the targets, in place.
+
+    Returns a sum of their norms, (): one number that says whether all of them are finite.
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    torch._foreach_mul_(gradients, 1 / n_targets.clamp(min=torch.finfo(torch.float32).tiny))
+    return torch.stack(torch._foreach_norm(gradients)).sum()
