@@ -86,7 +86,7 @@ def test_predict_streams_a_table_of_a_folder(capsys: pytest.CaptureFixture[str])
     Path("some/notes.txt").write_text("not a picture, and not asked for")
     assert main(["predict", "runs/small", "image=some"]) == 0
     out, err = capsys.readouterr()
-    assert err == ""
+    assert err == "some: left out: .txt (1)\n"
     rows = list(csv.DictReader(out.splitlines()))
     assert [row["image"] for row in rows] == ["some/0/10.png", "some/1/11.png", "some/3/3.png"]
     assert list(rows[0]) == ["image", "label", "probability", *(f"p({i})" for i in range(10)), "error"]
