@@ -116,6 +116,8 @@ NOISE = (
     # Our tasks sum over all processes themselves.
     ".*sync_dist=True.*",
     ".*lr_scheduler.step.*before.*optimizer.step.*",
+    # A resume says itself what has changed.
+    ".*callbacks used to create the checkpoint need to be provided.*",
 )
 """Warnings that tell a user nothing to act on."""
 

@@ -106,7 +106,7 @@ def test_a_config_that_was_edited_is_compared_with_the_checkpoint(
     text = path.read_text()
     path.write_text(text.replace("n_heads: 2", "n_heads: 4"))
     assert "another task: transformer.n_heads was 2 and is now 4" in refused(capsys, "fit", "--resume", str(run))
-    path.write_text(text.replace("lr: 0.001", "lr: 0.002"))
+    path.write_text(text.replace(" lr: 0.001", " lr: 0.002"))
     assert main(["fit", "--resume", str(run), "--trainer.max_epochs=2"]) == 0
     assert capsys.readouterr().err.splitlines() == [
         f"{path} is not what it was at the checkpoint; what differs is said, and the rest is as before",
@@ -144,7 +144,7 @@ def test_a_timer_is_written_into_the_config_and_works() -> None:
     options = ["--run_dir", "runs/timer", "--trainer.limit_train_batches=1", "--trainer.callbacks", timer]
     assert main(["fit", "--config", "small.yaml", *options]) == 0
     config = yaml.safe_load(Path("runs/timer/config.yaml").read_text())
-    assert config["trainer"]["callbacks"][0]["init_args"]["interval"] == "step"
+    assert config["trainer"]["callbacks"]["init_args"]["interval"] == "step"
 
 
 def test_processes_that_the_trainer_forks_train_and_say_what_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
