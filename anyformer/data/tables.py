@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -191,6 +192,9 @@ class Hub(Source):
             place = find_file(self.path)
         except InputError:
             place = self.path
+        if glob.has_magic(place):
+            # Another folder could match, and would be read without a word.
+            raise InputError(f"{self.path}: `datasets` takes *, ? and [ in a name for a pattern; rename the folder")
         with _by_datasets(self.path, "cannot be loaded"):
             loaded = datasets.load_dataset(place, self.subset, split=self.split, revision=self.revision)
             rows = ArrowRows(self.path, loaded.data.table, loaded.features.to_dict())

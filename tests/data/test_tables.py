@@ -223,6 +223,15 @@ def test_a_set_that_cannot_be_loaded_says_so_in_one_line(hub, capfd, options, me
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_folder_with_brackets_is_never_taken_for_a_pattern(hub):
+    hub.rename(hub.with_name("pets1"))
+    (hub.parent / "pets[1]").mkdir()
+    with pytest.raises(
+        InputError, match=r"me/pets\[1\]: `datasets` takes \*, \? and \[ in a name for a pattern; rename"
+    ):
+        len(Hub("me/pets[1]"))
+
+
 def test_no_code_of_a_set_is_run(hub):
     (hub / "data" / "train-00000-of-00001.parquet").unlink()
     (hub / "data" / "test-00000-of-00001.parquet").unlink()
