@@ -142,7 +142,12 @@ def check(
     keys(content, hints, "")
 
 
-LEAST = {"seed_everything": 0, "trainer.accumulate_grad_batches": 1, "trainer.log_every_n_steps": 0}
+LEAST = {
+    "seed_everything": 0,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.log_every_n_steps": 0,
+}
 """The least values of what Lightning takes as it is, and fails at later or not at all."""
 LARGEST_SEED = 2**32 - 1
 
@@ -158,11 +163,12 @@ def check_numbers(config: Mapping[str, Any]) -> None:
             raise InputError(f"{path} must be a finite number, got {value}")
         if isinstance(value, int | float) and value < LEAST.get(path, value):
             raise InputError(f"{path} must be at least {LEAST[path]}, got {value}")
+        if path == "trainer.val_check_interval" and value == 0:
+            raise InputError(f"{path} must be above 0, got {value}")
         if path == "seed_everything" and isinstance(value, int) and value > LARGEST_SEED:
             raise InputError(f"{path} must be at most {LARGEST_SEED}, got {value}")
-        for key, inner in (
-            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        ):
-            visit(inner, f"{path}.{key}" if path else str(key))
+        if isinstance(value, dict | list):
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                visit(inner, f"{path}.{key}" if path else str(key))
 
     visit(config, "")

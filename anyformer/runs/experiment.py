@@ -172,9 +172,9 @@ def parse(
         given, args = {}, []
         for config in configs:
             content, lines = read_yaml(config)
-            for section in content.keys() & {"trainer", "checkpoints"}:
-                if not isinstance(content[section], dict | None):
-                    got = content[section]
+            for section in content.keys() & {"trainer", "checkpoints", "model", "data"}:
+                kinds = dict | None if section in ("trainer", "checkpoints") else dict | str | None
+                if not isinstance(got := content[section], kinds):
                     raise InputError(
                         f"{config} line {lines[section]}: {section} must hold keys and values, got {got!r}"
                     )

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from anyformer.tasks.base.task import Task
 
 
+MOST_WORKERS = 1000
+"""Processes that no machine runs all at once: a mistyped number would start them until it stands still."""
 MOST_GROUPS = 100
 """Values of a column that metrics are given by."""
 
@@ -94,6 +96,10 @@ class Records(Checked, LightningDataModule):
         ):
             if value is not None and value < least:
                 raise InputError(f"data.{name} must be at least {least}, got {value}")
+        if n_workers > MOST_WORKERS:
+            raise InputError(
+                f"data.n_workers must be at most {MOST_WORKERS}, got {n_workers}; one for each core is plenty"
+            )
         if worker_timeout is not None and not worker_timeout > 0:
             raise InputError(f"data.worker_timeout must be above 0, or null for no end, got {worker_timeout}")
         if fold >= (folds or 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.abc
+import re
 import sys
 from pathlib import Path
 
@@ -159,6 +160,42 @@ def test_a_file_of_data_in_the_current_folder_is_a_name_and_not_what_it_holds(
     Path("mixture.yaml").write_text(MIXTURE)
     parts = parse("fit", ["mixture.yaml"], [], [], kind=Unmade).config["data"]["init_args"]["parts"]
     assert parts["some"]["train"] == "words.csv"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: 3", r"line 7: trainer must hold keys and values, got 3"),
+        ("trainer: [1]", r"line 7: trainer must hold keys and values, got \[1\]"),
+        ("checkpoints: often", r"line 7: checkpoints must hold keys and values, got 'often'"),
+        ("seed_everything: -1", r"line 7: seed_everything must be at least 0, got -1"),
+        ("seed_everything: 4294967296", r"line 7: seed_everything must be at most 4294967295"),
+        ("trainer: {accumulate_grad_batches: 0}", r"line 7: trainer.accumulate_grad_batches must be at least 1, got 0"),
+        ("trainer: {check_val_every_n_epoch: 0}", r"line 7: trainer.check_val_every_n_epoch must be at least 1, got 0"),
+        ("trainer: {val_check_interval: 0}", r"line 7: trainer.val_check_interval must be above 0, got 0"),
+        ("trainer: {gradient_clip_val: .inf}", r"line 7: trainer.gradient_clip_val must be a finite number, got inf"),
+        ("data: 3", r"line 6: data must hold keys and values, got 3"),
+        ("model: [a]", r"line 6: model must hold keys and values, got \['a'\]"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_with_their_line(text: str, message: str, tmp_path: Path) -> None:
+    """In the place of the key that is there, or behind all."""
+    lines = [line for line in CONFIG.splitlines() if not line.startswith(text.partition(":")[0])]
+    if text.startswith("model"):
+        lines = lines[:1] + [line for line in lines[1:] if not line.startswith(" ")]
+    (tmp_path / "odd.yaml").write_text("\n".join([*lines, text]) + "\n")
+    with pytest.raises(InputError, match=re.sub(r"line \d", r"line \\d+", message)):
+        parse("fit", [str(tmp_path / "odd.yaml")], [], [], tmp_path / "run", Unmade)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_a_number_that_is_not_finite_is_refused_wherever_it_stands(value: str, config: str, tmp_path: Path) -> None:
+    odd = CONFIG.replace("n_heads: 2}", f"n_heads: 2, dropout: {value}}}")
+    (tmp_path / "odd.yaml").write_text(odd)
+    with pytest.raises(InputError, match=r"odd.yaml line 6: model.*dropout must be a finite number, got -?(nan|inf)"):
+        parse("fit", [str(tmp_path / "odd.yaml")], [], [], tmp_path / "run", Unmade)
+    with pytest.raises(InputError, match=r"--trainer\.gradient_clip_val"):
+        parse("fit", [config], [f"--trainer.gradient_clip_val={value}"], [], tmp_path / "run", Unmade)
 
 
 MIXTURE = """

@@ -397,6 +397,8 @@ def test_the_command_line_reads_sources_fractions_and_paths():
         ({"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
         ({"max_tokens": 0}, "data.max_tokens must be at least 1, got 0"),
         ({"n_workers": -1}, "data.n_workers must be at least 0, got -1"),
+        ({"n_workers": 10**11}, "data.n_workers must be at most 1000, got 100000000000"),
+        ({"worker_timeout": 0.0}, "data.worker_timeout must be above 0, or null for no end, got 0.0"),
         ({"seed": -1}, "data.seed must be at least 0, got -1"),
         ({"folds": 1}, "data.folds must be at least 2, got 1"),
         ({"folds": 3, "fold": 3}, "data.fold must be below data.folds=3, got 3; folds are counted from 0"),
