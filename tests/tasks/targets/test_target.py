@@ -56,7 +56,7 @@ NOTHING = (None, math.nan, np.float32("nan"), "", " ")
 @pytest.mark.parametrize("value", NOTHING, ids=repr)
 def test_what_is_missing_is_so_for_every_target(value):
     of_all = {
-        "category": Category(classes=("a", "b", "nan", "")),
+        "category": Category(classes=("a", "b", "nan")),
         "labels": Labels(classes=("a", "b", "nan")),
         "numbers": Regression(n=1, scaling="none"),
         "columns": Regression(columns=("column",), scaling="none"),
