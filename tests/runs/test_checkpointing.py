@@ -241,4 +241,7 @@ def test_validation_sees_the_average_training_goes_on_from_the_raw_weights_and_t
     kept = load_file(tmp_path / "model/weights.safetensors")
     best = averages[int(metrics["best/step"])]
     torch.testing.assert_close({name: kept[name] for name in best}, best)
-    assert not torch.allclose(best["head.2.weight"], task.stepped[int(metrics["best/step"])]["head.2.weight"])
+    assert not torch.allclose(
+        best["heads.class_head.output.weight"],
+        task.stepped[int(metrics["best/step"])]["heads.class_head.output.weight"],
+    )

@@ -135,13 +135,15 @@ def test_every_step_has_the_learning_rate_of_its_number_and_that_of_the_first_is
     task = Rated()
     config = OptimizerConfig(name, lr=0.02, adamw_lr=0.001, warmup=warmup, schedule="linear")
     task.optimizer = config
-    (first,) = {name: p.detach().clone() for name, p in task.named_parameters() if name == "head.2.weight"}.values()
+    (first,) = {
+        name: p.detach().clone() for name, p in task.named_parameters() if name == "heads.class_head.output.weight"
+    }.values()
     fit(task, batches(task, records(), [2, 2, 2, 2]))
     highest = {"adamw": [0.02], "muon": [0.001, 0.02]}[name]
     for step, rates in enumerate(task.rates):
         assert sorted({*rates}) == pytest.approx([config.factor(step, 4) * each for each in highest])
     assert len(task.rates) == 4 and min(task.rates[0]) > 0
-    assert not torch.equal(task.head[2].weight, first)
+    assert not torch.equal(task.head("label").output.weight, first)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
@@ -151,7 +153,7 @@ def test_a_run_of_one_step_learns(name: str) -> None:
     before = {name: p.detach().clone() for name, p in task.named_parameters()}
     fit(task, batches(task, records(), [8]))
     moved = {name for name, p in task.named_parameters() if not torch.equal(p, before[name])}
-    assert {"head.2.weight", "model.transformer.blocks.0.mlp.up.weight"} <= moved
+    assert {"heads.class_head.output.weight", "model.transformer.blocks.0.mlp.up.weight"} <= moved
 
 
 class Written(Watched):
