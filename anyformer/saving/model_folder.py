@@ -1,19 +1,25 @@
-"""The folder of a model alone: config, weights, manifest."""
+"""The folder of a model alone: config, what is too large for it, weights, manifest."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from anyformer.errors import InputError, nearest
 from anyformer.parsing.instantiate import instantiate
+from anyformer.parsing.large import Large, put_back, take_out
 from anyformer.saving.manifest import MANIFEST, damage, find_folder, read_manifest, replace_folder
 from anyformer.saving.run_folder import first_trial, holds_trials, split_run
+
+FILES = "files"
+"""The key of config.json under which stand the arguments that have a file of their own, and its name."""
 
 
 class SavedTask(Protocol):
@@ -42,6 +48,13 @@ class SavedTask(Protocol):
         """What the model says of records."""
 
 
+class Undrawn(TorchFunctionMode):
+    """While it lasts, initial values are not drawn: those of a large table cost more than to read the trained ones."""
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return args[0] if function in (Tensor.normal_, Tensor.uniform_) else function(*args, **(kwargs or {}))
+
+
 def misfit(error: Exception) -> str | None:
     """What does not fit, where an error says that a state is of another model or optimiser."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -57,17 +70,18 @@ def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> SavedTas
     Runs nothing that the folder holds. Raises InputError if there is no model or it is damaged.
     """
     path, member = split_run(run_dir)
-    task = make(path, unsafe_imports=unsafe_imports)
-    task.configure_model()
-    read_weights(task, model_folder(path))
+    folder = model_folder(path)
+    task = instantiate(read_config(folder), unsafe_imports)
+    with Undrawn():
+        task.configure_model()
+    read_weights(task, folder)
     return _member(task, path, member).eval()
 
 
 def make(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> SavedTask:
     """As `load`, but without its weights, and not built."""
     path, member = split_run(run_dir)
-    config = json.loads((model_folder(path) / "config.json").read_text(encoding="utf-8"))
-    return _member(instantiate(config, unsafe_imports), path, member)
+    return _member(instantiate(read_config(model_folder(path)), unsafe_imports), path, member)
 
 
 def _member(task: SavedTask, path: Path, name: str) -> SavedTask:
@@ -91,6 +105,21 @@ def model_folder(run: Path) -> Path:
     return folder
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config that a folder holds, with what `save` wrote beside it. Raises InputError for a file not listed."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    listed = {line["file"] for line in read_manifest(folder)}
+    values: dict[str, Any] = {}
+    for line in config.pop(FILES, []):
+        file = line["file"]
+        if file not in listed:
+            raise InputError(f"{folder / str(file)} is not in {MANIFEST}; train again, or copy the folder anew")
+        if file not in values:
+            values[file] = json.loads((folder / file).read_text(encoding="utf-8"))
+        put_back(config, [Large(tuple(line["at"]), values[file])])
+    return config
+
+
 def read_weights(task: SavedTask, folder: Path) -> None:
     try:
         task.load_weights(load_file(folder / "weights.safetensors"))
@@ -99,12 +128,28 @@ def read_weights(task: SavedTask, folder: Path) -> None:
 
 
 def save(task: SavedTask, folder: str | Path) -> None:
-    """Write a task with its best weights into a folder of its own: config.json, weights.safetensors, manifest.jsonl."""
+    """Write a task with its best weights into a folder of its own: config.json, weights.safetensors, manifest.jsonl.
+
+    Large values of the config are files of their own, the same value one file: `vocabulary.json`, `classes.json`, ...
+    """
 
     def write(part: Path) -> None:
-        (part / "config.json").write_text(json.dumps(task.config(), indent=2) + "\n", encoding="utf-8")
+        config, large = take_out(task.config())
+        files: dict[str, str] = {}
+        for at, value, _ in large:
+            text = json.dumps(value) + "\n"
+            if text not in files:
+                files[text] = _free_name(str(at[-1]), files.values())
+                (part / files[text]).write_text(text, encoding="utf-8")
+            config.setdefault(FILES, []).append({"at": at, "file": files[text]})
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         # Tied weights share their memory, which the format has no word for.
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in task.best_weights().items()}
         save_file(weights, part / "weights.safetensors")
 
     replace_folder(Path(folder), write)
+
+
+def _free_name(argument: str, taken: Collection[str]) -> str:
+    names = (f"{argument}{f'_{i}' if i > 1 else ''}.json" for i in count(1))
+    return next(name for name in names if name not in {"config.json", *taken})
