@@ -25,7 +25,7 @@ class FallbackOptions:
     max_silence: float = 0.6
     """An improbable text is taken for silence where the probability of that is above, and is left out."""
     certain_silence: float = 0.9
-    """Above this probability of silence no text is believed, however probable: in silence Whisper is sure of its "you"."""
+    """Above this probability of silence no text is believed, however probable: to Whisper silence is "you"."""
     silence_id: int | None = None
     """The id whose probability behind the first start token is that of silence: of Whisper `<|nospeech|>`; left out for
     none."""
