@@ -20,6 +20,7 @@ from anyformer.errors import InputError, suggest
 from anyformer.parsing.check import check, read_yaml
 from anyformer.parsing.classes import allowed_imports, dotted, find_class, subclasses
 from anyformer.parsing.instantiate import make_objects
+from anyformer.parsing.large import shared_lists
 from anyformer.parsing.messages import one_line
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.trainer import quiet
@@ -108,7 +109,8 @@ class Experiment(LightningCLI):
     @property
     def resolved(self) -> str:
         """The text of config.yaml."""
-        text = self.parser.dump(self.config, skip_unset=False)
+        with shared_lists():
+            text = self.parser.dump(self.config, skip_unset=False)
         # By the names that `config_name` gives.
         text = re.sub(r"(\bclass_path: )anyformer\.[\w.]*\b(\w+)$", r"\1\2", text, flags=re.MULTILINE)
         if not self.is_mixed:
@@ -141,7 +143,7 @@ def parse(
     run: the folder that loggers write into which are given none.
     kind: Unmade where nothing of it is to be made.
     """
-    with quiet(), allowed_imports(unsafe):
+    with quiet(), allowed_imports(unsafe), shared_lists():
         # Sub-configs are local files: nothing is fetched.
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
         is_mixed, hints = False, {"trainer": Trainer, "model": Task, "seed_everything": int, "checkpoints": Saving}

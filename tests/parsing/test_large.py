@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from tokenizers import models, pre_tokenizers
 from anyformer.choices import Checked
 from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.large import LARGE, Large, put_back, take_out
+from anyformer.runs.experiment import Unmade, parse
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.sequence import SequenceToSequence
@@ -103,3 +106,17 @@ class Holder(Checked):
     free: tuple[str, ...] = ()
     short: list[str] | None = None
     inner: Inner = Inner()
+
+
+def test_a_long_list_of_a_users_own_config_is_not_copied_for_each_of_its_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"class {i}" for i in range(1000)]
+    model = {"class_path": "Classify", "init_args": {"tokenizers": {"text": {"class_path": "Text"}}, "classes": names}}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"model": model, "data": {"train": "a.csv"}}))
+    n_copied, dispatch = [], copy._deepcopy_dispatch
+    copied = dispatch[list]
+    monkeypatch.setitem(dispatch, list, lambda value, *rest: n_copied.append(len(value)) or copied(value, *rest))
+    parsed = parse("fit", [str(tmp_path / "a.yaml")], [], [], kind=Unmade)
+    assert yaml.safe_load(parsed.resolved)["model"]["init_args"]["classes"] == names
+    assert sum(n_copied) < 100 * len(names)
