@@ -181,6 +181,8 @@ class Decoder:
                 return [Decoded(ids) for ids in greedy(log_probs, lengths)]
             return [Decoded(beams[0][0]) for beams in prefix_beam_search(log_probs, lengths, config.n_beams)]
         starts = self.starts(prompts, conditions, memory) if starts is None else starts
+        if config.fallback and (config.silence_id or 0) >= self.text.n_ids:
+            raise InputError(f"silence_id must be an id of the text, below {self.text.n_ids}, got {config.silence_id}")
         if config.fallback and conditions is not None and memory is None:
             memory = self.model.encode(conditions)
         inputs = _Inputs(prompts, starts, conditions, memory, log_probs, lengths)

@@ -149,6 +149,8 @@ class SequenceToSequence(Task):
             raise InputError(f"shared_vocabulary: {', '.join(self._texts)} must have the same kind, size and file")
         if decoding.method in ("ctc", "joint") and ctc is None and architecture != "encoder":
             raise InputError(f"decoding.method: {decoding.method} needs a model with ctc; give ctc, or take attention")
+        if decoding.fallback and (decoding.method == "ctc" or architecture == "encoder"):
+            raise InputError("decoding.fallback finds a text anew by drawing, which ctc does not; leave it out")
         if architecture == "encoder":
             if decoding.method not in (None, "ctc"):
                 raise InputError(f"decoding.method: architecture encoder writes by ctc, got {decoding.method}")

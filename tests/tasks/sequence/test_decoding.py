@@ -200,6 +200,10 @@ def test_joint_decoding_and_beams_fall_back_too() -> None:
     assert found == task._find(batch, DecodeConfig("joint", temperature=0.7, **bounds | {"fallback": (0.1,)}))
     with pytest.raises(InputError, match="fallback finds a text anew by drawing, which method: ctc does not"):
         task.write(batch, DecodeConfig("ctc", fallback=(0.7,)))
+    with pytest.raises(InputError, match="silence_id must be an id of the text, below"):
+        task.write(batch, DecodeConfig(fallback=(0.7,), silence_id=task.text.n_ids))
+    with pytest.raises(InputError, match=r"decoding.fallback finds a text anew by drawing, which ctc does not"):
+        recogniser("encoder", decoding=DecodeConfig(fallback=(0.7,)))
 
 
 def test_silence_gives_no_text_and_is_said(capsys: pytest.CaptureFixture[str]) -> None:
