@@ -88,12 +88,17 @@ def check_archive(path: str | Path) -> None:
                     check_unpacked(f"{path}: {member.filename}", member.compress_size, member.file_size)
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises InputError if it is damaged, no file, or holds something else."""
+def read_value(path: str | Path) -> Any:
+    """The value in a JSON file. Raises InputError if it is damaged or no file."""
     try:
-        values = json.loads(read_bytes(path, MAX_JSON))
+        return json.loads(read_bytes(path, MAX_JSON))
     except (OSError, RecursionError, ValueError) as error:
         raise InputError(f"{path} is damaged or no JSON ({' '.join(str(error).split())}); copy it anew") from None
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises InputError if it is damaged, no file, or holds something else."""
+    values = read_value(path)
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold a JSON object, got {type(values).__name__}")
     return values

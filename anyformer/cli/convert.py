@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 from anyformer.cli.arguments import Options
 from anyformer.errors import InputError, program
 from anyformer.saving.model_folder import load, save
@@ -19,7 +21,11 @@ def import_command(args: list[str]) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="the folder to make")
     parser.add_argument("--language", metavar="CODE", help="of Whisper: the language spoken; detected when left out")
-    parser.add_argument("--pad", action="store_true", help="of Whisper: pad recordings with silence to 30 seconds")
+    parser.add_argument(
+        "--pad",
+        action=argparse.BooleanOptionalAction,
+        help="of Whisper: pad recordings with silence to 30 seconds, as it was trained; so it is when left out",
+    )
     parser.add_argument("--env", metavar="ID", help="of a Decision Transformer: where it acts, such as Hopper-v5")
     own = parser.parse_args(args)
     run = run_folder(own.run)

@@ -12,6 +12,7 @@ from anyformer.choices import Checked
 from anyformer.errors import InputError
 from anyformer.parsing.check import check
 from anyformer.parsing.classes import allowed_imports, find_class
+from anyformer.parsing.large import put_back, take_out
 from anyformer.parsing.messages import one_line
 from anyformer.parsing.plain import plain
 
@@ -26,7 +27,9 @@ def instantiate(config: Mapping[str, Any], unsafe: Sequence[str] = ()) -> Any:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(base, "model", fail_untyped=False, required=True)
         with one_line("config.json: "):
-            parsed = parser.parse_object({"model": config})
+            small, large = take_out(config)
+            parsed = parser.parse_object({"model": small})
+            put_back(parsed.model, large)
             return make_objects(parser, parsed).model
 
 

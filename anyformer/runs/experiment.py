@@ -23,6 +23,7 @@ from anyformer.parsing.bounds import bounded_yaml
 from anyformer.parsing.check import check, check_numbers, read_yaml
 from anyformer.parsing.classes import allowed_imports, dotted, find_class, subclasses
 from anyformer.parsing.instantiate import make_objects
+from anyformer.parsing.large import shared_lists
 from anyformer.parsing.messages import one_line
 from anyformer.parsing.scalars import as_written, dump_yaml
 from anyformer.runs.checkpointing import Saving
@@ -116,7 +117,7 @@ class Experiment(LightningCLI):
     def resolved(self) -> str:
         """The text of config.yaml."""
         # A text where a class may stand is tried as the path of one once more, as it is written.
-        with allowed_imports(self.unsafe), as_written():
+        with allowed_imports(self.unsafe), as_written(), shared_lists():
             text = self.parser.dump(self.config, skip_unset=False)
         # By the names that `config_name` gives.
         text = re.sub(r"(\bclass_path: )anyformer\.[\w.]*\b(\w+)$", r"\1\2", text, flags=re.MULTILINE)
@@ -165,7 +166,7 @@ def parse(
     for option in overrides:
         if kind_of := special_kind(option.partition("=")[2] or option):
             raise InputError(f"{option}: that is {kind_of} and no file")
-    with quiet(), allowed_imports(unsafe), as_written(), bounded_yaml():
+    with quiet(), allowed_imports(unsafe), as_written(), bounded_yaml(), shared_lists():
         # Sub-configs are local files: nothing is fetched.
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
         is_mixed, hints = False, {"trainer": Trainer, "model": Task, "seed_everything": int, "checkpoints": Saving}

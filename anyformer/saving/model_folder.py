@@ -1,25 +1,30 @@
-"""The folder of a model alone: config, weights, manifest."""
+"""The folder of a model alone: config, what is too large for it, weights, manifest."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from anyformer.errors import InputError, nearest
-from anyformer.local_files import read_json
+from anyformer.local_files import read_json, read_value
 from anyformer.parsing.instantiate import instantiate
+from anyformer.parsing.large import Large, put_back, take_out
 from anyformer.saving.atomic import write_tensors
 from anyformer.saving.manifest import MANIFEST, find_folder, listed, read_manifest, replace_folder
 from anyformer.saving.run_folder import first_trial, holds_trials, split_run
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 """What every folder of a model holds."""
+FILES = "files"
+"""The key of config.json under which stand the arguments that have a file of their own, and its name."""
 
 
 class SavedTask(Protocol):
@@ -48,6 +53,13 @@ class SavedTask(Protocol):
         """What the model says of records."""
 
 
+class Undrawn(TorchFunctionMode):
+    """While it lasts, initial values are not drawn: those of a large table cost more than to read the trained ones."""
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return args[0] if function in (Tensor.normal_, Tensor.uniform_) else function(*args, **(kwargs or {}))
+
+
 def misfit(error: Exception) -> str | None:
     """What does not fit, where an error says that a state is of another model or optimiser."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -63,17 +75,18 @@ def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> SavedTas
     Runs nothing that the folder holds. Raises InputError if there is no model or it is damaged.
     """
     path, member = split_run(run_dir)
-    task = make(path, unsafe_imports=unsafe_imports)
-    task.configure_model()
-    read_weights(task, model_folder(path))
+    folder = model_folder(path)
+    task = instantiate(read_config(folder), unsafe_imports)
+    with Undrawn():
+        task.configure_model()
+    read_weights(task, folder)
     return _member(task, path, member).eval()
 
 
 def make(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> SavedTask:
     """As `load`, but without its weights, and not built."""
     path, member = split_run(run_dir)
-    config = read_json(model_folder(path) / CONFIG)
-    return _member(instantiate(config, unsafe_imports), path, member)
+    return _member(instantiate(read_config(model_folder(path)), unsafe_imports), path, member)
 
 
 def _member(task: SavedTask, path: Path, name: str) -> SavedTask:
@@ -98,6 +111,23 @@ def model_folder(run: Path) -> Path:
     return folder
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config that a folder holds, with what `save` wrote beside it. Raises InputError for a file not listed."""
+    config, values = read_json(folder / CONFIG), dict[str, Any]()
+    for line in config.pop(FILES, []):
+        try:
+            at, file = tuple(line["at"]), line["file"]
+            if file not in values:
+                values[file] = read_value(listed(folder, file))
+            put_back(config, [Large(at, values[file])])
+        except (KeyError, IndexError, TypeError):
+            raise InputError(
+                f"{folder / CONFIG} is damaged: {FILES} must say where the values of other files stand; copy the folder "
+                "anew"
+            ) from None
+    return config
+
+
 def read_weights(task: SavedTask, folder: Path) -> None:
     path = folder / WEIGHTS
     try:
@@ -111,12 +141,28 @@ def read_weights(task: SavedTask, folder: Path) -> None:
 
 
 def save(task: SavedTask, folder: str | Path) -> None:
-    """Write a task with its best weights into a folder of its own: config.json, weights.safetensors, manifest.jsonl."""
+    """Write a task with its best weights into a folder of its own: config.json, weights.safetensors, manifest.jsonl.
+
+    Large values of the config are files of their own, the same value one file: `vocabulary.json`, `classes.json`, ...
+    """
 
     def write(part: Path) -> None:
-        (part / CONFIG).write_text(json.dumps(task.config(), indent=2) + "\n", encoding="utf-8")
+        config, large = take_out(task.config())
+        files: dict[str, str] = {}
+        for at, value, _ in large:
+            text = json.dumps(value) + "\n"
+            if text not in files:
+                files[text] = _free_name(str(at[-1]), files.values())
+                (part / files[text]).write_text(text, encoding="utf-8")
+            config.setdefault(FILES, []).append({"at": at, "file": files[text]})
+        (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         # Tied weights share their memory, which the format has no word for.
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in task.best_weights().items()}
         write_tensors(part / WEIGHTS, weights)
 
     replace_folder(Path(folder), write)
+
+
+def _free_name(argument: str, taken: Collection[str]) -> str:
+    names = (f"{argument}{f'_{i}' if i > 1 else ''}.json" for i in count(1))
+    return next(name for name in names if name not in {CONFIG, *taken})

@@ -155,6 +155,8 @@ class Speech:
     ]
     """Ids that are not to be written, and not to be written first; from the ids by spelling, what cuts texts into ids,
     the id that ends a text, and generation_config.json."""
+    silence: Callable[[Mapping[str, int]], int | None]
+    """The id that says that nothing is said, from the ids by spelling; None where there is none."""
     generation: Callable[[Mapping[str, int], Sequence[str | list[str]]], dict[str, Any]]
     """Of generation_config.json what the tokens and the opening decide."""
     sound: Callable[[Design], dict[str, Any]]

@@ -93,6 +93,8 @@ SPOKEN = re.compile(r"<\|[a-z]{2,3}\|>")
 """How tokens of languages are spelt."""
 START, TRANSCRIBE, PLAIN = "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>"
 TRANSLATE = "<|translate|>"
+SILENCE = ("<|nospeech|>", "<|nocaptions|>")
+"""How the token that says that nothing is said is spelt, now and in the first files."""
 MULTILINGUAL = 51865
 """Ids at least of a Whisper that knows several languages, where nothing else says so."""
 UNSAID = (*'"#()*+/:;<=>@[\\]^_`{|}~', *"「」『』", "<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("')
@@ -128,12 +130,16 @@ def _suppressed(
         always = {int(each[0]) for each in cut([" -", " '"])}
         for sign in (*UNSAID, *NOTES):
             always |= {int(each[0]) for each in cut([sign, f" {sign}"]) if len(each) == 1 or sign in NOTES}
-        others = (TRANSLATE, TRANSCRIBE, START, "<|startoflm|>", "<|startofprev|>", "<|nospeech|>")
+        others = (TRANSLATE, TRANSCRIBE, START, "<|startoflm|>", "<|startofprev|>", *SILENCE)
         always |= {ids[token] for token in others if token in ids}
         first = [int(cut([" "])[0][0]), end]
     if wrong := [token for token in (*(always or ()), *(first or ())) if not isinstance(token, int)]:
         raise InputError(f"{told.path}: suppress_tokens and begin_suppress_tokens must be ids, got {wrong[0]!r}")
     return tuple(sorted(set(always or ()) - {-1, end})), tuple(sorted(set(first or ())))
+
+
+def _silence(ids: Mapping[str, int]) -> int | None:
+    return next((ids[token] for token in SILENCE if token in ids), None)
 
 
 def _generation(ids: Mapping[str, int], start: Sequence[str | list[str]]) -> dict[str, Any]:
@@ -276,6 +282,7 @@ WHISPER = Family(
     speech=Speech(
         _opening,
         _suppressed,
+        _silence,
         _generation,
         _sound,
         {"tokenizer_class": "WhisperTokenizer", "processor_class": "WhisperProcessor"},

@@ -45,7 +45,7 @@ from anyformer.weights.timm_vit import to_timm
 
 
 def from_transformers(
-    folder: str | Path, language: str | None = None, pad: bool = False, environment: str | None = None
+    folder: str | Path, language: str | None = None, pad: bool | None = None, environment: str | None = None
 ) -> Task:
     """The task of a folder that transformers' `save_pretrained` wrote, with its weights, ready for `predict`.
 
@@ -55,7 +55,8 @@ def from_transformers(
     folder: as given from the current folder, else inside $ANYFORMER_DATA; or OpenAI's file of a Whisper, FILE.pt, with
         a tokenizer.json beside it.
     language: of Whisper: the one that is spoken, such as `de`; told from the sound when left out.
-    pad: of Whisper: whether a recording is filled with silence to 30 seconds, as those were that it has learnt from.
+    pad: of Whisper: whether a recording is filled with silence to 30 seconds, as all were that it has learnt from; so
+        it is when left out.
     environment: of a Decision Transformer: the name of the one that it acts in, where its config.json does not tell.
     Raises InputError for any other architecture, for options of these that have no counterpart here, and for a folder
     that lacks a part or is damaged.
@@ -64,7 +65,7 @@ def from_transformers(
 
 
 def take_in(
-    folder: str | Path, language: str | None = None, pad: bool = False, environment: str | None = None
+    folder: str | Path, language: str | None = None, pad: bool | None = None, environment: str | None = None
 ) -> tuple[Task, Report]:
     """As `from_transformers`, with what became of every tensor."""
     if Path(folder).suffix == ".pt":
@@ -84,7 +85,7 @@ def take_in(
         settings = with_spaces(settings, environment)
     elif environment is not None:
         raise InputError(f"{folder}: --env is for Decision Transformers; leave it out")
-    if kind != "speech" and (language is not None or pad):
+    if kind != "speech" and (language is not None or pad is not None):
         raise InputError(f"{folder}: --language and --pad are for Whisper; leave them out")
     try:
         design = family.design(settings, architecture)
@@ -92,7 +93,7 @@ def take_in(
     except InputError as error:
         raise InputError(str(error) if settings.path in str(error) else f"{settings.path}: {error}") from None
     if kind in ("sequence", "speech"):
-        task: Task = sequence_task(family, design, settings, folder, language, pad)
+        task: Task = sequence_task(family, design, settings, folder, language, pad is not False)
     elif acting is not None:
         task = acting
     else:

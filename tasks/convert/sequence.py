@@ -36,15 +36,18 @@ SENTENCEPIECE = {
 HEARD = ("feature_size", "sampling_rate", "hop_length", "n_fft")
 """What of a preprocessor_config.json decides the spectrogram."""
 
+FALLBACK = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""Whisper's temperatures behind 0 (Radford et al. 2022, 4.5)."""
+
 
 def sequence_task(
-    family: Family, design: Design, settings: Settings, folder: Path, language: str | None = None, pad: bool = False
+    family: Family, design: Design, settings: Settings, folder: Path, language: str | None = None, pad: bool = True
 ) -> SequenceToSequence:
     """The task of a folder, without its weights.
 
     folder: where tokenizer and the rest lie.
     language: of speech: the one that is spoken, such as `de`; told from the sound when left out.
-    pad: of speech: whether a recording is filled with silence to the longest that the model takes.
+    pad: of speech: whether a recording is filled with silence to the longest that the model takes, as it was trained.
     Raises InputError for a tokenizer that is missing or of another model, and for a language that it has not.
     """
     told = Settings(read_json(path), str(path)) if (path := folder / GENERATION).is_file() else settings
@@ -69,6 +72,7 @@ def sequence_task(
         start = speech.opening(_ids(text), told, design, language)
         closed, closed_first = speech.suppressed(_ids(text), text.encode_batch, text.eos_id, told)
         longest = design.max_len // 2
+        judged = {"fallback": FALLBACK, "silence_id": speech.silence(_ids(text))}
     else:
         reader = replace(texts[0], wrap=texts[0].can_wrap)
         first = told.get("decoder_start_token_id", None, (int, type(None)))
@@ -76,7 +80,7 @@ def sequence_task(
         start = [_spelling(text, first, settings)]
         words = told.get("bad_words_ids", None, (list, type(None))) or []
         closed = tuple(sorted(ids[0] for ids in words if isinstance(ids, list) and len(ids) == 1))
-        closed_first, longest = (), None
+        closed_first, longest, judged = (), None, {}
     return SequenceToSequence(
         {source: reader, target: text},
         design.transformer,
@@ -92,6 +96,7 @@ def sequence_task(
             max_new_tokens=longest,
             suppressed=closed,
             suppressed_first=closed_first,
+            **judged,
         ),
     )
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.batch import Batch
+from anyformer.batch import Batch, Layout
 from anyformer.choices import check_choices
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig, MethodOptions
 from anyformer.generation.ctc_search import CTCPrefixScorer, greedy, prefix_beam_search
+from anyformer.generation.fallback import Doubt, FallbackOptions, judge
 from anyformer.generation.generator import Generator
 from anyformer.generation.options import check_counts
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.heads import Head
 from anyformer.model.losses.ctc import CTCHead
+from anyformer.packing import collate
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Sample, TokenSet
 
@@ -29,7 +31,7 @@ LONGEST = 512
 
 
 @dataclass(frozen=True)
-class DecodeConfig(MethodOptions):
+class DecodeConfig(MethodOptions, FallbackOptions):
     """How a text is found, greedily when nothing is given. Of the options of generation ctc goes by n_beams alone."""
 
     method: Literal["attention", "ctc", "joint"] | None = None
@@ -43,6 +45,7 @@ class DecodeConfig(MethodOptions):
     def __post_init__(self) -> None:
         check_choices(self)
         super().__post_init__()
+        FallbackOptions.__post_init__(self)
         check_counts(self, "max_new_tokens")
         if not 0 < self.ctc_weight < 1:
             raise InputError(f"ctc_weight must lie between 0 and 1, got {self.ctc_weight}")
@@ -56,6 +59,10 @@ class Decoded(NamedTuple):
     """stop: where the model ended it. length: at max_new_tokens."""
     start: tuple[int, ...] = ()
     """The tokens that stand before it; of ctc none."""
+    doubt: Doubt = ""
+    """What is wrong with it, if it was judged; for silence there are no ids."""
+    temperature: float = 0.0
+    """At which it was found."""
 
 
 def written(ids: Sequence[int] | Tensor, start: Sequence[int]) -> TokenSet:
@@ -63,6 +70,36 @@ def written(ids: Sequence[int] | Tensor, start: Sequence[int]) -> TokenSet:
     content = torch.from_numpy(np.concatenate([start, ids]).astype(np.int64))
     place = torch.arange(content.shape[0])
     return TokenSet(content, place[:, None], place + 1)
+
+
+class _Inputs(NamedTuple):
+    """What texts are written from: a row or an entry for each, see `Decoder.find`."""
+
+    prompts: Sequence[Sample]
+    starts: Sequence[Sequence[int]]
+    conditions: Batch | None
+    memory: Tensor | None
+    log_probs: Tensor | None
+    """(total, v), what CTC says of each frame."""
+    lengths: Sequence[int]
+
+    def of(self, rows: Sequence[int]) -> _Inputs:
+        """Some of them; of the conditions only where their tokens stand, as the memory is known."""
+        conditions, log_probs = self.conditions, self.log_probs
+        if conditions is not None:
+            layout = Layout(*(part[rows] for part in conditions.layout))
+            conditions = replace(conditions, fields={}, layout=layout, n_samples=len(rows), relation=None)
+        if log_probs is not None:
+            each = log_probs.split(list(self.lengths))
+            log_probs = torch.cat([each[i] for i in rows])
+        return _Inputs(
+            [self.prompts[i] for i in rows],
+            [self.starts[i] for i in rows],
+            conditions,
+            None if self.memory is None else self.memory[rows],
+            log_probs,
+            [self.lengths[i] for i in rows] if self.lengths else (),
+        )
 
 
 class Decoder:
@@ -137,20 +174,76 @@ class Decoder:
         method = self.method(config)
         log_probs = None if method == "attention" else self.ctc_head(frames)
         if method == "ctc":
+            if config.fallback:
+                raise InputError("fallback finds a text anew by drawing, which method: ctc does not; leave it out")
             if 0 in lengths:
                 raise InputError("method: ctc needs the sound, and a record is without it; take attention or joint")
             if config.n_beams == 1:
                 return [Decoded(ids) for ids in greedy(log_probs, lengths)]
             return [Decoded(beams[0][0]) for beams in prefix_beam_search(log_probs, lengths, config.n_beams)]
-        options, second = self.generation(config), None
         starts = self.starts(prompts, conditions, memory) if starts is None else starts
-        if method == "joint":
-            second = CTCPrefixScorer(log_probs, lengths, options.stop_ids, config.ctc_weight)
-        opened = self._with(prompts, starts)
+        if config.fallback and (config.silence_id or 0) >= self.text.n_ids:
+            raise InputError(f"silence_id must be an id of the text, below {self.text.n_ids}, got {config.silence_id}")
+        if config.fallback and conditions is not None and memory is None:
+            memory = self.model.encode(conditions)
+        inputs = _Inputs(prompts, starts, conditions, memory, log_probs, lengths)
+        found = self._write(config, inputs)
+        if not config.fallback:
+            return found
+        found = self._judged(config, inputs, found)
+        for temperature in config.fallback:
+            failed = [i for i, each in enumerate(found) if each.doubt in ("repetition", "improbable")]
+            if failed and temperature > config.temperature:
+                drawn, some = replace(config, temperature=temperature, n_beams=1), inputs.of(failed)
+                again = self._judged(drawn, some, self._write(drawn, some))
+                for i, each in zip(failed, again, strict=True):
+                    found[i] = each
+        return found
+
+    def _write(self, config: DecodeConfig, inputs: _Inputs) -> list[Decoded]:
+        """The text of each prompt, token after token."""
+        options, second = self.generation(config), None
+        if inputs.log_probs is not None:
+            second = CTCPrefixScorer(inputs.log_probs, inputs.lengths, options.stop_ids, config.ctc_weight)
+        opened = self._with(inputs.prompts, inputs.starts)
         # All of one number, so that a seed gives an input the same text whatever it comes with.
-        numbers = [0] * len(opened)
-        found = self.generator.generate(opened, options, conditions, numbers=numbers, memory=memory, second=second)
-        return [Decoded(best.ids, best.ended, tuple(start)) for (best, *_), start in zip(found, starts, strict=True)]
+        found = self.generator.generate(
+            opened, options, inputs.conditions, numbers=[0] * len(opened), memory=inputs.memory, second=second
+        )
+        return [
+            Decoded(best.ids, best.ended, tuple(start), temperature=config.temperature)
+            for (best, *_), start in zip(found, inputs.starts, strict=True)
+        ]
+
+    def _judged(self, config: DecodeConfig, inputs: _Inputs, found: Sequence[Decoded]) -> list[Decoded]:
+        """The texts with what is wrong with each, by how likely the model finds them, read in one pass."""
+        targets = [[*each.ids, *[self.text.eos_id] * (each.ended == "stop")] for each in found]
+        read = [[*start, *ids[:-1]] for start, ids in zip(inputs.starts, targets, strict=True)]
+        batch = collate(self._with(inputs.prompts, read), self.model.tokenizers)
+        batch = batch.to(next(self.model.parameters()).device)
+        hidden = self.model(batch, inputs.conditions, memory=inputs.memory).flatten(0, 1)
+        own = hidden[batch.fields[self.field].index].split([len(ids) for ids in read])
+        judged = []
+        for each, ids, vectors in zip(found, targets, own, strict=True):
+            # One after another, as the logits of all would take gigabytes.
+            logits = self.head(vectors).float()
+            at = config.silence_id
+            silence = 0.0 if at is None else float(logits[0].softmax(0)[at])
+            log_prob = self._mean_log_prob(config, logits[len(each.start) - 1 :], ids) if ids else 0.0
+            doubt = judge(config, self.text.decode(each.ids).strip(), log_prob, silence)
+            judged.append(each._replace(doubt=doubt, ids=[] if doubt == "silence" else each.ids))
+        return judged
+
+    def _mean_log_prob(self, config: DecodeConfig, logits: Tensor, ids: Sequence[int]) -> float:
+        """Of ids among those that are allowed. logits: (n, v). What breaks off is as long as if it had been ended."""
+        if config.allowed is not None:
+            closed = torch.ones_like(logits[0], dtype=torch.bool)
+            closed[list(config.allowed)] = False
+            logits = logits.masked_fill(closed, -torch.inf)
+        logits[:, list(config.suppressed)] = -torch.inf
+        logits[0, list(config.suppressed_first)] = -torch.inf
+        log_probs = logits.log_softmax(1)[torch.arange(len(ids)), torch.tensor(ids)]
+        return float(log_probs.sum()) / (len(ids) + (ids[-1] != self.text.eos_id))
 
     @torch.inference_mode()
     def starts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -42,6 +43,12 @@ AT_ONCE = 2**14
 """Tokens of inputs that are read at once in use, padding included."""
 METRICS = {"loss": LOSS} | TEXT_METRICS
 """Those that may choose the best model."""
+DOUBTS = {
+    "silence": "no speech was heard, so no text is given",
+    "repetition": "the text repeats itself at every temperature of the fallback; it is likely wrong",
+    "improbable": "the model finds the text improbable at every temperature of the fallback; it is likely wrong",
+}
+"""What is said of a text, by its `doubt`."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,8 @@ class SequenceToSequence(Task):
             raise InputError(f"shared_vocabulary: {', '.join(self._texts)} must have the same kind, size and file")
         if decoding.method in ("ctc", "joint") and ctc is None and architecture != "encoder":
             raise InputError(f"decoding.method: {decoding.method} needs a model with ctc; give ctc, or take attention")
+        if decoding.fallback and (decoding.method == "ctc" or architecture == "encoder"):
+            raise InputError("decoding.fallback finds a text anew by drawing, which ctc does not; leave it out")
         if architecture == "encoder":
             if decoding.method not in (None, "ctc"):
                 raise InputError(f"decoding.method: architecture encoder writes by ctc, got {decoding.method}")
@@ -419,7 +428,9 @@ class SequenceToSequence(Task):
         self, records: Sequence[Mapping[str, Any]], options: DecodeConfig | None = None
     ) -> list[dict[str, Any]]:
         """The texts of records: for each `{target: text, "ended": "stop"}`, or "length" where a text is cut off at
-        max_new_tokens; where times are asked for, with `words`, each `{"text", "start", "end"}`.
+        max_new_tokens; where times are asked for, with `words`, each `{"text", "start", "end"}`; and with a `fallback`
+        `doubt`, what is wrong with the text ("silence", "repetition", "improbable", of several pieces several; "" for
+        nothing), and `temperature`, the highest at which it was found.
 
         records: dicts of fields, a value being whatever its tokenizer takes. A recording longer than that is cut.
         Raises InputError for a record that cannot be used, and for options that the model has no part for.
@@ -433,6 +444,9 @@ class SequenceToSequence(Task):
     def _result(self, told: Sequence[Transcript], options: DecodeConfig) -> dict[str, Any]:
         result: dict[str, Any] = {self.target: " ".join(piece.text for piece in told if piece.text)}
         result["ended"] = "length" if any(piece.found.ended == "length" for piece in told) else "stop"
+        if options.fallback:
+            result["doubt"] = ", ".join(dict.fromkeys(piece.found.doubt for piece in told if piece.found.doubt))
+            result["temperature"] = max((piece.found.temperature for piece in told), default=0.0)
         if _is_timed(options):
             result["words"] = [word._asdict() for piece in told for word in piece.words]
         return result
@@ -498,15 +512,20 @@ class SequenceToSequence(Task):
     def stream(self, record: Mapping[str, Any], options: DecodeConfig | None = None) -> Iterator[str]:
         options = options or self.options
         form, words, is_first, is_cut = getattr(options, "format", "txt"), [], True, False
+        doubts: Counter[str] = Counter()
         for _, told in self._tell([record], options, window=8):
             words += told.words
             is_cut |= told.found.ended == "length"
+            doubts[told.found.doubt] += 1
             shown = show_words(told.words, "txt") if _is_timed(options) else told.text
             if form == "txt" and shown:
                 yield shown if is_first else ("\n" if _is_timed(options) else " ") + shown
                 is_first = False
         if form != "txt":
             yield show_words(words, form)
+        for doubt, what in DOUBTS.items():
+            if n := doubts[doubt]:
+                say(what if doubts.total() == 1 else f"{n} of {doubts.total()} pieces: {what}")
         if is_cut:
             say("the text was cut off, as it reached the limit of --max_new_tokens; give more for all of it")
 
@@ -522,7 +541,8 @@ class SequenceToSequence(Task):
 
     def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
         words = {"words": json.dumps(result["words"])} if "words" in result else {}
-        return {self.target: result[self.target], "ended": result["ended"], **words}
+        judged = {name: result[name] for name in ("doubt", "temperature") if name in result}
+        return {self.target: result[self.target], "ended": result["ended"], **judged, **words}
 
     def model_inputs(self, batch: Pairs) -> tuple[Batch, Batch | None]:  # type: ignore[override]
         return batch.tokens, batch.inputs if self.has_encoder else None

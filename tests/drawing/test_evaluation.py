@@ -46,3 +46,15 @@ def test_pictures_are_drawn_side_by_side(tmp_path):
     rows = [[np.full((4, 6, 3), shade, np.uint8) for shade in (0, 99, 255)] for _ in range(2)]
     draw_rows(rows, ("whole", "shown", "filled in"), tmp_path / "a.png")
     assert is_drawn(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("n", "named"), [(100, 100), (101, 51), (3000, 100)])
+def test_of_many_classes_some_are_named(tmp_path, monkeypatch, n, named):
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self) or save(self, *a, **k))
+    draw_confusion(torch.eye(n), [f"class {i}" for i in range(n)], tmp_path / "a.png")
+    (axes,) = drawn[0].axes
+    for axis in (axes.xaxis, axes.yaxis):
+        places, labels = axis.get_ticklocs(), [text.get_text() for text in axis.get_ticklabels()]
+        assert labels == [f"class {place}" for place in places] and len(labels) == named

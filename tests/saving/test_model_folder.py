@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from tokenizers import Tokenizer as Package
+from tokenizers import models
 
 from anyformer.errors import InputError
-from anyformer.saving.manifest import describe, write_manifest
+from anyformer.model.config import TransformerConfig
+from anyformer.saving.manifest import describe, read_manifest, write_manifest
 from anyformer.saving.model_folder import load, save
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.sources import Digits
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.damage import flip
 from tests.helpers.small_run import small_task
 
@@ -72,6 +79,51 @@ def test_weights_that_are_none_are_refused_in_a_line(run: Path, content: bytes) 
     relist(run / "model")
     with pytest.raises(InputError, match=r"weights.safetensors "):
         load(run)
+
+
+def with_a_large_vocabulary(folder: Path) -> Any:
+    """A model of two fields that have one vocabulary of 50,000 words, saved."""
+    words = {f"word {i}": i for i in range(49_998)} | {"<unk>": 49_998, "<eos>": 49_999}
+    text = Text(vocabulary=Package(models.WordLevel(words, "<unk>")).to_str(), max_len=8)
+    sizes = TransformerConfig(d_model=4, depth=1, n_heads=1)
+    task = Classify({"title": text, "body": text}, sizes, classes=[f"class {i}" for i in range(3000)])
+    task.configure_model()
+    save(task, folder)
+    return task
+
+
+def test_a_large_vocabulary_is_a_file_of_the_folder(tmp_path: Path) -> None:
+    task, folder = with_a_large_vocabulary(tmp_path / "run/model"), tmp_path / "run/model"
+    names = {"classes.json", "config.json", "vocabulary.json", "weights.safetensors"}
+    assert (
+        {line["file"] for line in read_manifest(folder)}
+        == names
+        == {path.name for path in folder.iterdir()} - {"manifest.jsonl"}
+    )
+    assert (folder / "config.json").stat().st_size < 20_000
+    again = load(tmp_path / "run")
+    assert again.config() == task.config()
+    assert all(torch.equal(value, task.state_dict()[name]) for name, value in again.state_dict().items())
+    save(again, tmp_path / "again")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }
+
+
+def test_a_vocabulary_that_is_damaged_or_not_of_the_folder_is_not_read(tmp_path: Path) -> None:
+    with_a_large_vocabulary(tmp_path / "model")
+    flip(tmp_path / "model/vocabulary.json")
+    with pytest.raises(InputError, match=r"vocabulary.json is damaged \(its SHA-256"):
+        load(tmp_path)
+    lines = [line for line in read_manifest(tmp_path / "model") if line["file"] != "vocabulary.json"]
+    write_manifest(tmp_path / "model", lines)
+    with pytest.raises(InputError, match=r"manifest.jsonl is damaged: it has no line of vocabulary.json"):
+        load(tmp_path)
+    path = tmp_path / "model/config.json"
+    path.write_text(path.read_text().replace('"vocabulary.json"', '"../vocabulary.json"'))
+    write_manifest(tmp_path / "model", [describe(path)])
+    with pytest.raises(InputError, match=r"it has no line of \.\./vocabulary.json"):
+        load(tmp_path)
 
 
 def test_weights_of_another_model_are_not_loaded(run: Path) -> None:

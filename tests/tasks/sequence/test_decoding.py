@@ -147,3 +147,75 @@ def test_methods_and_options_that_cannot_be_say_why() -> None:
     ):
         with pytest.raises(InputError, match=message):
             DecodeConfig(**options)
+
+
+@torch.no_grad()
+def mean_log_prob(task: SequenceToSequence, record: dict, ids: list[int], ended: str) -> float:
+    """From the whole model, of the sample alone."""
+    pair, fields = task.chopper(False)(record, labelled=False), task.model.tokenizers
+    targets = [*ids, *[task.text.eos_id] * (ended == "stop")]
+    text = {task.target: written(targets, task.start_ids)}
+    if task.architecture == "decoder":
+        batch = collate([{**pair.sample, **text}], fields)
+        hidden = task.model(batch)
+    else:
+        batch = collate([text], fields)
+        hidden = task.model(batch, collate([pair.sample], fields))
+    own = hidden.flatten(0, 1)[batch.fields[task.target].index]
+    log_probs = task.head(own[len(task.start_ids) - 1 : -1]).log_softmax(1)
+    return sum(float(log_probs[i, token]) for i, token in enumerate(targets)) / (len(ids) + 1)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_text_is_found_anew_where_it_is_less_probable_than_it_must_be(architecture: str) -> None:
+    task = built(translator(architecture, output=HeadConfig(tied=False)))
+    records, chopper = [Turned()[i] for i in range(6)], task.chopper(False)
+    batch = chopper.collate([chopper(record) for record in records])
+    first = task._find(batch, DecodeConfig(max_new_tokens=9))
+    own = [mean_log_prob(task, *each) for each in zip(records, *zip(*(f[:2] for f in first), strict=True), strict=True)]
+    least = sorted(own)[3] - 1e-4
+    config = DecodeConfig(max_new_tokens=9, fallback=(0.5, 50.0), min_log_prob=least, max_compression=100.0)
+    again = task._find(batch, config)
+    for before, after, value in zip(first, again, own, strict=True):
+        if value >= least:
+            assert after == before
+        else:
+            assert after.temperature > 0
+    changed = [i for i, value in enumerate(own) if value < least]
+    assert len(changed) == 3 and any(again[i].ids != first[i].ids for i in changed)
+    # What is drawn for one does not hang on those beside it.
+    for i in changed:
+        (alone,) = task._find(chopper.collate([chopper(records[i])]), config)
+        assert alone == again[i]
+    never = task._find(batch, DecodeConfig(max_new_tokens=9, fallback=(0.5,), min_log_prob=9.0, max_compression=100.0))
+    assert {each.doubt for each in never} == {"improbable"} and {each.temperature for each in never} == {0.5}
+
+
+def test_joint_decoding_and_beams_fall_back_too() -> None:
+    task = built(recogniser("encoder_decoder", ctc=CTCConfig(), output=HeadConfig(tied=False)))
+    records, chopper = [Turned()[i] for i in range(4)], task.chopper(False)
+    batch = chopper.collate([chopper(record) for record in records])
+    bounds = {"fallback": (0.7,), "min_log_prob": 9.0, "max_new_tokens": 9}
+    found = task._find(batch, DecodeConfig("joint", n_beams=3, **bounds))
+    assert found == task._find(batch, DecodeConfig("joint", temperature=0.7, **bounds | {"fallback": (0.1,)}))
+    with pytest.raises(InputError, match="fallback finds a text anew by drawing, which method: ctc does not"):
+        task.write(batch, DecodeConfig("ctc", fallback=(0.7,)))
+    with pytest.raises(InputError, match="silence_id must be an id of the text, below"):
+        task.write(batch, DecodeConfig(fallback=(0.7,), silence_id=task.text.n_ids))
+    with pytest.raises(InputError, match=r"decoding.fallback finds a text anew by drawing, which ctc does not"):
+        recogniser("encoder", decoding=DecodeConfig(fallback=(0.7,)))
+
+
+def test_silence_gives_no_text_and_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    task = built(translator("encoder_decoder", output=HeadConfig(tied=False)))
+    record = {name: value for name, value in Turned()[0].items() if name in task.inputs}
+    likeliest = by_hand(task, record, 1)[0]
+    config = DecodeConfig(max_new_tokens=9, fallback=(0.5,), certain_silence=0.0, silence_id=likeliest)
+    (result,) = task.predict([record], config)
+    assert result == {task.target: "", "ended": "length", "doubt": "silence", "temperature": 0.0} | {
+        "ended": result["ended"]
+    }
+    assert task.row(result)["doubt"] == "silence"
+    assert "".join(task.stream(record, config)) == ""
+    assert "no speech was heard" in capsys.readouterr().err
+    assert "doubt" not in task.predict([record], DecodeConfig(max_new_tokens=9))[0]
