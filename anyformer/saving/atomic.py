@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from anyformer.errors import writing
+from anyformer.errors import WriteError, writing
 
 PART = ".part"
 """What the name of a file or folder ends in while it is being written."""
@@ -74,7 +74,7 @@ def write_whole(
     before: is given the same path once all is on the disk, before the file gets its name.
     Raises WriteError where the system does not let it, and leaves nothing but the old file.
     """
-    part = path.with_name(path.name + PART)
+    part, is_whole = path.with_name(path.name + PART), False
     try:
         with writing(path):
             if isinstance(write, str):
@@ -82,13 +82,15 @@ def write_whole(
             else:
                 write(part)
             sync_file(part)
+            is_whole = True
             before(part)
             os.replace(part, path)
             sync_folder(path.parent)
-    except BaseException:
-        # Where there is no room, what is half written would keep it.
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    except BaseException as error:
+        # Where there is no room, what is half written would keep it. What is whole may have been entered by `before`.
+        if not is_whole or isinstance(error, WriteError):
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
         raise
 
 

@@ -122,8 +122,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             put_back(config, [Large(at, values[file])])
         except (KeyError, IndexError, TypeError):
             raise InputError(
-                f"{folder / CONFIG} is damaged: {FILES} must say where the values of other files stand; copy the folder "
-                "anew"
+                f"{folder / CONFIG} is damaged: {FILES} must say where the values of files stand; copy the folder anew"
             ) from None
     return config
 

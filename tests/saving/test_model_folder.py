@@ -121,7 +121,7 @@ def test_a_vocabulary_that_is_damaged_or_not_of_the_folder_is_not_read(tmp_path:
         load(tmp_path)
     path = tmp_path / "model/config.json"
     path.write_text(path.read_text().replace('"vocabulary.json"', '"../vocabulary.json"'))
-    write_manifest(tmp_path / "model", [describe(path)])
+    write_manifest(tmp_path / "model", [describe(path), describe(path.with_name("weights.safetensors"))])
     with pytest.raises(InputError, match=r"it has no line of \.\./vocabulary.json"):
         load(tmp_path)
 
