@@ -64,8 +64,8 @@ def fit_command(args: list[str]) -> None:
         print(f"\n{closing}")
     print(f"\nThe run is in {run}. Next:")
     for name, task in (experiment.model.members or {"": experiment.model}).items():
-        if task.example is not None:
-            print(f"  {program()} predict {run}{name and f':{name}'} {task.example}")
+        if task.usage is not None:
+            print(f"  {program()} predict {run}{name and f':{name}'} {task.usage}")
     for command, kind in (("test", "test"), ("validate", "validation")):
         if holds(experiment.datamodule, kind):
             print(f"  {program()} {command} {run}")

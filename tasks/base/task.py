@@ -341,7 +341,7 @@ class Task(Checked, lightning.LightningModule, ABC):
         return f"{len(results)} results"
 
     @property
-    def example(self) -> str | None:
+    def usage(self) -> str | None:
         """What `predict` is given on the command line, for example; None where the model cannot be used by it."""
         return None if type(self).predict is Task.predict else " ".join(f"{name}=..." for name in self.inputs)
 

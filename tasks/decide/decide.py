@@ -365,7 +365,7 @@ class Decide(Task):
         return summarize(results, self.known_returns)
 
     @property
-    def example(self) -> str | None:
+    def usage(self) -> str | None:
         return None if self.environment is None else "--episodes 100"
 
     def render(self, result: Mapping[str, Any]) -> str:
