@@ -112,6 +112,8 @@ class RunCallback(Callback):
         """The value of the task's metric in the best model, and its step."""
         self._resumed: dict[str, Any] = {}
         self._data: dict[str, Any] | None = None
+        self._before: dict[str, Any] = {}
+        """The settings of the checkpoint."""
         self._made: list[tuple[Callback, Any, dict[str, Any]]] = []
         """The other callbacks as they were made: what describes them, and their arguments."""
         self._point: str | None = None
@@ -134,10 +136,11 @@ class RunCallback(Callback):
         self._resumed = dict(checkpoint["anyformer"])
         self.rows.check(self._resumed["metrics"])
         self._check_data(trainer, module)
+        self._before = checkpoint.get("settings", {})
         changed = [*(f"model.{change}" for change in module.changed), *self._changes(trainer)]
         self.best = dict(self._resumed["best"])
         if trainer.is_global_zero:
-            self._say_changes(changed)
+            self._say_changes(changed, checkpoint.get("config_sha256"))
         ended, now = self._resumed.get("ended"), limits(trainer)
         if ended is not None and not any(limit > ended[name] for name, limit in now.items()):
             # It came to its end, perhaps before its limits; so it does not begin again.
@@ -174,22 +177,21 @@ class RunCallback(Callback):
         """How what is no model differs from the checkpoint's. Raises InputError for what may not."""
         found, free = [], {"data": getattr(trainer.datamodule, "is_free", None)}
         for what, now in self.settings.items():
-            before = self._resumed.get("settings", {}).get(what, {})
+            before = self._before.get(what, {})
             is_free = free.get(what) or (lambda path: not is_below(path, *OF_A_STEP))
             found += changes(before, now, is_free, path=f"{what}.")
         return found
 
-    def _say_changes(self, changed: list[str]) -> None:
+    def _say_changes(self, changed: list[str], digest: str | None) -> None:
         path = self.run / "config.yaml"
-        before = self._resumed.get("config_sha256")
-        if before is not None and path.exists() and _sha256(path.read_text(encoding="utf-8")) != before:
+        if digest is not None and path.exists() and _sha256(path.read_text(encoding="utf-8")) != digest:
             say(f"{path} is not what it was at the checkpoint; what differs is said, and the rest is as before")
         if changed:
             say(f"{self.run} goes on with other options: {', '.join(changed)}")
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         # Callbacks have taken back their state, and with it some of their arguments: those that are others now count.
-        before = self._resumed.get("settings", {}).get("trainer", {}).get("callbacks", [])
+        before = self._before.get("trainer", {}).get("callbacks", [])
         for callback, description, arguments in self._made:
             if self._resumed and description not in before:
                 vars(callback).update(arguments)
@@ -366,7 +368,7 @@ class RunCallback(Callback):
             "generators": ranks,
             "running": running_averages(trainer),
             "ended": limits(trainer) if self._ended else None,
-            "settings": self.settings,
-            "config_sha256": None if self.config is None else _sha256(self.config),
         }
+        checkpoint["settings"] = self.settings
+        checkpoint["config_sha256"] = None if self.config is None else _sha256(self.config)
         settle(checkpoint, self._point, self._place, self._validated)
