@@ -297,7 +297,7 @@ def _uses(kind: str, place: Path) -> dict[str, Callable[[], Outcome]]:
     """What is done with a run, by name."""
     record = {
         "classify": (f"image={_picture(place)}", "--json"),
-        "language": ("text=all is", "--temperature", "0", "--tokens", "8"),
+        "language": ("text=all is", "--temperature", "0", "--max_new_tokens", "8"),
         "sequence": ("source=all is", "--json"),
         "predict": ("sex=man", "--json"),
     }
