@@ -35,6 +35,8 @@ def main() -> int:
     print(f"{time.strftime('%Y-%m-%d')}, commit {_commit()}\n\n| row | tried | held |\n|---|---:|---:|", flush=True)
     for row in chosen:
         n = own.trials or (row.trials if own.all else row.gate)
+        if not n:
+            continue
         tried = held = 0
         for trial in run_row(row, [own.trial] if own.trial is not None else range(n)):
             tried += 1

@@ -297,7 +297,7 @@ def _uses(kind: str, place: Path) -> dict[str, Callable[[], Outcome]]:
     """What is done with a run, by name."""
     record = {
         "classify": (f"image={_picture(place)}", "--json"),
-        "language": ("text=all is", "--temperature", "0", "--tokens", "8"),
+        "language": ("text=all is", "--temperature", "0", "--max_new_tokens", "8"),
         "sequence": ("source=all is", "--json"),
         "predict": ("sex=man", "--json"),
     }
@@ -394,8 +394,19 @@ def _main(*argv: str) -> int:
 
 
 ROWS = [
-    *(Row(f"kill at any time: {kind}", partial(kill_at_any_time, kind), 60) for kind in KINDS),
-    *(Row(f"kill inside a save: {kind}", partial(kill_inside_a_save, kind), 60) for kind in KINDS),
+    *(
+        Row(f"kill at any time: {kind}", partial(kill_at_any_time, kind), 60, gate=int(kind in ("classify", "decide")))
+        for kind in KINDS
+    ),
+    *(
+        Row(
+            f"kill inside a save: {kind}",
+            partial(kill_inside_a_save, kind),
+            60,
+            gate=int(kind in ("language", "mixture")),
+        )
+        for kind in KINDS
+    ),
     Row("kill two processes", kill_two_processes, 20, gate=0, seconds=900),
     Row("stop by a signal", lambda draw, place: stop_by_signal(draw.choice(KINDS), draw, place), 60),
     Row("full disk: fit", lambda draw, place: full_disk(draw.choice(KINDS), draw, place), 120),
@@ -404,7 +415,15 @@ ROWS = [
     Row("the run folder goes", folder_goes, 60),
     Row("no folder to write to", may_not_write, 30),
     Row("a data worker dies or hangs", worker_dies, 30),
-    *(Row(f"damaged file of a run: {kind}", partial(damage, "run", kind), 300) for kind in KINDS),
+    *(
+        Row(
+            f"damaged file of a run: {kind}",
+            partial(damage, "run", kind),
+            300,
+            gate=int(kind in ("classify", "predict")),
+        )
+        for kind in KINDS
+    ),
     Row("damaged file of the cache", partial(damage, "cache", "language"), 200),
     Row("two processes on one run", two_processes, 20),
 ]
