@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from anyformer.batch import Batch
 from anyformer.data.source import Source
-from anyformer.errors import InputError, say
+from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
 from anyformer.metrics.metric import LOSS, Accumulators
 from anyformer.metrics.text import N_SUMS, TEXT_METRICS, count_errors
@@ -31,7 +29,8 @@ from anyformer.tasks.base.task import Task
 from anyformer.tasks.sequence.batch import Architecture, Pair, PairChopper, Pairs
 from anyformer.tasks.sequence.decoding import DecodeConfig, Decoded, Decoder
 from anyformer.tasks.sequence.subtitles import Word
-from anyformer.tasks.sequence.transcripts import Part, TranscriptConfig, find_words, parts, show_words
+from anyformer.tasks.sequence.transcribe import Transcript, join_transcripts, stream_transcript, transcribe
+from anyformer.tasks.sequence.transcripts import TranscriptConfig, show_words
 from anyformer.tasks.sequence.worst_cases import WorstCases
 from anyformer.tasks.targets.classes import check_smoothing
 from anyformer.tokenizers.audio.audio import Audio
@@ -39,16 +38,8 @@ from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
 from anyformer.tokens import Sample, Tokenizer, expand
 
-AT_ONCE = 2**14
-"""Tokens of inputs that are read at once in use, padding included."""
 METRICS = {"loss": LOSS} | TEXT_METRICS
 """Those that may choose the best model."""
-DOUBTS = {
-    "silence": "no speech was heard, so no text is given",
-    "repetition": "the text repeats itself at every temperature of the fallback; it is likely wrong",
-    "improbable": "the model finds the text improbable at every temperature of the fallback; it is likely wrong",
-}
-"""What is said of a text, by its `doubt`."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +55,6 @@ class CTCConfig:
     def __post_init__(self) -> None:
         if not 0 < self.weight < 1:
             raise InputError(f"ctc.weight must lie between 0 and 1, got {self.weight}")
-
-
-class Transcript(NamedTuple):
-    """The text of a part of a record."""
-
-    text: str
-    words: tuple[Word, ...] = ()
-    """With their times, where these are asked for."""
-    found: Decoded = Decoded([])
-    """Its ids, and what is said of them."""
 
 
 class EncoderOutput(NamedTuple):
@@ -386,9 +367,9 @@ class SequenceToSequence(Task):
 
     def write(self, batch: Pairs, config: DecodeConfig, reading: EncoderOutput | None = None) -> list[list[int]]:
         """The ids of the text of each sample."""
-        return [found.ids for found in self._find(batch, config, reading)]
+        return [found.ids for found in self.find(batch, config, reading)]
 
-    def _find(
+    def find(
         self,
         batch: Pairs,
         config: DecodeConfig,
@@ -436,98 +417,13 @@ class SequenceToSequence(Task):
         Raises InputError for a record that cannot be used, and for options that the model has no part for.
         """
         options = options or self.options
-        told: list[list[Transcript]] = [[] for _ in records]
-        for number, piece in self._tell(records, options):
-            told[number].append(piece)
-        return [self._result(pieces, options) for pieces in told]
-
-    def _result(self, told: Sequence[Transcript], options: DecodeConfig) -> dict[str, Any]:
-        result: dict[str, Any] = {self.target: " ".join(piece.text for piece in told if piece.text)}
-        result["ended"] = "length" if any(piece.found.ended == "length" for piece in told) else "stop"
-        if options.fallback:
-            result["doubt"] = ", ".join(dict.fromkeys(piece.found.doubt for piece in told if piece.found.doubt))
-            result["temperature"] = max((piece.found.temperature for piece in told), default=0.0)
-        if _is_timed(options):
-            result["words"] = [word._asdict() for piece in told for word in piece.words]
-        return result
-
-    @torch.inference_mode()
-    def _tell(
-        self, records: Sequence[Mapping[str, Any]], options: DecodeConfig, window: int = 64
-    ) -> Iterator[tuple[int, Transcript]]:
-        """The text of every part of the records, with the record's number, in their sequence.
-
-        window: parts that are held in memory and told together.
-        """
-        self.eval()
-        if _is_timed(options) and options.timestamps and self.ctc_head is None:
-            raise InputError(
-                "timestamps come from ctc, and this model was trained without it; format: srt goes without"
-            )
-        chopper = self.chopper(training=False)
-        cut = getattr(options, "piece_seconds", None)
-        every = (
-            (number, part, chopper(part.record, labelled=False))
-            for number, record in enumerate(records)
-            for part in parts(record, chopper.tokenizers, cut)
-        )
-        # What the model chooses, such as a language, it chooses once for a record: at its first part.
-        starts: dict[int, tuple[int, ...]] = {}
-        while held := list(islice(every, window)):
-            lengths = [sum(map(len, pair.sample.values())) for _, _, pair in held]
-            # Nothing has no translation.
-            told = {i: Transcript("") for i, length in enumerate(lengths) if not length}
-            opens: dict[int, int] = {}
-            for i, (number, _, _) in enumerate(held):
-                if lengths[i] and number not in starts:
-                    opens.setdefault(number, i)
-            first = set(opens.values()) if self.start_choices else set(range(len(held)))
-            for some in (first, set(range(len(held))) - first):
-                for group in _groups([length if i in some else 0 for i, length in enumerate(lengths)]):
-                    batch = chopper.collate([held[i][2] for i in group]).to(self.device)
-                    known = None if some is first else [starts[held[i][0]] for i in group]
-                    told |= zip(
-                        group, self._tell_batch(batch, [held[i][1] for i in group], options, known), strict=True
-                    )
-                starts |= {number: told[i].found.start for number, i in opens.items() if some is first}
-            yield from ((held[i][0], told[i]) for i in range(len(held)))
-
-    def _tell_batch(
-        self, batch: Pairs, of: Sequence[Part], options: DecodeConfig, starts: Sequence[Sequence[int]] | None
-    ) -> list[Transcript]:
-        reading = self.read(batch)
-        found = self._find(batch, options, reading, starts)
-        texts = [self.text.decode(own.ids).strip() for own in found]
-        if not _is_timed(options):
-            return [Transcript(text, found=own) for text, own in zip(texts, found, strict=True)]
-        log_probs, seconds = [None] * len(found), 0.0
-        if self.ctc_head is not None:
-            log_probs = self.ctc_head(reading.frames).split(batch.n_frames)
-            seconds = self.tokenizers[self.ctc_field].seconds_per_token
-        return [
-            Transcript(text, tuple(find_words(own.ids, self.text, part, frames, seconds)), own)
-            for text, own, part, frames in zip(texts, found, of, log_probs, strict=True)
-        ]
+        found: list[list[Transcript]] = [[] for _ in records]
+        for number, piece in transcribe(self, records, options):
+            found[number].append(piece)
+        return [join_transcripts(self.target, pieces, options) for pieces in found]
 
     def stream(self, record: Mapping[str, Any], options: DecodeConfig | None = None) -> Iterator[str]:
-        options = options or self.options
-        form, words, is_first, is_cut = getattr(options, "format", "txt"), [], True, False
-        doubts: Counter[str] = Counter()
-        for _, told in self._tell([record], options, window=8):
-            words += told.words
-            is_cut |= told.found.ended == "length"
-            doubts[told.found.doubt] += 1
-            shown = show_words(told.words, "txt") if _is_timed(options) else told.text
-            if form == "txt" and shown:
-                yield shown if is_first else ("\n" if _is_timed(options) else " ") + shown
-                is_first = False
-        if form != "txt":
-            yield show_words(words, form)
-        for doubt, what in DOUBTS.items():
-            if n := doubts[doubt]:
-                say(what if doubts.total() == 1 else f"{n} of {doubts.total()} pieces: {what}")
-        if is_cut:
-            say("the text was cut off, as it reached the limit of --max_new_tokens; give more for all of it")
+        return stream_transcript(self, record, options or self.options)
 
     def ending(self, options: DecodeConfig | None = None) -> str:
         form = getattr(options, "format", "txt")
@@ -553,18 +449,3 @@ class SequenceToSequence(Task):
     def draw(self, folder: Path) -> None:
         """Write the worst cases of the last evaluation as `worst.html`."""
         self.cases.draw(folder)
-
-
-def _is_timed(options: DecodeConfig) -> bool:
-    return isinstance(options, TranscriptConfig) and options.timed
-
-
-def _groups(lengths: Sequence[int]) -> list[list[int]]:
-    """Numbers of the samples that have tokens, by like length, for batches of at most `AT_ONCE`, padding included."""
-    groups: list[list[int]] = []
-    for i in sorted((i for i in range(len(lengths)) if lengths[i]), key=lambda i: -lengths[i]):
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= AT_ONCE:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups

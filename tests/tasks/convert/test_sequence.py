@@ -24,6 +24,7 @@ from anyformer.errors import InputError
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.convert.huggingface import export, from_transformers, to_transformers
 from anyformer.tasks.sequence.sequence import CTCConfig, SequenceToSequence
+from anyformer.tasks.sequence.transcribe import transcribe
 from anyformer.tasks.sequence.transcripts import parts
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.text.text import Text
@@ -107,12 +108,12 @@ def test_the_language_is_chosen_once_for_a_recording(tmp_path: Path, window: int
         soundfile.write(path, np.concatenate([part for each in row for part in (each, quiet)]), 16000)
         records.append({"audio": str(path)})
     found: dict[int, list[tuple[int, ...]]] = {}
-    for number, told in task._tell(records, task.options, window):
+    for number, told in transcribe(task, records, task.options, window):
         found.setdefault(number, []).append(told.found.start)
     changes = 0
     for number, record in enumerate(records):
         pieces = [part.record for part in parts(record, task.tokenizers, None)]
-        alone = [told.found.start for piece in pieces for _, told in task._tell([piece], task.options)]
+        alone = [told.found.start for piece in pieces for _, told in transcribe(task, [piece], task.options)]
         assert found[number] == alone[:1] * len(pieces)
         changes += alone[:1] * len(pieces) != alone
     assert changes, "every piece alone is in the same language, which shows little"

@@ -1,0 +1,50 @@
+"""From records to texts in use: every part has its record's number, whatever it is read beside."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from anyformer.tasks.sequence import transcribe as module
+from anyformer.tasks.sequence.sequence import CTCConfig, SequenceToSequence
+from anyformer.tasks.sequence.transcribe import transcribe
+from anyformer.tasks.sequence.transcripts import TranscriptConfig
+from tests.helpers.turned import Turned, recogniser
+from tests.helpers.witnesses import redraw
+
+
+@pytest.fixture(scope="module")
+def task() -> SequenceToSequence:
+    torch.manual_seed(0)
+    made = recogniser(ctc=CTCConfig(weight=0.4))
+    made.fit_tokenizers(Turned())
+    made.build()
+    redraw(made)
+    return made.eval()
+
+
+@pytest.mark.parametrize(("window", "at_once"), [(1, 2**14), (3, 2**14), (64, 2**14), (64, 1), (5, 60)])
+def test_a_text_is_that_of_its_record_whatever_is_read_beside_it(
+    task: SequenceToSequence, window: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    source = Turned(11, 4)
+    records = [source[i] for i in range(11)]
+    options = TranscriptConfig("ctc")
+    found = list(transcribe(task, records, options, window))
+    assert [number for number, _ in found] == list(range(11))
+    alone = [told.text for record in records for _, told in transcribe(task, [record], options)]
+    assert [told.text for _, told in found] == alone and len(set(alone)) > 3
+
+
+def test_batches_hold_like_lengths_and_no_more_tokens_than_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 12)
+    groups = module._groups([3, 0, 12, 4, 4, 20, 1])
+    assert groups == [[5], [2], [3, 4, 0], [6]]
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_what_is_streamed_is_what_is_predicted(task: SequenceToSequence, timestamps: bool) -> None:
+    record, options = Turned(3, 4)[1], TranscriptConfig("joint", timestamps=timestamps, max_new_tokens=6)
+    shown = "".join(task.stream(record, options))
+    assert shown == task.render(task.predict([record], options)[0], options) != ""
