@@ -62,10 +62,15 @@ def shared_lists() -> Iterator[None]:
     For what a user's own config says: read in jsonargparse 4.53, where 5,000 classes take minutes otherwise.
     """
 
+    def long_lists(value: Any) -> Iterator[list]:
+        if isinstance(value, dict):
+            for each in value.values():
+                yield from long_lists(each)
+        elif isinstance(value, list) and len(value) > 50 and isinstance(value[0], str | int | float):
+            yield value
+
     def copied(value: Any) -> Any:
-        lists = [each for each in value.values() if isinstance(each, list)] if isinstance(value, dict) else []
-        known = {id(each): each for each in lists if len(each) > 50 and isinstance(each[0], str | int | float)}
-        return deepcopy(value, known)
+        return deepcopy(value, {id(each): each for each in long_lists(value)})
 
     held = jsonargparse._typehints.deepcopy
     jsonargparse._typehints.deepcopy = copied

@@ -113,10 +113,13 @@ def test_a_long_list_of_a_users_own_config_is_not_copied_for_each_of_its_entries
 ) -> None:
     names = [f"class {i}" for i in range(1000)]
     model = {"class_path": "Classify", "init_args": {"tokenizers": {"text": {"class_path": "Text"}}, "classes": names}}
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"model": model, "data": {"train": "a.csv"}}))
+    table = {"class_path": "Table", "init_args": {"path": "a.csv", "columns": {"row": names}}}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"model": model, "data": {"train": table}}))
     n_copied, dispatch = [], copy._deepcopy_dispatch
     copied = dispatch[list]
     monkeypatch.setitem(dispatch, list, lambda value, *rest: n_copied.append(len(value)) or copied(value, *rest))
     parsed = parse("fit", [str(tmp_path / "a.yaml")], [], [], kind=Unmade)
-    assert yaml.safe_load(parsed.resolved)["model"]["init_args"]["classes"] == names
+    resolved = yaml.safe_load(parsed.resolved)
+    assert resolved["model"]["init_args"]["classes"] == names
+    assert resolved["data"]["train"]["init_args"]["columns"] == {"row": names}
     assert sum(n_copied) < 100 * len(names)
