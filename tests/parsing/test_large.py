@@ -61,7 +61,7 @@ def test_a_task_with_large_values_is_made_again_and_none_of_them_is_read_as_yaml
     )
     again = instantiate(task.config())
     assert again.tokenizers == task.tokenizers and again.config() == task.config()
-    assert again.classes == task.classes and again.targets == task.targets
+    assert again.targets == task.targets
     assert n_read and sum(n_read) < 50_000
 
 

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, BertForMaskedLM, BertForSequenceClassifi
 
 from anyformer.packing import collate
 from anyformer.tasks.base.task import Task
+from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.convert.huggingface import from_transformers, take_in, to_transformers
 from anyformer.tokens import TokenSet
 from anyformer.weights.bert import BERT
@@ -27,7 +28,7 @@ KINDS = {"masked": BertForMaskedLM, "classes": BertForSequenceClassification}
 
 def logits(task: Task, texts: list[str]) -> torch.Tensor:
     """Of every token, (tokens, v), or of every text, (b, classes)."""
-    if task.tokenizers["text"].wrap and task.classes is not None:
+    if isinstance(task, Classify):
         chopper = task.chopper(training=False)
         return task(chopper.collate([chopper({"text": text}, labelled=False) for text in texts]).tokens)
     samples = [{"text": task.text.encode(text)} for text in texts]

@@ -17,7 +17,7 @@ from anyformer.tasks.base.warm_start import inherit_tokenizers
 from anyformer.tasks.classify.classify import Classify
 from tests.helpers.small_run import small_fit, small_task
 from tests.runs.test_checkpointing import Signal, assert_same_run
-from tests.tasks.base.test_task import Watched, batches, fit, records
+from tests.tasks.base.test_training import Watched, batches, fit, records
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 
