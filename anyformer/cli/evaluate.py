@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 
 from anyformer.cli.arguments import Options, require_first
 from anyformer.cli.outputs import show_metrics
@@ -12,6 +13,7 @@ from anyformer.runs.fit import evaluate
 from anyformer.runs.metrics_file import write_metrics
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import split_run
+from anyformer.saving.run_lock import locked
 
 
 def validate_command(args: list[str]) -> None:
@@ -44,8 +46,9 @@ def _evaluate(stage: str, args: list[str]) -> None:
     if member:
         model, data, folder = model.members[member], data.parts[member], run / member
     task.use_as(model)
-    metrics = evaluate(task, data, stage, folder if kept else None, **experiment.options)
-    if kept:
-        named = {name.replace("/", f"/{member}/", 1): value for name, value in metrics.items()} if member else metrics
-        write_metrics(run, named)
+    with locked(run) if kept else nullcontext():
+        metrics = evaluate(task, data, stage, folder if kept else None, **experiment.options)
+        if kept:
+            named = {name.replace("/", f"/{member}/", 1): value for name, value in metrics.items()}
+            write_metrics(run, named if member else metrics)
     show_metrics(metrics)

@@ -31,6 +31,9 @@ def load_yaml(text: str, kind: type[str] = AsWritten) -> Any:
     loader = _loader(kind)(text)
     try:
         return loader.get_single_data()
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        # Of a value that is not of the kind that its tag names, and of a number of thousands of digits.
+        raise yaml.YAMLError(f"a value is not what its tag or form says ({error})") from None
     finally:
         loader.dispose()
 

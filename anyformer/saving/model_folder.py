@@ -114,16 +114,16 @@ def model_folder(run: Path) -> Path:
 def read_config(folder: Path) -> dict[str, Any]:
     """The config that a folder holds, with what `save` wrote beside it. Raises InputError for a file not listed."""
     config, values = read_json(folder / CONFIG), dict[str, Any]()
-    for line in config.pop(FILES, []):
-        try:
+    try:
+        for line in config.pop(FILES, []):
             at, file = tuple(line["at"]), line["file"]
             if file not in values:
                 values[file] = read_value(listed(folder, file))
             put_back(config, [Large(at, values[file])])
-        except (KeyError, IndexError, TypeError):
-            raise InputError(
-                f"{folder / CONFIG} is damaged: {FILES} must say where the values of files stand; copy the folder anew"
-            ) from None
+    except (AttributeError, KeyError, IndexError, TypeError):
+        raise InputError(
+            f"{folder / CONFIG} is damaged: {FILES} must say where the values of files stand; copy the folder anew"
+        ) from None
     return config
 
 
@@ -155,7 +155,7 @@ def save(task: SavedTask, folder: str | Path) -> None:
                 (part / files[text]).write_text(text, encoding="utf-8")
             config.setdefault(FILES, []).append({"at": at, "file": files[text]})
         (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        # Tied weights share their memory, which the format has no word for.
+        # Tied weights share their memory, which the format does not support.
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in task.best_weights().items()}
         write_tensors(part / WEIGHTS, weights)
 

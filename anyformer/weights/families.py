@@ -61,7 +61,7 @@ def choose_family(kind: Kind, design: Design, task: nn.Module) -> tuple[Family, 
         if len(lost) < least:
             least = len(lost)
             best = InputError(
-                f"{family.architecture(kind)} of transformers has no word for {lost[0]}; train a model without it"
+                f"{family.architecture(kind)} of transformers does not support {lost[0]}; train a model without it"
             )
     raise best
 

@@ -251,7 +251,7 @@ class Family(Checked):
     def unload(self, task: nn.Module, name: str | None) -> dict[str, Tensor]:
         """The tensors of a task in the family's names and shapes, on the CPU.
 
-        Raises InputError for a tensor that the family has no word for.
+        Raises InputError for a tensor that the family does not support.
         """
         table = {ours: theirs for theirs, ours in self.table(task, name).items()}
         kinds = {}
@@ -264,7 +264,7 @@ class Family(Checked):
         for ours, tensor in task.state_dict().items():
             theirs = kinds.get(ours) or rename(ours, table)
             if theirs is None:
-                raise InputError(f"{self.model_type} has no word for {ours}; train a model without it")
+                raise InputError(f"{self.model_type} does not support {ours}; train a model without it")
             pieces[theirs] = tensor.detach().cpu()
         return {theirs: tensor.contiguous().clone() for theirs, tensor in self.together(pieces).items()}
 
@@ -273,7 +273,7 @@ def untyped(pieces: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
     """The pieces without type vectors, which add nothing. Raises InputError if one does."""
     kinds = ("type", "type.source")
     if any(pieces[kind].any() for kind in kinds if kind in pieces):
-        raise InputError(f"{family} has no word for the type vectors of fields; train with embedding.types: false")
+        raise InputError(f"{family} does not support the type vectors of fields; train with embedding.types: false")
     return {name: piece for name, piece in pieces.items() if name not in kinds}
 
 

@@ -207,12 +207,12 @@ def to_timm(task: nn.Module, class_token: bool | None = None) -> dict[str, Tenso
     there as it is here: num_heads, the norms' eps and act_layer.
 
     class_token: whether the first of the class and register tokens goes out as `cls_token`; by default if it is read.
-    Raises InputError that names what a VisionTransformer has no word for.
+    Raises InputError that names what a VisionTransformer does not support.
     """
     if task.model is None:
         raise InputError("the task has no weights yet; fit it, or load a run")
     if wrong := _not_timm(task):
-        raise InputError(f"timm's VisionTransformer has no word for {wrong}; train a model without it")
+        raise InputError(f"timm's VisionTransformer does not support {wrong}; train a model without it")
     places = _places(task.model)
     own = {name: tensor.detach().cpu().clone() for name, tensor in task.state_dict().items()}
     kinds = {part: own.pop(name, None) for part, name in places.types.items()}
@@ -232,7 +232,7 @@ def to_timm(task: nn.Module, class_token: bool | None = None) -> dict[str, Tenso
     for name, tensor in own.items():
         theirs = rename(name, table)
         if theirs is None:
-            raise InputError(f"timm's VisionTransformer has no word for {name}; train a model without it")
+            raise InputError(f"timm's VisionTransformer does not support {name}; train a model without it")
         pieces[theirs] = tensor
     if class_token is None:
         class_token = task.read == "class"

@@ -262,7 +262,7 @@ def to_openai(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dic
         "output.tied: false": not settings["tie_word_embeddings"],
     }
     if found := [what for what, is_there in wrong.items() if is_there]:
-        raise InputError(f"OpenAI's Whisper has no word for {found[0]}; export a folder for transformers instead")
+        raise InputError(f"OpenAI's Whisper does not support {found[0]}; export a folder for transformers instead")
     own = {theirs: name for name, theirs in OPENAI.items()}
     return {
         "dims": {name: settings[theirs] for name, theirs in DIMS.items()},

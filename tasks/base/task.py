@@ -45,13 +45,13 @@ class Task(Checked, Trained, ABC):
 
     Fit:
         1. data: `open` a path, `inherit` what the tokenizers of `init_from` have learnt, `fit_tokenizers`
-           to the training records.
+           to the training records, which are to pass `check_inputs` (by `answers` and `may_copy`).
         2. model: `build`, then `strange_weights` where weights come from `init_from`.
         3. data: `view` and `chopper`, for training and for evaluation, and `preview` for the contact sheet.
         4. model: `loss` of every training batch.
         5. evaluation, every so often: for each of `passes` `begin_evaluation`, `evaluate` of every batch, `report`; of
            several tasks also `score`. The best by `metric` is kept.
-        6. at the end `draw` and `closing`.
+        6. at the end `draw`, `closing` and `usage`.
 
     Use of what was saved: `build`, then `predict`, and `render`, `row` or `stream` for the terminal and tables. What
     has no `inputs` does `rollout` and `summarize` instead.
@@ -309,11 +309,10 @@ class Task(Checked, Trained, ABC):
     # Use
 
     options: ClassVar[Any] = None
-    """A dataclass of what `predict` and `stream` may be told beside the records, and the command line's `run` too; or
-    one of it, whose values are the defaults."""
+    """A dataclass of the options of `predict` and `stream`, on the command line too; or one of it, whose values are the defaults."""
 
     inference_args: ClassVar[tuple[str, ...]] = ()
-    """Arguments that say how the model is used, not what it is: an evaluation may be told others."""
+    """Arguments that say how the model is used, not what it is: an evaluation may be given others."""
 
     def use_as(self, other: Self) -> None:
         """Take over the arguments `inference_args` of another task."""

@@ -124,7 +124,7 @@ def _environment(settings: Settings) -> EnvironmentConfig | None:
 
 
 def decide_design(task: Decide) -> ActingDesign:
-    """What a config.json would say of the task. Raises InputError for what theirs has no word for."""
+    """What a config.json would say of the task. Raises InputError for what theirs does not support."""
     state, action = (task.tokenizers.get(name) for name in ("state", "action"))
     is_discrete = isinstance(action, Categories)
     wrong = {
@@ -144,7 +144,7 @@ def decide_design(task: Decide) -> ActingDesign:
         }
     if found := [what for what, is_there in wrong.items() if is_there]:
         raise InputError(
-            f"DecisionTransformerModel of transformers has no word for {found[0]}; train a model without it"
+            f"DecisionTransformerModel of transformers does not support {found[0]}; train a model without it"
         )
     placed, modules = task.model.embeddings.placed, task.model.embeddings.positions
     positions = [replace(each, sizes=tuple(own.sizes) or None) for each, own in zip(placed, modules, strict=True)]

@@ -109,7 +109,7 @@ def to_transformers(task: Task, folder: str | Path) -> None:
     """Write a task as a new folder that transformers' `from_pretrained` loads: config.json, model.safetensors and the
     tokenizer; generation_config.json and preprocessor_config.json where they belong. It appears whole or not at all.
 
-    Raises InputError that names what transformers has no word for, and if there is such a folder already.
+    Raises InputError that names what transformers does not support, and if there is such a folder already.
     """
     folder = Path(folder)
     if folder.exists():
@@ -152,7 +152,7 @@ class _Export:
 
 
 def _convert(task: Task) -> _Export:
-    """Raises InputError for what transformers has no word for."""
+    """Raises InputError for what transformers does not support."""
     if isinstance(task, SequenceToSequence):
         kind = sequence_kind(task)
         name, design, rest = task.target, sequence_design(task), sequence_settings(task)

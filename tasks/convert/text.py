@@ -71,7 +71,7 @@ def text_kind(task: Task) -> Kind:
             "models and classifiers of one text have"
         )
     if task.fields.sees:
-        raise InputError("transformers has no word for fields.sees; train a model without it")
+        raise InputError("transformers does not support fields.sees; train a model without it")
     return "classify"
 
 

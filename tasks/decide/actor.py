@@ -69,7 +69,7 @@ class PlayOptions:
 
 @dataclass(frozen=True)
 class PlayConfig(PlayOptions):
-    """How a policy is played: at every validation and test, and where `run` is told nothing else."""
+    """How a policy is played: at every validation and test, and in use unless `predict` is given options."""
 
     option: ClassVar[str] = "play."
 

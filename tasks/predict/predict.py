@@ -53,8 +53,9 @@ class Predict(Task):
         """
         Args:
             tokenizers: of each input field, by the name of its column.
-            targets: what is predicted, by the name of its column: Category, Labels, Numbers, Written, Done; and by
-                the name of an input Masked. One that a record lacks is not counted; a record without any is an error.
+            targets: what is predicted, by the name of its column: Category, Labels, Regression, TextTarget,
+                ActionTarget; and by the name of an input Masked. One that a record lacks is not counted; a record
+                without any is an error.
             transformer: sizes of the shared transformer.
             embedding: how content, type and position become a token.
             optimizer: the optimiser and its learning rate over the run.
@@ -302,9 +303,9 @@ class Predict(Task):
 
         records: dicts of fields, a value being whatever its tokenizer takes (a path, an array, a string).
         Returns for each a dict: of a Category `{"label", "probabilities"}`, likeliest first; of Labels `{"labels",
-        "probabilities"}`, the labels those above a half; of Numbers a number, or a list, or a dict where they have
-        columns; of Written the text; of Done the action; of Masked `{"loss"}`, how far what is filled in is off, and of
-        a text the `text` with it; None each where the record lacks the input.
+        "probabilities"}`, the labels those above a half; of Regression a number, or a list, or a dict where it has
+        columns; of TextTarget the text; of ActionTarget the action; of Masked `{"loss"}`, how far what is filled in is
+        off, and of a text the `text` with it; None each where the record lacks the input.
         Raises InputError for a record it cannot use.
         """
         chopper, results = self.chopper(training=False), []
@@ -346,8 +347,8 @@ class Predict(Task):
         return item.sample, " | ".join(words)
 
     def draw(self, folder: Path) -> None:
-        """Draw a confusion matrix of every Category, predicted over true Numbers, and what was filled in of Masked;
-        the worst of what was Written are in `worst.html`."""
+        """Draw a confusion matrix of every Category, predicted over true numbers, and what was filled in of Masked;
+        the worst texts are in `worst.html`."""
         for name in self.targets:
             suffix = f"_{name}" if len(self.targets) > 1 else ""
             self.head(name).draw(folder, suffix, self.stage, self.tokenizers)

@@ -105,7 +105,7 @@ class SequenceToSequence(Task):
             output: the layer over the vocabulary of the target.
             label_smoothing: mass taken from the right token and spread over all.
             ctc: a second loss, where an input is a sound.
-            decoding: how texts are found, in validation and where `run` is told nothing else.
+            decoding: how texts are found, in validation, and in use unless `predict` is given options.
             shared_vocabulary: whether all Text fields have one vocabulary and one table of embeddings.
             start: special tokens that stand before the target, by their spelling; the end of a text when left out.
                 Where several stand in the place of one, as Whisper's languages, the model takes the likeliest of them.

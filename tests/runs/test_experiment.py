@@ -296,3 +296,13 @@ def test_a_text_that_names_a_module_is_kept_as_it_is(config: str) -> None:
         made = parse("fit", [config], [f"--data.train={text}"], [], RUN, Unmade)
         assert yaml.safe_load(made.resolved)["data"]["train"] == text
     assert not {"this", "antigravity"} & sys.modules.keys()
+
+
+@pytest.mark.parametrize("value", ["!!float x", "!!timestamp foo", "!!bool maybe", "9" * 5000])
+def test_a_value_that_is_not_what_its_tag_says_is_one_line(config: str, value: str) -> None:
+    Path(config).write_text(CONFIG + f"seed_everything: {value}\n")
+    with pytest.raises(
+        InputError, match=r"config\.yaml is not YAML: a value is not what its tag or form says"
+    ) as caught:
+        parse("fit", [config], [], [], kind=Unmade)
+    assert "\n" not in str(caught.value)

@@ -40,7 +40,7 @@ def test_the_family_that_lacks_the_least_is_named(architecture: str) -> None:
     design, task = designed(family, architecture)
     other = replace(design, transformer=replace(design.transformer, layer_scale=0.1))
     with pytest.raises(
-        InputError, match=rf"^{architecture} of transformers has no word for transformer\.layer_scale: 0"
+        InputError, match=rf"^{architecture} of transformers does not support transformer\.layer_scale: 0"
     ):
         choose_family("sequence", other, task)
 

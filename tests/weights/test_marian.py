@@ -237,12 +237,15 @@ def test_a_model_trained_here_is_the_same_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"embedding": replace(ORIGINAL, norm=True)}, r"MarianMTModel of transformers has no word for embedding\.norm"),
+        (
+            {"embedding": replace(ORIGINAL, norm=True)},
+            r"MarianMTModel of transformers does not support embedding\.norm",
+        ),
         ({"embedding": replace(ORIGINAL, **sines())}, r"MarianMTModel .* no word for embedding\.positions"),
         ({"output": HeadConfig()}, r"no word for output\.bias: False"),
         ({"transformer": replace(SIZES, norm_position="pre")}, r"no word for transformer\.norm_position: pre"),
         ({"encoder": replace(SIZES, norm_eps=0.1)}, r"no word for encoder\.norm_eps: 0\.1"),
-        ({"embedding": replace(ORIGINAL, types=True)}, r"marian has no word for the type vectors of fields"),
+        ({"embedding": replace(ORIGINAL, types=True)}, r"marian does not support the type vectors of fields"),
     ],
     ids=lambda value: str(value)[:60],
 )

@@ -366,7 +366,7 @@ def test_weights_of_another_family_are_refused(tmp_path: Path) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_timm_has_no_word_for_is_named(options: dict[str, Any], what: str) -> None:
-    with pytest.raises(InputError, match=f"timm's VisionTransformer has no word for {what}.*; train a model without"):
+    with pytest.raises(InputError, match=f"timm's VisionTransformer does not support {what}.*; train a model without"):
         to_timm(classifier(**options))
 
 
@@ -381,6 +381,6 @@ def test_a_part_that_a_task_has_beside_ours_has_no_place_in_timm() -> None:
     task = classifier()
     task.extra = nn.Linear(2, 2)
     with pytest.raises(
-        InputError, match=r"timm's VisionTransformer has no word for extra\.weight; train a model without"
+        InputError, match=r"timm's VisionTransformer does not support extra\.weight; train a model without"
     ):
         to_timm(task)

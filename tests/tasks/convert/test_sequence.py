@@ -229,7 +229,7 @@ def recogniser(**choices: Any) -> SequenceToSequence:
         (lambda: recogniser(audio=Audio(stem=AudioStem(strides=(2, 2)))), r"an audio other than Whisper's"),
         (lambda: recogniser(text=Text("bytes", max_len=9)), r"has a word for a text of another kind than bpe"),
         (lambda: recogniser(ctc=CTCConfig()), r"has a word for ctc"),
-        (lambda: recogniser(), r"WhisperForConditionalGeneration .* has no word for transformer\.norm_position: post"),
+        (lambda: recogniser(), r"WhisperForConditionalGeneration .* does not support transformer\.norm_position: post"),
         (lambda: translator(architecture="decoder"), r"has a word for architecture: decoder"),
         (lambda: translator(shared_vocabulary=False), r"has a word for shared_vocabulary: false"),
     ],
@@ -250,7 +250,7 @@ def test_a_file_of_openai_is_of_a_whisper(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"out\.pt: OpenAI's file is of a Whisper; leave \.pt out for a folder"):
         export(translator(), tmp_path / "out.pt")
     whisper(tmp_path)
-    with pytest.raises(InputError, match=r"OpenAI's Whisper has no word for a d_ff other than 48, four times d_model"):
+    with pytest.raises(InputError, match=r"OpenAI's Whisper does not support a d_ff other than 48, four times d_model"):
         export(from_transformers(tmp_path), tmp_path / "out.pt")
 
 

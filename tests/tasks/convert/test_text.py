@@ -75,7 +75,7 @@ def telling(text: Text = TEXT, **choices: Any) -> Classify:
     [
         (
             lambda: language(replace(SIZES, norm="rmsnorm")),
-            r"GPT2LMHeadModel .* has no word for transformer\.norm: rms",
+            r"GPT2LMHeadModel .* does not support transformer\.norm: rms",
         ),
         (lambda: language(replace(SIZES, gated=True)), r"no word for transformer\.gated: True"),
         (lambda: language(replace(SIZES, q_bias=False)), r"no word for transformer\.q_bias: False; train a model with"),
@@ -86,15 +86,15 @@ def telling(text: Text = TEXT, **choices: Any) -> Classify:
             r"no word for embedding\.positions",
         ),
         (lambda: language(output=HeadConfig(scaled=True)), r"no word for output\.scaled: True"),
-        (lambda: language(**LIKE_BERT), r"BertForMaskedLM .* has no word for transformer\.norm_position: pre"),
+        (lambda: language(**LIKE_BERT), r"BertForMaskedLM .* does not support transformer\.norm_position: pre"),
         (
             lambda: language(text=Text("bytes", max_len=9)),
             r"kind: bytes has no tokenizer\.json, .* with kind: bpe",
         ),
-        (lambda: telling(), r"BertForSequenceClassification .* has no word for read: class"),
-        (lambda: telling(read="first"), r"has no word for pool_dense: false"),
-        (lambda: telling(read="first", pool_dense=True, n_registers=2), r"has no word for n_registers: 2"),
-        (lambda: telling(read="first", pool_dense=True, pool_norm=True), r"has no word for pool_norm: true"),
+        (lambda: telling(), r"BertForSequenceClassification .* does not support read: class"),
+        (lambda: telling(read="first"), r"does not support pool_dense: false"),
+        (lambda: telling(read="first", pool_dense=True, n_registers=2), r"does not support n_registers: 2"),
+        (lambda: telling(read="first", pool_dense=True, pool_norm=True), r"does not support pool_norm: true"),
     ],
 )
 def test_what_transformers_has_no_word_for_is_named(tmp_path: Path, make: Callable[[], Task], message: str) -> None:
