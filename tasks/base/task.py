@@ -309,7 +309,8 @@ class Task(Checked, Trained, ABC):
     # Use
 
     options: ClassVar[Any] = None
-    """A dataclass of the options of `predict` and `stream`, on the command line too; or one of it, whose values are the defaults."""
+    """A dataclass of the options of `predict` and `stream`, on the command line too; or one of it, whose values are
+    the defaults."""
 
     inference_args: ClassVar[tuple[str, ...]] = ()
     """Arguments that say how the model is used, not what it is: an evaluation may be given others."""
