@@ -37,8 +37,11 @@ class MachineError(InputError):
 class WriteError(MachineError, OSError):
     """A file cannot be written; an OSError too, for whoever can do without the file."""
 
-    def __init__(self, path: str | Path, error: OSError, n_bytes: int | None = None) -> None:
-        """error: what the system said. n_bytes: how many the file needs, where that is known."""
+    def __init__(
+        self, path: str | Path, error: OSError, n_bytes: int | None = None, variable: str | None = None
+    ) -> None:
+        """error: what the system said. n_bytes: how many the file needs, where that is known. variable: that of the
+        environment which names the folder."""
         # h5py has the number in its text alone.
         number = error.errno or int((re.findall(r"errno = (\d+)", str(error)) or [0])[0])
         reason = error.strerror or (os.strerror(number) if number else str(error))
@@ -50,6 +53,8 @@ class WriteError(MachineError, OSError):
             reason += "; give a folder that may be written to"
         elif number in NO_SUCH_PLACE:
             reason += f"; the folder {os.path.dirname(path) or '.'} must be there for as long as the command runs"
+        if variable is not None:
+            reason += f"; {variable} names the folder"
         super().__init__(f"{path} cannot be written: {reason}")
         self.errno, self.strerror, self.filename = number, reason, str(path)
 
@@ -74,14 +79,17 @@ def _free(path: str | Path) -> str:
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[None]:
-    """Turn what the system says while a file is written into a WriteError that names it."""
+def writing(path: str | Path, variable: str | None = None) -> Iterator[None]:
+    """Turn what the system says while a file is written into a WriteError that names it.
+
+    variable: that of the environment which names the folder of the file.
+    """
     try:
         yield
     except WriteError:
         raise
     except OSError as error:
-        raise WriteError(path, error, getattr(error, "n_bytes", None)) from error
+        raise WriteError(path, error, getattr(error, "n_bytes", None), variable) from error
 
 
 @contextmanager

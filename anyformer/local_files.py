@@ -6,9 +6,12 @@ All that opens a file by its path comes through here.
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import stat
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +23,19 @@ BLOCK = 2**20
 """Bytes that are read at once of a file whose size is not known."""
 MAX_UNPACKED, MAX_RATIO = 2**28, 100
 """What is packed may come to so many bytes, or to so many times its own: text comes to 3 to 30, a bomb to 1000."""
+
+DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What is raised where a gzipped file or a zip is damaged, locked or packed in an unknown way. With ValueError that is
+InputError too: let it through first."""
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -111,3 +127,18 @@ def check_unpacked(name: str | Path, packed: int, unpacked: int) -> None:
             f"{name}: its {packed:,} bytes unpack to {unpacked:,} or more, over {MAX_RATIO} times as many; unpack it "
             "yourself if you trust it"
         )
+
+
+def unpacked_blocks(file: IO[bytes], name: str | Path, packed: int, stop: int | None = None) -> Iterator[bytes]:
+    """What a file that unpacks as it is read holds, from where it is up to a byte, a block at a time.
+
+    packed: its bytes on the disk. Raises InputError where it is damaged, or holds more than is believed.
+    """
+    try:
+        while block := file.read(BLOCK if stop is None else min(BLOCK, stop - file.tell())):
+            check_unpacked(name, packed, file.tell())
+            yield block
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise InputError(f"{name}: damaged or truncated: {error}") from None

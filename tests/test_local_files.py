@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from anyformer.cli.records import find_records
-from anyformer.data.files import find_file, is_folder, read_file, read_lines
+from anyformer.data.files import find_file, is_folder, open_binary, read_file, read_lines
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.local_files import MAX_RATIO, check_archive, open_file, read_bytes, read_json
@@ -102,6 +102,11 @@ ZEROS = bytes(2**20)
 
 def bomb(path: Path) -> Path:
     """400 MB in 400 kB."""
+    if path.parent.suffix == ".zip":
+        packed = bomb(path.parents[1] / path.name)
+        with zipfile.ZipFile(path.parent, "w") as archive:
+            archive.write(packed, path.name)
+        return path
     if path.suffix == ".gz":
         with gzip.open(path, "wb") as file:
             for _ in range(400):
@@ -123,6 +128,9 @@ def bomb(path: Path) -> Path:
         ("x.zip", check_archive),
         ("x.txt.gz", lambda path: read_lines(str(path))),
         ("x.txt.gz", lambda path: len(Corpus(str(path), split="line"))),
+        ("x.csv.gz", lambda path: len(Table(str(path)))),
+        ("x.zip/a.csv.gz", lambda path: len(Table(str(path)))),
+        ("x.zip", lambda path: open_binary(str(path / "a.npy"))),
     ],
 )
 def test_what_unpacks_to_a_thousand_times_its_size_is_refused_in_little_memory(tmp_path: Path, name: str, read) -> None:

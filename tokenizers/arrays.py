@@ -13,11 +13,11 @@ from typing import IO
 
 import numpy as np
 
-from anyformer.data.files import DAMAGE, read_file
+from anyformer.data.files import read_file
 from anyformer.data.rows.csv_rows import read_cells
 from anyformer.data.rows.rows import check_names
 from anyformer.errors import InputError
-from anyformer.local_files import check_unpacked
+from anyformer.local_files import DAMAGE, check_unpacked
 
 ARRAYS = (".npy", ".npz")
 """What the names of files with one array end in."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
-import lzma
 import os
 import re
-import shutil
-import stat
 import tempfile
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +17,16 @@ from typing import IO
 
 import numpy as np
 
-from anyformer.errors import InputError, nearest, say_once
-from anyformer.local_files import check_unpacked, file_version, read_bytes, special_kind
+from anyformer.errors import InputError, nearest, say_once, writing
+from anyformer.local_files import (
+    DAMAGE,
+    check_unpacked,
+    file_version,
+    open_file,
+    read_bytes,
+    special_kind,
+    unpacked_blocks,
+)
 
 PICTURES = (
     *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -34,20 +38,6 @@ PICTURES = (
 
 MAX_FILE = 2**32
 """Bytes of a file that is read as a whole."""
-BLOCK = 2**20
-"""Bytes that are unpacked at once."""
-
-DAMAGE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
-"""What `zipfile` raises for a zip that is damaged, locked or packed in a way it does not know."""
 
 
 def find_file(path: str | Path) -> str:
@@ -85,13 +75,8 @@ def read_file(path: str | Path) -> bytes:
         folder, name = os.path.split(path)
         names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
         raise InputError(f"{path}: no such file{nearest(name, names)}")
-    archive, member = inside
     try:
-        opened, members = _open_zip(archive, file_version(archive), os.getpid())
-        if member not in members:
-            raise InputError(f"{archive}: holds no {member!r}{nearest(member, members)}")
-        facts = opened.getinfo(members[member])
-        check_unpacked(path, facts.compress_size, facts.file_size)
+        opened, facts = _find_member(path, *inside)
         return opened.read(facts)
     except InputError:
         raise
@@ -219,6 +204,16 @@ def _open_zip(path: str, version: tuple[int, ...], process: int) -> tuple[zipfil
     return opened, {name.removeprefix("./"): name for name in opened.namelist()}
 
 
+def _find_member(path: str, archive: str, member: str) -> tuple[zipfile.ZipFile, zipfile.ZipInfo]:
+    """A zip and what it says of a file in it. Raises InputError where that is not there, or would fill the memory."""
+    opened, members = _open_zip(archive, file_version(archive), os.getpid())
+    if member not in members:
+        raise InputError(f"{archive}: holds no {member!r}{nearest(member, members)}")
+    facts = opened.getinfo(members[member])
+    check_unpacked(path, facts.compress_size, facts.file_size)
+    return opened, facts
+
+
 class Lines(Sequence[str]):
     """The lines of a text as bytes and where each begins: a list of strings would take several times the memory, and
     every worker would come to have a copy of it."""
@@ -242,21 +237,9 @@ def read_unpacked(path: str) -> bytes:
     """The bytes of a file, unpacked where it is gzipped. Raises InputError for what cannot be read."""
     content = read_file(path)
     if content[:2] == b"\x1f\x8b":
-        try:
-            return _unpack(content, path)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: damaged or truncated: {error}") from None
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            return b"".join(unpacked_blocks(file, path, len(content)))
     return content
-
-
-def _unpack(content: bytes, name: str) -> bytes:
-    """What is gzipped, unpacked; no more of it than is believed."""
-    unpacked = bytearray()
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        while block := file.read(BLOCK):
-            unpacked += block
-            check_unpacked(name, len(content), len(unpacked))
-    return bytes(unpacked)
 
 
 def read_lines(path: str) -> Lines:
@@ -279,37 +262,49 @@ def open_binary(path: str) -> IO[bytes]:
     """A file opened to be read from any place: one that ends in .gz, or lies in a zip, is unpacked for that into a
     temporary file, which has no name and is gone when it is closed.
 
-    Raises InputError for what cannot be read, and for what is no regular file.
+    Raises InputError for what cannot be read or is no file, and WriteError where there is no room to unpack it.
     """
+    inside, is_gzipped = _zip_of(path), path.lower().endswith(".gz")
     try:
-        inside, is_gzipped = _zip_of(path), path.lower().endswith(".gz")
         if inside is None:
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                raise InputError(f"{path}: must be a regular file")
-            opened: IO[bytes] = open(path, "rb")  # noqa: SIM115
+            opened, packed = open_file(path), os.path.getsize(path)
+            if not is_gzipped:
+                return opened
         else:
-            archive, members = _open_zip(inside[0], os.stat(inside[0]).st_mtime_ns, os.getpid())
-            if inside[1] not in members:
-                raise InputError(f"{inside[0]}: holds no {inside[1]!r}{nearest(inside[1], members)}")
-            opened = archive.open(members[inside[1]])
-        if inside is None and not is_gzipped:
-            return opened
-        with ExitStack() as stack:
-            packed = stack.enter_context(opened)
-            unpacked: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
-            shutil.copyfileobj(gzip.GzipFile(fileobj=packed) if is_gzipped else packed, unpacked, 2**20)
-            unpacked.seek(0)
-            stack.pop_all()
-            packed.close()
-            return unpacked
+            archive, facts = _find_member(path, *inside)
+            opened, packed = archive.open(facts), facts.compress_size
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except DAMAGE as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
 
+    def unpack(unpacked: IO[bytes]) -> None:
+        for block in unpacked_blocks(gzip.GzipFile(fileobj=opened) if is_gzipped else opened, path, packed):
+            unpacked.write(block)
+
+    with opened:
+        return fill_temporary(path, unpack)
+
+
+def fill_temporary(name: str, fill: Callable[[IO[bytes]], None]) -> IO[bytes]:
+    """A file without a name, which is gone when it is closed, filled and to be read from its beginning.
+
+    name: whose content it holds. Raises WriteError for any OSError while it is filled, so that `fill` must raise
+    InputError for those of what it reads.
+    """
+    with writing("a temporary file", "TMPDIR"):
+        place = os.path.join(tempfile.gettempdir(), f"{os.path.basename(name)}, unpacked,")
+    with writing(place, "TMPDIR"), ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile())
+        fill(file)
+        file.seek(0)
+        stack.pop_all()
+        return file
+
 
 def file_stamp(path: str) -> tuple[int, ...]:
-    """Size, times and number of a file, or of the zip that it lies in: others once it has changed."""
+    """The version of a file, or of the zip that it lies in: another once it has changed."""
     inside = _zip_of(path)
-    now = os.stat(inside[0] if inside else path)
-    return now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino
+    return file_version(inside[0] if inside else path)

@@ -19,7 +19,7 @@ from anyformer.data.batch_plan import Draw, Plan
 from anyformer.data.chopper import Chopper, LeftOut, Unasked
 from anyformer.data.source import Source, join_files
 from anyformer.data.values import is_missing, name_of
-from anyformer.errors import InputError
+from anyformer.errors import InputError, MachineError
 
 OR_SKIP = "mend it, or leave such records out by data.on_bad_sample: skip"
 """What to do about a record that cannot be used."""
@@ -87,6 +87,8 @@ class Samples(Checked, Dataset):
             group = None if self.training or self.chopper.by is None else record.get(self.chopper.by)
             group = "" if is_missing(group) else name_of(group, f"fields.by: column {self.chopper.by!r}")
             return self.chopper(record, random), group
+        except MachineError:
+            raise
         except InputError as error:
             raise type(error)(f"{self.source.name(i)}: {error}") from None
 

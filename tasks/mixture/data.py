@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 
 from anyformer.data.loader import Loader
 from anyformer.data.source import Source
-from anyformer.errors import InputError, nearest
+from anyformer.errors import InputError, MachineError, nearest
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
@@ -321,6 +321,8 @@ def named(place: str) -> Iterator[None]:
     """What is wrong inside, with the part of the config that it is wrong in."""
     try:
         yield
+    except MachineError:
+        raise
     except InputError as error:
         message = str(error).removeprefix("data.") if place.startswith("data.") else str(error)
         raise type(error)(f"{place}: {message}") from None

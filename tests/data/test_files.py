@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import resource
 import zipfile
 from contextlib import suppress
 
 import numpy as np
 import pytest
 
-from anyformer.data.files import find_file, is_folder, list_files, list_folders, read_file, survey_files
+from anyformer.data.files import (
+    file_stamp,
+    find_file,
+    is_folder,
+    list_files,
+    list_folders,
+    open_binary,
+    read_file,
+    survey_files,
+)
 from anyformer.data.tables import Table
-from anyformer.errors import InputError
+from anyformer.errors import InputError, MachineError, WriteError
+from tests.helpers.small_run import in_a_fork
 
 
 def test_a_file_is_found_from_here_and_else_in_the_data_folder(tmp_path, monkeypatch):
@@ -146,3 +159,46 @@ def test_names_in_a_zip_may_begin_with_a_dot_and_a_slash(tmp_path):
 def test_a_name_that_is_too_long_is_no_file():
     with pytest.raises(InputError, match="no such file"):
         find_file("x" * 300 + "/y")
+
+
+def test_a_zip_that_changed_within_its_time_is_read_anew(tmp_path):
+    path = tmp_path / "a.zip"
+    seen = []
+    for text in ("old", "new one"):
+        with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+            archive.writestr("t.txt", text)
+        os.utime(tmp_path / "b.zip", (1e9, 1e9))
+        os.replace(tmp_path / "b.zip", path)
+        with open_binary(f"{path}/t.txt") as file:
+            seen.append((file.read(), file_stamp(f"{path}/t.txt")))
+    assert [content for content, _ in seen] == [b"old", b"new one"]
+    assert seen[0][1] != seen[1][1]
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "a.zip/t.csv", "a.zip/t.csv.gz"])
+def test_damage_and_a_full_disk_are_told_apart_where_a_file_is_unpacked(tmp_path, name):
+    """In a process of its own, that cannot write files of more than 4,000 bytes."""
+    content = np.random.default_rng(0).bytes(20_000)
+    packed = gzip.compress(content) if name.endswith(".gz") else content
+    path = tmp_path / name
+    if path.parent != tmp_path:
+        with zipfile.ZipFile(path.parent, "w") as archive:
+            archive.writestr(path.name, packed)
+    else:
+        path.write_bytes(packed)
+    with open_binary(str(path)) as file:
+        assert file.read() == content
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+        with pytest.raises(WriteError, match=r"t.csv(.gz)?, unpacked, cannot be written: .*; TMPDIR names the folder$"):
+            open_binary(str(path))
+
+    assert in_a_fork(fill) == 0
+    place = path if path.is_file() else path.parent
+    damaged = bytearray(place.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    place.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"damaged or truncated: ") as caught:
+        open_binary(str(path))
+    assert not isinstance(caught.value, MachineError)

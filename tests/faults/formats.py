@@ -96,6 +96,15 @@ def sound(kind: str) -> bytes:
     return file.getvalue()
 
 
+def mp3_that_says(n: int) -> bytes:
+    """A sound whose first frame says that it has so many bytes."""
+    content = bytearray(sound("MP3"))
+    # The tag, flags that there are frames and bytes, and the number of frames come before.
+    at = max(content.find(b"Xing"), content.find(b"Info")) + 12
+    content[at : at + 4] = n.to_bytes(4, "big")
+    return bytes(content)
+
+
 def film(kind: str) -> bytes:
     import av
 
@@ -283,6 +292,8 @@ ROWS = [
     fuzz("a.flac", lambda: sound("FLAC"), read_sound),
     fuzz("a.ogg", lambda: sound("OGG"), read_sound),
     fuzz("a.mp3", lambda: sound("MP3"), read_sound),
+    fuzz("no_length.mp3", lambda: mp3_that_says(0), read_sound),
+    fuzz("too_long.mp3", lambda: mp3_that_says(2**32 - 1), read_sound),
     fuzz("a.aiff", lambda: sound("AIFF"), read_sound),
     fuzz("a.mp4", lambda: film("mp4"), read_film),
     fuzz("a.avi", lambda: film("avi"), read_film),

@@ -198,7 +198,11 @@ def _in_mp3(file: IO[bytes], size: int) -> list[int]:
         fields += 4 * (flags & 1)
         if len(head) < fields + 4:
             break
-        place += struct.unpack(">I", head[fields : fields + 4])[0]
+        n = struct.unpack(">I", head[fields : fields + 4])[0]
+        # What has been cut off, or written into a pipe, does not say.
+        if n < 1 or place + n > size:
+            break
+        place += n
         file.seek(place)
         rest = file.read(160)
         if rest[:3] == b"TAG":  # The name of the first, in 128 bytes behind it.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from anyformer.data.source import Source, no_column
-from anyformer.errors import InputError, say
+from anyformer.errors import InputError, WriteError, say
 from anyformer.saving.fingerprint import identity
 from anyformer.saving.manifest import MANIFEST, damage, describe, read_manifest, write_manifest
 from anyformer.tokenizers.text.corpus import Documents
@@ -71,13 +71,12 @@ def remember(source: Source, keys: Sequence[Any], cache: str | None, field: str,
                     raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
+    except WriteError:
+        raise
     except OSError as error:
         if error.filename is not None and not Path(error.filename).is_relative_to(where):
             raise InputError(f"{error.filename}: {error.strerror}") from None
-        raise InputError(
-            f"{where}: what is made of the corpus cannot be kept there: {error.strerror}; "
-            "set XDG_CACHE_HOME to a folder with room"
-        ) from None
+        raise WriteError(where / "what is made of the corpus", error, variable="XDG_CACHE_HOME") from None
     return folder
 
 

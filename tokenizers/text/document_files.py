@@ -22,7 +22,7 @@ from anyformer.data.files import count_endings, find_file, say_left_out, survey_
 from anyformer.data.folders import find_parts
 from anyformer.data.source import no_column
 from anyformer.errors import InputError
-from anyformer.local_files import check_unpacked, file_version, open_file
+from anyformer.local_files import check_file, file_version, open_file, unpacked_blocks
 
 ENDINGS = (".txt", ".jsonl", ".ndjson", ".parquet", ".txt.gz", ".jsonl.gz", ".ndjson.gz")
 """What the names of the files end in that are taken from a folder."""
@@ -102,6 +102,7 @@ class _reading:
 @lru_cache(maxsize=8)
 def _open_gzip(place: str, version: tuple[int, ...], process: int, thread: int) -> gzip.GzipFile:
     # Kept, because to come to a place it unpacks all before. By process and thread, which would move each other's.
+    check_file(place)
     return gzip.open(place)
 
 
@@ -111,9 +112,7 @@ def read_bytes(place: str, start: int, stop: int) -> bytes:
         if _is_gzipped(place):
             file = _open_gzip(place, file_version(place), os.getpid(), threading.get_ident())
             file.seek(start)
-            content = file.read(stop - start)
-            check_unpacked(place, os.path.getsize(place), start + len(content))
-            return content
+            return b"".join(unpacked_blocks(file, place, os.path.getsize(place), stop))
         with open_file(place) as file:
             file.seek(start)
             return file.read(stop - start)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 import mmap
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from anyformer.data.files import open_binary
+from anyformer.data.files import fill_temporary, open_binary
 from anyformer.data.rows.rows import Rows, check_names, no_column
-from anyformer.errors import InputError
+from anyformer.errors import InputError, MachineError
 
 BATCH = 2**23
 """Bytes of a Parquet file that are unpacked at once, about."""
@@ -172,20 +171,32 @@ class ParquetRows(ArrowRows):
 
     def __init__(self, path: str, files: Sequence[str], wanted: Collection[str] | None = None) -> None:
         self._source = path, files, wanted
-        try:
+        with _reading(path):
             table = _unpack(path, files, wanted)
             super().__init__(path, table, features_of(table))
-        except InputError:
-            raise
-        except FAILURES as error:
-            raise InputError(f"{path}: cannot be read as PARQUET: {' '.join(str(error).split())[:400]}") from None
 
     def __reduce__(self) -> Any:
         return type(self), self._source
 
 
-FAILURES = (ValueError, OSError, RuntimeError, TypeError, LookupError, MemoryError)
+FAILURES = (ValueError, OSError, RuntimeError, TypeError, LookupError)
 """What Arrow raises for a file that is damaged, or none of its own."""
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turn what Arrow raises while it reads a file into an InputError of one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FAILURES as error:
+        raise InputError(f"{path}: cannot be read as PARQUET: {' '.join(str(error).split())[:400]}") from None
+    except MemoryError as error:
+        raise MachineError(
+            f"{path}: there is not enough memory to read it ({' '.join(str(error).split())[:200]}); end what else is "
+            "running, write the file with smaller row groups, or copy it anew if it is damaged"
+        ) from None
 
 
 def features_of(table: Any) -> dict[str, Any]:
@@ -216,12 +227,14 @@ def _join(path: str, opened: Sequence[Any], files: Sequence[str], wanted: Collec
             if name not in schema.names:
                 raise no_column(path, name, schema.names)
         schema = pa.schema([field for field in schema if field.name in wanted], schema.metadata)
-    with tempfile.TemporaryFile() as unpacked:
+
+    def unpack(unpacked: IO[bytes]) -> None:
         with pa.ipc.new_file(pa.PythonFile(unpacked, "w"), schema) as writer:
-            for parquet in opened:
-                for batch in _batches(parquet, schema):
+            for file, parquet in zip(files, opened, strict=True):
+                for batch in _batches(file, parquet, schema):
                     writer.write_batch(batch)
-        unpacked.flush()
+
+    with fill_temporary(path, unpack) as unpacked:
         return pa.ipc.open_file(pa.py_buffer(mmap.mmap(unpacked.fileno(), 0, access=mmap.ACCESS_READ))).read_all()
 
 
@@ -236,7 +249,13 @@ def _plain(schema: Any) -> Any:
     return pa.schema([field.with_type(plain(field.type)) for field in schema], schema.metadata)
 
 
-def _batches(parquet: Any, schema: Any) -> Iterator[Any]:
+def _batches(path: str, parquet: Any, schema: Any) -> Iterator[Any]:
+    """The rows of a file as record batches; what fails is a fault of the file, and not of where they are written to."""
+    with _reading(path):
+        yield from _read_batches(parquet, schema)
+
+
+def _read_batches(parquet: Any, schema: Any) -> Iterator[Any]:
     import pyarrow as pa
 
     there = parquet.schema_arrow.names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import pickle
+import resource
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import pytest
 
 from anyformer.data.rows.arrow_rows import ParquetRows, text_of
 from anyformer.data.rows.csv_rows import CsvRows
-from anyformer.errors import InputError
+from anyformer.errors import InputError, MachineError, WriteError
+from tests.helpers.small_run import in_a_fork
 
 
 def column(path: Path, values: Any, kind: Any = None) -> list[Any]:
@@ -126,3 +128,22 @@ def test_what_is_damaged_or_has_a_name_twice_is_refused_in_one_line(tmp_path: Pa
     pyarrow.parquet.write_table(pa.table({"x": text}), path)
     with pytest.raises(InputError, match=r"t row 0: holds a text that is no UTF-8"):
         ParquetRows("t", [str(path)])[0]
+
+
+def test_damage_and_a_full_disk_are_told_apart_where_a_file_is_unpacked(tmp_path: Path) -> None:
+    """In a process of its own, that cannot write files of more than 4,000 bytes."""
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pa.table({"x": np.random.default_rng(0).normal(size=5000)}), path, compression="gzip")
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+        with pytest.raises(WriteError, match=r"t.parquet, unpacked, cannot be written: .*; TMPDIR names the folder$"):
+            ParquetRows(str(path), [str(path)])
+
+    assert in_a_fork(fill) == 0
+    content = bytearray(path.read_bytes())
+    content[100:4000] = bytes(3900)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"t.parquet: cannot be read as PARQUET: ") as caught:
+        ParquetRows("t", [str(path)])
+    assert not isinstance(caught.value, MachineError)

@@ -66,5 +66,5 @@ def test_a_row_that_never_ends_is_not_held(tmp_path: Path, monkeypatch) -> None:
 
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "t.csv")
-    with pytest.raises(InputError, match=r"t.csv: must be a regular file"):
+    with pytest.raises(InputError, match=r"t.csv is a pipe and no file; give the path of a file"):
         CsvRows(str(tmp_path / "t.csv"))

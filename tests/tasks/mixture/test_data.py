@@ -13,7 +13,7 @@ from anyformer.data.batch_plan import plan_batches
 from anyformer.data.chopper import Chopper
 from anyformer.data.loader import Loader
 from anyformer.data.samples import Samples
-from anyformer.errors import InputError
+from anyformer.errors import InputError, WriteError
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.mixture.data import Mixed, MixedLoader, Part, Turn, named, plan_turns
 from anyformer.tokenizers.image.sources import Digits
@@ -219,3 +219,10 @@ def test_what_is_wrong_is_said_with_its_place() -> None:
         raise InputError("data.pack fills")
     with pytest.raises(InputError, match=r"^tasks\.a: data\.x$"), named("tasks.a"):
         raise InputError("data.x")
+
+
+def test_what_the_machine_cannot_do_is_said_as_it_is() -> None:
+    error = WriteError("a/b", OSError(28, "No space left on device"))
+    with pytest.raises(WriteError) as caught, named("data.parts.a"):
+        raise error
+    assert caught.value is error

@@ -52,6 +52,16 @@ def test_tags_about_the_parts_of_an_mp3_are_no_sound():
         assert len(read_sound(parts[0] + behind)) == 20_000
 
 
+@pytest.mark.parametrize("n", [0, 1, 2**32 - 1])
+def test_an_mp3_that_does_not_say_its_length_is_one_recording(n):
+    content = bytearray(sound_file(hiss(20_000), kind="MP3"))
+    at = max(content.find(b"Xing"), content.find(b"Info")) + 12
+    assert int.from_bytes(content[at : at + 4], "big") == len(content)
+    content[at : at + 4] = n.to_bytes(4, "big")
+    for tag in (b"", ID3):
+        assert find_recordings(io.BytesIO(tag + content), "a") == [(0, len(tag + content))]
+
+
 @pytest.mark.parametrize("kind", ["OGG", "WAV", "FLAC", "AIFF"])
 def test_what_follows_a_recording_and_is_none_is_not_read(kind):
     content = sound_file(hiss(20_000), kind=kind)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import resource
 import threading
 import time
 from collections.abc import Sequence
@@ -13,13 +15,14 @@ import numpy as np
 import pytest
 
 from anyformer.data.tables import Table
-from anyformer.errors import InputError
+from anyformer.errors import InputError, WriteError
 from anyformer.tokenizers.text.corpus import Corpus, PythonDocs
 from anyformer.tokenizers.text.corpus_cache import learn_once
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.token_stream import TokenStream, token_stream
 from tests.helpers.damage import cut, flip
 from tests.helpers.documents import refuse, stream, write
+from tests.helpers.small_run import in_a_fork
 from tests.helpers.vocabularies import BYTES
 
 
@@ -135,9 +138,27 @@ def test_a_vocabulary_is_learnt_once(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     corpus = Corpus(write(tmp_path / "a.txt", "ab"))
     with pytest.raises(
-        InputError, match=r"a.txt/x: what is made of the corpus cannot be kept there: Not a directory; "
+        WriteError, match=r"a.txt/x/what is made of the corpus cannot be written: Not a directory; .*XDG_CACHE_HOME"
     ):
         stream(corpus, BYTES, tmp_path / "a.txt" / "x")
+
+
+@pytest.mark.parametrize("of", ["the cache", "what is unpacked"])
+def test_a_full_disk_is_the_machines_and_leaves_nothing(tmp_path: Path, of: str) -> None:
+    """In a process of its own, that cannot write files of more than 400 bytes."""
+    cache, table = tmp_path / "cache", tmp_path / "t.csv.gz"
+    table.write_bytes(gzip.compress(b"text\n" + b"ab cd\n" * 500))
+    source = Table(str(table))
+    assert len(source) == 500 if of == "the cache" else True
+    name = {"the cache": "what is made of the corpus", "what is unpacked": "t.csv.gz, unpacked,"}[of]
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
+        with pytest.raises(WriteError, match=rf"{name} cannot be written: File too large; .*make room"):
+            stream(source, BYTES, cache)
+        assert not list(cache.glob("*"))
+
+    assert in_a_fork(fill) == 0
 
 
 HARMS = {

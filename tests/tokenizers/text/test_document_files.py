@@ -137,7 +137,7 @@ def test_latin_1_is_named_with_its_byte(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     data = gzip.compress(bytes(range(100)) * 9)[:-20] if name[0] == "a" else b"no gzip"
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(InputError, match=rf"{name}: cannot be read: .*\S$") as caught:
+    with pytest.raises(InputError, match=rf"{name}: (cannot be read|damaged or truncated): .*\S$") as caught:
         texts(Corpus(str(tmp_path / name)))
     assert "\n" not in str(caught.value)
 
