@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from anyformer.data.files import find_file
+from anyformer.data.files import file_stamp, find_file
+from anyformer.data.rows.opening import table_files
 from anyformer.data.source import Joined, Pick, Source, Subset
 from anyformer.data.tables import Table
-from anyformer.local_files import file_version
 
 
 def identity(source: Source) -> Any:
     """What changes whenever the records may have changed, as plain values, of a table and of parts of it.
 
     None where nothing but the records themselves says it. Nothing is read: a file is known by its path, size, times
-    and inode.
+    and inode, one in a zip by those of the zip.
     """
     if isinstance(source, Joined):
         parts = [identity(part) for part in source.sources]
@@ -35,7 +35,8 @@ def identity(source: Source) -> Any:
         return ["Pick", inner, _plain_fields(source, leave_out=("source",))]
     if type(source) is Table:
         place = os.path.abspath(find_file(source.path))
-        return ["Table", place, file_version(place), _plain_fields(source, leave_out=("path",))]
+        files = [[os.path.basename(file), *file_stamp(file)] for file in table_files(place)]
+        return ["Table", place, files, _plain_fields(source, leave_out=("path",))]
     return None
 
 

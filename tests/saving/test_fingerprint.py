@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -31,6 +33,29 @@ def test_a_table_is_known_by_the_facts_of_its_file_which_nothing_can_be_put_back
     os.utime(tmp_path / "b.csv", ns=(times.st_atime_ns, times.st_mtime_ns))
     os.replace(tmp_path / "b.csv", path)
     assert len({str(found) for found in (first, second, identity(Table(str(path))))}) == 3
+
+
+def test_a_folder_is_known_by_each_of_its_parts_and_a_table_in_a_zip_by_the_zip(tmp_path: Path) -> None:
+    folder, archive = tmp_path / "parts", tmp_path / "t.zip"
+    folder.mkdir()
+    table(folder / "part-0.csv", "a")
+    table(folder / "part-1.csv", "b")
+    first = identity(Table(str(folder)))
+    assert json.loads(json.dumps(first)) == first == identity(Table(str(folder)))
+    # In place, which the folder itself does not tell, and a part more.
+    table(folder / "part-1.csv", "c")
+    second = identity(Table(str(folder)))
+    table(folder / "part-2.csv", "d")
+    assert len({str(found) for found in (first, second, identity(Table(str(folder))))}) == 3
+
+    inside = Table(f"{archive}/train.csv")
+    found = []
+    for label in ("a", "b"):
+        with ZipFile(archive, "w") as file:
+            file.writestr("train.csv", f"x,label\n0,{label}\n")
+        found.append(identity(inside))
+        assert found[-1] == identity(inside)
+    assert found[0] != found[1]
 
 
 def test_parts_of_a_table_are_known_by_their_rows_and_what_is_read_from_elsewhere_is_not_known(tmp_path: Path) -> None:
