@@ -15,6 +15,7 @@ from anyformer.data.files import file_stamp, find_file
 from anyformer.data.rows.opening import table_files
 from anyformer.data.source import Joined, Pick, Source, Subset
 from anyformer.data.tables import Table
+from anyformer.errors import InputError
 
 
 def identity(source: Source) -> Any:
@@ -47,16 +48,19 @@ def _plain_fields(source: Any, leave_out: Iterable[str]) -> list[Any]:
 def fingerprint(source: Source, columns: Iterable[str]) -> dict[str, Any]:
     """How many records there are, of which columns, and a hash of the values in some of them, as plain values.
 
-    columns: those that are hashed, where the source has them.
+    columns: those that are hashed, where a record has them.
     """
     first = source[0] if len(source) else {}
     hashes = {}
     for name in columns:
-        if name in first:
-            digest = hashlib.sha256()
-            for value in source.known(name):
-                digest.update(json.dumps(_spelt(value)).encode() + b"\n")
-            hashes[name] = digest.hexdigest()
+        try:
+            values = source.known(name)
+        except InputError:
+            continue  # No record has it.
+        digest = hashlib.sha256()
+        for value in values:
+            digest.update(json.dumps(_spelt(value)).encode() + b"\n")
+        hashes[name] = digest.hexdigest()
     return {"rows": len(source), "columns": sorted(map(str, first)), "sha256": hashes}
 
 

@@ -80,6 +80,15 @@ def test_a_fingerprint_says_what_has_changed(tmp_path: Path) -> None:
     )
 
 
+def test_a_column_that_the_first_record_lacks_is_hashed_too(tmp_path: Path) -> None:
+    found = []
+    for label in ("a", "b"):
+        path = tmp_path / f"{label}.jsonl"
+        path.write_text(json.dumps({"x": 1}) + "\n" + json.dumps({"x": 2, "label": label}) + "\n")
+        found.append(fingerprint(Table(str(path)), ["label", "absent"]))
+    assert changed(*found) == "the values of label have changed" and list(found[0]["sha256"]) == ["label"]
+
+
 def test_values_of_every_kind_are_hashed(tmp_path: Path) -> None:
     class Source(Digits):
         values = (None, "1", 1, 1.0, True, [1], np.array([1]), np.array([1.0]), np.array([[1]]), b"1")
