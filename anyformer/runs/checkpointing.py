@@ -11,7 +11,7 @@ import hashlib
 import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
+from anyformer.data.source import Source
 from anyformer.errors import InputError, program, say
 from anyformer.parsing.plain import describe, kept_arguments
 from anyformer.runs.loop_state import (
@@ -44,6 +45,7 @@ from anyformer.saving.fingerprint import changed, fingerprint
 from anyformer.saving.manifest import keep_newest
 from anyformer.saving.model_folder import save
 from anyformer.tasks.base.resume import changes, is_below
+from anyformer.tokenizers.text.corpus import Documents
 
 SAFE_VALIDATION = 10.0
 """Seconds that a stop may wait for a validation to end; a longer one has a checkpoint before it."""
@@ -74,15 +76,21 @@ class Saving:
 def data_fingerprints(task: Any, data: Any, place: str = "") -> dict[str, Any]:
     """The fingerprint of the records of training and validation, by where they stand in a config below `data`.
 
-    Hashed are the columns that are learned to be predicted.
+    Hashed are the columns that are learned to be predicted, and the text of a corpus.
     """
     found: dict[str, Any] = {}
     for name, member in task.members.items():
         found |= data_fingerprints(member, data.parts[name], f"parts.{name}.")
-    columns = [*task.targets, *([task.target] if isinstance(getattr(task, "target", None), str) else [])]
     sources = getattr(data, "sources", {})
     own = {name: sources[name] for name in ("train", "validation") if name in sources}
-    return found | {f"{place}{name}": fingerprint(source, columns) for name, source in own.items()}
+    return found | {f"{place}{name}": _fingerprint(source, task.predicted) for name, source in own.items()}
+
+
+def _fingerprint(source: Source, columns: Iterable[str]) -> dict[str, Any]:
+    if isinstance(source, Documents):
+        # Never a record, which may be larger than memory.
+        return {"rows": len(source), "columns": ["text"], "sha256": {"text": source.sha256()}}
+    return fingerprint(source, columns)
 
 
 class RunCallback(Callback):

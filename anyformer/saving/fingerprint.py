@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from anyformer.data.files import find_file
+from anyformer.data.files import file_stamp, find_file
+from anyformer.data.rows.opening import table_files
 from anyformer.data.source import Joined, Pick, Source, Subset
 from anyformer.data.tables import Table
-from anyformer.local_files import file_version
+from anyformer.errors import InputError
 
 
 def identity(source: Source) -> Any:
     """What changes whenever the records may have changed, as plain values, of a table and of parts of it.
 
     None where nothing but the records themselves says it. Nothing is read: a file is known by its path, size, times
-    and inode.
+    and inode, one in a zip by those of the zip.
     """
     if isinstance(source, Joined):
         parts = [identity(part) for part in source.sources]
@@ -35,7 +36,8 @@ def identity(source: Source) -> Any:
         return ["Pick", inner, _plain_fields(source, leave_out=("source",))]
     if type(source) is Table:
         place = os.path.abspath(find_file(source.path))
-        return ["Table", place, file_version(place), _plain_fields(source, leave_out=("path",))]
+        files = [[os.path.basename(file), *file_stamp(file)] for file in table_files(place)]
+        return ["Table", place, files, _plain_fields(source, leave_out=("path",))]
     return None
 
 
@@ -46,16 +48,19 @@ def _plain_fields(source: Any, leave_out: Iterable[str]) -> list[Any]:
 def fingerprint(source: Source, columns: Iterable[str]) -> dict[str, Any]:
     """How many records there are, of which columns, and a hash of the values in some of them, as plain values.
 
-    columns: those that are hashed, where the source has them.
+    columns: those that are hashed, where a record has them.
     """
     first = source[0] if len(source) else {}
     hashes = {}
     for name in columns:
-        if name in first:
-            digest = hashlib.sha256()
-            for value in source.known(name):
-                digest.update(json.dumps(_spelt(value)).encode() + b"\n")
-            hashes[name] = digest.hexdigest()
+        try:
+            values = source.known(name)
+        except InputError:
+            continue  # No record has it.
+        digest = hashlib.sha256()
+        for value in values:
+            digest.update(json.dumps(_spelt(value)).encode() + b"\n")
+        hashes[name] = digest.hexdigest()
     return {"rows": len(source), "columns": sorted(map(str, first)), "sha256": hashes}
 
 

@@ -22,6 +22,7 @@ from anyformer.data.tables import Table
 from anyformer.data.values import is_missing, name_of
 from anyformer.errors import InputError, say_once
 from anyformer.parsing.plain import describe
+from anyformer.tasks.base.resume import is_below
 from anyformer.tokenizers.text.corpus import Corpus, Documents
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ class Records(Checked, LightningDataModule):
         self._loaders: dict[str, list[Loader]] = {}
         self._lengths: dict[str, list[int] | list[tuple[int, int]]] = {}
 
-    free = ("n_workers", "on_bad_sample")
-    """Arguments that may change when a run goes on."""
+    free = ("n_workers", "worker_timeout", "on_bad_sample")
+    """Arguments that may change when a run goes on, whatever the others are."""
 
     def config(self) -> dict[str, Any]:
         """The arguments, to compare another run's with."""
@@ -132,8 +133,13 @@ class Records(Checked, LightningDataModule):
         return {name: describe(self.given[name] if name in self.given else getattr(self, name)) for name in names}
 
     def is_free(self, path: str) -> bool:
-        """Whether the argument of a dotted path may change when a run goes on."""
-        return path in self.free
+        """Whether the argument of a dotted path may change when a run goes on: those that change no training sample,
+        and not the records that the best model is chosen by."""
+        free, takes_fractions = self.free, any(isinstance(value, (int, float)) for value in self.given.values())
+        if not takes_fractions and self.folds is None:
+            free += ("stratify", "split_seed")
+        # One that was a fraction before changes train, which says so.
+        return path in free or (is_below(path, "test") and not isinstance(self.given["test"], (int, float)))
 
     def holds(self, kind: str) -> bool:
         """Whether there are records of a kind: train, validation or test."""

@@ -151,6 +151,11 @@ class Task(Checked, Trained, ABC):
         """By target the fields of a record that it is read from, which no input may hold too."""
         return {}
 
+    @property
+    def predicted(self) -> list[str]:
+        """The fields of a record that are learned to be predicted."""
+        return list(dict.fromkeys(chain.from_iterable(self.answers.values())))
+
     def may_copy(self, name: str) -> bool:
         """Whether an input may be read from the column of a target all the same."""
         return False

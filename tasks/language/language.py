@@ -128,6 +128,10 @@ class LanguageModel(Task):
 
     # Data
 
+    @property
+    def predicted(self) -> list[str]:
+        return [self.field]
+
     def fit_tokenizers(self, source: Source) -> None:
         text = self.text
         if text.vocabulary is None and text.file is None and text.kind != "bytes":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -33,6 +35,29 @@ def test_a_table_is_known_by_the_facts_of_its_file_which_nothing_can_be_put_back
     assert len({str(found) for found in (first, second, identity(Table(str(path))))}) == 3
 
 
+def test_a_folder_is_known_by_each_of_its_parts_and_a_table_in_a_zip_by_the_zip(tmp_path: Path) -> None:
+    folder, archive = tmp_path / "parts", tmp_path / "t.zip"
+    folder.mkdir()
+    table(folder / "part-0.csv", "a")
+    table(folder / "part-1.csv", "b")
+    first = identity(Table(str(folder)))
+    assert json.loads(json.dumps(first)) == first == identity(Table(str(folder)))
+    # In place, which the folder itself does not tell, and a part more.
+    table(folder / "part-1.csv", "c")
+    second = identity(Table(str(folder)))
+    table(folder / "part-2.csv", "d")
+    assert len({str(found) for found in (first, second, identity(Table(str(folder))))}) == 3
+
+    inside = Table(f"{archive}/train.csv")
+    found = []
+    for label in ("a", "b"):
+        with ZipFile(archive, "w") as file:
+            file.writestr("train.csv", f"x,label\n0,{label}\n")
+        found.append(identity(inside))
+        assert found[-1] == identity(inside)
+    assert found[0] != found[1]
+
+
 def test_parts_of_a_table_are_known_by_their_rows_and_what_is_read_from_elsewhere_is_not_known(tmp_path: Path) -> None:
     source = table(tmp_path / "a.csv", "a", "b", "a")
     parts = [source.take([0, 1]), source.take([1, 0]), Pick(source, each=1), Pick(source), Joined((source, source))]
@@ -53,6 +78,15 @@ def test_a_fingerprint_says_what_has_changed(tmp_path: Path) -> None:
     assert changed(before, fingerprint(Table(str(tmp_path / "d.csv")), ["label"])) == (
         "the columns label, x are now label, y"
     )
+
+
+def test_a_column_that_the_first_record_lacks_is_hashed_too(tmp_path: Path) -> None:
+    found = []
+    for label in ("a", "b"):
+        path = tmp_path / f"{label}.jsonl"
+        path.write_text(json.dumps({"x": 1}) + "\n" + json.dumps({"x": 2, "label": label}) + "\n")
+        found.append(fingerprint(Table(str(path)), ["label", "absent"]))
+    assert changed(*found) == "the values of label have changed" and list(found[0]["sha256"]) == ["label"]
 
 
 def test_values_of_every_kind_are_hashed(tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ class Documents(Source):
     def fingerprint(self) -> str:
         """Names the text: it changes whenever the text may have changed."""
 
+    def sha256(self) -> str:
+        """A hash of the text and of where its documents end, wherever it lies. All of it is read."""
+        digest = hashlib.sha256()
+        for text, is_end in self.blocks():
+            # Which no UTF-8 holds.
+            digest.update(text.encode("utf-8", "surrogatepass") + b"\xff" * is_end)
+        return digest.hexdigest()
+
     def __getitem__(self, i: int) -> dict[str, Any]:
         i = range(len(self))[i]
         return {"text": "".join(text for text, _ in self.blocks(i, i + 1))}

@@ -27,7 +27,7 @@ def open_rows(path: str, place: str, wanted: Collection[str] | None = None) -> R
     wanted: the columns that will be read; all, if None.
     Raises InputError for what is no table, cannot be read, or has no such column.
     """
-    files = list_parts(place) if os.path.isdir(place) else (place,)
+    files = table_files(place)
     kind = table_ending(files[0])
     if kind is None:
         raise InputError(f"{path}: a table must end in {', '.join(READERS)}, with or without .gz")
@@ -46,6 +46,11 @@ def _open(
         return ParquetRows(place, files, taken)
     parts = [READERS[kind](file) for file in files]
     return parts[0] if len(parts) == 1 else JoinedRows(place, parts)
+
+
+def table_files(place: str) -> tuple[str, ...]:
+    """The files that a table consists of. place: where it is found, a file or a folder of parts."""
+    return list_parts(place) if os.path.isdir(place) else (place,)
 
 
 def table_ending(file: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,6 +214,34 @@ def test_going_on_with_other_batches_inside_an_epoch_is_refused(tmp_path):
     fit(Records(Numbers(22), batch_size=5), None, Stop(tmp_path / "a.ckpt", 2), max_epochs=1)
     with pytest.raises(InputError, match=r"cannot go on inside an epoch: .* n_batches=5, this run has 6"):
         fit(Records(Numbers(22), batch_size=4), tmp_path / "a.ckpt", max_epochs=1)
+
+
+NO_SAMPLE = {"n_workers": 1, "worker_timeout": 9.0, "on_bad_sample": "skip", "test": "other.csv"}
+OF_DIVIDING = {"stratify": "kind", "split_seed": 1}
+OF_SAMPLES = {"train": Numbers(20), "batch_size": 4, "max_tokens": 9, "seed": 1, "folds": 3, "validation": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("options", "free", "fixed"),
+    [
+        ({"test": Numbers(4)}, NO_SAMPLE | OF_DIVIDING, OF_SAMPLES),
+        ({"test": 0.2}, {}, OF_DIVIDING | {"test": 0.3}),
+        ({"validation": 0.2}, {"test": Numbers(4)}, OF_DIVIDING),
+        ({"validation": None, "folds": 2}, {"test": Numbers(4)}, OF_DIVIDING | {"fold": 1}),
+        ({"batch_size": None, "max_tokens": 9}, {}, {"pack": True}),
+    ],
+)
+def test_every_argument_that_changes_no_training_sample_may_change_on_a_resume(tmp_path, options, free, fixed):
+    (tmp_path / "other.csv").write_text("x,kind\n1,a\n")
+    base = {"train": Numbers(22), "validation": Numbers(4), "batch_size": 5, **options}
+    seen = fit(Records(**base), max_epochs=1).seen
+    for name, value in {**free, **fixed}.items():
+        now = Records(**base | {name: str(tmp_path / value) if value == "other.csv" else value})
+        assert (fit(now, max_epochs=1).seen == seen) == now.is_free(name) == (name in free), name
+    named = {*NO_SAMPLE, *OF_DIVIDING, *OF_SAMPLES, "fold", "pack"}
+    assert named == inspect.signature(Records).parameters.keys()
+    # By these the best model is chosen.
+    assert not Records(Numbers(22), Numbers(5)).is_free("validation")
 
 
 # Sources

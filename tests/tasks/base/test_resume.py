@@ -100,6 +100,20 @@ def test_what_a_run_cannot_honour_is_refused_and_nothing_is_written(
     assert files == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
+def test_what_is_tested_on_may_change_but_for_what_it_leaves_of_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path, data={"test": 0.1}, resume=False)
+    with pytest.raises(InputError, match=r"data.train is not what .* was trained on: 1,437 records are now 1,617"):
+        train(tmp_path, data={"test": Digits()})
+    other = tmp_path / "other"
+    train(other, data={"worker_timeout": 60.0, "n_workers": 1}, resume=False)
+    capsys.readouterr()
+    train(other, data={"worker_timeout": 90.0, "n_workers": 1, "test": Digits()})
+    line = capsys.readouterr().err
+    assert "data.worker_timeout was 60.0 and is now 90.0" in line and "data.test was None and is now" in line
+
+
 def test_another_learning_rate_is_honoured_from_the_next_step_on_and_said(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

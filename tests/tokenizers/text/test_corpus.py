@@ -185,3 +185,19 @@ def test_a_part_without_a_document_is_an_error(tmp_path: Path) -> None:
         texts(Corpus(path, split="line", part=(0.9, 1)))
     with pytest.raises(InputError, match=r"a.txt: part \[0.9, 0.95\] of its 8 bytes holds no character$"):
         texts(Corpus(path, part=(0.9, 0.95)))
+
+
+def test_a_text_is_hashed_whatever_holds_it_and_however_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Corpus(write(tmp_path / "a.txt", "é€\nb"), split="line")
+    same = [
+        Corpus(write(tmp_path / "b.txt.gz", "é€\nb"), split="line"),
+        Corpus(write(tmp_path / "c.jsonl", [{"text": "é€"}, {"text": "b"}])),
+    ]
+    assert {corpus.sha256() for corpus in same} == {whole.sha256()}
+    other = Corpus(write(tmp_path / "d.txt", "é€\nc"), split="line")
+    joined = Corpus(write(tmp_path / "e.jsonl", [{"text": "é€b"}]))
+    assert len({whole.sha256(), other.sha256(), joined.sha256()}) == 3
+    set_block(monkeypatch, 2)
+    assert Corpus(whole.path, split="line").sha256() == whole.sha256()
