@@ -144,7 +144,7 @@ def test_a_missing_column_names_the_nearest(tmp_path):
         ("t.csv", b"a,b\n", "the table has no rows"),
         ("t.txt", b"a", "a table must end in .csv, .tsv, .jsonl, .json, .parquet, with or without .gz"),
         ("t.csv", b"a,b\n1,2\n1,2,3\n", "cannot be read as CSV: .*line 3"),
-        ("t.csv.gz", b"a,b\n1,2\n", "cannot be read: .*gzip"),
+        ("t.csv.gz", b"a,b\n1,2\n", "damaged or truncated: .*gzip"),
         ("t.csv", b"a,b\n\xff\xfe,2\n", "cannot be read as CSV: .*utf-8"),
         ("t.jsonl", b'{"a": 1}\n{"a": \n', "cannot be read as JSON: "),
         ("t.parquet", b"PAR1 but not really", "cannot be read as PARQUET: "),

@@ -11,7 +11,7 @@ import io
 import mmap
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class JoinedSound:
         return block
 
 
-def join(file: IO[bytes], spans: list[tuple[int, int]], kind: type[soundfile.SoundFile], name: str) -> JoinedSound:
+def join(file: IO[bytes], spans: Sequence[tuple[int, int]], kind: type[soundfile.SoundFile], name: str) -> JoinedSound:
     """The recordings of a file, of which spans are the first byte and the one after the last, as one.
 
     Raises InputError where they are of different rates or channels.

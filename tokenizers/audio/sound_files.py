@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from anyformer.data.files import read_file
 from anyformer.errors import InputError
+from anyformer.local_files import file_version
 from anyformer.tokenizers.audio.joined_files import UNKNOWN, JoinedSound, find_recordings, join
 
 SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
@@ -126,10 +128,11 @@ def open_file(source: str | bytes, name: str) -> SoundFile | JoinedSound:
     """A file whose header has been read; where it holds several recordings, those of all of them."""
     try:
         if isinstance(source, str) and os.path.isfile(source):
+            spans = _find_once(source, name, file_version(source))
+            if len(spans) == 1:
+                return SoundFile(source)
             with open(source, "rb") as file:
-                _check_whole(file, name)
-                spans = find_recordings(file, name)
-                return SoundFile(source) if len(spans) == 1 else join(file, spans, SoundFile, name)
+                return join(file, spans, SoundFile, name)
         content = io.BytesIO(read_file(source) if isinstance(source, str) else source)
         _check_whole(content, name)
         spans = find_recordings(content, name)
@@ -139,6 +142,14 @@ def open_file(source: str | bytes, name: str) -> SoundFile | JoinedSound:
         raise InputError(f"{name}: {error.strerror}") from None
     except (soundfile.LibsndfileError, TypeError):  # The latter for what is called .raw.
         raise InputError(f"{name}: not a sound that can be read (wav, flac, ogg, mp3, aiff)") from None
+
+
+@lru_cache(maxsize=4096)
+def _find_once(path: str, name: str, version: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """The recordings of a file that is whole. Kept, as an Ogg is walked through for it, however little is then read."""
+    with open(path, "rb") as file:
+        _check_whole(file, name)
+        return tuple(find_recordings(file, name))
 
 
 def _check_whole(file: IO[bytes], name: str) -> None:

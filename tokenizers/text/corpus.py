@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from anyformer.data.files import say_left_out
+from anyformer.data.rows.json_rows import DECODER, json_fault
 from anyformer.data.source import Source, no_column
 from anyformer.errors import InputError
 from anyformer.local_files import file_version
@@ -252,9 +253,9 @@ class Corpus(Documents):
 
     def _cell(self, line: str, place: str, row: int) -> str:
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{place} row {row} is not JSON: {error}") from None
+            record = DECODER.decode(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{place} row {row} {json_fault(error)}") from None
         if not isinstance(record, dict):
             raise InputError(f"{place} row {row} must be a JSON object, got {type(record).__name__}")
         if self.column not in record:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from anyformer.data.files import fill_temporary, open_binary
-from anyformer.data.rows.rows import Rows, check_names, no_column
+from anyformer.data.rows.rows import Rows, check_names, check_parts, no_column
 from anyformer.errors import InputError, MachineError
 
 BATCH = 2**23
@@ -221,6 +221,7 @@ def _join(path: str, opened: Sequence[Any], files: Sequence[str], wanted: Collec
 
     for file, parquet in zip(files, opened, strict=True):
         check_names(file, parquet.schema_arrow.names)
+    check_parts(files, [parquet.schema_arrow.names for parquet in opened])
     schema = pa.unify_schemas([_plain(parquet.schema_arrow) for parquet in opened], promote_options="permissive")
     if wanted is not None:
         for name in wanted:

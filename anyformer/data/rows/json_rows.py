@@ -69,7 +69,7 @@ class JsonRows(TextRows):
                 end = DECODER.raw_decode(text, begin)[1]
             except (ValueError, RecursionError) as error:
                 if final or not isinstance(error, json.JSONDecodeError):
-                    raise self.wrong(start, _reason(error)) from None
+                    raise self.wrong(start, json_fault(error)) from None
                 break
             places.append(start)
             used, at = used + begin - at + len(text[begin:end].encode()), end
@@ -97,7 +97,7 @@ class JsonRows(TextRows):
         try:
             return DECODER.decode(row.decode())
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{self.path}: cannot be read as JSON: row {number} {_reason(error)}") from None
+            raise InputError(f"{self.path}: cannot be read as JSON: row {number} {json_fault(error)}") from None
 
     def columns(self) -> Collection[str]:
         """All that any row has, for which all are read."""
@@ -137,7 +137,7 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 DECODER = json.JSONDecoder(object_pairs_hook=_no_name_twice)
 
 
-def _reason(error: Exception) -> str:
+def json_fault(error: Exception) -> str:
     """What is wrong with an object, in one line."""
     if isinstance(error, RecursionError):
         return "is nested too deeply"

@@ -12,7 +12,7 @@ from anyformer.data.rows.arrow_rows import ParquetRows
 from anyformer.data.rows.csv_rows import CsvRows
 from anyformer.data.rows.joined_rows import JoinedRows
 from anyformer.data.rows.json_rows import JsonRows
-from anyformer.data.rows.rows import Rows
+from anyformer.data.rows.rows import Rows, check_parts
 from anyformer.errors import InputError
 
 READERS = {".csv": CsvRows, ".tsv": CsvRows, ".jsonl": JsonRows, ".json": JsonRows, ".parquet": ParquetRows}
@@ -45,6 +45,9 @@ def _open(
     if kind == ".parquet":
         return ParquetRows(place, files, taken)
     parts = [READERS[kind](file) for file in files]
+    # Of JSON any row may lack any key.
+    if READERS[kind] is CsvRows:
+        check_parts(files, [part.columns() for part in parts])
     return parts[0] if len(parts) == 1 else JoinedRows(place, parts)
 
 

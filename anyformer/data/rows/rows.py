@@ -49,3 +49,20 @@ def check_names(place: str, names: Sequence[str]) -> None:
         if len(found) > 1:
             which = "" if name else f" (columns {', '.join(found)})"
             raise InputError(f"{place}: several columns are called {name!r}{which}; give each a name of its own")
+
+
+def check_parts(files: Sequence[str], names: Sequence[Collection[str]]) -> None:
+    """Raise InputError where the files of one table have other columns than each other, in whatever sequence.
+
+    names: the columns of each file.
+    """
+    for file, own in zip(files, names, strict=True):
+        lost = [name for name in names[0] if name not in own]
+        more = [name for name in own if name not in names[0]]
+        if lost or more:
+            wrong = [
+                f"{verb} {', '.join(map(repr, found))}" for verb, found in (("lacks", lost), ("has", more)) if found
+            ]
+            raise InputError(
+                f"{file}: {' and '.join(wrong)}, unlike {files[0]}; the parts of a table must have the same columns"
+            )

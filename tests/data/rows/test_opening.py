@@ -209,11 +209,27 @@ def test_a_folder_of_several_tables_or_of_other_files_is_none(tmp_path: Path) ->
         open_rows("t", str(tmp_path))
 
 
-def test_parts_must_have_the_columns_that_are_read(tmp_path: Path) -> None:
-    write(tmp_path / "part-0.csv", PETS)
-    write(tmp_path / "part-1.csv", [{"file": "a"}])
-    assert len(open_rows("t", str(tmp_path), ["file"])) == 6
-    with pytest.raises(InputError, match=r"part-1.csv: no column 'kind'; there are file"):
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
+def test_parts_must_have_the_same_columns(tmp_path: Path, ending: str) -> None:
+    write(tmp_path / f"part-0.{ending}", [{"file": "a", "kind": "cat"}])
+    write(tmp_path / f"part-1.{ending}", [{"kind": "dog", "file": "b"}])
+    rows = open_rows("t", str(tmp_path), ["file"])
+    assert list(rows.select(["file"], 0, 2)) == [("a",), ("b",)]
+    for row, wrong in (
+        ({"file": "c", "kin": "cat"}, "lacks 'kind' and has 'kin'"),
+        ({"file": "c"}, "lacks 'kind'"),
+        ({"file": "c", "kind": "cat", "n": "1"}, "has 'n'"),
+    ):
+        write(tmp_path / f"part-2.{ending}", [row])
+        with pytest.raises(InputError, match=rf"part-2.{ending}: {wrong}, unlike .*part-0.{ending}; the parts of a"):
+            open_rows("t", str(tmp_path), ["file"])
+
+
+def test_rows_of_json_may_lack_keys_but_no_part_what_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "part-0.jsonl", [{"file": "a", "kind": "cat"}, {"file": "b"}])
+    write(tmp_path / "part-1.jsonl", [{"file": "c", "kin": "dog"}])
+    assert len(open_rows("t", str(tmp_path), ["file"])) == 3
+    with pytest.raises(InputError, match=r"part-1.jsonl: no column 'kind'; there are file, kin"):
         open_rows("t", str(tmp_path), ["kind"])
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
+from anyformer.tokenizers.audio import sound_files
 from anyformer.tokenizers.audio.reading import pieces, read_sound, sound_length, sound_seconds
 from tests.helpers.sounds import hiss, set_block, sound_file, tone
 
@@ -124,7 +125,7 @@ def test_a_missing_file_and_a_folder_say_so(tmp_path):
     (tmp_path / "hello.wav").write_bytes(WAV)
     with pytest.raises(InputError, match=r"helo\.wav: no such file; did you mean 'hello\.wav'"):
         read_sound(tmp_path / "helo.wav")
-    with pytest.raises(InputError, match=r"Is a directory"):
+    with pytest.raises(InputError, match=r"is a folder and no file"):
         sound_seconds(tmp_path)
 
 
@@ -135,3 +136,17 @@ def test_a_header_that_knows_no_length_is_read_to_its_end(monkeypatch):
     set_block(monkeypatch, 9000)
     assert torch.equal(read_sound(piped), read_sound(FLAC)) and sound_length(piped) == 40_000
     assert torch.equal(read_sound({"bytes": piped, "start": 1}), read_sound(FLAC)[16_000:])
+
+
+def test_a_file_is_walked_through_again_only_once_it_has_changed(tmp_path):
+    path = tmp_path / "a.ogg"
+    one, other = (sound_file(hiss(n), kind="OGG") for n in (20_000, 30_000))
+    for content, n in ((one, 20_000), (one + other, 50_000)):
+        path.write_bytes(content)
+        before = sound_files._find_once.cache_info().misses
+        assert sound_length(path) == len(read_sound(path)) == n
+        assert len(read_sound({"path": str(path), "start": 0.25, "end": 0.5})) == 4000
+        assert sound_files._find_once.cache_info().misses == before + 1
+    path.write_bytes(other[:-400])
+    with pytest.raises(InputError, match=r"a.ogg: damaged or truncated: it breaks off"):
+        read_sound(path)
