@@ -11,7 +11,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,19 @@ class MetricsFile(Logger):
         """The last value of every column."""
         self._start = 0
         """Where the last row begins in the file."""
+        self._digest = _RowsDigest()
+        """Of the rows before it."""
 
     name = "lightning"
     version = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For processes that are spawned: a hash that is being taken cannot travel.
+        return {name: value for name, value in vars(self).items() if name != "_digest"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._digest = _RowsDigest(read_rows(self.path)[: self.n_before] if self.n_before else (), self.columns)
 
     @property
     def save_dir(self) -> str:
@@ -57,6 +67,7 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         step = 0 if step is None else step
         if self.row and self.row["step"] != step:
+            self._digest.add(_as_read(self.row, self.columns), self.columns)
             self.row, self.n_before = {}, self.n_before + 1
             with writing(self.path):
                 self._start = self.path.stat().st_size
@@ -81,6 +92,7 @@ class MetricsFile(Logger):
 
         write_whole(self.path, write)
         self._start = self.path.stat().st_size
+        self._digest = _RowsDigest(rows, self.columns)
 
     def _write_row(self) -> None:
         with writing(self.path), open(self.path, "r+", newline="", encoding="utf-8") as file:
@@ -99,17 +111,15 @@ class MetricsFile(Logger):
             with writing(self.path), open(self.path, "rb") as file:
                 os.fsync(file.fileno())
         state = {"columns": self.columns, "row": dict(self.row), "n_before": self.n_before, "last": dict(self.last)}
-        return state | {"sha256": self._digest(state)}
-
-    def _digest(self, state: Mapping[str, Any]) -> str:
-        """A hash of the rows before the last, as they stood at a checkpoint: columns may have come since."""
-        rows = read_rows(self.path)[: state["n_before"]] if state["n_before"] else []
-        kept = [[row.get(name) or "" for name in state["columns"]] for row in rows]
-        return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+        return state | {"sha256": self._digest.hexdigest()}
 
     def check(self, state: Mapping[str, Any]) -> None:
         """Raise InputError where the file has not the rows that it had at a checkpoint."""
-        if "sha256" in state and self._digest(state) != state["sha256"]:
+        if "sha256" not in state:
+            return
+        rows = read_rows(self.path)[: state["n_before"]] if state["n_before"] else []
+        # As they stood then: columns may have come since.
+        if _RowsDigest(rows, state["columns"]).hexdigest() != state["sha256"]:
             raise InputError(
                 f"{self.path} is damaged: its first {state['n_before']} rows are not those that it had at the "
                 "checkpoint; copy the run anew, or train again with another --run_dir"
@@ -125,6 +135,33 @@ class MetricsFile(Logger):
         )
         if self.row:
             self._write_row()
+
+
+class _RowsDigest:
+    """A SHA-256 of rows as a JSON list of lists of texts, taken row by row: reading all at each checkpoint would
+    take ever longer."""
+
+    def __init__(self, rows: Iterable[Mapping[str, str]] = (), columns: Sequence[str] = ()) -> None:
+        self._sha256, self._between = hashlib.sha256(b"["), b""
+        for row in rows:
+            self.add(row, columns)
+
+    def add(self, row: Mapping[str, str], columns: Sequence[str]) -> None:
+        cells = [row.get(name) or "" for name in columns]
+        self._sha256.update(self._between + json.dumps(cells).encode())
+        self._between = b", "
+
+    def hexdigest(self) -> str:
+        whole = self._sha256.copy()
+        whole.update(b"]")
+        return whole.hexdigest()
+
+
+def _as_read(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
+    """A row as it comes back from the file."""
+    file = io.StringIO(newline="")
+    csv.DictWriter(file, columns, lineterminator="\n").writerow(row)
+    return next(csv.DictReader([file.getvalue()], columns))
 
 
 def has_rows(path: Path) -> bool:

@@ -113,6 +113,8 @@ class Records(Checked, LightningDataModule):
         if pack and batch_size is not None:
             raise InputError("data.pack fills batches by data.max_tokens alone; leave data.batch_size out")
         self.given = {"train": train, "validation": validation, "test": test}
+        self._found = dict(self.given)
+        """The same with the parts below a root."""
         self.stratify, self.split_seed, self.folds, self.fold = stratify, split_seed, folds, fold
         self.batch_size = 64 if batch_size is None and max_tokens is None else batch_size
         self.max_tokens, self.pack = max_tokens, pack
@@ -143,16 +145,19 @@ class Records(Checked, LightningDataModule):
 
     def holds(self, kind: str) -> bool:
         """Whether there are records of a kind: train, validation or test."""
-        return self.given[kind] is not None or (kind == "validation" and self.folds is not None)
+        if self.given[kind] is not None or (kind == "validation" and self.folds is not None):
+            return True
+        self.find_parts()
+        return self._found[kind] is not None
 
     def setup(self, stage: str | None = None) -> None:
         """Fill `sources` with what the stage needs: all for fit, else one, so that files of others may be missing."""
         self.find_parts()
         wanted = {"validate": ["validation"], "test": ["test"]}.get(stage or "fit", list(self.given))
         fractions = {
-            name: float(self.given[name])  # type: ignore[arg-type]
+            name: float(self._found[name])  # type: ignore[arg-type]
             for name in ("test", "validation")
-            if isinstance(self.given[name], (int, float))
+            if isinstance(self._found[name], (int, float))
         }
         dealt = ("train", "validation") if self.folds else ()
         sources = {name: self._source(name) for name in wanted if name not in (*fractions, *dealt)}
@@ -181,10 +186,11 @@ class Records(Checked, LightningDataModule):
     def find_parts(self) -> None:
         """Where train is the root of a data set, take the train/, val/ and test/ in it as what they are."""
         train = self.given["train"]
-        source = self._open(train) if isinstance(train, str) else train
-        if not isinstance(source, Folders):
-            return
+        self._found = dict(self.given)
         try:
+            source = self._open(train) if isinstance(train, str) else train
+            if not isinstance(source, Folders):
+                return
             folders = list_folders(source.folder)
         except (InputError, OSError):
             return  # It says so when it is used.
@@ -199,7 +205,7 @@ class Records(Checked, LightningDataModule):
             elif "folder" in source.columns.values() and not list_folders(os.path.join(source.folder, name)):
                 unused.append(f"{place} is not used, as it has no class folders")
             else:
-                self.given[part] = replace(source, path=place)
+                self._found[part] = replace(source, path=place)
                 taken.append(f"{place} is {part}")
         unused += [f"{os.path.join(source.path, name)} is not used" for name in folders if name not in parts.values()]
         say_once(f"{source.path}: {', '.join(taken + unused)}")
@@ -216,7 +222,7 @@ class Records(Checked, LightningDataModule):
         return {"train": train, "validation": own, **test}
 
     def _source(self, name: str) -> Source | None:
-        given = self.given[name]
+        given = self._found[name]
         if isinstance(given, list):
             return _joined([self._open(each) for each in given])
         source = self._open(given) if isinstance(given, str) else given
@@ -228,7 +234,7 @@ class Records(Checked, LightningDataModule):
         """What a path says, read like train where that is a source of the same kind."""
         if not isinstance(given, str):
             return given
-        train = self.given["train"]
+        train = self._found["train"]
         if isinstance(train, list):
             train = train[0]
         if isinstance(train, Corpus):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,35 @@ def test_rows_that_are_lost_or_changed_are_noticed_and_new_columns_are_not(tmp_p
         rows.path.write_text(other)
         with pytest.raises(InputError, match=r"metrics.csv is damaged: its first 3 rows are not those"):
             rows.check(state)
+
+
+def test_a_checkpoint_reads_no_row_and_knows_them_all(tmp_path: Path) -> None:
+    odd = [1.0, -0.0, 1e-300, math.nan, math.inf, 3, True, None, 'a, "b"\nc']
+    rows = MetricsFile(tmp_path)
+    rows.begin()
+    states = [rows.state_dict()]
+    for step, value in enumerate([*odd, *odd]):
+        rows.log_metrics({"train/loss": value} | ({"val/loss": value} if step > 4 else {}), step)
+        states.append(rows.state_dict())
+    for state in states:
+        rows.check(state)
+    # The rows are read as JSON of texts, which a checkpoint from before also has.
+    kept = [[row.get(name) or "" for name in states[-1]["columns"]] for row in read_rows(rows.path)[:-1]]
+    assert states[-1]["sha256"] == hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+    resumed = MetricsFile(tmp_path)
+    resumed.load_state_dict(states[9])
+    assert resumed.state_dict() == states[9]
+    for step, value in enumerate([*odd, *odd][9:], 9):
+        resumed.log_metrics({"train/loss": value, "val/loss": value}, step)
+    assert resumed.state_dict() == states[-1]
+    assert pickle.loads(pickle.dumps(resumed)).state_dict() == states[-1]
+    text = rows.path.read_text()
+    # The file itself is not looked at.
+    rows.path.write_text("")
+    assert rows.state_dict() == states[-1]
+    rows.path.write_text(text.replace("1e-300", "1e-301"))
+    with pytest.raises(InputError, match=r"metrics\.csv is damaged"):
+        rows.check(states[-1])
 
 
 def test_metrics_that_are_damaged_are_set_aside_and_that_is_said(

@@ -22,6 +22,7 @@ from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
+from anyformer.tasks.mixture.data import Mixed, Part
 from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokens import Tokenizer, TokenSet
 from tests.helpers.mixed_fields import Shown, two_inputs
@@ -314,6 +315,20 @@ def test_the_parts_below_a_root_are_train_validation_and_test(tmp_path, capsys):
         assert data.sources == {"test": Folders(f"{root}/Test")}
     said = f"{root}: {root}/train is train, {root}/dev is validation, {root}/Test is test, {root}/notes is not used\n"
     assert capsys.readouterr().err == said
+
+
+def test_the_parts_below_a_root_are_held_and_change_no_argument(tmp_path):
+    root = place(tmp_path / "set", *PARTED)
+    for data in (Records(root), Mixed({"one": Part(Folders(root))})):
+        before = data.config()
+        assert data.holds("validation") and data.holds("test")
+        for part in data.parts.values() if isinstance(data, Mixed) else [data]:
+            for _ in range(2):
+                part.setup("fit")
+                assert part.sources["train"] == Folders(f"{root}/train")
+        assert data.config() == before
+    other = Records(f"{root}/train")
+    assert not other.holds("validation") and not Records(str(tmp_path / "absent")).holds("test")
 
 
 def test_what_is_given_goes_before_the_parts_below_a_root(tmp_path, capsys):
