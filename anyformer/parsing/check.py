@@ -19,6 +19,8 @@ from anyformer.parsing.bounds import MAX_BYTES, compose
 from anyformer.parsing.classes import find_class, is_plain, is_sequence, members, parameters, refusal, subclasses
 from anyformer.parsing.scalars import AsWritten, load_yaml
 
+SCALARS = (int, float, str, bool)
+
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
     """The mapping in a YAML file, and the line of every key by its dotted path.
@@ -85,6 +87,10 @@ def check(
             if key not in known:
                 owner = path.replace("init_args.", "").replace(".init_args", "")
                 fail(inner, f"{owner + ' has' if owner else 'there is'} no key {key!r}{suggest(str(key), known)}")
+            kinds = members(known[key])
+            if value[key] is None and kinds and all(kind in SCALARS for kind in kinds):
+                named = " or ".join(kind.__name__ for kind in kinds)
+                fail(inner, f"{inner} must be {named}, got null; leave it out for what it is by default")
             visit(value[key], known[key], inner)
 
     def visit(value: Any, hint: Any, path: str) -> None:

@@ -54,7 +54,7 @@ class PredictChopper(ReadChopper):
             if not values and not self._has_masked(record):
                 columns = [each for name, target in self.targets.items() for each in target.columns_of(name)]
                 which = f"field {columns[0]!r}" if len(columns) == 1 else f"one of the fields {', '.join(columns)}"
-                raise InputError(f"{which} must hold what is to be predicted, but the record has none; leave it out")
+                raise InputError(f"{which} must hold what is to be predicted, but the record has none")
         is_shown = labelled and not self.training and self._generated
         source = {n: record[n] for n in self.tokenizers if record.get(n) is not None} if is_shown else {}
         return Item(sample | self.own_tokens, values, source)

@@ -306,3 +306,11 @@ def test_a_value_that_is_not_what_its_tag_says_is_one_line(config: str, value: s
     ) as caught:
         parse("fit", [config], [], [], kind=Unmade)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["depth: 1", "n_heads: 2", "d_model: 8"])
+def test_null_where_a_number_is_needed_is_named(config: str, name: str) -> None:
+    key = name.partition(":")[0]
+    Path(config).write_text(CONFIG.replace(name, f"{key}: null"))
+    with pytest.raises(InputError, match=rf"config\.yaml line 6: model\..*transformer\.{key} must be int, got null"):
+        parse("fit", [config], [], [], kind=Unmade)
