@@ -20,7 +20,8 @@ from anyformer.data.files import (
     survey_files,
 )
 from anyformer.data.rows.opening import is_parted
-from anyformer.data.source import Source, no_column, select_fields
+from anyformer.data.rows.rows import no_column
+from anyformer.data.source import Source, select_fields
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 

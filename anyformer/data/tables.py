@@ -14,8 +14,8 @@ from typing import Any
 from anyformer.data.files import find_file
 from anyformer.data.rows.arrow_rows import ArrowRows
 from anyformer.data.rows.opening import open_rows
-from anyformer.data.rows.rows import Rows
-from anyformer.data.source import Source, join_columns, no_column, select_fields
+from anyformer.data.rows.rows import Rows, no_column
+from anyformer.data.source import Source, join_columns, select_fields
 from anyformer.errors import InputError
 
 

@@ -15,8 +15,9 @@ from anyformer.data.batch_plan import plan_batches
 from anyformer.data.files import list_folders
 from anyformer.data.folders import Folders, find_parts, open_source
 from anyformer.data.loader import Loader
+from anyformer.data.rows.rows import no_column
 from anyformer.data.samples import Samples
-from anyformer.data.source import Joined, Source, no_column
+from anyformer.data.source import Joined, Source
 from anyformer.data.splits import deal, split
 from anyformer.data.tables import Table
 from anyformer.data.values import is_missing, name_of

@@ -16,7 +16,8 @@ from functools import cached_property
 from typing import Any
 
 from anyformer.data.files import find_file, list_files, read_lines
-from anyformer.data.source import Source, no_column, select_fields
+from anyformer.data.rows.rows import no_column
+from anyformer.data.source import Source, select_fields
 from anyformer.errors import InputError, nearest
 from anyformer.tokenizers.audio.sound_files import SOUNDS
 

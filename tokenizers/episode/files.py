@@ -1,6 +1,6 @@
 """Files of episodes: npz, Parquet, D4RL's HDF5 and Minari's folders, told apart by their content.
 
-The first three are read by flat_episodes.py, into memory, when they are first used. Of a Minari set each episode is
+The first three are read by array_files.py, into memory, when they are first used. Of a Minari set each episode is
 read when it is asked for.
 """
 

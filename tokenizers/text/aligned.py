@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from anyformer.data.files import Lines, find_file, read_lines
-from anyformer.data.source import Source, no_column
+from anyformer.data.rows.rows import no_column
+from anyformer.data.source import Source
 from anyformer.errors import InputError
 
 

@@ -21,7 +21,8 @@ import numpy as np
 
 from anyformer.data.files import say_left_out
 from anyformer.data.rows.json_rows import DECODER, json_fault
-from anyformer.data.source import Source, no_column
+from anyformer.data.rows.rows import no_column
+from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.local_files import file_version
 from anyformer.tokenizers.text.document_files import (

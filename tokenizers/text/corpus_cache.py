@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from anyformer.data.source import Source, no_column
+from anyformer.data.rows.rows import no_column
+from anyformer.data.source import Source
 from anyformer.errors import InputError, WriteError, say
 from anyformer.saving.fingerprint import identity
 from anyformer.saving.manifest import MANIFEST, damage, describe, read_manifest, write_manifest

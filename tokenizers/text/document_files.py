@@ -20,7 +20,7 @@ import numpy as np
 
 from anyformer.data.files import count_endings, find_file, say_left_out, survey_files
 from anyformer.data.folders import find_parts
-from anyformer.data.source import no_column
+from anyformer.data.rows.rows import no_column
 from anyformer.errors import InputError
 from anyformer.local_files import check_file, file_version, open_file, unpacked_blocks
 
