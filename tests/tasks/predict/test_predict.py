@@ -283,7 +283,7 @@ def test_a_run_is_not_resumed_with_other_targets():
     for targets, wrong in (
         ({"kind": Category(classes=("odd", "even"))}, "targets.kind.classes.0 was 'even' and is now 'odd'"),
         ({"kind": Category(classes=made.targets["kind"].classes, weight=2.0)}, "targets.kind.weight was 1.0 and is"),
-        ({"size": Regression()}, "targets.kind is gone"),
+        ({"width": Regression()}, "targets.kind is gone"),
     ):
         with pytest.raises(InputError, match=f"^the checkpoint is of another task: {re.escape(wrong)}"):
             task(targets).on_load_checkpoint(checkpoint)
