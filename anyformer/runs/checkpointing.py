@@ -345,9 +345,16 @@ class RunCallback(Callback):
         by_steps = steps is not None and trainer.global_step - self._saved_step >= steps
         return self._agree(trainer, by_time or by_steps or self._signalled)
 
+    @property
+    def advice(self) -> str:
+        """How to go on after a stop; nothing where nothing is kept, as of a few batches that are tried."""
+        if self.settings.get("trainer", {}).get("fast_dev_run"):
+            return ""
+        return f"; go on with: {program()} fit --resume {self.run}"
+
     def stopped(self) -> Stopped:
         number = self.signals.received or signal.SIGTERM
-        say(f"stopped; go on with: {program()} fit --resume {self.run}")
+        say(f"stopped{self.advice}")
         return Stopped(128 + number)
 
     def _save(self, point: str, trainer: Trainer) -> None:

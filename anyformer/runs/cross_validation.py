@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from anyformer.errors import InputError, say
-from anyformer.parsing.plain import difference
+from anyformer.parsing.plain import differences
 from anyformer.runs.experiment import Experiment, Unmade, parse
 from anyformer.runs.fit import fit
+from anyformer.runs.trainer import OF_A_STEP
 from anyformer.runs.trials import Trial, list_trials, read_trial, show_trials, write_trials
 from anyformer.saving.manifest import has_checkpoints
 from anyformer.saving.run_folder import read_trials
 from anyformer.saving.run_lock import locked
+from anyformer.tasks.base.records import Records
+from anyformer.tasks.base.resume import is_below
 
 
 def fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> None:
@@ -56,8 +60,7 @@ def _fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) ->
         # What broke off before anything was learned is no run.
         if trial.name in done or has_checkpoints(folder / "checkpoints"):
             before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-            if changed := difference(before, yaml.safe_load(experiment(trial, Unmade).resolved)):
-                raise InputError(f"{folder} was trained with another config: {changed}; choose another --run_dir")
+            _check_changes(folder, before, experiment(trial, Experiment), trial.name in done)
     every.sort(key=lambda trial: (trial.seed, trial.fold or 0))
     write_trials(run, every, done)
     for number, trial in enumerate(asked, 1):
@@ -81,3 +84,21 @@ def _fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) ->
         f"over the {'seeds' if own.folds is None else 'folds'}.\n"
         f"The runs are in {run}, their metrics in its metrics.json"
     )
+
+
+def _check_changes(folder: Path, before: Mapping[str, Any], now: Experiment, is_done: bool) -> None:
+    """Raise InputError where a trial cannot have the config that it is asked for now.
+
+    One that goes on may change what every resume may. Of one that is done only what changes no result, as its metrics
+    stand beside those of the others.
+    """
+    for place, how in differences(dict(before), yaml.safe_load(now.resolved)):
+        section, _, path = place.replace("init_args.", "").partition(".")
+        may_change = {
+            "checkpoints": lambda _: True,
+            "data": lambda path: path.rpartition(".")[2] in Records.free if is_done else now.datamodule.is_free(path),
+            "model": lambda path: not is_done and now.model.is_free(path),
+            "trainer": lambda path: not is_done and not is_below(path, *OF_A_STEP),
+        }.get(section)
+        if may_change is None or not may_change(path):
+            raise InputError(f"{folder} was trained with another config: {place} {how}; choose another --run_dir")

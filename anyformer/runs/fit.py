@@ -124,8 +124,8 @@ def _fit(
                 if run_callback.signals.received:
                     raise run_callback.stopped()
         except MachineError as error:
-            if (run / "checkpoints").is_dir():
-                raise MachineError(f"{error}; then go on with: {program()} fit --resume {run}") from error
+            if (run / "checkpoints").is_dir() and (advice := run_callback.advice):
+                raise MachineError(f"{error}{advice.replace('; ', '; then ', 1)}") from error
             raise
         except (RuntimeError, ValueError) as error:
             if str(error).startswith("Early stopping conditioned"):

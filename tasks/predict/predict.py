@@ -19,7 +19,6 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.optim.optimizer import OptimizerConfig
-from anyformer.parsing.plain import difference
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.predict.batch import Item, PredictChopper, generated
@@ -362,12 +361,3 @@ class Predict(Task):
         return [
             f"heads.{name}." for name, target in ours.items() if name not in theirs or not target.agrees(theirs[name])
         ]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        before, now = (config["init_args"].get("targets") for config in (checkpoint["config"], self.config()))
-        if found := difference(before, now, "targets"):
-            raise InputError(
-                f"the checkpoint is of other targets: {found}; resume with the config and the training records of its "
-                "run, or train with another --run_dir"
-            )

@@ -102,3 +102,28 @@ def test_runs_that_are_not_asked_for_stay_and_others_are_refused_before_anything
     assert main(["fit", "--config", "small.yaml", "--run_dir", "folds", "--folds", "2"]) == 2
     assert "fold_0_seed_0 was trained with another config: data.folds" in capsys.readouterr().err
     assert read_trials(Path("folds")) == metrics
+
+
+def test_a_trial_that_is_done_keeps_its_results_and_one_that_goes_on_may_change_what_a_resume_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(CONFIG)
+    command = ["fit", "--config", "small.yaml", "--seeds", "1"]
+    longer = ["--trainer.max_epochs=2", "--model.optimizer.lr=0.002"]
+    assert main(command) == 0
+    done = read_trials(Path("runs/small"))
+    assert main([*command, "--data.worker_timeout=9", "--checkpoints.every_n_steps=3"]) == 0
+    capsys.readouterr()
+    for option in longer:
+        assert main([*command, option]) == 2
+        assert "seed_0 was trained with another config: " in capsys.readouterr().err
+    # As if it had been broken off before its metrics were summed up.
+    write_trials(Path("runs/small"), list_trials(None, 1), {})
+    for option in ("--model.transformer.d_model=16", "--data.batch_size=9", "--trainer.accumulate_grad_batches=2"):
+        assert main([*command, *longer, option]) == 2
+        assert f"{option[2:].partition('=')[0].rpartition('.')[2]} was" in capsys.readouterr().err
+    assert main([*command, *longer, "--data.n_workers=1"]) == 0
+    err = capsys.readouterr().err
+    assert "model.optimizer.lr was 0.001 and is now 0.002" in err and "data.n_workers was 0 and is now 1" in err
+    assert read_trials(Path("runs/small"))["seed_0"]["step"] > done["seed_0"]["step"]

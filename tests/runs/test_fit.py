@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +17,13 @@ from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 
 import anyformer
 from anyformer.data.tables import Table
-from anyformer.errors import InputError
+from anyformer.errors import InputError, MachineError, program
 from anyformer.model.config import TransformerConfig
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_rows
+from anyformer.runs.signals import Stopped
 from anyformer.saving.manifest import describe, read_manifest, write_manifest
 from anyformer.saving.model_folder import load
 from anyformer.tasks.base.records import Records
@@ -237,3 +240,22 @@ def test_without_validation_the_last_model_is_kept(tmp_path: Path) -> None:
     )
     assert "test/accuracy" not in metrics
     assert load(tmp_path).classes == [str(digit) for digit in range(10)]
+
+
+@pytest.mark.parametrize("fast_dev_run", [False, True])
+def test_what_is_not_kept_is_not_to_be_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fast_dev_run: bool
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+
+    def stop(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    for work, kind in ((fail, MachineError), (stop, Stopped)):
+        run = tmp_path / work.__name__
+        with pytest.raises(kind) as error:
+            small_fit(run, callbacks=[LambdaCallback(on_train_batch_end=work)], fast_dev_run=fast_dev_run)
+        said = f"{error.value} {capsys.readouterr().err}"
+        assert (f"go on with: {program()} fit --resume {run}" in said) == (not fast_dev_run)
+        assert ("--resume" in said) == (not fast_dev_run)

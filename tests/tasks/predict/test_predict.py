@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -279,8 +280,13 @@ def test_a_run_is_not_resumed_with_other_targets():
     made = task({"kind": Category()})
     checkpoint = {"config": json.loads(json.dumps(made.config()))}
     made.on_load_checkpoint(checkpoint)
-    with pytest.raises(InputError, match=r"the checkpoint is of other targets: targets.kind.init_args.classes.0 was"):
-        task({"kind": Category(classes=("odd", "even"))}).on_load_checkpoint(checkpoint)
+    for targets, wrong in (
+        ({"kind": Category(classes=("odd", "even"))}, "targets.kind.classes.0 was 'even' and is now 'odd'"),
+        ({"kind": Category(classes=made.targets["kind"].classes, weight=2.0)}, "targets.kind.weight was 1.0 and is"),
+        ({"width": Regression()}, "targets.kind is gone"),
+    ):
+        with pytest.raises(InputError, match=f"^the checkpoint is of another task: {re.escape(wrong)}"):
+            task(targets).on_load_checkpoint(checkpoint)
 
 
 IMAGE = {"image": ImagePatches(size=(4, 6), patch=2, channels=1)}
