@@ -78,12 +78,14 @@ def data_fingerprints(task: Any, data: Any, place: str = "") -> dict[str, Any]:
 
     Hashed are the columns that are learned to be predicted, and the text of a corpus.
     """
-    found: dict[str, Any] = {}
-    for name, member in task.members.items():
-        found |= data_fingerprints(member, data.parts[name], f"parts.{name}.")
+    if task.members:
+        found: dict[str, Any] = {}
+        for name, member in task.members.items():
+            found |= data_fingerprints(member, data.parts[name], f"parts.{name}.")
+        return found
     sources = getattr(data, "sources", {})
     own = {name: sources[name] for name in ("train", "validation") if name in sources}
-    return found | {f"{place}{name}": _fingerprint(source, task.predicted) for name, source in own.items()}
+    return {f"{place}{name}": _fingerprint(source, task.predicted) for name, source in own.items()}
 
 
 def _fingerprint(source: Source, columns: Iterable[str]) -> dict[str, Any]:
@@ -143,9 +145,10 @@ class RunCallback(Callback):
             raise InputError(f"{self.run}: its checkpoint is none that anyformer saved for a run; train again")
         self._resumed = dict(checkpoint["anyformer"])
         self.rows.check(self._resumed["metrics"])
-        self._check_data(trainer, module)
         self._before = checkpoint.get("settings", {})
         changed = [*(f"model.{change}" for change in module.changed), *self._changes(trainer)]
+        # Last: another option that divides the records says more than that they are others.
+        self._check_data(trainer, module)
         self.best = dict(self._resumed["best"])
         if trainer.is_global_zero:
             self._say_changes(changed, checkpoint.get("config_sha256"))

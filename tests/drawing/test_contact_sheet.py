@@ -16,6 +16,7 @@ from anyformer.data.source import Source
 from anyformer.drawing.contact_sheet import GAP, IN_A_ROW, LINE, SIDE, draw_samples, draw_sheet
 from anyformer.errors import InputError
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.predict.batch import Item
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokens import TokenSet
@@ -83,12 +84,12 @@ def test_pictures_of_any_shape_fit_and_stand_side_by_side() -> None:
 def test_the_words_are_the_class_or_the_two_likeliest_of_a_distribution() -> None:
     task = Classify({"image": ImagePatches()}, classes=["cat", "dog", "emu"])
     for target, words in (
-        (1, "dog"),
+        (torch.tensor(1), "dog"),
         (torch.tensor([0.0, 0.004, 0.996]), "emu"),
         (torch.tensor([0.012, 0.0, 0.988]), "emu 0.99 cat 0.01"),
         (torch.tensor([0.25, 0.7, 0.05]), "dog 0.7 cat 0.25"),
     ):
-        assert task.preview(({}, target)) == ({}, words)
+        assert task.preview(Item({}, {"label": target})) == ({}, words)
 
 
 def test_fields_that_show_nothing_make_no_sheet() -> None:

@@ -144,8 +144,9 @@ class Counter(gymnasium.Env):
     observation_space = spaces.Box(0, np.inf, (1,), np.float32)
     action_space = spaces.Discrete(2)
 
-    def __init__(self, longest: int = 9, render_mode: str | None = None) -> None:
-        self.longest, self.render_mode = longest, render_mode
+    def __init__(self, longest: int = 9, render_mode: str | None = None, reuse: bool = True) -> None:
+        """reuse: whether the same array is given again and again, as by some environments."""
+        self.longest, self.render_mode, self.reuse = longest, render_mode, reuse
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -156,7 +157,8 @@ class Counter(gymnasium.Env):
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.steps < self.length, "stepped after the end"
         self.steps += 1
-        # The same array again and again, as some environments give it.
+        if not self.reuse:
+            self.seen = self.seen.copy()
         self.seen[:] = self.steps
         return self.seen, 1.0, self.steps == self.length, False, {}
 

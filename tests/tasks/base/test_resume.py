@@ -18,6 +18,7 @@ from anyformer.runs.fit import fit
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.resume import changes, is_below
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.targets.category import Category
 from anyformer.tokenizers.image.sources import Digits
 from tests.helpers.small_run import small_task
 from tests.helpers.stopped_runs import last_state
@@ -77,10 +78,10 @@ def small(**changes: Any) -> Classify:
         ({"transformer__n_heads": 4}, {}, {}, "transformer.n_heads was 2 and is now 4"),
         ({"transformer__dropout": 0.2}, {}, {}, "transformer.dropout was 0.1 and is now 0.2"),
         ({"embedding__types": False}, {}, {}, "embedding.types was True and is now False"),
-        ({"label_smoothing": 0.1}, {}, {}, "label_smoothing was 0.0 and is now 0.1"),
+        ({"targets": {"label": Category(label_smoothing=0.1)}}, {}, {}, "label_smoothing was 0.0 and is now 0.1"),
         ({"optimizer__name": "sgd"}, {}, {}, "optimizer.name was 'muon' and is now 'sgd'"),
         ({"optimizer__options": {"nesterov": False}}, {}, {}, "optimizer.options.nesterov is new"),
-        ({"frozen": ["head.*"]}, {}, {}, r"freeze was None and is now ['head.*']"),
+        ({"frozen": ["heads.*"]}, {}, {}, r"freeze was None and is now ['heads.*']"),
         ({"init_from": "other"}, {}, {}, "init_from was None and is now 'other'"),
         ({}, {"batch_size": 100}, {}, "data.batch_size was 400 and is now 100"),
         ({}, {"validation": 0.2}, {}, "data.validation was 0.1 and is now 0.2"),

@@ -77,15 +77,15 @@ def telling(text: Text = TEXT, **choices: Any) -> Classify:
             lambda: language(replace(SIZES, norm="rmsnorm")),
             r"GPT2LMHeadModel .* does not support transformer\.norm: rms",
         ),
-        (lambda: language(replace(SIZES, gated=True)), r"no word for transformer\.gated: True"),
-        (lambda: language(replace(SIZES, q_bias=False)), r"no word for transformer\.q_bias: False; train a model with"),
-        (lambda: language(replace(SIZES, n_kv_heads=1)), r"no word for transformer\.n_kv_heads: 1"),
-        (lambda: language(embedding=EmbeddingConfig(positions=[])), r"no word for embedding\.positions: \[\]"),
+        (lambda: language(replace(SIZES, gated=True)), r"not support transformer\.gated: True"),
+        (lambda: language(replace(SIZES, q_bias=False)), r"not support transformer\.q_bias: False; train a model with"),
+        (lambda: language(replace(SIZES, n_kv_heads=1)), r"not support transformer\.n_kv_heads: 1"),
+        (lambda: language(embedding=EmbeddingConfig(positions=[])), r"not support embedding\.positions: \[\]"),
         (
             lambda: language(embedding=EmbeddingConfig(positions=[PositionConfig(("word",), "sinusoidal")])),
-            r"no word for embedding\.positions",
+            r"not support embedding\.positions",
         ),
-        (lambda: language(output=HeadConfig(scaled=True)), r"no word for output\.scaled: True"),
+        (lambda: language(output=HeadConfig(scaled=True)), r"not support output\.scaled: True"),
         (lambda: language(**LIKE_BERT), r"BertForMaskedLM .* does not support transformer\.norm_position: pre"),
         (
             lambda: language(text=Text("bytes", max_len=9)),
@@ -115,5 +115,5 @@ def test_a_text_that_is_not_wrapped_is_not_said_to_be(tmp_path: Path) -> None:
 def test_sight_of_some_fields_alone_is_named(tmp_path: Path) -> None:
     task = telling(read="first", pool_dense=True)
     task.fields = replace(task.fields, sees={"text": ["text"]})
-    with pytest.raises(InputError, match=r"no word for fields\.sees; train a model without it"):
+    with pytest.raises(InputError, match=r"not support fields\.sees; train a model without it"):
         export(task, tmp_path / "out")

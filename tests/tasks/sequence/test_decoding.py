@@ -171,11 +171,11 @@ def test_a_text_is_found_anew_where_it_is_less_probable_than_it_must_be(architec
     task = built(translator(architecture, output=HeadConfig(tied=False)))
     records, chopper = [Turned()[i] for i in range(6)], task.chopper(False)
     batch = chopper.collate([chopper(record) for record in records])
-    first = task._find(batch, DecodeConfig(max_new_tokens=9))
+    first = task.find(batch, DecodeConfig(max_new_tokens=9))
     own = [mean_log_prob(task, *each) for each in zip(records, *zip(*(f[:2] for f in first), strict=True), strict=True)]
     least = sorted(own)[3] - 1e-4
     config = DecodeConfig(max_new_tokens=9, fallback=(0.5, 50.0), min_log_prob=least, max_compression=100.0)
-    again = task._find(batch, config)
+    again = task.find(batch, config)
     for before, after, value in zip(first, again, own, strict=True):
         if value >= least:
             assert after == before
@@ -185,9 +185,9 @@ def test_a_text_is_found_anew_where_it_is_less_probable_than_it_must_be(architec
     assert len(changed) == 3 and any(again[i].ids != first[i].ids for i in changed)
     # What is drawn for one does not hang on those beside it.
     for i in changed:
-        (alone,) = task._find(chopper.collate([chopper(records[i])]), config)
+        (alone,) = task.find(chopper.collate([chopper(records[i])]), config)
         assert alone == again[i]
-    never = task._find(batch, DecodeConfig(max_new_tokens=9, fallback=(0.5,), min_log_prob=9.0, max_compression=100.0))
+    never = task.find(batch, DecodeConfig(max_new_tokens=9, fallback=(0.5,), min_log_prob=9.0, max_compression=100.0))
     assert {each.doubt for each in never} == {"improbable"} and {each.temperature for each in never} == {0.5}
 
 
@@ -196,8 +196,8 @@ def test_joint_decoding_and_beams_fall_back_too() -> None:
     records, chopper = [Turned()[i] for i in range(4)], task.chopper(False)
     batch = chopper.collate([chopper(record) for record in records])
     bounds = {"fallback": (0.7,), "min_log_prob": 9.0, "max_new_tokens": 9}
-    found = task._find(batch, DecodeConfig("joint", n_beams=3, **bounds))
-    assert found == task._find(batch, DecodeConfig("joint", temperature=0.7, **bounds | {"fallback": (0.1,)}))
+    found = task.find(batch, DecodeConfig("joint", n_beams=3, **bounds))
+    assert found == task.find(batch, DecodeConfig("joint", temperature=0.7, **bounds | {"fallback": (0.1,)}))
     with pytest.raises(InputError, match="fallback finds a text anew by drawing, which method: ctc does not"):
         task.write(batch, DecodeConfig("ctc", fallback=(0.7,)))
     with pytest.raises(InputError, match="silence_id must be an id of the text, below"):

@@ -28,7 +28,7 @@ from tests.helpers import small_environments
 def test_an_environment_is_made_with_its_arguments_wrappers_and_limit() -> None:
     config = EnvironmentConfig(
         "Counter-v0",
-        {"longest": 50},
+        {"longest": 50, "reuse": False},
         ({"FrameStackObservation": {"stack_size": 3}}, "FlattenObservation"),
         max_episode_steps=2,
     )
@@ -146,14 +146,14 @@ def test_environments_together_reset_when_they_are_told() -> None:
 def test_the_specification_of_an_environment_gives_its_config_back() -> None:
     config = EnvironmentConfig(
         "tests.helpers.small_environments:Counter-v0",
-        {"longest": 50},
+        {"longest": 50, "reuse": False},
         ({"ReshapeObservation": {"shape": (1, 1)}}, "FlattenObservation"),
         7,
     )
     text = to_spec(config).to_json()
     assert from_spec(text) == EnvironmentConfig(
         "tests.helpers.small_environments:Counter-v0",
-        {"longest": 50},
+        {"longest": 50, "reuse": False},
         ({"ReshapeObservation": {"shape": [1, 1]}}, "FlattenObservation"),
         7,
     )
