@@ -90,6 +90,8 @@ def _small(value: Any, hint: Any, at: tuple[str | int, ...], found: list[Large])
     classes = [each for each in members(hint) if _is_object(each)]
     if "class_path" in value:
         cls, given = find_class(value["class_path"], classes), value.get("init_args") or {}
+        if cls is None:  # Of a function's own, which only Python knows.
+            return value
         return {**value, "init_args": _small_arguments(given, cls, (*at, "init_args"), found)}
     if len(classes) == 1:
         return _small_arguments(value, classes[0], at, found)

@@ -267,13 +267,13 @@ class Mixture(Task):
         checkpoint["losses"] = dict(self._losses)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        before = checkpoint["config"]["init_args"]["tasks"]
-        if before.keys() != self.tasks.keys():
+        before = checkpoint["config"]["init_args"].get("tasks")
+        if before is not None and before.keys() != self.tasks.keys():
             raise InputError(
                 f"the checkpoint is of the tasks {', '.join(before)}, this run is of {', '.join(self.tasks)}; resume "
                 "with the config of its run, or train with another --run_dir"
             )
+        super().on_load_checkpoint(checkpoint)
         for name, task in self.tasks.items():
             with named(f"tasks.{name}"):
                 task.on_load_checkpoint({"config": before[name]})

@@ -123,3 +123,8 @@ def test_a_long_list_of_a_users_own_config_is_not_copied_for_each_of_its_entries
     assert resolved["model"]["init_args"]["classes"] == names
     assert resolved["data"]["train"]["init_args"]["columns"] == {"row": names}
     assert sum(n_copied) < 100 * len(names)
+
+
+def test_the_arguments_of_a_class_that_cannot_be_found_stay_where_they_are() -> None:
+    config = {"class_path": "made.in.a.function.Task", "init_args": {"classes": ["x" * LARGE]}}
+    assert take_out(config) == (config, [])
