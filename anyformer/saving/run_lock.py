@@ -8,6 +8,7 @@ on the same host looks whether that very process is still there, and takes it ov
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -87,7 +88,9 @@ def _take(path: Path, own: Holder) -> None:
             pass
         else:
             try:
-                os.write(handle, _text(own))
+                # A full disk may take a part of it, and say nothing.
+                if os.write(handle, text := _text(own)) < len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(handle)
             except OSError:
                 path.unlink(missing_ok=True)
