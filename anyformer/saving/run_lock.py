@@ -8,7 +8,6 @@ on the same host looks whether that very process is still there, and takes it ov
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -23,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from anyformer.errors import InputError, writing
+from anyformer.saving.atomic import Unwritten
 
 LOCK = "run.lock"
 PATIENCE = 1.0
@@ -88,13 +88,14 @@ def _take(path: Path, own: Holder) -> None:
             pass
         else:
             try:
-                # A full disk may take a part of it, and say nothing.
-                if os.write(handle, text := _text(own)) < len(text):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                text, written = _text(own), 0
+                # A full disk may take a part of it, and say so at the next.
+                while written < len(text):
+                    written += os.write(handle, text[written:])
                 os.fsync(handle)
-            except OSError:
+            except OSError as error:
                 path.unlink(missing_ok=True)
-                raise
+                raise Unwritten(error, len(text)) from error
             finally:
                 os.close(handle)
             return
