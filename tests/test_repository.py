@@ -28,6 +28,7 @@ TEST_COMMAND = "pip install uv && uv run pytest"
 
 FLOORS = (
     {"errors"},
+    {"faults"},
     {"choices", "local_files"},
     {"metrics", "parsing", "tokens"},
     {"batch"},

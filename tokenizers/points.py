@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from anyformer.choices import check_choices
 from anyformer.data.moments import Moments
-from anyformer.data.values import is_json, read_json, to_numbers
+from anyformer.data.values import is_json, parse_json, to_numbers
 from anyformer.errors import InputError
 from anyformer.tokenizers.arrays import ARRAYS, COLUMNS, array_shape, read_array, read_columns
 from anyformer.tokens import Tokenizer, TokenSet
@@ -193,7 +193,7 @@ class Points(Tokenizer):
     def _read(self, record: Any) -> np.ndarray:
         """(n, 3 + features) float64."""
         if is_json(record):
-            record = read_json(record)
+            record = parse_json(record)
         elif isinstance(record, str):
             is_columns = record.lower().endswith(COLUMNS)
             record = np.stack(list(read_columns(record).values()), 1) if is_columns else read_array(record)

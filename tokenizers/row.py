@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyformer.data.moments import Moments
-from anyformer.data.values import decoded, is_json, is_missing, name_of, names_of, read_json, respelt, to_number
+from anyformer.data.values import decoded, is_json, is_missing, name_of, names_of, parse_json, respelt, to_number
 from anyformer.errors import InputError, nearest, say
 from anyformer.tokens import Tokenizer, TokenSet
 
@@ -233,7 +233,7 @@ def _learnt_names(column: str, values: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _read(record: Any) -> Mapping[str, Any]:
-    record = read_json(record) if is_json(record) else record
+    record = parse_json(record) if is_json(record) else record
     if not isinstance(record, Mapping):
         raise InputError(
             f"a row must be a dict of columns, got {record!r:.60}; give the field a list of them in a config, as in "

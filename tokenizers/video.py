@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from anyformer.data.files import read_file
-from anyformer.data.values import is_json, is_missing, read_json, to_number
+from anyformer.data.values import is_json, is_missing, parse_json, to_number
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
 from anyformer.tokenizers.arrays import ARRAYS, array_shape, read_array
@@ -180,7 +180,7 @@ class Video(Tokenizer):
 def _open(record: Any) -> Clip:
     """A clip out of whatever holds it."""
     content, start, end = None, 0.0, None
-    record = read_json(record) if is_json(record) else record
+    record = parse_json(record) if is_json(record) else record
     if isinstance(record, Mapping) and record.keys() & {"bytes", "path"}:
         if not is_missing(record.get("start")):
             start = to_number(record["start"], "start")

@@ -19,7 +19,8 @@ from anyformer.cli.fit import fit_command
 from anyformer.cli.params import params_command
 from anyformer.cli.plan import plan_command
 from anyformer.cli.predict import predict_command
-from anyformer.errors import InputError, MachineError, machine_faults, say, writing
+from anyformer.errors import InputError, say
+from anyformer.faults import MachineError, machine_faults, writing
 
 COMMANDS = {
     "fit": fit_command,

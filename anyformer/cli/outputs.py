@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, TextIO
 from tqdm import tqdm
 
 from anyformer.cli.records import STANDARD_INPUT, Record
-from anyformer.errors import InputError, writing
+from anyformer.errors import InputError
+from anyformer.faults import writing
 from anyformer.saving.atomic import write_whole
 
 KINDS = {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}

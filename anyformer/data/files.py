@@ -17,7 +17,8 @@ from typing import IO
 
 import numpy as np
 
-from anyformer.errors import InputError, nearest, say_once, writing
+from anyformer.errors import InputError, nearest, say_once
+from anyformer.faults import writing
 from anyformer.local_files import (
     DAMAGE,
     check_unpacked,

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from anyformer.data.batch_plan import Draw, Plan
 from anyformer.data.samples import Fetched, Samples
-from anyformer.errors import FEWER_WORKERS, InputError, MachineError
+from anyformer.errors import InputError
+from anyformer.faults import FEWER_WORKERS, MachineError
 
 log = logging.getLogger(__name__)
 

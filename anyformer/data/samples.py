@@ -19,7 +19,8 @@ from anyformer.data.batch_plan import Draw, Plan
 from anyformer.data.chopper import Chopper, LeftOut, Unasked
 from anyformer.data.source import Source, join_files
 from anyformer.data.values import is_missing, name_of
-from anyformer.errors import InputError, MachineError
+from anyformer.errors import InputError
+from anyformer.faults import MachineError
 
 OR_SKIP = "mend it, or leave such records out by data.on_bad_sample: skip"
 """What to do about a record that cannot be used."""

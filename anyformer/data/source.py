@@ -17,7 +17,7 @@ import numpy as np
 
 from anyformer.choices import Checked
 from anyformer.data.rows.rows import no_column
-from anyformer.data.values import is_missing, name_of, names_of, read_json, spells_values
+from anyformer.data.values import is_missing, name_of, names_of, parse_json, spells_values
 from anyformer.errors import InputError, nearest
 from anyformer.tokens import Tokenizer
 
@@ -37,7 +37,7 @@ def _join_inside(value: Any, folder: str) -> Any:
         if not spells_values(value):
             return os.path.join(folder, value)
         try:
-            spelled = read_json(value)
+            spelled = parse_json(value)
         except InputError:
             return value  # Its tokenizer says what is wrong.
         joined = _join_inside(spelled, folder)

@@ -131,7 +131,7 @@ def is_json(record: Any) -> bool:
     return isinstance(record, str) and spells_values(record)
 
 
-def read_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """The list or dict that a text spells. Raises InputError where it is none."""
     try:
         return json.loads(text)

@@ -22,7 +22,8 @@ from torch import Tensor
 from anyformer.data.batch_plan import Draw
 from anyformer.data.loader import Loader
 from anyformer.drawing.token_strips import draw_strips
-from anyformer.errors import InputError, writing
+from anyformer.errors import InputError
+from anyformer.faults import writing
 from anyformer.planning.checks import cautions
 from anyformer.planning.parameters import measure
 from anyformer.planning.probe import count, drawable, look, sizes, tokens_of, trunk

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from anyformer.errors import InputError, writing
+from anyformer.errors import InputError
+from anyformer.faults import writing
 from anyformer.local_files import check_archive
 from anyformer.saving.atomic import write_counted
 from anyformer.saving.manifest import add_file, listed, remove_file

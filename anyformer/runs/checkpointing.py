@@ -146,12 +146,12 @@ class RunCallback(Callback):
         self._resumed = dict(checkpoint["anyformer"])
         self.rows.check(self._resumed["metrics"])
         self._before = checkpoint.get("settings", {})
-        changed = [*(f"model.{change}" for change in module.changed), *self._changes(trainer)]
+        differing = [*(f"model.{change}" for change in module.changed), *self._changes(trainer)]
         # Last: another option that divides the records says more than that they are others.
         self._check_data(trainer, module)
         self.best = dict(self._resumed["best"])
         if trainer.is_global_zero:
-            self._say_changes(changed, checkpoint.get("config_sha256"))
+            self._say_changes(differing, checkpoint.get("config_sha256"))
         ended, now = self._resumed.get("ended"), limits(trainer)
         if ended is not None and not any(limit > ended[name] for name, limit in now.items()):
             # It came to its end, perhaps before its limits; so it does not begin again.
@@ -193,12 +193,12 @@ class RunCallback(Callback):
             found += changes(before, now, is_free, path=f"{what}.")
         return found
 
-    def _say_changes(self, changed: list[str], digest: str | None) -> None:
+    def _say_changes(self, differing: list[str], digest: str | None) -> None:
         path = self.run / "config.yaml"
         if digest is not None and path.exists() and _sha256(path.read_text(encoding="utf-8")) != digest:
             say(f"{path} is not what it was at the checkpoint; what differs is said, and the rest is as before")
-        if changed:
-            say(f"{self.run} goes on with other options: {', '.join(changed)}")
+        if differing:
+            say(f"{self.run} goes on with other options: {', '.join(differing)}")
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         # Callbacks have taken back their state, and with it some of their arguments: those that are others now count.

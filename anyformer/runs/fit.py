@@ -20,7 +20,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from anyformer.errors import InputError, MachineError, machine_faults, program, say, writing
+from anyformer.errors import InputError, program, say
+from anyformer.faults import MachineError, machine_faults, writing
 from anyformer.parsing.plain import describe
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving

@@ -18,7 +18,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from anyformer.errors import InputError, say, writing
+from anyformer.errors import InputError, say
+from anyformer.faults import writing
 from anyformer.local_files import open_file
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.run_folder import metrics_of

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from anyformer.errors import InputError, writing
+from anyformer.errors import InputError
+from anyformer.faults import writing
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.run_folder import Metrics
 

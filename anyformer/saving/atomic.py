@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from anyformer.errors import WriteError, writing
+from anyformer.faults import WriteError, writing
 
 PART = ".part"
 """What the name of a file or folder ends in while it is being written."""

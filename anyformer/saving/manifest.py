@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from anyformer.errors import InputError, WriteError, writing
+from anyformer.errors import InputError
+from anyformer.faults import WriteError, writing
 from anyformer.local_files import MAX_JSON, read_bytes
 from anyformer.saving.atomic import PART, sync_file, sync_folder, write_whole
 
@@ -28,7 +29,7 @@ SET_ASIDE = ".damaged"
 """What is added to the name of a checkpoint that is not what its line says."""
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe_file(path: Path) -> dict[str, Any]:
     """The line of the manifest for a file."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -82,7 +83,7 @@ def add_file(path: Path, write: Callable[[Path], Any]) -> None:
 
     def enter(part: Path) -> None:
         others = [line for line in read_manifest(path.parent) if line["file"] != path.name]
-        write_manifest(path.parent, [*others, describe(part) | {"file": path.name}])
+        write_manifest(path.parent, [*others, describe_file(part) | {"file": path.name}])
 
     write_whole(path, write, enter)
 
@@ -119,7 +120,7 @@ def damage(folder: Path, line: dict[str, Any]) -> str | None:
     size = path.stat().st_size
     if size != line["size"]:
         return f"it has {size} of {line['size']} bytes"
-    if describe(path)["sha256"] != line["sha256"]:
+    if describe_file(path)["sha256"] != line["sha256"]:
         return "its SHA-256 is not the one it was saved with"
     return None
 
@@ -243,7 +244,7 @@ def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
             files = sorted(path for path in part.iterdir() if path.name != MANIFEST)
             for path in files:
                 sync_file(path)
-            write_manifest(part, [describe(path) for path in files])
+            write_manifest(part, [describe_file(path) for path in files])
             if folder.exists():
                 os.replace(folder, old)
             os.replace(part, folder)

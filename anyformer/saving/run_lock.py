@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from anyformer.errors import InputError, writing
+from anyformer.errors import InputError
+from anyformer.faults import writing
 from anyformer.saving.atomic import Unwritten
 
 LOCK = "run.lock"

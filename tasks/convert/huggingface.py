@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from anyformer.data.files import find_file
-from anyformer.errors import InputError, writing
+from anyformer.errors import InputError
+from anyformer.faults import writing
 from anyformer.saving.atomic import PART, sync_file, sync_folder, write_counted, write_tensors, write_whole
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
-from anyformer.errors import InputError, writing
+from anyformer.errors import InputError
+from anyformer.faults import writing
 from anyformer.saving.atomic import PART, sync_file, sync_folder
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import split_run

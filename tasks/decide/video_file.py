@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from anyformer.errors import InputError, writing
+from anyformer.errors import InputError
+from anyformer.faults import writing
 from anyformer.saving.atomic import PART, sync_file, sync_folder
 
 

@@ -13,7 +13,8 @@ from lightning import LightningDataModule
 
 from anyformer.data.loader import Loader
 from anyformer.data.source import Source
-from anyformer.errors import InputError, MachineError, nearest
+from anyformer.errors import InputError, nearest
+from anyformer.faults import MachineError
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anyformer.batch import Batch
 from anyformer.data.source import Source
-from anyformer.data.values import decoded, is_json, is_missing, name_of, read_json, respelt
+from anyformer.data.values import decoded, is_json, is_missing, name_of, parse_json, respelt
 from anyformer.errors import InputError, say
 from anyformer.metrics.accumulators import Kept, Sums
 from anyformer.metrics.classification import mean_average_precision
@@ -74,7 +74,7 @@ class Labels(Target):
         """The labels as they stand there, but for spaces around those of a text, with their names."""
         value = decoded(value, f"field {name!r}")
         if is_json(value):
-            value = read_json(value)
+            value = parse_json(value)
         if isinstance(value, str):
             value = [part.strip() for part in value.split(self.separator)]
         elif isinstance(value, Mapping):

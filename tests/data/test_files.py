@@ -22,7 +22,8 @@ from anyformer.data.files import (
     survey_files,
 )
 from anyformer.data.tables import Table
-from anyformer.errors import InputError, MachineError, WriteError
+from anyformer.errors import InputError
+from anyformer.faults import MachineError, WriteError
 from tests.helpers.small_run import in_a_fork
 
 

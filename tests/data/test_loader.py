@@ -19,7 +19,8 @@ from anyformer.data.chopper import LeftOut
 from anyformer.data.files import read_file
 from anyformer.data.loader import Loader
 from anyformer.data.samples import OR_SKIP, Samples
-from anyformer.errors import InputError, MachineError, machine_faults
+from anyformer.errors import InputError
+from anyformer.faults import MachineError, machine_faults
 from tests.helpers.choppers import Pairs
 from tests.helpers.witnesses import Numbers
 

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyformer.data.values import is_json, name_of, names_of, read_json, respelt, to_array, to_number, to_numbers
+from anyformer.data.values import is_json, name_of, names_of, parse_json, respelt, to_array, to_number, to_numbers
 from anyformer.errors import InputError
 
 
 def test_a_text_may_spell_a_list_or_a_dict() -> None:
     assert [is_json(text) for text in (" [1]", '{"a": 1}', "a.npy", "", 3)] == [True, True, False, False, False]
-    assert read_json("[[1, null], [2, 3]]") == [[1, None], [2, 3]]
+    assert parse_json("[[1, null], [2, 3]]") == [[1, None], [2, 3]]
     with pytest.raises(InputError, match=r"'\[1, x\]' stands in brackets as JSON does, and is none: "):
-        read_json("[1, x]")
+        parse_json("[1, x]")
     with pytest.raises(InputError, match=r"stands in brackets as JSON does, and is none"):
-        read_json("[" * 100_000 + "]" * 100_000)
+        parse_json("[" * 100_000 + "]" * 100_000)
 
 
 def test_lists_become_numbers_and_none_is_missing() -> None:

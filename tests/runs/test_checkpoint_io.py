@@ -12,7 +12,7 @@ import torch
 from anyformer.errors import InputError
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.saving.manifest import (
-    describe,
+    describe_file,
     read_manifest,
     write_manifest,
 )
@@ -31,7 +31,7 @@ class Bomb:
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, save) -> None:
     path, mark = tmp_path / "bomb.ckpt", tmp_path / "exploded"
     save({"state_dict": Bomb(mark)}, path)
-    write_manifest(tmp_path, [describe(path)])
+    write_manifest(tmp_path, [describe_file(path)])
     with pytest.raises(InputError, match=r"bomb.ckpt is refused: .* would run code \(posix.system\)"):
         Checkpoints().load_checkpoint(path)
     assert not mark.exists()
@@ -64,6 +64,6 @@ def test_a_checkpoint_that_is_damaged_is_not_loaded(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "1.ckpt"
     path.write_bytes(content)
-    write_manifest(tmp_path, [describe(path)])
+    write_manifest(tmp_path, [describe_file(path)])
     with pytest.raises(InputError, match=r"1.ckpt is (no checkpoint that anyformer saved|refused)"):
         Checkpoints().load_checkpoint(path)

@@ -17,14 +17,15 @@ from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 
 import anyformer
 from anyformer.data.tables import Table
-from anyformer.errors import InputError, MachineError, program
+from anyformer.errors import InputError, program
+from anyformer.faults import MachineError
 from anyformer.model.config import TransformerConfig
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.metrics_file import read_rows
 from anyformer.runs.signals import Stopped
-from anyformer.saving.manifest import describe, read_manifest, write_manifest
+from anyformer.saving.manifest import describe_file, read_manifest, write_manifest
 from anyformer.saving.model_folder import load
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
@@ -221,7 +222,7 @@ def test_a_run_that_stopped_early_trains_on_only_when_it_may_train_for_longer(tm
 def test_a_checkpoint_that_would_run_code_is_not_resumed(copy: Path) -> None:
     path = copy / "checkpoints/batch-99999999-epoch.ckpt"
     torch.save({"state_dict": os.system}, path)
-    write_manifest(path.parent, [*read_manifest(path.parent), describe(path)])
+    write_manifest(path.parent, [*read_manifest(path.parent), describe_file(path)])
     with pytest.raises(InputError, match=r"batch-99999999-epoch.ckpt is refused: .* would run code \(posix.system\)"):
         small_fit(copy, resume=True)
 

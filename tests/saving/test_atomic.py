@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anyformer.errors import WriteError
+from anyformer.faults import WriteError
 from anyformer.saving.atomic import sync_file, write_counted, write_tensors, write_whole
 from tests.helpers.small_run import in_a_fork
 

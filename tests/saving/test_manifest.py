@@ -13,7 +13,7 @@ from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.saving.manifest import (
     begin_checkpoints,
     damage,
-    describe,
+    describe_file,
     find_folder,
     keep_newest,
     listed,
@@ -102,7 +102,7 @@ def test_a_line_names_a_file_beside_the_manifest_and_nothing_else(tmp_path: Path
     (tmp_path / "secret").write_text("x")
     folder = tmp_path / "run"
     folder.mkdir()
-    write_manifest(folder, [describe(tmp_path / "secret") | {"file": named}])
+    write_manifest(folder, [describe_file(tmp_path / "secret") | {"file": named}])
     with pytest.raises(InputError, match=r"manifest.jsonl is damaged: line 1 must hold the name of a file beside it"):
         read_manifest(folder)
 
@@ -112,11 +112,11 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "weights").symlink_to("../secret")
-    line = describe(folder / "weights")
+    line = describe_file(folder / "weights")
     assert damage(folder, line) == "it is a link that leads out of its folder"
     (folder / "real").write_text("x")
     (folder / "inside").symlink_to("real")
-    assert damage(folder, describe(folder / "inside")) is None
+    assert damage(folder, describe_file(folder / "inside")) is None
     write_manifest(tmp_path, [line])
     (folder / "manifest.jsonl").symlink_to("../manifest.jsonl")
     with pytest.raises(InputError, match=r"manifest.jsonl is damaged: it is a link that leads out"):

@@ -13,7 +13,7 @@ from tokenizers import models
 
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
-from anyformer.saving.manifest import describe, read_manifest, write_manifest
+from anyformer.saving.manifest import describe_file, read_manifest, write_manifest
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.sources import Digits
@@ -23,7 +23,7 @@ from tests.helpers.small_run import small_task
 
 
 def relist(folder: Path) -> None:
-    write_manifest(folder, [describe(folder / name) for name in ("config.json", "weights.safetensors")])
+    write_manifest(folder, [describe_file(folder / name) for name in ("config.json", "weights.safetensors")])
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_vocabulary_that_is_damaged_or_not_of_the_folder_is_not_read(tmp_path:
         load(tmp_path)
     path = tmp_path / "model/config.json"
     path.write_text(path.read_text().replace('"vocabulary.json"', '"../vocabulary.json"'))
-    write_manifest(tmp_path / "model", [describe(path), describe(path.with_name("weights.safetensors"))])
+    write_manifest(tmp_path / "model", [describe_file(path), describe_file(path.with_name("weights.safetensors"))])
     with pytest.raises(InputError, match=r"it has no line of \.\./vocabulary.json"):
         load(tmp_path)
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.data.values import is_json, is_missing, read_json, to_array, to_number
+from anyformer.data.values import is_json, is_missing, parse_json, to_array, to_number
 from anyformer.errors import InputError
 from anyformer.tokenizers.audio.joined_files import LOSSY_END, check_end
 from anyformer.tokenizers.audio.sound_files import BLOCK, SoundArray, count_samples, open_file, read_block
@@ -167,7 +167,7 @@ def _spoken(seconds: float) -> str:
 @contextmanager
 def _open(record: Any, rate: int, max_seconds: float | None = None) -> Iterator[_Part]:
     """What a record asks for, opened; `rate` is that of a bare array."""
-    record = read_json(record) if is_json(record) else record
+    record = parse_json(record) if is_json(record) else record
     source, name, start, end = record, "recording", 0.0, None
     if isinstance(record, Mapping) and record.keys() & {"array", "bytes", "path"}:
         name = record.get("path") or name

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from anyformer.data.files import read_file
-from anyformer.data.values import is_json, read_json, to_array
+from anyformer.data.values import is_json, parse_json, to_array
 from anyformer.errors import InputError
 
 MAX_PIXELS = 64_000_000
@@ -70,7 +70,7 @@ def image_size(picture: Any) -> tuple[int, int]:
 
 def _unpack(picture: Any) -> Any:
     """The picture, as an array where it is numbers."""
-    picture = read_json(picture) if is_json(picture) else picture
+    picture = parse_json(picture) if is_json(picture) else picture
     if isinstance(picture, Mapping) and picture.keys() & {"bytes", "path"}:
         return picture
     if not isinstance(picture, Mapping | list | tuple):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from anyformer.data.values import is_json, read_json, to_numbers
+from anyformer.data.values import is_json, parse_json, to_numbers
 from anyformer.errors import InputError, nearest
 from anyformer.tokenizers.arrays import COLUMNS, read_array, read_columns
 
@@ -26,7 +26,7 @@ def read_channels(record: Any, times: str | None, time_first: bool) -> tuple[Cha
     time_first: whether arrays are (steps, channels).
     """
     if is_json(record):
-        record = read_json(record)
+        record = parse_json(record)
     elif isinstance(record, str) and record.lower().endswith(COLUMNS):
         columns = read_columns(record)
         is_named = times is not None or list(columns) != [str(i) for i in range(len(columns))]
@@ -44,7 +44,7 @@ def read_channels(record: Any, times: str | None, time_first: bool) -> tuple[Cha
 
 
 def _read_named(record: Mapping[str, Any], times: str | None, time_first: bool) -> tuple[Channels, np.ndarray | None]:
-    record = {name: read_json(part) if is_json(part) else part for name, part in record.items()}
+    record = {name: parse_json(part) if is_json(part) else part for name, part in record.items()}
     if times is not None and times not in record:
         raise InputError(f"no times {times!r}; there are {', '.join(record)}{nearest(times, record)}")
     parts: dict[str | None, np.ndarray | None] = {}

@@ -31,8 +31,8 @@ from anyformer.tokenizers.text.document_files import (
     file_kind,
     find_spans,
     group_sizes,
-    read_bytes,
     read_group,
+    read_span,
     row_sizes,
 )
 
@@ -227,7 +227,7 @@ class Corpus(Documents):
             several = start + int(np.searchsorted(index.stop[start:end], first + BLOCK, "right"))
             if several > start or of_json:
                 several = max(several, start + 1)
-                data = read_bytes(place, first, int(index.stop[several - 1]))
+                data = read_span(place, first, int(index.stop[several - 1]))
                 bounds = zip(index.start[start:several].tolist(), index.stop[start:several].tolist(), strict=True)
                 for row, (begin, stop) in enumerate(bounds, int(index.number[start])):
                     text = self._decode(data[begin - first : stop - first], place, begin, True)[0]
@@ -236,7 +236,7 @@ class Corpus(Documents):
                 continue
             at, stop, rest = first, int(index.stop[start]), b""
             while at < stop:
-                data = rest + read_bytes(place, at, min(at + BLOCK, stop))
+                data = rest + read_span(place, at, min(at + BLOCK, stop))
                 offset, at = at - len(rest), min(at + BLOCK, stop)
                 text, used = self._decode(data, place, offset, at == stop)
                 rest = data[used:]
@@ -313,7 +313,7 @@ class Corpus(Documents):
         bounds = []
         for share in self.part:
             at = first + int(share * (last - first))
-            near = read_bytes(place, at, min(at + 3, last))
+            near = read_span(place, at, min(at + 3, last))
             bounds.append(at + next((i for i, byte in enumerate(near) if byte & 0xC0 != 0x80), len(near)))
         if bounds[0] == bounds[1]:
             raise InputError(f"{place}: part {list(self.part)} of its {last - first} bytes holds no character")

@@ -19,9 +19,10 @@ from typing import Any
 
 from anyformer.data.rows.rows import no_column
 from anyformer.data.source import Source
-from anyformer.errors import InputError, WriteError, say
+from anyformer.errors import InputError, say
+from anyformer.faults import WriteError
 from anyformer.saving.fingerprint import identity
-from anyformer.saving.manifest import MANIFEST, damage, describe, read_manifest, write_manifest
+from anyformer.saving.manifest import MANIFEST, damage, describe_file, read_manifest, write_manifest
 from anyformer.tokenizers.text.corpus import Documents
 
 
@@ -63,7 +64,7 @@ def remember(source: Source, keys: Sequence[Any], cache: str | None, field: str,
             for path in files:
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
-            write_manifest(part, [describe(path) for path in files])
+            write_manifest(part, [describe_file(path) for path in files])
             try:
                 os.rename(part, folder)
             except OSError:

@@ -106,7 +106,7 @@ def _open_gzip(place: str, version: tuple[int, ...], process: int, thread: int) 
     return gzip.open(place)
 
 
-def read_bytes(place: str, start: int, stop: int) -> bytes:
+def read_span(place: str, start: int, stop: int) -> bytes:
     """Those from start up to stop, unpacked; fewer at the end of the file."""
     with _reading(place):
         if _is_gzipped(place):
@@ -163,7 +163,7 @@ def _read_group(place: str, version: tuple[int, ...], number: int, column: str) 
 
 def find_spans(place: str, split: str | None) -> tuple[np.ndarray, np.ndarray]:
     """The first byte of each document of a file and the byte after its last, those without a byte left out."""
-    head = read_bytes(place, 0, 1024)
+    head = read_span(place, 0, 1024)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _alternates(head):
         raise InputError(
             f"{place}: byte 0 begins a text in UTF-16, and not in UTF-8; convert the file, by iconv -f UTF-16 -t UTF-8"
@@ -190,7 +190,7 @@ def _find_separators(place: str, split: str | None) -> tuple[array[int], int]:
     find = re.compile(patterns.get(split, re.escape(delimiter))).finditer
     found, buffer, offset, at, final = array("q"), b"", 0, 0, False
     while not final:
-        data = read_bytes(place, at, at + BLOCK)
+        data = read_span(place, at, at + BLOCK)
         at, final = at + len(data), len(data) < BLOCK
         buffer += data
         # What may be the beginning of a separator, or of a longer one, waits for the next block.

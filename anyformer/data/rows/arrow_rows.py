@@ -18,7 +18,8 @@ import numpy as np
 
 from anyformer.data.files import fill_temporary, open_binary
 from anyformer.data.rows.rows import Rows, check_names, check_parts, no_column
-from anyformer.errors import InputError, MachineError
+from anyformer.errors import InputError
+from anyformer.faults import MachineError
 
 BATCH = 2**23
 """Bytes of a Parquet file that are unpacked at once, about."""

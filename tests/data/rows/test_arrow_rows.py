@@ -17,7 +17,8 @@ import pytest
 
 from anyformer.data.rows.arrow_rows import ParquetRows, text_of
 from anyformer.data.rows.csv_rows import CsvRows
-from anyformer.errors import InputError, MachineError, WriteError
+from anyformer.errors import InputError
+from anyformer.faults import MachineError, WriteError
 from tests.helpers.small_run import in_a_fork
 
 

@@ -13,7 +13,8 @@ from anyformer.data.batch_plan import plan_batches
 from anyformer.data.chopper import Chopper
 from anyformer.data.loader import Loader
 from anyformer.data.samples import Samples
-from anyformer.errors import InputError, WriteError
+from anyformer.errors import InputError
+from anyformer.faults import WriteError
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.mixture.data import Mixed, MixedLoader, Part, Turn, named, plan_turns
 from anyformer.tokenizers.image.sources import Digits

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from anyformer.data.tables import Table
-from anyformer.errors import InputError, WriteError
+from anyformer.errors import InputError
+from anyformer.faults import WriteError
 from anyformer.tokenizers.text.corpus import Corpus, PythonDocs
 from anyformer.tokenizers.text.corpus_cache import learn_once
 from anyformer.tokenizers.text.text import Text
