@@ -148,7 +148,7 @@ class Trials:
                 saving=made.config_init["checkpoints"],
                 **made.options,
             )
-            self.done[trial.name] = _at_the_best(folder, metrics) | metrics if self.own.nested else metrics
+            self.done[trial.name] = at_the_best(folder, metrics) | metrics if self.own.nested else metrics
             self._write()
         self._show()
 
@@ -198,7 +198,8 @@ class Trials:
         return "\n".join(
             [
                 *lines,
-                "test/ is of the outer folds, which chose nothing: it is the figure to go by.",
+                "test/ is of the outer folds, which chose nothing here: it is the figure to go by, unless settings "
+                "of the config were tuned on these records before.",
                 f"best/val/ is of inner validation, one of {self.own.inner or N_INNER} inner folds, at its best step; "
                 f"it chose {what}. gap/ is test/ less best/val/.",
                 "The standard error is over the outer folds.",
@@ -206,7 +207,7 @@ class Trials:
         )
 
 
-def _at_the_best(folder: Path, metrics: Metrics) -> dict[str, float | None]:
+def at_the_best(folder: Path, metrics: Metrics) -> dict[str, float | None]:
     """All metrics of validation at the step that the best model is of: {"best/val/loss": ...}."""
     found: dict[str, float | None] = {}
     for row in read_rows(folder / "metrics.csv"):

@@ -10,7 +10,7 @@ import yaml
 
 from anyformer.__main__ import main
 from anyformer.errors import InputError
-from anyformer.runs.cross_validation import read_settings
+from anyformer.runs.cross_validation import at_the_best, read_settings
 from anyformer.runs.trials import write_trials
 from anyformer.saving.run_folder import read_trials
 
@@ -138,7 +138,7 @@ def test_nested_folds_choose_a_setting_inside_and_are_tested_outside(
     monkeypatch.chdir(tmp_path)
     Path("small.yaml").write_text(CONFIG)
     command = ["fit", "--config", "small.yaml", "--folds", "2", "--nested", "--inner", "3"]
-    over = ["--over", "model.optimizer.lr=1.0e-9,0.03", "--trainer.max_epochs=2"]
+    over = ["--over", "model.optimizer.lr=1.0e-9,0.03"]
     assert main([*command, *over]) == 0
     run, out = Path("runs/small"), capsys.readouterr().out
     content = json.loads((run / "metrics.json").read_text())
@@ -151,12 +151,6 @@ def test_nested_folds_choose_a_setting_inside_and_are_tested_outside(
         own, chosen, folder = content["folds"][f"fold_{fold}"], runs[best], f"fold_{fold}_setting_{best}_inner_0_seed_0"
         assert own["test/accuracy"] == chosen["test/accuracy"]
         assert own["gap/f1"] == pytest.approx(chosen["test/f1"] - chosen["best/val/f1"])
-        # Those at the best step, though that is not the last.
-        rows = (run / folder / "metrics.csv").read_text().splitlines()
-        columns = rows[0].split(",")
-        (row,) = [row for row in rows[1:] if row.startswith(f"{chosen['best/step']},")]
-        assert float(row.split(",")[columns.index("val/f1")]) == pytest.approx(chosen["best/val/f1"])
-        assert float(row.split(",")[columns.index("val/accuracy")]) == pytest.approx(chosen["best/val/accuracy"])
         config = yaml.safe_load((run / folder / "config.yaml").read_text())["data"]
         assert [config[name] for name in ("folds", "fold", "inner_folds", "inner_fold")] == [2, fold, 3, 0]
     values = [content["folds"][f"fold_{fold}"]["test/accuracy"] for fold in range(2)]
@@ -164,7 +158,7 @@ def test_nested_folds_choose_a_setting_inside_and_are_tested_outside(
     assert content["standard_error"]["test/accuracy"] == pytest.approx(abs(values[0] - values[1]) / 2)
     where = [fold for fold, setting in content["chosen"].items() if setting == 1]
     assert f"model.optimizer.lr=0.03: chosen {'in ' + ', '.join(where) if where else 'nowhere'}; best/val/acc" in out
-    assert "test/ is of the outer folds, which chose nothing" in out
+    assert "test/ is of the outer folds, which chose nothing here" in out
 
     # As if it had been killed between the end of a run and its metrics: it goes on with that alone, to the same.
     before = (run / "metrics.json").read_bytes()
@@ -182,15 +176,9 @@ def test_nested_folds_choose_a_setting_inside_and_are_tested_outside(
     assert f"{content['runs'][folder.name]['test/loss']:.4f}" in shown[0] and shown[0] != shown[1]
 
     for argv, message in [
-        (
-            [*command, "--trainer.max_epochs=2"],
-            "fold_0_setting_0_inner_0_seed_0 is a setting of --over; choose",
-        ),
+        (command, "fold_0_setting_0_inner_0_seed_0 is a setting of --over; choose another --run_dir"),
         (["fit", "--config", "small.yaml", "--folds", "2"], "seed_0 is a run of --nested; choose another --run_dir"),
-        (
-            [*command, *over[:1], "model.optimizer.lr=1.0e-9,0.1", over[2]],
-            "seed_0 was trained with another config: model",
-        ),
+        ([*command, "--over", "model.optimizer.lr=1.0e-9,0.1"], "seed_0 was trained with another config: model"),
         ([*command[:-1], "4", *over], "was trained with another config: data.inner_folds was 3 and is now 4"),
         (["predict", "runs/small", "image=a.png"], "name one of them, runs/small/fold_0_setting_0_inner_0_seed_0"),
     ]:
@@ -198,6 +186,15 @@ def test_nested_folds_choose_a_setting_inside_and_are_tested_outside(
         err = capsys.readouterr().err
         assert message in err and err.count("\n") == 1
     assert (run / "metrics.json").read_bytes() == before
+
+
+def test_all_metrics_of_validation_are_those_of_the_best_step(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(
+        "step,epoch,train/loss,val/accuracy,val/loss\n4,0,1.0,0.5,2.0\n8,1,0.5,0.75,nan\n9,1,,,\n12,2,0.2,0.6,3.0\n"
+    )
+    assert at_the_best(tmp_path, {"best/step": 8}) == {"best/val/accuracy": 0.75, "best/val/loss": None}
+    assert at_the_best(tmp_path, {"best/step": 12}) == {"best/val/accuracy": 0.6, "best/val/loss": 3.0}
+    assert at_the_best(tmp_path, {"val/loss": 1.0}) == {}
 
 
 def test_options_of_nested_folds_that_cannot_be_say_why(
