@@ -14,7 +14,8 @@ Trains one transformer on any kind of data, as a YAML file says.
   fit --config FILE          train, then test the best model
   fit --resume RUN           go on with a run exactly where it stopped
   fit --config FILE --folds 5 --seeds 3
-                             cross-validate: a run for every fold and seed, their mean and standard error
+                             cross-validate: a run for every fold and seed, their mean and standard error; with
+                             --nested by folds that nothing is chosen by
   validate RUN               metrics of the best model on the validation records
   test RUN                   metrics of the best model on the test records
   predict RUN FIELD=VALUE ...

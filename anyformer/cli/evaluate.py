@@ -38,6 +38,9 @@ def _evaluate(stage: str, args: list[str]) -> None:
             raise InputError(f"{option.partition('=')[0]}: a trained model's options can't be changed; leave it out")
     # Metrics of other data, or of a part of it, are shown, and the run keeps its own.
     kept = stage == "test" and not overrides
+    if stage == "test" and any(option.startswith("--data.test") for option in overrides):
+        # Of a run of nested folds the outer fold would be the test part, whatever is given.
+        overrides = [*overrides, "--data.inner_folds=null", "--data.inner_fold=0"]
     if member:
         overrides = [re.sub("^--data[.]", f"--data.parts.{member}.", option) for option in overrides]
         overrides = [re.sub("^--model[.]", f"--model.tasks.{member}.init_args.", option) for option in overrides]

@@ -22,10 +22,15 @@ def fit_command(args: list[str]) -> None:
     parser.add_argument("--resume")
     parser.add_argument("--folds", type=int)
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--nested", action="store_true")
+    parser.add_argument("--inner", type=int)
+    parser.add_argument("--inner_runs", type=int)
+    parser.add_argument("--over", action="append", default=[])
     own, overrides = parser.parse_known_args(args)
     if own.resume and (own.config or own.run_dir):
         raise InputError("--resume takes the config and the folder of the run; give it without --config and --run_dir")
-    several = own.folds is not None or own.seeds is not None
+    numbers = (own.folds, own.seeds, own.inner, own.inner_runs)
+    several = own.nested or bool(own.over) or any(number is not None for number in numbers)
     if own.resume and several:
         raise InputError("--resume goes on with one run; folds and seeds go on where the same command is given again")
     configs = [config_of(own.resume)] if own.resume else own.config

@@ -41,6 +41,12 @@ OWN_OPTIONS = """\
   --folds N                 cross-validation: a run for each of N folds of the records of train and validation, each
                             the validation of its run; their mean and standard error. Given again, it goes on
   --seeds N                 a run for each of N seeds, of every fold where there are folds
+  --nested                  with --folds K: K outer folds that nothing is chosen by, each the test part of its run; the
+                            others are dealt into inner folds, of which one validates (best step, early stopping)
+  --inner M                 with --nested: into how many; 5 when left out. Of few records more leave more to learn from
+  --inner_runs N            with --nested: a run for each of N inner folds as validation; 1 when left out
+  --over KEY=A,B,...        with --nested: values of an option of which each outer fold takes the best by inner
+                            validation; of several such options every combination is trained
   --unsafe_imports PACKAGE  let the config name classes of this package, which runs its code
 """
 

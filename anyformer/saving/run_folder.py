@@ -48,7 +48,8 @@ def holds_trials(run: Path) -> bool:
 
 def first_trial(run: Path) -> Path:
     """The folder of one of the runs in a folder of several."""
-    begun = sorted(path.name for path in run.iterdir() if re.fullmatch(r"(fold_\d+_)?seed_\d+", path.name))
+    name = re.compile(r"(fold_\d+_(setting_\d+_)?(inner_\d+_)?)?seed_\d+")
+    begun = sorted(path.name for path in run.iterdir() if name.fullmatch(path.name))
     return run / next(iter([*read_trials(run), *begun]), "seed_0")
 
 

@@ -46,7 +46,8 @@ class Records(Checked, LightningDataModule):
     train/ and val/ or test/, each of these is what its name says, but for what is given here.
 
     Several sources or paths in a list count as one, their records one after another. With `folds` the records of train
-    and validation are put together and dealt out: one fold is validation, the others are train.
+    and validation are put together and dealt out: one fold is validation, the others are train. With `inner_folds` too
+    that fold is test, and the others are dealt out again: one inner fold is validation, the others are train.
 
     Args:
         train: Records to learn from, or the path of class folders or a table.
@@ -55,7 +56,9 @@ class Records(Checked, LightningDataModule):
         stratify: Column of which every part gets each value in proportion, where fractions or folds are taken.
         split_seed: Decides which records the fractions take, or which fold each is in.
         folds: How many parts train and validation are dealt into for cross-validation, which `fit --folds` runs.
-        fold: Which of them is validation, from 0.
+        fold: Which of them is validation, or test where there are inner folds, from 0.
+        inner_folds: How many parts the records outside that fold are dealt into, which `fit --folds --nested` runs.
+        inner_fold: Which of these is validation, from 0.
         batch_size: Samples of a batch, at most. 64 where max_tokens is not given.
         max_tokens: Tokens of a batch, at most, padding included: samples of like length come together.
         pack: Put several samples into a row as long as the longest sample, and rows into batches of max_tokens.
@@ -78,6 +81,8 @@ class Records(Checked, LightningDataModule):
         split_seed: int = 0,
         folds: int | None = None,
         fold: int = 0,
+        inner_folds: int | None = None,
+        inner_fold: int = 0,
         batch_size: int | None = None,
         max_tokens: int | None = None,
         pack: bool = False,
@@ -95,6 +100,8 @@ class Records(Checked, LightningDataModule):
             ("split_seed", split_seed, 0),
             ("folds", folds, 2),
             ("fold", fold, 0),
+            ("inner_folds", inner_folds, 2),
+            ("inner_fold", inner_fold, 0),
         ):
             if value is not None and value < least:
                 raise InputError(f"data.{name} must be at least {least}, got {value}")
@@ -104,8 +111,13 @@ class Records(Checked, LightningDataModule):
             )
         if worker_timeout is not None and not worker_timeout > 0:
             raise InputError(f"data.worker_timeout must be above 0, or null for no end, got {worker_timeout}")
-        if fold >= (folds or 1):
-            raise InputError(f"data.fold must be below data.folds={folds}, got {fold}; folds are counted from 0")
+        for name, one, several in (("fold", fold, folds), ("inner_fold", inner_fold, inner_folds)):
+            if one >= (several or 1):
+                raise InputError(
+                    f"data.{name} must be below data.{name}s={several}, got {one}; folds are counted from 0"
+                )
+        if inner_folds is not None and folds is None:
+            raise InputError("data.inner_folds deals out the records outside a fold of data.folds; give that too")
         for name, value in (("train", train), ("validation", validation), ("test", test)):
             if value == []:
                 raise InputError(f"data.{name} must list at least one source or path, got none")
@@ -116,7 +128,8 @@ class Records(Checked, LightningDataModule):
         self.given = {"train": train, "validation": validation, "test": test}
         self._found = dict(self.given)
         """The same with the parts below a root."""
-        self.stratify, self.split_seed, self.folds, self.fold = stratify, split_seed, folds, fold
+        self.stratify, self.split_seed = stratify, split_seed
+        self.folds, self.fold, self.inner_folds, self.inner_fold = folds, fold, inner_folds, inner_fold
         self.batch_size = 64 if batch_size is None and max_tokens is None else batch_size
         self.max_tokens, self.pack = max_tokens, pack
         self.n_workers, self.worker_timeout = n_workers, worker_timeout
@@ -146,7 +159,7 @@ class Records(Checked, LightningDataModule):
 
     def holds(self, kind: str) -> bool:
         """Whether there are records of a kind: train, validation or test."""
-        if self.given[kind] is not None or (kind == "validation" and self.folds is not None):
+        if self.given[kind] is not None or kind in self._dealt:
             return True
         self.find_parts()
         return self._found[kind] is not None
@@ -160,9 +173,8 @@ class Records(Checked, LightningDataModule):
             for name in ("test", "validation")
             if isinstance(self._found[name], (int, float))
         }
-        dealt = ("train", "validation") if self.folds else ()
-        sources = {name: self._source(name) for name in wanted if name not in (*fractions, *dealt)}
-        if self.folds and ("test" in fractions or set(dealt) & set(wanted)):
+        sources = {name: self._source(name) for name in wanted if name not in (*fractions, *self._dealt)}
+        if self.folds and ("test" in fractions or set(self._dealt) & set(wanted)):
             sources |= {name: source for name, source in self._deal(fractions).items() if name in wanted}
         elif fractions and ("train" in wanted or fractions.keys() & set(wanted)):
             train = self._source("train")
@@ -211,8 +223,15 @@ class Records(Checked, LightningDataModule):
         unused += [f"{os.path.join(source.path, name)} is not used" for name in folders if name not in parts.values()]
         say_once(f"{source.path}: {', '.join(taken + unused)}")
 
+    @property
+    def _dealt(self) -> tuple[str, ...]:
+        """The parts that are folds."""
+        if self.folds is None:
+            return ()
+        return ("train", "validation") if self.inner_folds is None else ("train", "validation", "test")
+
     def _deal(self, fractions: Mapping[str, float]) -> dict[str, Source]:
-        """Train and validation out of the records of both, and test where it is a fraction of them."""
+        """Train and validation out of the records of both; and test where it is a fraction of them, or a fold."""
         both = [self._source(name) for name in ("train", "validation") if name not in fractions]
         whole, test = _joined([source for source in both if source is not None]), {}
         if isinstance(whole, Documents):
@@ -220,7 +239,15 @@ class Records(Checked, LightningDataModule):
         if "test" in fractions:
             whole, test = split(whole, {"test": fractions["test"]}, self.split_seed, self.stratify)
         train, own = deal(whole, self.folds, self.fold, self.split_seed, self.stratify)
-        return {"train": train, "validation": own, **test}
+        if self.inner_folds is None:
+            return {"train": train, "validation": own, **test}
+        if self._found["test"] is not None:
+            say_once("data.test is kept aside and not used: with inner folds the outer fold is the test part")
+        try:
+            train, validation = deal(train, self.inner_folds, self.inner_fold, self.split_seed, self.stratify)
+        except InputError as error:
+            raise InputError(f"inner folds of what is outside fold {self.fold}: {error}") from None
+        return {"train": train, "validation": validation, "test": own}
 
     def _source(self, name: str) -> Source | None:
         given = self._found[name]

@@ -19,7 +19,7 @@ from anyformer.data.chopper import Chopper
 from anyformer.data.folders import Folders
 from anyformer.data.loader import Loader
 from anyformer.data.tables import Table
-from anyformer.errors import InputError
+from anyformer.errors import InputError, say_once
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.mixture.data import Mixed, Part
@@ -228,7 +228,8 @@ OF_SAMPLES = {"train": Numbers(20), "batch_size": 4, "max_tokens": 9, "seed": 1,
         ({"test": Numbers(4)}, NO_SAMPLE | OF_DIVIDING, OF_SAMPLES),
         ({"test": 0.2}, {}, OF_DIVIDING | {"test": 0.3}),
         ({"validation": 0.2}, {"test": Numbers(4)}, OF_DIVIDING),
-        ({"validation": None, "folds": 2}, {"test": Numbers(4)}, OF_DIVIDING | {"fold": 1}),
+        ({"validation": None, "folds": 2}, {"test": Numbers(4)}, OF_DIVIDING | {"fold": 1, "inner_folds": 2}),
+        ({"folds": 2, "inner_folds": 2}, {"test": Numbers(4)}, OF_DIVIDING | {"fold": 1, "inner_fold": 1}),
         ({"batch_size": None, "max_tokens": 9}, {}, {"pack": True}),
     ],
 )
@@ -239,7 +240,7 @@ def test_every_argument_that_changes_no_training_sample_may_change_on_a_resume(t
     for name, value in {**free, **fixed}.items():
         now = Records(**base | {name: str(tmp_path / value) if value == "other.csv" else value})
         assert (fit(now, max_epochs=1).seen == seen) == now.is_free(name) == (name in free), name
-    named = {*NO_SAMPLE, *OF_DIVIDING, *OF_SAMPLES, "fold", "pack"}
+    named = {*NO_SAMPLE, *OF_DIVIDING, *OF_SAMPLES, "fold", "inner_folds", "inner_fold", "pack"}
     assert named == inspect.signature(Records).parameters.keys()
     # By these the best model is chosen.
     assert not Records(Numbers(22), Numbers(5)).is_free("validation")
@@ -409,6 +410,49 @@ def test_a_fraction_for_validation_is_dealt_too_and_that_for_test_is_not():
         Records(Corpus(__file__), folds=2).setup("fit")
 
 
+def test_an_outer_fold_is_test_and_inner_ones_are_dealt_from_the_others(capsys):
+    def numbers(source):
+        return source.column("x")
+
+    say_once.cache_clear()
+    given = Numbers(42).take(np.arange(30)), Numbers(42).take(np.arange(30, 42))
+    made = []
+    for fold in range(3):
+        options = {"stratify": "kind", "folds": 3, "fold": fold}
+        plain = Records(*given, **options)
+        plain.setup("fit")
+        validated = []
+        for inner in range(4):
+            data = Records(*given, Numbers(5), inner_folds=4, inner_fold=inner, **options)
+            data.setup("fit")
+            parts = data.sources
+            assert {name: len(source) for name, source in parts.items()} == {"train": 21, "validation": 7, "test": 14}
+            # The same outer folds as without inner ones.
+            assert numbers(parts["test"]) == numbers(plain.sources["validation"])
+            assert sorted(numbers(parts["train"]) + numbers(parts["validation"])) == numbers(plain.sources["train"])
+            assert 3 <= parts["validation"].column("kind").count("odd") <= 4
+            validated += numbers(parts["validation"])
+        assert sorted(validated) == numbers(plain.sources["train"])
+        made += numbers(parts["test"])
+        alone = Records(*given, inner_folds=4, **options)
+        assert alone.holds("test")
+        alone.setup("test")
+        assert numbers(alone.sources["test"]) == numbers(parts["test"])
+    assert sorted(made) == list(range(42))
+    assert capsys.readouterr().err.count("data.test is kept aside and not used") == 1
+
+
+def test_a_fraction_for_test_stays_untouched_by_inner_folds():
+    plain, data = Records(Numbers(30), 0.3, 0.2), Records(Numbers(30), 0.3, 0.2, folds=3, inner_folds=2)
+    plain.setup("test")
+    data.setup("fit")
+    used = [x for source in data.sources.values() for x in source.column("x")]
+    assert sorted(used + plain.sources["test"].column("x")) == list(range(30))
+    few = Records(Numbers(8), folds=2, inner_folds=5)
+    with pytest.raises(InputError, match=r"^inner folds of what is outside fold 0: folds: 4 records cannot be dealt"):
+        few.setup("fit")
+
+
 def test_testing_needs_no_training_file(tmp_path):
     (tmp_path / "other.csv").write_text("x\n1\n")
     data = Records("nowhere.csv", test=str(tmp_path / "other.csv"))
@@ -446,6 +490,9 @@ def test_the_command_line_reads_sources_fractions_and_paths():
         ({"seed": -1}, "data.seed must be at least 0, got -1"),
         ({"folds": 1}, "data.folds must be at least 2, got 1"),
         ({"folds": 3, "fold": 3}, "data.fold must be below data.folds=3, got 3; folds are counted from 0"),
+        ({"inner_folds": 3}, "data.inner_folds deals out the records outside a fold of data.folds; give that too"),
+        ({"folds": 3, "inner_folds": 1}, "data.inner_folds must be at least 2, got 1"),
+        ({"folds": 3, "inner_folds": 2, "inner_fold": 2}, "data.inner_fold must be below data.inner_folds=2, got 2"),
         ({"test": []}, "data.test must list at least one source or path, got none"),
         ({"pack": True}, "data.pack fills rows up to data.max_tokens; give that too"),
         ({"pack": True, "max_tokens": 9, "batch_size": 3}, "leave data.batch_size out"),

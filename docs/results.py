@@ -1,0 +1,69 @@
+"""Writes the README's table of results from results.yaml.
+
+uv run python docs/results.py
+"""
+
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- written by docs/results.py from docs/results.yaml -->\n", "<!-- end of what it writes -->\n"
+COLUMNS = ("config", "what", "result", "part", "chosen on these", "beside it", "time", "machine")
+
+
+def read_results():
+    """The recipes by name. All values are texts, as they are written: 0.990 and not 0.99."""
+    return yaml.load((HERE / "results.yaml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+
+
+def is_null(value):
+    return value in ("null", [])
+
+
+def stands_in(figure, place):
+    return place in figure.get("in", ["readme", "head"])
+
+
+def show_figure(figure, first):
+    error = figure["standard_error"]
+    shown = f"{figure['metric']}: {figure['value']}{'' if is_null(error) else f' ± {error}'}"
+    return shown if figure["part"] == first["part"] else f"{shown} ({figure['part']})"
+
+
+def show_beside(recipe):
+    """The baseline, and what others reached."""
+    baseline, reference = recipe["baseline"], recipe["reference"]
+    shown = [] if is_null(baseline) else [f"{baseline['what']}: {baseline['value']}"]
+    if not is_null(reference):
+        shown.append(f"{reference['what']}: {reference['value']} ({reference['source']})")
+    return "; ".join(shown)
+
+
+def show_row(name, recipe):
+    figures = recipe["figures"]
+    shown = [show_figure(figure, figures[0]) for figure in figures if stands_in(figure, "readme")]
+    seeds = recipe["seeds"]
+    of_seeds = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
+    result = f"{recipe['note'] if 'note' in recipe else '; '.join(shown)}, {of_seeds}"
+    part, chosen = ("", "") if "note" in recipe else (figures[0]["part"], figures[0]["chosen"])
+    last = show_beside(recipe), recipe["time"], recipe["machine"]
+    return f"| {' | '.join((f'`{name}.yaml`', recipe['what'], result, part, chosen, *last))} |"
+
+
+def table(results):
+    """The lines of the table: a row for each recipe that has figures."""
+    head = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+    return [*head, *(show_row(name, recipe) for name, recipe in results.items() if recipe["figures"])]
+
+
+def written(readme, results):
+    """The text of the README with the table in its place."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}{chr(10).join(table(results))}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    path = HERE.parent / "README.md"
+    path.write_text(written(path.read_text(encoding="utf-8"), read_results()), encoding="utf-8")

@@ -1,0 +1,120 @@
+"""The figures of the README and of the heads of configs, against docs/results.yaml."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = runpy.run_path(str(ROOT / "docs" / "results.py"))
+RESULTS = SCRIPT["read_results"]()
+TYPED = yaml.safe_load((ROOT / "docs" / "results.yaml").read_text())
+README = (ROOT / "README.md").read_text()
+CONFIGS = {path.stem: path.read_text() for path in sorted((ROOT / "configs").glob("*.yaml"))}
+FIGURE = re.compile(r"(?<![\w.-])(?:-\d[\d,]*(?:\.\d+)?|\d[\d,]*\.\d+|\d+(?= of \d))(?![\w])")
+"""A number that is a result: with a decimal point, negative, or so many of a whole; and no seed, step or episode."""
+DURATION = re.compile(r"\b(?:(\d+) h )?(?:(\d+) min(?:utes)?\b ?)?(?:(\d+) s(?:econds)?\b)?")
+
+
+def figures_in(text: str) -> list[str]:
+    return [found.replace(",", "") for found in FIGURE.findall(text)]
+
+
+def seconds_in(text: str) -> list[int]:
+    """The durations: 1 h 41 min, 2 min 9 s, about 48 minutes."""
+    found = [[int(part or 0) for part in parts] for parts in DURATION.findall(text) if any(parts)]
+    return [hours * 3600 + minutes * 60 + seconds for hours, minutes, seconds in found]
+
+
+def known(name: str) -> set[str]:
+    """The figures of a recipe as they are written, those beside it included."""
+    recipe = RESULTS[name]
+    errors = {figure["standard_error"] for figure in recipe["figures"]}
+    beside = {each["value"] for each in (recipe["baseline"], recipe["reference"]) if each != "null"}
+    return {figure["value"] for figure in recipe["figures"]} | errors | beside
+
+
+def part(head: str, label: str) -> str:
+    """What the head of a config says under a label."""
+    return re.search(rf"^# {label}: (.*(?:\n#   .*)*)", head, re.MULTILINE)[1]
+
+
+def results_in(head: str) -> list[str]:
+    """The figures from its results on, without the times and the rates of learning that some speak of."""
+    text = re.match(r"(#.*\n)+", head)[0].partition("# Result: ")[2].replace(part(head, "Time"), "")
+    return figures_in(re.sub(r"lr: [\d.]+", "", text))
+
+
+def unknown_in_head(name: str, head: str) -> list[str]:
+    return [figure for figure in results_in(head) if figure not in known(name)]
+
+
+def test_every_config_has_its_results_and_no_other_has_any() -> None:
+    assert list(RESULTS) == list(CONFIGS)
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_a_recipe_says_all_of_its_figures(name: str) -> None:
+    recipe = TYPED[name]
+    assert {*recipe} - {"note"} == {
+        *("what", "command", "seeds", "time", "machine", "date", "commit", "baseline", "reference", "figures")
+    }
+    assert f"--config configs/{name}.yaml" in recipe["command"]
+    assert recipe["baseline"] is None or {*recipe["baseline"]} == {"value", "what", "command"}
+    assert recipe["reference"] is None or {*recipe["reference"]} == {"value", "what", "source"}
+    for figure in recipe["figures"]:
+        needed, more = {"metric", "value", "standard_error", "part", "chosen"}, {"seeds", "date", "commit", "in"}
+        assert needed <= {*figure} <= needed | more
+        assert isinstance(figure["value"], int | float) and isinstance(figure["standard_error"], float | None)
+        assert figure["chosen"] in ("nothing", "settings", "settings and step")
+        assert {*figure.get("in", [])} <= {"readme", "head", "below"}
+        of = recipe | figure
+        assert isinstance(of["date"], datetime.date | None) and re.fullmatch(r"[0-9a-f]{7}", of["commit"] or "0" * 7)
+        assert all(isinstance(seed, int) for seed in of["seeds"])
+
+
+def test_the_table_of_the_readme_is_written_from_the_results() -> None:
+    assert SCRIPT["written"](README, RESULTS) == README, "run: python docs/results.py"
+    changed = README.replace("0.928 ± 0.004", "0.929 ± 0.004")
+    assert changed != README and SCRIPT["written"](changed, RESULTS) == README
+
+
+def test_a_figure_without_its_error_or_of_other_records_is_written_as_such() -> None:
+    first = {"metric": "accuracy", "value": "0.90", "standard_error": "0.01", "part": "test"}
+    assert SCRIPT["show_figure"](first, first) == "accuracy: 0.90 ± 0.01"
+    other = first | {"standard_error": "null", "part": "validation"}
+    assert SCRIPT["show_figure"](other, first) == "accuracy: 0.90 (validation)"
+
+
+def test_the_readme_has_no_other_figures_of_recipes() -> None:
+    """The table of many tasks in one is laid out by hand."""
+    rows = re.search(r"^\| task \| steps \|.*\n((?:\|.*\n)+)", README, re.MULTILINE)[1]
+    found = figures_in(rows)
+    below = {f["value"] for f in RESULTS["generalist"]["figures"] if "below" in f.get("in", [])}
+    assert len(found) == 11 and {*found} == below
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_head_of_a_config_has_the_figures_of_its_results(name: str) -> None:
+    recipe, head = RESULTS[name], CONFIGS[name]
+    assert unknown_in_head(name, head) == []
+    in_head = [figure["value"] for figure in recipe["figures"] if SCRIPT["stands_in"](figure, "head")]
+    assert {*in_head} <= {*results_in(head)}
+    assert recipe["command"] in part(head, "Command")
+    assert seconds_in(recipe["time"]) == seconds_in(part(head, "Time"))[:1]
+
+
+def test_a_head_that_differs_is_seen() -> None:
+    head = CONFIGS["bbbp"]
+    assert unknown_in_head("bbbp", head.replace("0.928", "0.938")) == ["0.938"]
+    assert unknown_in_head("pendulum", CONFIGS["pendulum"].replace("-1,230", "-1,231")) == ["-1231"]
+    assert figures_in("the goal in 100 of 100 episodes, -80.0 (--seed_everything 0, after 2,500 steps), D4RL-v2.0") == [
+        "100",
+        "-80.0",
+    ]
+    assert seconds_in("about 48 minutes, 1 h 41 min of it, 2 min 9 s on 2 cores, 70 seconds") == [2880, 6060, 129, 70]
