@@ -48,8 +48,12 @@ def holds_trials(run: Path) -> bool:
 
 def first_trial(run: Path) -> Path:
     """The folder of one of the runs in a folder of several."""
-    begun = sorted(path.name for path in run.iterdir() if re.fullmatch(r"(fold_\d+_)?seed_\d+", path.name))
-    return run / next(iter([*read_trials(run), *begun]), "seed_0")
+    return run / next(iter([*read_trials(run), *begun_trials(run)]), "seed_0")
+
+
+def begun_trials(run: Path) -> list[str]:
+    """The names of the runs in a folder of several, whether or not they have come to their end."""
+    return sorted(path.name for path in run.iterdir() if re.fullmatch(r"(fold_\d+_)?seed_\d+", path.name))
 
 
 def read_trials(run: Path) -> dict[str, Metrics]:
