@@ -15,6 +15,7 @@ from anyformer.errors import InputError
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.ensemble.batch import EnsembleChopper, Readings
 from anyformer.tasks.predict.predict import Predict, PredictOptions
+from anyformer.tokens import Tokenizer
 
 
 class Ensemble(Task):
@@ -71,6 +72,10 @@ class Ensemble(Task):
     @property
     def answers(self) -> Mapping[str, Sequence[str]]:
         return {name: self.first.answers[name] for name in self.targets}
+
+    @property
+    def learnt(self) -> dict[str, Tokenizer]:
+        raise InputError("an ensemble is several models, and training starts from one; name one of its runs")
 
     def fit_tokenizers(self, source: Source) -> None:
         raise self._untrained()
