@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from anyformer.model.positions import PositionConfig as PositionConfig
     from anyformer.optim.optimizer import OptimizerConfig as OptimizerConfig
     from anyformer.planning.dry_run import plan as plan
+    from anyformer.runs.averaging.average import average as average
     from anyformer.runs.checkpointing import Saving as Saving
     from anyformer.runs.fit import evaluate as evaluate
     from anyformer.runs.fit import fit as fit
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from anyformer.tasks.decide.actor import Policy as Policy
     from anyformer.tasks.decide.collect import Collected as Collected
     from anyformer.tasks.decide.decide import Decide as Decide
+    from anyformer.tasks.ensemble.ensemble import Ensemble as Ensemble
     from anyformer.tasks.language.batch import Masking as Masking
     from anyformer.tasks.language.language import LanguageModel as LanguageModel
     from anyformer.tasks.mixture.data import Mixed as Mixed
@@ -116,6 +118,7 @@ _HOMES = {
     "Digits": "tokenizers.image.sources",
     "ActionTarget": "tasks.targets.action",
     "EmbeddingConfig": "model.embeddings",
+    "Ensemble": "tasks.ensemble.ensemble",
     "EnvironmentConfig": "tokenizers.episode.episode",
     "Episodes": "tokenizers.episode.files",
     "FieldsConfig": "tasks.base.fields",
@@ -174,6 +177,7 @@ _HOMES = {
     "Vector": "tokenizers.episode.continuous",
     "Video": "tokenizers.video",
     "TextTarget": "tasks.targets.text",
+    "average": "runs.averaging.average",
     "check_tokenizer": "testing.tokenizer",
     "evaluate": "runs.fit",
     "fit": "runs.fit",

@@ -20,6 +20,8 @@ Trains one transformer on any kind of data, as a YAML file says.
   test RUN                   metrics of the best model on the test records
   predict RUN FIELD=VALUE ...
                              predict with the best model of a run, for a record or a folder of files; also called run
+  average RUN RUN ... --output FOLDER
+                             one model of several runs: the mean of their predictions; with --weights of their weights
   collect --env ID --output DIR
                              play episodes of an environment and save them as a data set for training
   plan CONFIG                sizes, tokens, time, memory and warnings of a run, before anything is trained
@@ -30,7 +32,7 @@ Trains one transformer on any kind of data, as a YAML file says.
 Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help, and
 anyformer predict RUN --help for the options of that model.
 """
-COMMANDS = ("fit", "validate", "test", "predict", "collect", "plan", "params", "import", "export")
+COMMANDS = ("fit", "validate", "test", "predict", "collect", "plan", "params", "import", "export", "average")
 ALIASES = {"run": "predict"}
 
 

@@ -122,6 +122,12 @@ class Tokenizer(Checked, ABC):
         """The tokenizers of the fields of one record, by suffix: `{"image": ..., "vector": ...}`; {} for one field."""
         return {}
 
+    @property
+    def augments(self) -> bool:
+        """Whether `encode` draws from `random`, so that a record has many views: where it, or one of its parts, has an
+        `augment` that is set, if nothing else is said."""
+        return bool(getattr(self, "augment", None)) or any(part.augments for part in self.parts.values())
+
     @abstractmethod
     def encode(self, record: Any, random: np.random.Generator | None = None) -> TokenSet | dict[str, TokenSet]:
         """Cut one record into tokens.

@@ -92,6 +92,11 @@ class Points(Tokenizer):
         if self.n_features is not None and self.n_features < 0:
             raise InputError(f"n_features must be at least 0, got {self.n_features}")
 
+    @property
+    def augments(self) -> bool:
+        """Of a cloud of more than `max_points` others are taken each time."""
+        return True
+
     def encode(self, record: Any, random: np.random.Generator | None = None) -> TokenSet:
         """record: see the class. Raises InputError for another number of columns, no points, and what is not finite."""
         cloud = self._read(record)

@@ -87,6 +87,11 @@ class Video(Tokenizer):
         times = {} if self.frames is None else {"time": self.frames // self.tubelet}
         return times | {"row": self.grid[0], "column": self.grid[1]}
 
+    @property
+    def augments(self) -> bool:
+        """Of a number of frames others are taken each time."""
+        return self.augment is not None or self.frames is not None
+
     def encode(self, record: Any, random: np.random.Generator | None = None) -> TokenSet:
         """record: see the class. Raises InputError for what is no clip, or has no frame."""
         augment = self.augment if random is not None else None

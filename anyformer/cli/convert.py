@@ -1,4 +1,4 @@
-"""`anyformer import` and `anyformer export`: checkpoints of other libraries in and out."""
+"""`anyformer import`, `export` and `average`: models made of others, and for other libraries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 
 from anyformer.cli.arguments import Options
 from anyformer.errors import InputError, program
+from anyformer.runs.averaging.average import average
 from anyformer.saving.model_folder import load, save
 from anyformer.saving.run_folder import run_folder
 from anyformer.tasks.convert.huggingface import export, take_in
@@ -49,3 +50,26 @@ def export_command(args: list[str]) -> None:
     own = parser.parse_args(args)
     export(load(own.run, unsafe_imports=own.unsafe_imports), own.target)
     print(f"The model is in {own.target}.")
+
+
+def average_command(args: list[str]) -> None:
+    parser = Options("average", "Make one model of several runs: the mean of their predictions, or of their weights.")
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="the folders of runs of one task, with the same fields and classes; a folder of several, as fit --folds "
+        "and --seeds write, stands for all in it",
+    )
+    parser.add_argument("--output", metavar="FOLDER", required=True, help="the folder to make")
+    parser.add_argument(
+        "--weights",
+        action="store_true",
+        help="the mean of the weights in place of the predictions: of runs that started from the same weights; of one "
+        "run alone, of the checkpoints that it has kept (checkpoints.keep)",
+    )
+    own = parser.parse_args(args)
+    print(average(own.runs, own.output, weights=own.weights, unsafe_imports=own.unsafe_imports))
+    task = load(own.output, unsafe_imports=own.unsafe_imports)
+    if task.usage is not None:
+        print(f"Next:\n  {program()} predict {own.output} {task.usage}")

@@ -28,10 +28,15 @@ def _evaluate(stage: str, args: list[str]) -> None:
     part = "validation" if stage == "validate" else "test"
     parser = Options(stage, f"Metrics of the best model on {part} records: those of its config, or --data.{part} OTHER")
     parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
+    parser.add_argument("--views", metavar="N", help="views of each record that predictions are averaged over")
     require_first("run's folder", f"{stage} RUN", args)
     own, overrides = parser.parse_known_args(args)
     run, member = split_run(own.run)
     task = load(own.run, unsafe_imports=own.unsafe_imports)
+    if own.views is not None:
+        if "views" not in task.inference_args:
+            raise InputError(f"--views: {type(task).__name__} does not average over views of a record; leave it out")
+        overrides.append(f"--model.views={own.views}")
     allowed = tuple(f"--model.{name}" for name in task.inference_args)
     for option in overrides:
         if option.startswith("--model") and not option.startswith(allowed):

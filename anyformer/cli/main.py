@@ -1,4 +1,4 @@
-"""The command line, on LightningCLI: fit, plan, validate, test, predict, collect, params, import, export.
+"""The command line, on LightningCLI: fit, plan, validate, test, predict, collect, params, import, export, average.
 
 Its front is `__main__`.
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anyformer.cli.collect import collect_command
-from anyformer.cli.convert import export_command, import_command
+from anyformer.cli.convert import average_command, export_command, import_command
 from anyformer.cli.evaluate import test_command, validate_command
 from anyformer.cli.fit import fit_command
 from anyformer.cli.params import params_command
@@ -32,6 +32,7 @@ COMMANDS = {
     "collect": collect_command,
     "import": import_command,
     "export": export_command,
+    "average": average_command,
 }
 
 

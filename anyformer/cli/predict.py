@@ -23,7 +23,7 @@ from anyformer.cli.outputs import (
     write_outcomes,
     write_table,
 )
-from anyformer.cli.records import STANDARD_INPUT, find_records
+from anyformer.cli.records import STANDARD_INPUT, Record, find_records
 from anyformer.errors import InputError, suggest
 from anyformer.saving.model_folder import load
 
@@ -35,7 +35,8 @@ def predict_command(args: list[str]) -> None:
         "metavar": "FIELD=VALUE",
         "help": "the record; a picture or a sound is given by the path of its file. A folder, a zip or a pattern "
         "('pets/**/*.jpg', quoted) stands for every file in it: one field may be many, the others are the same for "
-        "all. - is standard input: a file, or one text a line. A policy takes no fields: it plays episodes",
+        "all. - is standard input: a file, or one text a line. FIELD,FIELD=VALUE gives several fields one value. A "
+        "policy takes no fields: it plays episodes",
     }
     parser.add_argument(
         "--json", action="store_true", help="print the whole result as JSON; for many records, one object a line"
@@ -69,14 +70,20 @@ def predict_command(args: list[str]) -> None:
         _rollout(task, own, options)
         return
     given: dict[str, str] = {}
+    same: dict[str, str] = {}
     for field in own.fields:
-        name, equals, value = field.partition("=")
+        names, equals, value = field.partition("=")
         if not equals:
             raise InputError(f"a field is given as FIELD=VALUE, got {field!r}")
-        if name in given:
-            raise InputError(f"the field {name!r} is given twice; for many files give a folder or a quoted pattern")
-        given[name] = value
-    for name in given.keys() - set(task.inputs):
+        first, *others = names.split(",")
+        for name in (first, *others):
+            if name in given.keys() | same.keys():
+                raise InputError(f"the field {name!r} is given twice; for many files give a folder or a quoted pattern")
+            if name == first:
+                given[name] = value
+            else:
+                same[name] = first
+    for name in (given.keys() | same.keys()) - set(task.inputs):
         raise InputError(f"the model of {own.run} has no field {name!r}{suggest(name, task.inputs)}")
     output = None if own.output is None else Path(own.output)
     ending = task.ending(*options)
@@ -84,10 +91,10 @@ def predict_command(args: list[str]) -> None:
         if ending and (output.suffix == ending or output.suffix.lower() not in KINDS):
             if own.json:
                 raise InputError("--json prints, and --output writes a file; give one of the two")
-            write_files(task, find_records(given, task.tokenizers), options, output, ending)
+            write_files(task, _records(given, same, task), options, output, ending)
             return
         check_table(output, own.json)
-    records, field = find_records(given, task.tokenizers)
+    records, field = _records(given, same, task)
     if field is None and output is None:
         if own.json:
             print(json.dumps(task.predict(records, *options)[0]))
@@ -117,6 +124,12 @@ def predict_command(args: list[str]) -> None:
     else:
         write_table(output, outcomes, task.row)
     say_failed(failed, records)
+
+
+def _records(given: dict[str, str], same: dict[str, str], task: Any) -> tuple[list[Record], str | None]:
+    """As `find_records`, with the fields that have the value of another. same: by field that other one."""
+    records, field = find_records(given, task.tokenizers)
+    return [{**record, **{name: record[first] for name, first in same.items()}} for record in records], field
 
 
 def _rollout(task: Any, own: argparse.Namespace, options: Sequence[Any]) -> None:

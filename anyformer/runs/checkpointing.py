@@ -65,8 +65,12 @@ class Saving:
     """After this many minutes since the last; never, when null."""
     every_n_steps: int | None = None
     """After this many steps of the optimiser since the last; never, when null."""
+    keep: int = 2
+    """How many are kept, the newest; `anyformer average RUN --weights` takes their mean."""
 
     def __post_init__(self) -> None:
+        if self.keep < 2:
+            raise InputError(f"checkpoints.keep must be at least 2, as the newest may come to harm, got {self.keep}")
         for name in ("every_n_minutes", "every_n_steps"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -366,7 +370,7 @@ class RunCallback(Callback):
         folder = self.run / "checkpoints"
         trainer.save_checkpoint(folder / f"batch-{n_batches(trainer):08d}-{point}.ckpt")
         if trainer.is_global_zero:
-            keep_newest(folder, 2)
+            keep_newest(folder, self.saving.keep)
         self._point, self._saved_step, self._saved_at = None, trainer.global_step, time.monotonic()
         if self._agree(trainer, self._signalled):
             raise self.stopped()

@@ -48,9 +48,13 @@ def holds_trials(run: Path) -> bool:
 
 def first_trial(run: Path) -> Path:
     """The folder of one of the runs in a folder of several."""
+    return run / next(iter([*read_trials(run), *begun_trials(run)]), "seed_0")
+
+
+def begun_trials(run: Path) -> list[str]:
+    """The names of the runs in a folder of several, whether or not they have come to their end."""
     name = re.compile(r"(fold_\d+_(setting_\d+_)?(inner_\d+_)?)?seed_\d+")
-    begun = sorted(path.name for path in run.iterdir() if name.fullmatch(path.name))
-    return run / next(iter([*read_trials(run), *begun]), "seed_0")
+    return sorted(path.name for path in run.iterdir() if name.fullmatch(path.name))
 
 
 def read_trials(run: Path) -> dict[str, Metrics]:

@@ -38,7 +38,8 @@ def check_tokenizer(
 
     - It is a frozen dataclass that YAML and JSON can hold, and is equal again when it is read or sent to a worker.
     - The parts of a token set have the types and shapes that `empty`, `axes`, `sizes` and `n_relations` tell; orders
-      are at least 0. Encoding changes neither the record nor any global generator, and gives the same every time.
+      are at least 0. Encoding changes neither the record nor any global generator, and gives the same every time; other
+      draws give something else only where `augments` says so.
     - `count` is the number of tokens, and no fewer than an augmented record has.
     - Lifting a batch equals lifting each sample alone, forward and gradient; nothing but zeros comes from no content,
       the gradients then are 0 and not None; every weight of the lift has a gradient from the samples.
@@ -139,6 +140,10 @@ def _check_encoding(tokenizer: Tokenizer, record: Any, where: str) -> Sample:
     require(
         same(drawn[0], drawn[1], 0),
         f"{where}: encode gives something else from the same generator; draw everything from `random`",
+    )
+    require(
+        tokenizer.augments or all(same(given, other, 0) for other in drawn),
+        f"{where}: encode draws from `random`, and `augments` says that it does not; let it be True",
     )
     counted, n = tokenizer.count(record), _total(given)
     most = max(map(_total, drawn))

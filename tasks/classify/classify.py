@@ -18,6 +18,7 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.predict.batch import Item, PredictChopper
 from anyformer.tasks.predict.predict import Predict
+from anyformer.tasks.targets.aims import Aims
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.pooling import Read
 from anyformer.tokenizers.mixing import Mixing
@@ -70,6 +71,7 @@ class Classify(Predict):
         class_weights: list[float] | Literal["balanced"] | None = None,
         mix: Mixing | None = None,
         choose: str | None = None,
+        views: int = 1,
         fields: FieldsConfig = FieldsConfig(),
         init_from: str | None = None,
         freeze: list[str] | None = None,
@@ -94,6 +96,8 @@ class Classify(Predict):
             mix: mixup and cutmix of training samples, where the one field is a picture of a fixed size, or a sound.
             choose: the metric that chooses the best model: accuracy when left out; f1, loss, of two classes auroc, of
                 more than five top5.
+            views: in validation, test and use probabilities are averaged over so many views of a record: itself, and
+                others as its tokenizers would augment it in training. It costs time in proportion.
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
@@ -111,6 +115,7 @@ class Classify(Predict):
             pool_dense,
             head_dropout,
             choose,
+            views,
             fields,
             init_from,
             freeze,
@@ -152,22 +157,16 @@ class Classify(Predict):
         return "class_head"
 
     def chopper(self, training: bool) -> ClassifyChopper:
-        return ClassifyChopper(*self._chopping(training), mixing=self.mix, **self.fields.chopping)
+        return ClassifyChopper(*self._chopping(training), views=self.views, mixing=self.mix, **self.fields.chopping)
 
     def forward(self, tokens: Batch) -> Tensor:
         """Logits of every sample, (b, classes)."""
         return self.head(self.target).output(self.dropout(self.pool.read(self.model, tokens)))
 
-    def predict(
-        self, records: Sequence[Mapping[str, Any]], options: None = None, *, batch_size: int = 64
-    ) -> list[dict[str, Any]]:
-        """The classes of records with their probabilities, likeliest first.
-
-        records: dicts of fields, a value being whatever its tokenizer takes (a path, an array, a string).
-        Returns for each `{"label": str, "probabilities": {class: float}}`.
-        Raises InputError for a record it cannot use.
-        """
-        return [result[self.target] for result in super().predict(records, options, batch_size=batch_size)]
+    def results(self, outputs: Mapping[str, Tensor], batch: Aims) -> list[dict[str, Any]]:
+        """The classes of each sample with their probabilities, likeliest first: `{"label": str, "probabilities":
+        {class: float}}`."""
+        return [result[self.target] for result in super().results(outputs, batch)]
 
     def render(self, result: Mapping[str, Any]) -> str:
         top = list(result["probabilities"].items())[:5]

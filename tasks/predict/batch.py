@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ class Item(NamedTuple):
     """By target, what is to be predicted; those that the record does not have are not there."""
     source: Mapping[str, Any] = {}
     """In evaluation, where texts are written, the inputs as they stand in the record."""
+    views: tuple[Sample, ...] = ()
+    """In evaluation and use, where predictions are averaged over views, the others of the record."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,14 @@ class PredictChopper(ReadChopper):
 
     targets: Mapping[str, Target]
     training: bool = False
+    views: int = field(default=1, kw_only=True)
+    """Of each record in evaluation and use: itself, and others as training would draw them."""
 
     def __call__(
         self, record: Mapping[str, Any], random: np.random.Generator | None = None, labelled: bool = True
     ) -> Item:
         sample = self.conditions(record, random)
+        views = self._other_views(record, sample)
         if self._masked:
             n_present = sum(len(tokens) > 0 for tokens in sample.values())
             # In the sequence of the config, as one stream of chance serves all.
@@ -57,7 +63,22 @@ class PredictChopper(ReadChopper):
                 raise InputError(f"{which} must hold what is to be predicted, but the record has none")
         is_shown = labelled and not self.training and self._generated
         source = {n: record[n] for n in self.tokenizers if record.get(n) is not None} if is_shown else {}
-        return Item(sample | self.own_tokens, values, source)
+        return Item(sample | self.own_tokens, values, source, views)
+
+    def _other_views(self, record: Mapping[str, Any], sample: Sample) -> tuple[Sample, ...]:
+        """The record as training would augment it, with nothing masked and no input dropped.
+
+        What is drawn is a function of its content alone, so that it is the same in every evaluation and use.
+        """
+        if self.training or self.views == 1:
+            return ()
+        content = zlib.crc32(b"".join(tokens.content.numpy().tobytes() for tokens in sample.values()))
+        generators = (np.random.default_rng((content, i)) for i in range(1, self.views))
+        return tuple(self._whole.conditions(record, random) | self.own_tokens for random in generators)
+
+    @cached_property
+    def _whole(self) -> PredictChopper:
+        return replace(self, dropout={})
 
     def _has_masked(self, record: Mapping[str, Any]) -> bool:
         return any(record.get(name.partition(".")[0], record.get(name)) is not None for name in self._masked)
@@ -93,6 +114,8 @@ class PredictChopper(ReadChopper):
             name: target.aim(name, [item.values.get(name) for item in items], tokens)
             for name, target in self.targets.items()
         }
+        others = range(0 if self.training else self.views - 1)
+        views = {i: collate([item.views[i] for item in items], self.fields, rows) for i in others}
         whole, prompts, references, sources = None, (), {}, ()
         if not self.training:
             if self._masked and len(self._masked) < len(self.targets):
@@ -109,6 +132,7 @@ class PredictChopper(ReadChopper):
             tokens,
             torch.zeros(0),
             aims=aims,
+            views=views,
             whole=whole,
             prompts=prompts,
             references=references,

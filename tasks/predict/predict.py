@@ -4,14 +4,15 @@ masked in the inputs themselves."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
+from anyformer.choices import Checked
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
@@ -28,8 +29,19 @@ from anyformer.tasks.targets.target import Stage, Target, TargetHead
 from anyformer.tokens import Sample, Tokenizer, expand
 
 
+@dataclass(frozen=True)
+class PredictOptions(Checked):
+    """How predictions are made."""
+
+    views: int | None = None
+    """Of each record, that predictions are averaged over; as many as in evaluation when left out."""
+
+
 class Predict(Task):
     """Predicts one target or several of samples of any fields."""
+
+    options: ClassVar[type[PredictOptions]] = PredictOptions
+    inference_args: ClassVar[tuple[str, ...]] = ("views",)
 
     def __init__(
         self,
@@ -45,6 +57,7 @@ class Predict(Task):
         pool_dense: bool = False,
         head_dropout: float = 0.0,
         choose: str | None = None,
+        views: int = 1,
         fields: FieldsConfig = FieldsConfig(),
         init_from: str | None = None,
         freeze: list[str] | None = None,
@@ -68,6 +81,9 @@ class Predict(Task):
             head_dropout: on that vector, before the last layer.
             choose: the metric that chooses the best model: such as rmse where there is one target and price/rmse where
                 there are several; by default the usual one of a single target, and the loss of several.
+            views: in validation, test and use predictions are averaged over so many views of a record: itself, and
+                others as its tokenizers would augment it in training; probabilities are, and numbers in the units of
+                the data. It costs time in proportion. What is written has no mean.
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
@@ -81,6 +97,8 @@ class Predict(Task):
         self._check_targets()
         needed = {} if self._first is None else {self._first: "read: first"}
         self.fields.check(self.tokenizers, [*self.own_tokens, *self._texts], needed)
+        self.check_views(views)
+        self.views = views
         self.pool: Pool | None = None
 
     def _check_targets(self) -> None:
@@ -96,6 +114,29 @@ class Predict(Task):
     def _check_choice(self) -> None:
         if self.choose is not None and self.choose not in (known := self._best):
             raise InputError(f"choose must be one of {', '.join(known)}, got {self.choose!r}")
+
+    def check_views(self, views: int) -> None:
+        """Raise InputError where there are not so many views of a record, or no mean of what is predicted of them."""
+        if views < 1:
+            raise InputError(f"views must be at least 1, got {views}")
+        if views == 1:
+            return
+        for name, target in self.targets.items():
+            if target.averages is None and not target.hides:
+                raise InputError(f"views: there is no mean of what is predicted of {name!r}; leave views out")
+        if not self.averaged:
+            raise InputError("views: what is masked is predicted of one view alone, and there is no other target")
+        if not any(tokenizer.augments for tokenizer in self.tokenizers.values()):
+            names = ", ".join(self.tokenizers)
+            raise InputError(
+                f"views: all {views} would be the same, as nothing augments {names} in training; give a tokenizer "
+                "augment, or leave views out"
+            )
+
+    @property
+    def averaged(self) -> list[str]:
+        """The targets whose predictions can be averaged over views, or over models."""
+        return [name for name, target in self.targets.items() if target.averages is not None]
 
     @property
     def answers(self) -> dict[str, Sequence[str]]:
@@ -172,7 +213,7 @@ class Predict(Task):
         return sorted({*super().packages, *(name.partition(".")[0] for name in modules)} - {"anyformer"})
 
     def chopper(self, training: bool) -> PredictChopper:
-        return PredictChopper(*self._chopping(training), **self.fields.chopping)
+        return PredictChopper(*self._chopping(training), views=self.views, **self.fields.chopping)
 
     def _chopping(self, training: bool) -> tuple[Any, ...]:
         """The first arguments of the chopper."""
@@ -220,6 +261,8 @@ class Predict(Task):
 
     def _read(self, batch: Batch, names: Sequence[str], aims: Mapping[str, Aim]) -> dict[str, Tensor]:
         """The vectors that some targets are predicted from, by target."""
+        if not names:
+            return {}
         of_samples = [name for name in names if self.targets[name].of_samples]
         if len(of_samples) == len(names):
             pooled, hidden = self.pool.read(self.model, batch), None
@@ -233,7 +276,8 @@ class Predict(Task):
 
     def loss(self, batch: Aims) -> tuple[Tensor, Tensor]:
         vectors = self._read(batch.tokens, list(self.targets), batch.aims)
-        return self._sum({name: self.head(name).loss(vectors[name], batch.aims[name].values) for name in self.targets})
+        heads = {name: self.head(name) for name in self.targets}
+        return self._sum({n: head.loss(head(vectors[n]), batch.aims[n].values) for n, head in heads.items()})
 
     def _sum(self, parts: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """The weighted sum of the losses of the targets, and of how many they are over."""
@@ -250,10 +294,13 @@ class Predict(Task):
             head.reset()
 
     def evaluate(self, batch: Aims) -> dict[str, Tensor]:
-        vectors = self._vectors(batch)
+        return self.take(self.outputs(batch, list(batch.aims)), batch)
+
+    def take(self, outputs: Mapping[str, Tensor], batch: Aims) -> dict[str, Tensor]:
+        """Take what heads say of a batch, by target, into the metrics; returns scores as `evaluate` does."""
         scores = {}
-        for name in batch.aims:
-            samples, found = self.head(name).evaluate_batch(name, vectors[name], batch)
+        for name, own in outputs.items():
+            samples, found = self.head(name).evaluate_batch(name, own, batch)
             for metric, score in found.items():
                 # NaN for a sample that has none.
                 of_samples = torch.full((batch.tokens.n_samples,), torch.nan)
@@ -261,12 +308,26 @@ class Predict(Task):
                 scores[f"{self._prefix(name)}{metric}"] = of_samples
         return scores
 
-    def _vectors(self, batch: Aims) -> dict[str, Tensor]:
-        """The vectors that all targets are predicted from: what is masked is so for its own target alone."""
+    def outputs(self, batch: Aims, names: Sequence[str]) -> dict[str, Tensor]:
+        """What the heads of some targets say of a batch, by target; where it has several views, in their mean."""
+        vectors = self._vectors(batch, names)
+        found = {name: self.head(name)(own) for name, own in vectors.items()}
+        if not batch.views:
+            return found
+        averaged = [name for name in names if name in self.averaged]
+        sums = {name: self.head(name).to_mean(found[name]) for name in averaged}
+        for view in batch.views.values():
+            for name, own in self._read(view, averaged, batch.aims).items():
+                sums[name] = sums[name] + self.head(name).to_mean(self.head(name)(own))
+        n = 1 + len(batch.views)
+        return found | {name: self.head(name).from_mean(total / n) for name, total in sums.items()}
+
+    def _vectors(self, batch: Aims, names: Sequence[str]) -> dict[str, Tensor]:
+        """The vectors that some targets are predicted from: what is masked is so for its own target alone."""
         if batch.whole is None:
-            return self._read(batch.tokens, list(self.targets), batch.aims)
-        masked = self._masked
-        others = [name for name in self.targets if name not in masked]
+            return self._read(batch.tokens, names, batch.aims)
+        masked = [name for name in names if name in self._masked]
+        others = [name for name in names if name not in masked]
         return self._read(batch.tokens, masked, batch.aims) | self._read(batch.whole, others, batch.aims)
 
     def report(self, stage: str) -> dict[str, Tensor]:
@@ -296,7 +357,7 @@ class Predict(Task):
 
     @torch.inference_mode()
     def predict(
-        self, records: Sequence[Mapping[str, Any]], options: None = None, *, batch_size: int = 64
+        self, records: Sequence[Mapping[str, Any]], options: PredictOptions | None = None, *, batch_size: int = 64
     ) -> list[dict[str, Any]]:
         """What the model says of records, by target, as plain values.
 
@@ -304,30 +365,33 @@ class Predict(Task):
         Returns for each a dict: of a Category `{"label", "probabilities"}`, likeliest first; of Labels `{"labels",
         "probabilities"}`, the labels those above a half; of Regression a number, or a list, or a dict where it has
         columns; of TextTarget the text; of ActionTarget the action; of Masked `{"loss"}`, how far what is filled in is
-        off, and of a text the `text` with it; None each where the record lacks the input.
+        off, and of a text the `text` with it; None each where the record lacks the input. `Classify` gives that of its
+        one target.
         Raises InputError for a record it cannot use.
         """
         chopper, results = self.chopper(training=False), []
+        if options is not None and options.views is not None:
+            self.check_views(options.views)
+            chopper = replace(chopper, views=options.views)
         self.eval()
         for start in range(0, len(records), batch_size):
             items = [chopper(record, labelled=False) for record in records[start : start + batch_size]]
-            results += self._predict(chopper.collate(items).to(self.device))
+            batch = self.aim_at_all(chopper.collate(items).to(self.device))
+            results += self.results(
+                self.outputs(batch, [name for name in batch.aims if name not in self._texts]), batch
+            )
         return results
 
-    def _predict(self, batch: Aims) -> list[dict[str, Any]]:
-        n = batch.tokens.n_samples
-        every = torch.arange(n, device=batch.tokens.layout.segment.device)
-        of_samples = [name for name, target in self.targets.items() if target.of_samples]
-        vectors: dict[str, Tensor] = {}
-        if of_samples:
-            whole = batch.tokens if batch.whole is None else batch.whole
-            vectors |= self._read(
-                whole, of_samples, {name: replace(batch.aims[name], read=every) for name in of_samples}
-            )
-        if self._masked:
-            vectors |= self._read(batch.tokens, self._masked, batch.aims)
-        found = {name: self.head(name).predict_batch(name, vectors.get(name), batch) for name in self.targets}
-        return [{name: found[name][i] for name in self.targets} for i in range(n)]
+    def aim_at_all(self, batch: Aims) -> Aims:
+        """A batch in which every sample has a prediction of each target that is read of samples."""
+        every = torch.arange(batch.tokens.n_samples, device=batch.tokens.layout.segment.device)
+        aims = {n: replace(aim, read=every) if self.targets[n].of_samples else aim for n, aim in batch.aims.items()}
+        return replace(batch, aims=aims)
+
+    def results(self, outputs: Mapping[str, Tensor], batch: Aims) -> list[Any]:
+        """The predictions of each sample as `predict` gives them, of what the heads say of a batch."""
+        found = {name: self.head(name).predict_batch(name, outputs.get(name), batch) for name in batch.aims}
+        return [{name: found[name][i] for name in found} for i in range(batch.tokens.n_samples)]
 
     def render(self, result: Mapping[str, Any]) -> str:
         shown = {name: self.targets[name].render(value) for name, value in result.items()}

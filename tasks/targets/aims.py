@@ -35,6 +35,9 @@ class Aims(Examples):
     whole: Batch | None = None
     """In evaluation, where inputs are masked and there are other targets: the batch with nothing masked, of which those
     are read."""
+    views: Mapping[int, Batch] = None  # type: ignore[assignment]
+    """In evaluation and use, where predictions are averaged over views of a sample, the batches of the others, with
+    nothing masked. The model reads one after another, so that they take no more memory than one."""
     prompts: tuple[Sample, ...] = ()
     """In evaluation and use, where texts are written: the inputs of each sample, with nothing masked."""
     references: Mapping[str, Mapping[int, str]] = None  # type: ignore[assignment]

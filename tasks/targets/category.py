@@ -58,7 +58,7 @@ class Category(Target):
     weight: float = 1.0
     """Of its losses among those of other targets."""
 
-    means = ("classes",)
+    means = averages = ("classes",)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", class_names(self.classes))
@@ -136,23 +136,32 @@ class CategoryHead(TargetHead):
             self.sums["scores"] = Kept(2)
         self.confusion: Tensor | None = None
 
-    def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        logits, smoothing = self.output(vectors).float(), self.label_smoothing if self.training else 0.0
-        loss = F.cross_entropy(logits, values, self.loss_weights, reduction="sum", label_smoothing=smoothing)
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Logits, (t, classes)."""
+        return self.output(vectors).float()
+
+    def to_mean(self, outputs: Tensor) -> Tensor:
+        return outputs.double().softmax(-1)
+
+    def from_mean(self, mean: Tensor) -> Tensor:
+        return mean.clamp(min=torch.finfo(torch.float32).tiny).log().float()
+
+    def loss(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        smoothing = self.label_smoothing if self.training else 0.0
+        loss = F.cross_entropy(outputs, values, self.loss_weights, reduction="sum", label_smoothing=smoothing)
         if self.loss_weights is None:
             return loss, loss.new_tensor(len(values))
         return loss, (values @ self.loss_weights if values.ndim == 2 else self.loss_weights[values]).sum()
 
-    def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
-        logits = self.output(vectors).float()
-        self.add_loss(vectors, values)
+    def evaluate(self, outputs: Tensor, values: Tensor) -> dict[str, Tensor]:
+        self.add_loss(outputs, values)
         n = len(self.classes)
-        found = logits.argmax(-1)
+        found = outputs.argmax(-1)
         self.sums["confusion"].update(torch.bincount(values * n + found, minlength=n * n).view(n, n))
         if n > 5:
-            self.sums["top5"].update((logits.topk(5).indices == values[:, None]).sum())
+            self.sums["top5"].update((outputs.topk(5).indices == values[:, None]).sum())
         if n == 2:
-            self.sums["scores"].update(torch.stack([logits[:, 1] - logits[:, 0], values.float()], 1))
+            self.sums["scores"].update(torch.stack([outputs[:, 1] - outputs[:, 0], values.float()], 1))
         return {"accuracy": (found == values).float()}
 
     def compute(self) -> dict[str, Tensor]:
@@ -160,8 +169,8 @@ class CategoryHead(TargetHead):
         self.confusion = self.sums["confusion"].compute().cpu()
         return values
 
-    def results(self, vectors: Tensor) -> list[dict[str, Any]]:
-        every = likeliest(self.output(vectors).float().softmax(-1), self.classes)
+    def results(self, outputs: Tensor) -> list[dict[str, Any]]:
+        every = likeliest(outputs.softmax(-1), self.classes)
         return [{"label": next(iter(by_class)), "probabilities": by_class} for by_class in every]
 
     def draw(self, folder: Path, suffix: str, stage: Stage = "", inputs: Mapping[str, Tokenizer] = {}) -> None:

@@ -47,7 +47,7 @@ class Labels(Target):
     weight: float = 1.0
     """Of its losses among those of other targets."""
 
-    means = ("classes",)
+    means = averages = ("classes",)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", class_names(self.classes))
@@ -122,24 +122,32 @@ class LabelsHead(TargetHead):
         # Of each label: said and true, said, true; and how many have all labels right.
         self.sums.update({"counts": Sums(3, len(classes)), "exact": Sums(), "kept": Kept(2 * len(classes))})
 
-    def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Logits, (t, labels)."""
+        return self.output(vectors).float()
+
+    def to_mean(self, outputs: Tensor) -> Tensor:
+        return outputs.double().sigmoid()
+
+    def from_mean(self, mean: Tensor) -> Tensor:
+        return mean.logit(torch.finfo(torch.float64).eps).float()
+
+    def loss(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The mean over the labels of the binary cross-entropies."""
-        logits = self.output(vectors).float()
-        losses = F.binary_cross_entropy_with_logits(logits, values, reduction="none").mean(1)
+        losses = F.binary_cross_entropy_with_logits(outputs, values, reduction="none").mean(1)
         return losses.sum(), losses.new_tensor(len(values))
 
-    def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
-        self.add_loss(vectors, values)
-        logits = self.output(vectors).float()
-        said = (logits > 0).to(values.dtype)
+    def evaluate(self, outputs: Tensor, values: Tensor) -> dict[str, Tensor]:
+        self.add_loss(outputs, values)
+        said = (outputs > 0).to(values.dtype)
         self.sums["counts"].update(torch.stack([(said * values).sum(0), said.sum(0), values.sum(0)]))
-        self.sums["kept"].update(torch.cat([logits, values], 1))
+        self.sums["kept"].update(torch.cat([outputs, values], 1))
         is_exact = (said == values).all(1).float()
         self.sums["exact"].update(is_exact.sum())
         return {"exact_match": is_exact}
 
-    def results(self, vectors: Tensor) -> list[dict[str, Any]]:
-        every = likeliest(self.output(vectors).float().sigmoid(), self.classes)
+    def results(self, outputs: Tensor) -> list[dict[str, Any]]:
+        every = likeliest(outputs.sigmoid(), self.classes)
         return [
             {"labels": [name for name, p in by_class.items() if p > 0.5], "probabilities": by_class}
             for by_class in every

@@ -62,6 +62,7 @@ class Regression(Target):
     """Of its losses among those of other targets."""
 
     means = ("n", "scaling", "mean", "std")
+    averages = ("n", "columns")
 
     def __post_init__(self) -> None:
         for part in ("columns", "mean", "std"):
@@ -163,6 +164,11 @@ class Regression(Target):
         values = values.double() * scale + shift
         return values.exp() if self.scaling == "log" else values
 
+    def rescale(self, numbers: Tensor) -> Tensor:
+        """Numbers in the data's units scaled, float64: the inverse of `unscale`. numbers: (..., n)."""
+        shift, scale = torch.from_numpy(self._scales).to(numbers.device)
+        return ((numbers.log() if self.scaling == "log" else numbers) - shift) / scale
+
     def aim(self, name: str, values: Sequence[Tensor | None], batch: Batch) -> Aim:
         return aim_at_samples(values, torch.zeros(0, self.n))
 
@@ -209,9 +215,19 @@ class RegressionHead(TargetHead):
         self.seen: list[Tensor] = []
         """Of the evaluation: true and predicted, each (t, 2, n)."""
 
-    def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Scaled numbers, (t, n)."""
+        return self.output(vectors)
+
+    def to_mean(self, outputs: Tensor) -> Tensor:
+        return self.numbers.unscale(outputs)
+
+    def from_mean(self, mean: Tensor) -> Tensor:
+        return self.numbers.rescale(mean)
+
+    def loss(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         is_known = ~values.isnan()
-        apart = self.output(vectors).float() - values.nan_to_num()
+        apart = outputs.float() - values.nan_to_num()
         if self.numbers.loss == "squared":
             losses = apart**2
         elif self.numbers.loss == "absolute":
@@ -220,12 +236,12 @@ class RegressionHead(TargetHead):
             losses = torch.where(apart.abs() < 1, apart**2 / 2, apart.abs() - 0.5)
         return losses.masked_fill(~is_known, 0).sum(), is_known.sum().to(losses.dtype)
 
-    def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
-        self.add_loss(vectors, values)
+    def evaluate(self, outputs: Tensor, values: Tensor) -> dict[str, Tensor]:
+        self.add_loss(outputs, values)
         is_known = ~values.isnan()
         # In the data's units, about the middle of the training records, so that squares do not cancel.
         middle = self.numbers.unscale(values.new_zeros(self.numbers.n))
-        true, said = self.numbers.unscale(values), self.numbers.unscale(self.output(vectors))
+        true, said = self.numbers.unscale(values), self.numbers.unscale(outputs)
         about, error = (part.masked_fill(~is_known, 0) for part in (true - middle, said - true))
         parts = [is_known.double(), about, about**2, error**2, error.abs()]
         self.sums["numbers"].update(torch.stack([part.sum(0) for part in parts]))
@@ -242,8 +258,8 @@ class RegressionHead(TargetHead):
         super().reset()
         self.seen = []
 
-    def results(self, vectors: Tensor) -> list[Any]:
-        said = self.numbers.unscale(self.output(vectors)).tolist()
+    def results(self, outputs: Tensor) -> list[Any]:
+        said = self.numbers.unscale(outputs).tolist()
         if self.numbers.columns is not None:
             return [dict(zip(self.numbers.columns, row, strict=True)) for row in said]
         return [row[0] if len(row) == 1 else row for row in said]

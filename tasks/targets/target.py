@@ -50,6 +50,9 @@ class Target(Checked, ABC):
     """False of classes that all weigh the same in the loss, however rare."""
     means: tuple = ()
     """The arguments that say what the outputs of its head mean."""
+    averages: tuple | None = None
+    """The arguments that are the same in all models whose predictions can be averaged; None where there is no mean of
+    predictions, not even of one model."""
 
     @property
     @abstractmethod
@@ -155,28 +158,46 @@ class TargetHead(nn.Module):
         self.metrics = metrics
         self.sums = Accumulators({"loss": Sums(), "targets": Sums()})
 
-    def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of the losses of t predictions, and the sum of their weights; both ().
+    def forward(self, vectors: Tensor) -> Tensor:
+        """The outputs of t predictions, (t, ...): logits, scaled numbers. All below is given these.
 
-        vectors: (t, d). values: as in `Aim`. What only serves learning (smoothing) counts in training mode alone.
+        vectors: (t, d), which a head that has nothing to be averaged passes on.
+        """
+        return vectors
+
+    def to_mean(self, outputs: Tensor) -> Tensor:
+        """What the mean of several outputs is taken of: probabilities, numbers in the units of the data.
+
+        Of a target with `averages`.
         """
         raise NotImplementedError
 
-    def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
+    def from_mean(self, mean: Tensor) -> Tensor:
+        """The outputs that say what `to_mean` gave, or a mean of such."""
+        raise NotImplementedError
+
+    def loss(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the losses of t predictions, and the sum of their weights; both ().
+
+        values: as in `Aim`. What only serves learning (smoothing) counts in training mode alone.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, outputs: Tensor, values: Tensor) -> dict[str, Tensor]:
         """Take predictions into the metrics. Returns those that are means over predictions, of each, (t,)."""
         raise NotImplementedError
 
-    def evaluate_batch(self, name: str, vectors: Tensor, batch: Aims) -> tuple[Tensor, dict[str, Tensor]]:
+    def evaluate_batch(self, name: str, outputs: Tensor, batch: Aims) -> tuple[Tensor, dict[str, Tensor]]:
         """Take a batch into the metrics. Returns the samples of what has a score, (s,), and its scores, (s,) each.
 
-        name: of the target. vectors: (t, d), of its predictions. Where more is needed than `evaluate` is given.
+        name: of the target. Where more is needed than `evaluate` is given.
         """
         aim = batch.aims[name]
-        return aim.sample, self.evaluate(vectors, aim.values)
+        return aim.sample, self.evaluate(outputs, aim.values)
 
-    def add_loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def add_loss(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, taken into the metrics."""
-        loss, n = self.loss(vectors, values)
+        loss, n = self.loss(outputs, values)
         self.sums.add(loss=loss, targets=n)
         return loss, n
 
@@ -188,13 +209,13 @@ class TargetHead(nn.Module):
         """Forget the evaluation before."""
         self.sums.reset()
 
-    def results(self, vectors: Tensor) -> list[Any]:
-        """The predictions as plain values. vectors: (t, d)."""
+    def results(self, outputs: Tensor) -> list[Any]:
+        """The predictions as plain values."""
         raise NotImplementedError
 
-    def predict_batch(self, name: str, vectors: Tensor | None, batch: Aims) -> list[Any]:
-        """The prediction of each sample as plain values. vectors: None of a target that is generated."""
-        return self.results(vectors)
+    def predict_batch(self, name: str, outputs: Tensor | None, batch: Aims) -> list[Any]:
+        """The prediction of each sample as plain values. outputs: None of a target that is generated."""
+        return self.results(outputs)
 
     def draw(self, folder: Path, suffix: str, stage: Stage = "", inputs: Mapping[str, Tokenizer] = {}) -> None:
         """Draw pictures of the last evaluation into a folder.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+import anyformer
 from anyformer.__main__ import main
 from anyformer.runs.metrics_file import read_metrics
-from tests.helpers.small_cli import refused
+from tests.helpers.small_cli import CONFIG, refused
 
 pytestmark = pytest.mark.usefixtures("at_home")
 
@@ -31,9 +33,34 @@ def test_other_records_are_tested_without_changing_the_runs_figures(capsys: pyte
         assert read_metrics(Path("runs/small")) == before
 
 
+def test_views_are_averaged_in_evaluation_and_use(at_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shifted = CONFIG.replace("channels: 1", "channels: 1, augment: {shift: 2.0}")
+    Path("shifted.yaml").write_text(shifted)
+    assert main(["fit", "--config", "shifted.yaml"]) == 0
+    capsys.readouterr()
+    shown = {}
+    for views in ("1", "3"):
+        assert main(["test", "runs/shifted", "--views", views]) == 0
+        shown[views] = capsys.readouterr().out
+    assert main(["test", "runs/shifted"]) == 0
+    assert capsys.readouterr().out == shown["1"] != shown["3"]
+    metrics = read_metrics(Path("runs/shifted"))
+    task = anyformer.load("runs/shifted")
+    task.views = 3
+    data = anyformer.Records(train=anyformer.Digits(), validation=0.1, test=0.1, stratify="label", batch_size=50)
+    mean = anyformer.evaluate(task, data, accelerator="cpu", enable_progress_bar=False)
+    assert f"test/loss      {mean['test/loss']:.4f}" in shown["3"]
+    assert read_metrics(Path("runs/shifted")) == metrics
+    assert main(["predict", "runs/shifted", "image=seven.png", "--json", "--views", "3"]) == 0
+    assert json.loads(capsys.readouterr().out) == task.predict([{"image": "seven.png"}])[0]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        ("test runs/small --views 0", "views must be at least 1, got 0"),
+        ("test runs/small --views 4", "all 4 would be the same, as nothing augments image in training; give a tokeni"),
+        ("predict runs/small image=seven.png --views 4", "all 4 would be the same, as nothing augments image"),
         ("test", "the following arguments are required: RUN; see anyformer test --help"),
         ("test --data.test 0.5 runs/small", "the run's folder stands first, got --data.test: anyformer test RUN"),
         ("test runs/absent", "there is no run folder runs/absent; a run is a local folder that fit has written"),

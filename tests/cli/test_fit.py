@@ -26,7 +26,7 @@ def test_fit_leaves_a_resolved_config_and_figures(at_home: Path) -> None:
     assert config["data"]["split_seed"] == 0
     assert config["model"]["init_args"]["optimizer"]["name"] == "adamw"
     assert config["seed_everything"] == 0
-    assert config["checkpoints"] == {"every_n_minutes": 10.0, "every_n_steps": None}
+    assert config["checkpoints"] == {"every_n_minutes": 10.0, "every_n_steps": None, "keep": 2}
     assert 0 <= read_metrics(run)["test/accuracy"] <= 1
     for name in ("metrics.csv", "curves.png", "confusion.png", "checkpoints", "model"):
         assert (run / name).exists()

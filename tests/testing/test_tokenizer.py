@@ -218,6 +218,10 @@ class Faulty(Tokenizer):
     def sizes(self) -> dict[str, int]:
         return {"time": 2} if self.fault == "sizes" else {}
 
+    @property
+    def augments(self) -> bool:
+        return self.fault != "augments"
+
     def encode(self, record: list[float], random: np.random.Generator | None = None) -> TokenSet:
         fault, n = self.fault, len(record)
         if fault == "shared generator":
@@ -282,6 +286,7 @@ class Neighbourly(Projection):
 NUMBERS = [[1.0, 2.0, 4.0], [3.0]]
 
 FAULTS = {
+    "augments": "encode draws from `random`, and `augments` says that it does not; let it be True",
     "shared generator": "encode draws from a generator that all share; draw from `random` alone",
     "record": "encode changes the record; copy what it changes",
     "other generator": "encode gives something else from the same generator",

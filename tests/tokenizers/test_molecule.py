@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 import os
 import pickle
 from dataclasses import replace
@@ -15,6 +17,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import anyformer
+from anyformer.__main__ import main
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
@@ -258,3 +262,51 @@ def test_all_molecules_of_a_set_are_read(name, n_bad):
         except InputError:
             bad += 1
     assert bad == n_bad
+
+
+BOTH = """\
+trainer: {max_epochs: 1, accelerator: cpu, enable_progress_bar: false}
+model:
+  class_path: Predict
+  init_args:
+    tokenizers:
+      symbols: {class_path: Molecule, init_args: {augment: true}}
+      atoms: {class_path: Molecule, init_args: {kind: graph}}
+    targets: {soluble: {class_path: Category}}
+    views: 3
+    fields: {dropout: {symbols: 0.3, atoms: 0.3}, without: [[symbols], [atoms]]}
+    transformer: {d_model: 8, depth: 1, n_heads: 2}
+data:
+  train: {class_path: Table, init_args: {path: train.csv, columns: {symbols: smiles, atoms: smiles, soluble: soluble}}}
+  validation: train.csv
+  batch_size: 4
+"""
+
+
+def test_both_views_of_a_molecule_stand_in_one_sample_from_one_column(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    alcohols, alkanes = ["CO", "CCO", "CC(C)O", "OCCO"], ["CC", "CCC", "CC(C)C", "C1CCCCC1"]
+    rows = [f"{smiles},{kind}" for kind, every in (("yes", alcohols), ("no", alkanes)) for smiles in every]
+    (tmp_path / "train.csv").write_text("\n".join(["smiles,soluble", *rows]) + "\n")
+    (tmp_path / "both.yaml").write_text(BOTH)
+    assert main(["fit", "--config", "both.yaml"]) == 0
+    metrics = json.loads((tmp_path / "runs/both/metrics.json").read_text())
+    assert {"val/without_symbols/accuracy", "val/without_atoms/accuracy", "val/accuracy"} <= metrics.keys()
+    task = anyformer.load("runs/both")
+    item = task.chopper(training=False)({"symbols": "CC(C)O", "atoms": "CC(C)O"}, labelled=False)
+    spellings = {task.tokenizers["symbols"].decode(sample["symbols"]) for sample in (item.sample, *item.views)}
+    assert "CC(C)O" in spellings and len(spellings) > 1 and all("atoms" in view for view in item.views)
+    capsys.readouterr()
+    for fields in (["symbols=CCO", "atoms=CCO"], ["symbols,atoms=CCO"]):
+        assert main(["predict", "runs/both", *fields, "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result == task.predict([{"symbols": "CCO", "atoms": "CCO"}])[0]
+    monkeypatch.setattr("sys.stdin", io.StringIO("CCO\nCCC\n"))
+    assert main(["predict", "runs/both", "symbols,atoms=-", "--output", "said.csv"]) == 0
+    assert len((tmp_path / "said.csv").read_text().splitlines()) == 3
+    for fields, message in (
+        (["symbols,atoms=CCO", "atoms=CCO"], "the field 'atoms' is given twice"),
+        (["symbols,atom=CCO"], "has no field 'atom'; did you mean 'atoms'"),
+    ):
+        assert main(["predict", "runs/both", *fields]) == 2
+        assert message in capsys.readouterr().err

@@ -1,6 +1,6 @@
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.warm_start import inherit_tokenizers
-from anyformer.tasks.predict.predict import Predict
+from anyformer.tasks.predict.predict import Predict, PredictOptions
 from anyformer.tasks.targets.action import ActionTarget
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.labels import Labels
@@ -26,6 +26,7 @@ from anyformer.tasks.targets.masked import Masked
 from anyformer.tasks.targets.regression import Regression
 from anyformer.tasks.targets.text import TextTarget
 from anyformer.tokenizers.episode.discrete import Categories
+from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.points import Points
 from anyformer.tokenizers.text.text import Text
@@ -154,8 +155,8 @@ def test_no_target_sees_a_text_that_is_written():
     made.fit_tokenizers(Rows((*words, {**words[0], "kind": "even", "name": "eno", "tags": "tow", "note": "a"})))
     made.build()
     made.eval()
-    vectors = made._vectors(batch(made, words))
-    others = made._vectors(batch(made, [{**word, "name": "eno"} for word in words]))
+    vectors = made._vectors(batch(made, words), list(two))
+    others = made._vectors(batch(made, [{**word, "name": "eno"} for word in words]), list(two))
     for name in ("kind", "tags"):
         torch.testing.assert_close(others[name], vectors[name], atol=1e-6, rtol=0)
     assert (others["name"] - vectors["name"]).abs().max() > 1e-3
@@ -377,3 +378,91 @@ def test_all_targets_are_learnt_together():
         assert metrics[name] > 0.9, name
     # Of pictures that are normed within each patch the mean is off by 1.
     assert metrics["image/loss"] < 0.95
+
+
+# Views
+
+
+def turned() -> dict[str, Any]:
+    augment = Augmentation(flip=True, shift=1.5, rotation=30.0)
+    return {**inputs(), "image": ImagePatches(size=(4, 6), patch=2, channels=1, augment=augment)}
+
+
+def with_means() -> dict[str, Any]:
+    return {"kind": Category(), "tags": Labels(), "width": Regression()}
+
+
+def test_predictions_are_the_means_over_views_of_probabilities_and_of_numbers():
+    made, given = task(with_means(), turned(), views=4), [r for r in records(5, 1) if "kind" in r]
+    items = [made.chopper(training=False)(record) for record in given]
+    one = replace(made.chopper(training=False), views=1)
+    every = [one.collate([item._replace(views=()) for item in items])]
+    every += [one.collate([item._replace(sample=item.views[i], views=()) for item in items]) for i in range(3)]
+    assert len({batch.tokens.fields["image"].content.sum().item() for batch in every}) == 4
+    each = [made.results(made.outputs(whole, list(whole.aims)), whole) for whole in map(made.aim_at_all, every)]
+    for i, result in enumerate(made.predict(given)):
+        views = [found[i] for found in each]
+        for name in ("kind", "tags"):
+            for label, p in result[name]["probabilities"].items():
+                assert p == pytest.approx(np.mean([view[name]["probabilities"][label] for view in views]), rel=1e-5)
+        assert result["width"] == pytest.approx(np.mean([view["width"] for view in views]), rel=1e-5)
+    assert made.predict(given)[0]["width"] != pytest.approx(each[0][0]["width"], rel=1e-4)
+
+
+def test_the_metrics_are_those_of_the_means_over_views():
+    made, given = task(with_means(), turned(), views=3), [r for r in records(12, 1) if {"kind", "width"} <= r.keys()]
+    made.begin_evaluation()
+    scores = made.evaluate(batch(made, given))
+    metrics, results = made.report("val"), made.predict(given)
+    p = [result["kind"]["probabilities"][record["kind"]] for result, record in zip(results, given, strict=True)]
+    assert metrics["kind/loss"].item() == pytest.approx(-np.log(p).mean(), rel=1e-5)
+    assert scores["kind/accuracy"].tolist() == [float(each > 0.5) for each in p]
+    errors = [abs(result["width"] - record["width"]) for result, record in zip(results, given, strict=True)]
+    assert metrics["width/mae"].item() == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+def test_views_hang_on_the_record_alone_and_no_input_is_dropped_from_them():
+    made = task(with_means(), turned(), views=3, fields=FieldsConfig(dropout={"image": 0.9, "note": 0.9}))
+    given = records(6, 1)
+    forth, back = made.predict(given, batch_size=4), made.predict(given[::-1], batch_size=1)[::-1]
+    for one, other in zip(forth, back, strict=True):
+        assert one["width"] == pytest.approx(other["width"], rel=1e-5)
+    chopper = made.chopper(training=False)
+    assert all(view.keys() == {"image", "note", "class"} for r in given if r["note"] for view in chopper(r).views)
+    assert not made.chopper(training=True)(given[0], np.random.default_rng(0)).views
+
+
+def test_views_are_asked_for_in_use_too():
+    plain, given = task(with_means(), turned()), records(4, 1)
+    made = task(with_means(), turned(), views=3)
+    assert plain.predict(given, PredictOptions(views=3)) == made.predict(given) != plain.predict(given)
+    assert made.predict(given, PredictOptions(views=1)) == plain.predict(given)
+
+
+def test_what_is_masked_is_read_of_one_view_alone():
+    made = task({"kind": Category(), "image": Masked(0.5)}, turned(), views=3)
+    plain, given = task({"kind": Category(), "image": Masked(0.5)}, turned()), records(4, 1)
+    averaged, single = made.predict(given), plain.predict(given)
+    assert [each["image"] for each in averaged] == [each["image"] for each in single]
+    assert [each["kind"] for each in averaged] != [each["kind"] for each in single]
+    assert plain.chopper(training=False).collate([made.chopper(training=False)(given[0])]).views == {}
+    assert all(
+        view.fields["image"].masked is None for view in batch(made, [r for r in given if "kind" in r]).views.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "tokenizers", "views", "message"),
+    [
+        ({"kind": Category()}, turned(), 0, "views must be at least 1, got 0"),
+        ({"kind": Category(), "name": TextTarget(Text("bytes"))}, turned(), 2, "there is no mean of what .* of 'name'"),
+        ({"image": Masked()}, turned(), 2, "what is masked is predicted of one view alone"),
+        ({"kind": Category()}, inputs(), 8, "views: all 8 would be the same, as nothing augments image, note in train"),
+    ],
+)
+def test_views_that_nothing_comes_of_are_refused(given, tokenizers, views, message):
+    with pytest.raises(InputError, match=message):
+        Predict(tokenizers, given, SMALL, views=views)
+    if views:
+        with pytest.raises(InputError, match=message):
+            Predict(tokenizers, given, SMALL).predict([], PredictOptions(views=views))

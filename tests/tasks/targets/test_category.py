@@ -22,7 +22,7 @@ def evaluated(target, values, vectors=None, name="kind"):
     aim = target.aim(name, [target.value(name, {name: value}) for value in values], None)
     vectors = torch.randn(len(aim.read), 6) if vectors is None else vectors
     for part in (slice(0, 2), slice(2, None), slice(0, 0)):
-        head.evaluate(vectors[part], aim.values[part])
+        head.evaluate(head(vectors[part]), aim.values[part])
     return head, vectors, aim.values
 
 
@@ -47,7 +47,7 @@ def test_the_loss_of_a_category_has_weights_always_and_smoothing_in_training():
     head, vectors, values = evaluated(target, ["a", None, "c", "b"])
     logits = head.output(vectors)
     for is_training, smoothing in ((False, 0.0), (True, 0.1)):
-        loss, n = head.train(is_training).loss(vectors, values)
+        loss, n = head.train(is_training).loss(head(vectors), values)
         mean = F.cross_entropy(logits, values, head.loss_weights, label_smoothing=smoothing)
         torch.testing.assert_close(loss / n, mean)
         assert n == 7
@@ -73,7 +73,7 @@ def test_the_fifth_likeliest_class_is_among_the_top_5_and_the_sixth_is_not():
         head.output.weight.copy_(torch.eye(6))
     head.reset()
     # The likelier, the earlier in the alphabet.
-    head.evaluate(torch.arange(6.0, 0.0, -1.0).expand(6, 6), torch.arange(6))
+    head.evaluate(head(torch.arange(6.0, 0.0, -1.0).expand(6, 6)), torch.arange(6))
     assert head.compute()["top5"].item() == pytest.approx(5 / 6)
 
 
@@ -83,7 +83,7 @@ def test_the_rows_of_the_confusion_matrix_are_the_true_classes(tmp_path):
         head.output.weight.copy_(torch.eye(3, 6))
     head.reset()
     # Said: b, c, b, b.
-    head.evaluate(torch.eye(6)[[1, 2, 1, 1]], values)
+    head.evaluate(head(torch.eye(6)[[1, 2, 1, 1]]), values)
     metrics = head.compute()
     assert head.confusion.tolist() == [[0, 2, 1], [0, 1, 0], [0, 0, 0]]
     head.draw(tmp_path, "_kind")
@@ -98,11 +98,11 @@ def test_a_category_of_two_has_an_area_under_the_curve(tmp_path):
         head.output.weight.zero_()
         head.output.weight[1, 0] = 1
     head.reset()
-    head.evaluate(torch.tensor([[0.1], [0.9], [0.4], [0.6]]) * torch.eye(6)[0], values)
+    head.evaluate(head(torch.tensor([[0.1], [0.9], [0.4], [0.6]]) * torch.eye(6)[0]), values)
     assert head.compute()["auroc"] == 0.75
     head.draw(tmp_path, "_kind")
     assert (tmp_path / "confusion_kind.png").exists()
-    (first, *_) = head.results(torch.eye(6)[:1])
+    (first, *_) = head.results(head(torch.eye(6)[:1]))
     assert first["label"] == "yes" and list(first["probabilities"]) == ["yes", "no"]
 
 
@@ -127,3 +127,14 @@ def test_heads_agree_where_their_outputs_mean_the_same():
     assert Category(("a", "b")).agrees(Category(("a", "b"), label_smoothing=0.1, weight=2.0))
     assert not Category(("a", "b")).agrees(Category(("b", "a")))
     assert not Category(("a", "b")).agrees(Labels(("a", "b")))
+
+
+def test_the_mean_of_categories_is_that_of_their_probabilities():
+    head, vectors, _ = evaluated(Category(classes=("a", "b", "c")), ["a", "b"])
+    outputs = head(vectors)
+    torch.testing.assert_close(head.from_mean(head.to_mean(outputs)).softmax(1), outputs.softmax(1))
+    # What one of them excludes is still possible.
+    mean = (head.to_mean(torch.tensor([[1e4, 0.0, 0.0]])) + head.to_mean(torch.tensor([[0.0, 1e4, 0.0]]))) / 2
+    result, *_ = head.results(head.from_mean(mean))
+    assert result["probabilities"] == pytest.approx({"a": 0.5, "b": 0.5, "c": 0.0})
+    assert head.loss(head.from_mean(mean), torch.tensor([0]))[0].item() == pytest.approx(math.log(2))

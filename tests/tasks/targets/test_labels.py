@@ -45,10 +45,10 @@ def test_the_figures_of_labels():
         # What is true is said, and what is not is not: a vector of ones and minus ones for each label.
         head.output.weight.copy_(torch.eye(3, 6))
     head.reset()
-    head.evaluate(F.pad(2 * values - 1, (0, 3)), values)
+    head.evaluate(head(F.pad(2 * values - 1, (0, 3))), values)
     perfect = head.compute()
     assert [round(perfect[name].item(), 6) for name in ("map", "f1", "exact_match")] == [1, 1, 1]
-    (result, *_) = head.results(torch.tensor([[3.0, 1.0, -1.0, 0, 0, 0]]))
+    (result, *_) = head.results(head(torch.tensor([[3.0, 1.0, -1.0, 0, 0, 0]])))
     assert result["labels"] == ["a", "b"] and target.row("tags", result)["tags"] == "a,b"
     assert Labels(classes=target.classes, separator="; ").row("tags", result)["tags"] == "a; b"
 
@@ -63,7 +63,7 @@ def test_f1_is_that_of_all_decisions_and_map_the_mean_over_the_labels():
     assert metrics["f1"].item() == pytest.approx(f1_score(truth, scores > 0.5, average="micro"))
     assert metrics["map"].item() == pytest.approx(average_precision_score(truth, scores, average="macro"))
     assert len({round(f1_score(truth, scores > 0.5, average=each), 4) for each in ("micro", "macro", "samples")}) == 3
-    assert [result["labels"] for result in head.results(vectors)] == [
+    assert [result["labels"] for result in head.results(head(vectors))] == [
         [each for p, each in sorted(zip(row, target.classes, strict=True), reverse=True) if p > 0.5] for row in scores
     ]
 
@@ -87,3 +87,12 @@ def test_labels_are_names_however_they_come(capsys):
         target.value("tags", {"tags": [["b"]]})
     with pytest.raises(InputError, match="classes: 'b', 'b ' are 'b' more than once"):
         Labels(classes=("b", "b "))
+
+
+def test_the_mean_of_labels_is_that_of_their_probabilities():
+    head, vectors, _ = evaluated(Labels(classes=("a", "b")), [["a"], []], name="tags")
+    outputs = head(vectors)
+    torch.testing.assert_close(head.from_mean(head.to_mean(outputs)), outputs)
+    mean = (head.to_mean(torch.tensor([[1e4, -1e4]])) + head.to_mean(torch.tensor([[-1e4, -1e4]]))) / 2
+    assert head.from_mean(mean)[0, 0] == 0 and head.from_mean(mean)[0, 1] < -30
+    assert head.from_mean(mean).isfinite().all()

@@ -41,9 +41,9 @@ def test_several_numbers_come_of_a_list_or_of_columns():
     assert of_columns.columns_of("size") == ("wide", "high")
     assert of_columns.value("size", {"wide": None}) is None
     head, vectors, _ = head_and_values(of_list, "sizes", [[1.0, 10.0]])
-    assert len(head.results(vectors)[0]) == 2
+    assert len(head.results(head(vectors))[0]) == 2
     assert of_list.row("sizes", [1.0, 2.0]) == {"sizes_0": 1.0, "sizes_1": 2.0}
-    assert list(head_and_values(of_columns, "size", [])[0].results(vectors)[0]) == ["wide", "high"]
+    assert list(head_and_values(of_columns, "size", [])[0].results(head(vectors))[0]) == ["wide", "high"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_missing_number_is_not_counted(loss, reference):
     head, vectors, values = head_and_values(target, "sizes", [[1.0, 9.0], None, [3.0, None], [0.1, -0.2]])
     assert len(values) == 3
     known = ~values.isnan()
-    total, n = head.loss(vectors, values)
+    total, n = head.loss(head(vectors), values)
     assert n == 5
     torch.testing.assert_close(total / n, reference(head.output(vectors)[known], values[known]))
     total.backward()
@@ -67,8 +67,8 @@ def test_the_figures_of_numbers_are_in_the_units_of_the_data(tmp_path):
     target = Regression(scaling="log").fit("price", column("price", given))
     head, vectors, values = head_and_values(target, "price", given)
     for part in (slice(0, 3), slice(3, None), slice(0, 0)):
-        head.evaluate(vectors[part], values[part])
-    said, true = np.array(head.results(vectors)), np.array(given)
+        head.evaluate(head(vectors[part]), values[part])
+    said, true = np.array(head.results(head(vectors))), np.array(given)
     metrics = {name: value.item() for name, value in head.compute().items()}
     assert metrics["rmse"] == pytest.approx(np.sqrt(((said - true) ** 2).mean()))
     assert metrics["mae"] == pytest.approx(np.abs(said - true).mean())
@@ -85,12 +85,12 @@ def test_the_figures_of_numbers_are_in_the_units_of_the_data(tmp_path):
 def test_numbers_that_are_all_the_same_have_no_r2(given):
     target = Regression(mean=(0.3,), std=(0.7,), n=1)
     head, vectors, values = head_and_values(target, "price", given)
-    head.evaluate(vectors, values)
+    head.evaluate(head(vectors), values)
     metrics = head.compute()
     assert metrics["r2"].isnan() and metrics["rmse"].isfinite()
     # Beside others that differ it does not count.
     both = Regression(columns=("same", "other"), scaling="none").head("size", None, SMALL)
-    both.evaluate(torch.zeros(3, 6), torch.tensor([[3.1, 1.0], [3.1, 2.0], [3.1, 3.0]]))
+    both.evaluate(both(torch.zeros(3, 6)), torch.tensor([[3.1, 1.0], [3.1, 2.0], [3.1, 3.0]]))
     assert both.compute()["r2"] == pytest.approx(1 - 14 / 2)
 
 
@@ -101,7 +101,7 @@ def test_numbers_with_columns_have_an_error_each():
     with torch.no_grad():
         head.output.weight.zero_()
     # By sample it is the mean over the numbers that are known.
-    assert head.evaluate(torch.zeros(2, 6), values)["mae"].tolist() == [1.5, 4.0]
+    assert head.evaluate(head(torch.zeros(2, 6)), values)["mae"].tolist() == [1.5, 4.0]
     metrics = head.compute()
     assert metrics["mae"].item() == pytest.approx((1.0 + 3.0) / 2)
     assert metrics["rmse_wide"] == 1 and metrics["rmse_high"].item() == pytest.approx(math.sqrt(10))
@@ -149,3 +149,13 @@ def test_a_column_of_text_is_no_column_of_numbers():
 def test_arguments_that_cannot_be_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         Regression(**arguments)
+
+
+@pytest.mark.parametrize("scaling", ["standard", "log", "none"])
+def test_the_mean_of_numbers_is_taken_in_the_units_of_the_data(scaling):
+    target = Regression(scaling=scaling).fit("price", column("price", [1.0, 10.0, 100.0]))
+    head, vectors, _ = head_and_values(target, "price", [1.0, 10.0])
+    outputs = head(vectors)
+    torch.testing.assert_close(head.from_mean(head.to_mean(outputs)).float(), outputs)
+    mean = head.from_mean((head.to_mean(outputs[:1]) + head.to_mean(outputs[1:])) / 2)
+    assert head.results(mean)[0] == pytest.approx(np.mean(head.results(outputs)))
