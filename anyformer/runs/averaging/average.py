@@ -10,9 +10,10 @@ from anyformer.faults import writing
 from anyformer.parsing.scalars import dump_yaml
 from anyformer.runs.averaging.config import join_configs, read_config
 from anyformer.runs.averaging.weights import check_weights_alike, checkpoint_weights, mean_weights
+from anyformer.runs.trials import read_trial
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.model_folder import load, save
-from anyformer.saving.run_folder import begun_trials, holds_trials, read_trials, run_folder, split_run
+from anyformer.saving.run_folder import begun_trials, holds_trials, metrics_of, read_trials, run_folder, split_run
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.ensemble.ensemble import Ensemble, disagreement
 from anyformer.tasks.predict.predict import Predict
@@ -24,7 +25,7 @@ def average(
     """Make one model of several runs, in a folder of its own: of their predictions, or of their weights.
 
     runs: their folders, `runs/all:digits` for one task of a mixture; or a folder of several, as `fit --folds` and
-        `--seeds` write, which stands for all in it.
+        `--seeds` write, which stands for all in it; with `--over`, for those of the chosen settings.
     output: the folder to make: model/, and config.yaml with the records that none of the runs was trained on, where all
         of them have one.
     weights: the mean of the weights, which is a model like each of the runs, and no larger. They must have started from
@@ -68,11 +69,14 @@ def _each(run: str | Path) -> list[str]:
     path, task = split_run(run)
     if not holds_trials(path):
         return [str(run)]
-    done = list(read_trials(path))
+    done, chosen = list(read_trials(path)), metrics_of(path).get("chosen")
     if half := [name for name in begun_trials(path) if name not in done]:
         raise InputError(
             f"{path}: {', '.join(half)} has not come to its end; give the same fit again, or name the runs to average"
         )
+    if chosen is not None:
+        # Of the settings that were compared, the one that inner validation chose in each fold.
+        done = [name for name in done if (trial := read_trial(name)).setting == chosen.get(f"fold_{trial.fold}")]
     return [f"{path / name}{task and f':{task}'}" for name in done]
 
 

@@ -35,15 +35,20 @@ def common_data(datas: Sequence[Config]) -> tuple[Config, str]:
     """The data of an average, and what is to be said of it.
 
     A record that one of the runs was trained on says nothing about their average: where they were trained on other
-    folds or records, no validation is left; and no test either, where it is not the same for all.
+    folds or records, no validation is left; and no test either, where it is not the same for all. Of runs within one
+    outer fold that fold is left.
     """
     one, *others = ({k: v for k, v in data.items() if k not in OF_BATCHES} for data in datas)
     differing = {place.partition(".")[0] for other in others for place, _ in differences(one, other)}
     first = dict(datas[0])
     if not differing:
         return first, ""
-    data = {**first, "validation": None, "folds": None, "fold": 0}
-    if differing == {"fold"}:
+    if differing == {"inner_fold"}:
+        # As one fold of a cross-validation, whose validation is what was held out of all of them.
+        data = {**first, "inner_folds": None, "inner_fold": 0}
+        return data, f"the average validates on fold {first['fold']} of data.folds, which chose nothing in its runs"
+    data = {**first, "validation": None, "folds": None, "fold": 0, "inner_folds": None, "inner_fold": 0}
+    if differing <= {"fold", "inner_fold"}:
         # A fraction for test is taken of both, as it was in the runs.
         both = [first["train"], first["validation"]]
         data["train"] = [each for part in both for each in _listed(part)]

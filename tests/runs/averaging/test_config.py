@@ -31,6 +31,28 @@ def test_of_folds_no_validation_is_left_and_test_is_the_same():
     assert indices[0] == indices[1]
 
 
+def test_within_an_outer_fold_that_fold_is_left():
+    nested = {**DATA, "folds": 3, "fold": 2, "inner_folds": 4}
+    data, said = common_data([{**nested, "inner_fold": inner} for inner in range(2)])
+    assert "fold 2" in said
+    before, now = (
+        Records(Digits(), **{k: v for k, v in each.items() if k in ("validation", "test", "stratify") or "fold" in k})
+        for each in ({**nested, "inner_fold": 1}, data)
+    )
+    before.setup("test")
+    now.setup("validate")
+    names = [
+        [source.name(i) for i in range(len(source))] for source in (before.sources["test"], now.sources["validation"])
+    ]
+    assert names[0] == names[1]
+
+
+def test_of_all_outer_folds_no_validation_is_left():
+    nested = [{**DATA, "folds": 2, "fold": fold, "inner_folds": 4, "inner_fold": fold} for fold in range(2)]
+    data, said = common_data(nested)
+    assert data["validation"] is data["folds"] is data["inner_folds"] is None and "no validation" in said
+
+
 def test_of_folds_the_records_of_train_and_validation_are_those_that_test_is_taken_from():
     folds = [{**DATA, "train": ["a", "b"], "validation": "c", "folds": 2, "fold": fold} for fold in (0, 1)]
     assert common_data(folds)[0]["train"] == ["a", "b", "c"]
