@@ -236,7 +236,7 @@ class TextAim(Aim):
 
     def sums(self, output: np.ndarray, values: Sequence[str]) -> dict[str, Tensor]:
         said = [self.texts[i] for i in output.argmax(1)]
-        return {"errors": count_errors(values, said, self.language)}
+        return {"errors": count_errors(values, said, self.language).double()}
 
 
 def aim_of(name: str, target: Target) -> Aim | None:
