@@ -14,13 +14,13 @@ from torch import Tensor
 
 from anyformer.data.source import Source
 from anyformer.data.values import is_absent
-from anyformer.errors import InputError
 from anyformer.metrics.metric import Metric
 from anyformer.metrics.text import TEXT_METRICS, count_errors
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.labels import Labels
 from anyformer.tasks.targets.regression import Regression
 from anyformer.tasks.targets.target import Target, known_values
+from anyformer.tasks.targets.text import TextTarget
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
 
@@ -41,6 +41,10 @@ class Aim(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def obstacle(self, source: Source) -> str | None:
+        """Why models of classes and numbers cannot predict it, in words; None where they can."""
+        return None
 
     @abstractmethod
     def fit(self, source: Source) -> None:
@@ -209,11 +213,17 @@ class TextAim(Aim):
         self.text, self.names, self.language = text, names, language
         self.texts: list[str] = []
 
-    def fit(self, source: Source) -> None:
-        found = Counter(self._reference(text) for text in known_values(source, self.name) if isinstance(text, str))
+    def obstacle(self, source: Source) -> str | None:
+        found = self._texts(source)
         if len(found) < 2 or len(found) > MOST_TEXTS or found.total() < TIMES_A_TEXT * len(found):
-            raise InputError(f"{self.name!r} holds {len(found):,} different texts in {found.total():,} records")
-        self.texts = sorted(found)
+            return f"{self.name!r} holds {len(found):,} different texts in {found.total():,} training records"
+        return None
+
+    def fit(self, source: Source) -> None:
+        self.texts = sorted(self._texts(source))
+
+    def _texts(self, source: Source) -> Counter[str]:
+        return Counter(self._reference(text) for text in known_values(source, self.name) if isinstance(text, str))
 
     def _reference(self, text: str) -> str:
         return NORMALIZERS[self.text.normalize](text).strip()
@@ -238,9 +248,16 @@ class TextAim(Aim):
         said = [self.texts[i] for i in output.argmax(1)]
         return {"errors": count_errors(values, said, self.language).double()}
 
+    def rate(self, said: Sequence[str], values: Sequence[str]) -> dict[str, float]:
+        """The metrics of texts."""
+        sums = count_errors(values, said, self.language).double()
+        return {name: float(metric.compute(sums)) for name, metric in self.metrics.items()}
+
 
 def aim_of(name: str, target: Target) -> Aim | None:
     """What is predicted of a target; None where simple models have no way to."""
+    if isinstance(target, TextTarget):
+        return TextAim(name, target.text, [each for each in target.metrics if each != "loss"])
     kinds = {Category: ClassAim, Labels: LabelsAim, Regression: NumbersAim}
     found = next((kinds[each] for each in type(target).__mro__ if each in kinds), None)
     return None if found is None else found(name, target)

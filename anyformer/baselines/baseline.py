@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from lightning import LightningDataModule
 
 from anyformer.baselines.aims import Aim, TextAim, aim_of
-from anyformer.baselines.comparison import compare
-from anyformer.baselines.examples import MOST_RECORDS, Reader
-from anyformer.baselines.report import Report, Section
+from anyformer.baselines.comparison import PARTS, compare
+from anyformer.baselines.examples import MOST_RECORDS, Reader, dealt
+from anyformer.baselines.language import ngram_lines
+from anyformer.baselines.policies import policy_lines
+from anyformer.baselines.report import Line, Report, Section
+from anyformer.baselines.translation import MOST_PAIRS, text_lines
 from anyformer.errors import InputError
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
+from anyformer.tasks.decide.decide import Decide
+from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.sequence import SequenceToSequence
+from anyformer.tokenizers.text.text import Text
 
 
 def baseline(
@@ -38,16 +45,56 @@ def baseline(
 
 
 def _section(name: str, task: Task, data: Records, n_folds: int | None, seeds: Sequence[int], limit: int) -> Section:
-    aims, notes = _aims(task)
-    reader = Reader(
-        {each: task.tokenizers[each] for each in task.inputs}, task.predicted, data.on_bad_sample == "skip", limit
-    )
-    metrics = {target: _choosing(task, target, aim) for target, aim in aims.items()}
-    lines = compare(task, data, aims, metrics, reader, n_folds, seeds) if aims else []
-    n_records = ", ".join(f"{len(source):,} {part}" for part, source in data.sources.items())
+    found = _found(task, data, n_folds, seeds, limit)
+    reads = ", ".join(task.inputs)
     title = f"{name}: " if name else ""
-    title += f"{type(task).__name__}, {', '.join(task.inputs)} -> {', '.join(task.predicted)}; records: {n_records}"
-    return Section(name, title, lines, metrics, [*notes, *reader.notes])
+    title += type(task).__name__ + (f", {reads} -> {', '.join(task.predicted)}" if task.predicted else "")
+    title += "; " + ", ".join(f"{len(source):,} {part}" for part, source in data.sources.items()) + " records"
+    return Section(name, title, found.lines, found.metrics, found.notes)
+
+
+class _Found(NamedTuple):
+    lines: list[Line]
+    metrics: dict[str, tuple[str, str]]
+    """By target the metric that chooses, and whether max or min is best."""
+    notes: list[str]
+
+
+def _found(task: Task, data: Records, n_folds: int | None, seeds: Sequence[int], limit: int) -> _Found:
+    if isinstance(task, LanguageModel | Decide):
+        if n_folds is not None and isinstance(task, LanguageModel):
+            raise InputError("--folds deals records out, and a corpus is one text; leave it out")
+        _, sources = next(dealt(data, n_folds))
+        if isinstance(task, Decide):
+            lines, notes = policy_lines(task, sources, PARTS)
+            return _Found(lines, {"": ("return", "max")}, notes)
+        task.fit_tokenizers(sources["train"])
+        if task.masking is not None:
+            return _Found([], {}, ["masked tokens have no baseline"])
+        lines, notes = ngram_lines(task, sources, PARTS)
+        return _Found(lines, {"": ("loss", "min")}, notes)
+    aims, notes = _aims(task)
+    if not aims:
+        return _Found([], {}, notes)
+    _, sources = next(dealt(data, n_folds))
+    obstacles = {target: why for target, aim in aims.items() if (why := aim.obstacle(sources["train"])) is not None}
+    metrics = {target: _choosing(task, target, aim) for target, aim in aims.items()}
+    reader = _reader(task, data, limit)
+    texts = [each for each in task.inputs if isinstance(task.tokenizers[each], Text)]
+    if isinstance(task, SequenceToSequence) and obstacles and texts:
+        reader.limit = MOST_PAIRS
+        lines = text_lines(task, data, aims[""], texts, metrics[""][0], reader, n_folds)
+        return _Found(lines, metrics, reader.notes)
+    notes += [f"no baseline: {why}" for why in obstacles.values()]
+    aims = {target: aim for target, aim in aims.items() if target not in obstacles}
+    metrics = {target: metrics[target] for target in aims}
+    lines = compare(task, data, aims, metrics, reader, n_folds, seeds) if aims else []
+    return _Found(lines, metrics, [*notes, *reader.notes])
+
+
+def _reader(task: Task, data: Records, limit: int) -> Reader:
+    tokenizers = {name: task.tokenizers[name] for name in task.inputs}
+    return Reader(tokenizers, task.predicted, data.on_bad_sample == "skip", limit)
 
 
 def _aims(task: Task) -> tuple[dict[str, Aim], list[str]]:
