@@ -82,7 +82,7 @@ def _found(task: Task, data: Records, n_folds: int | None, seeds: Sequence[int],
     reader = _reader(task, data, limit)
     texts = [each for each in task.inputs if isinstance(task.tokenizers[each], Text)]
     if isinstance(task, SequenceToSequence) and obstacles and texts:
-        reader.limit = MOST_PAIRS
+        reader.limit = max(limit, MOST_PAIRS)
         lines = text_lines(task, data, aims[""], texts, metrics[""][0], reader, n_folds)
         return _Found(lines, metrics, reader.notes)
     notes += [f"no baseline: {why}" for why in obstacles.values()]

@@ -15,8 +15,8 @@ from anyformer.errors import InputError
 from anyformer.tasks.base.records import Records
 from anyformer.tokens import Tokenizer
 
-MOST_RECORDS = 5000
-"""Of a part at most; of more a sample is drawn, the same for all folds and seeds."""
+MOST_RECORDS = 3000
+"""Of a part at most, where nothing else is said; of more a sample is drawn, the same for all seeds."""
 
 
 @dataclass

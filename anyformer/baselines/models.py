@@ -129,7 +129,7 @@ def _logistic(x: Matrix, y: np.ndarray, strength: float, n: int) -> Predict:
     with warnings.catch_warnings():
         # One that is not quite there is as good a baseline.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(x, y)
+        model = LogisticRegression(C=strength, max_iter=100, tol=1e-3).fit(x, y)
     return lambda x: _spread(model.predict_proba(x), model.classes_, n)
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from anyformer.baselines.baseline import baseline
+from anyformer.baselines.examples import MOST_RECORDS
 from anyformer.cli.arguments import Options, require_first
 from anyformer.errors import InputError
 from anyformer.runs.experiment import config_of, parse
@@ -21,13 +22,21 @@ def baseline_command(args: list[str]) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a config; or a run's folder")
     parser.add_argument("--folds", type=int, metavar="N", help="each of N folds, as fit --folds deals them")
     parser.add_argument("--seeds", type=int, metavar="N", default=1, help="each of N seeds, of the forest; 1 by default")
+    parser.add_argument(
+        "--records",
+        type=int,
+        metavar="N",
+        default=MOST_RECORDS,
+        help=f"of each part at most, a sample of those that are more; {MOST_RECORDS:,} by default",
+    )
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     require_first("config", "baseline CONFIG", args)
     own, overrides = parser.parse_known_args(args)
     if own.folds is not None and own.folds < 2:
         raise InputError(f"--folds must be at least 2, got {own.folds}")
-    if own.seeds < 1:
-        raise InputError(f"--seeds must be at least 1, got {own.seeds}")
+    for name, least in (("seeds", 1), ("records", 10)):
+        if getattr(own, name) < least:
+            raise InputError(f"--{name} must be at least {least}, got {getattr(own, name)}")
     config = config_of(own.config) if Path(own.config).is_dir() else own.config
     experiment = parse("baseline", [config], overrides, own.unsafe_imports)
     report = baseline(
@@ -35,6 +44,7 @@ def baseline_command(args: list[str]) -> None:
         experiment.datamodule,
         n_folds=own.folds,
         n_seeds=own.seeds,
+        limit=own.records,
         first_seed=experiment.config["seed_everything"],
     )
     print(json.dumps(report.plain(), indent=2) if own.json else report)
