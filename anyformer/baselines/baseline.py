@@ -8,8 +8,8 @@ from typing import NamedTuple
 from lightning import LightningDataModule
 
 from anyformer.baselines.aims import Aim, TextAim, aim_of
-from anyformer.baselines.comparison import PARTS, compare
-from anyformer.baselines.examples import MOST_RECORDS, Reader, dealt
+from anyformer.baselines.comparison import compare
+from anyformer.baselines.examples import MOST_RECORDS, PARTS, Reader, dealt
 from anyformer.baselines.language import ngram_lines
 from anyformer.baselines.policies import policy_lines
 from anyformer.baselines.report import Line, Report, Section

@@ -8,16 +8,13 @@ import numpy as np
 
 from anyformer.baselines.aims import Aim
 from anyformer.baselines.blocks import Block, field_sets, side_by_side
-from anyformer.baselines.examples import Examples, Reader, dealt
+from anyformer.baselines.examples import CALLED, PARTS, Examples, Reader, dealt
 from anyformer.baselines.features.features import Matrix
 from anyformer.baselines.models import MODELS, NAMES
 from anyformer.baselines.report import Line, Outcome
 from anyformer.runs.trials import Trial
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
-
-PARTS = {"validation": "val", "test": "test"}
-"""What the metrics of a part of the data begin with."""
 
 
 def compare(
@@ -37,9 +34,7 @@ def compare(
     for fold, sources in dealt(data, n_folds):
         task.check_inputs(sources["train"])
         parts = {
-            name: reader.read(sources[name], {"train": "training"}.get(name, name))
-            for name in ("train", *PARTS)
-            if name in sources
+            name: reader.read(sources[name], CALLED.get(name, name)) for name in ("train", *PARTS) if name in sources
         }
         for name in task.inputs:
             sources["train"].require(name)

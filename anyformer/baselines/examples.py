@@ -18,6 +18,11 @@ from anyformer.tokens import Tokenizer
 MOST_RECORDS = 3000
 """Of a part at most, where nothing else is said; of more a sample is drawn, the same for all seeds."""
 
+PARTS = {"validation": "val", "test": "test"}
+"""What the metrics of a part of the data begin with."""
+CALLED = {"train": "training"}
+"""What a part is called in words, where that is not its name."""
+
 
 @dataclass
 class Examples:

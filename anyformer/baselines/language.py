@@ -22,8 +22,8 @@ FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 class WittenBell:
-    """Probabilities of tokens after contexts, the longer mixed with the shorter (Witten and Bell 1991, method C; Chen and
-    Goodman 1998, 2.5): of a context that was followed by many different tokens, the shorter one has a larger share.
+    """Probabilities of tokens after contexts, the longer mixed with the shorter (Witten and Bell 1991, method C; Chen
+    and Goodman 1998, 2.5): of a context that many different tokens followed, the shorter one has a larger share.
     """
 
     def __init__(self, contexts: Sequence[np.ndarray], tokens: np.ndarray, n_ids: int) -> None:
@@ -87,7 +87,9 @@ def preceding(ids: np.ndarray, start: int, order: int = ORDERS) -> list[np.ndarr
     return keys
 
 
-def ngram_lines(task: LanguageModel, sources: Mapping[str, Source], parts: Mapping[str, str]) -> tuple[list[Line], list[str]]:
+def ngram_lines(
+    task: LanguageModel, sources: Mapping[str, Source], parts: Mapping[str, str]
+) -> tuple[list[Line], list[str]]:
     """The n-gram models of 1 to 5 tokens, and what is said of them. parts: what metrics begin with, by the part."""
     eos, notes = task.text.eos_id, []
     streams = {name: task.view(source, name == "train").stream for name, source in sources.items()}
@@ -111,7 +113,12 @@ def ngram_lines(task: LanguageModel, sources: Mapping[str, Source], parts: Mappi
                 f"{called}/bits_per_byte": nats / (streams[name].n_bytes * math.log(2)),
             }
     lines = [
-        Line("", task.field, f"{order}-gram, Witten-Bell", [Outcome(Trial(None, 0), metrics[order - 1], inner[order - 1])])
+        Line(
+            "",
+            task.field,
+            f"{order}-gram, Witten-Bell",
+            [Outcome(Trial(None, 0), metrics[order - 1], inner[order - 1])],
+        )
         for order in range(1, ORDERS + 1)
     ]
     return lines, notes

@@ -1,13 +1,14 @@
 """Models of scikit-learn, and what they say of records that they have not learned from.
 
-The one thing that is chosen, how strongly a linear model is held back, is chosen by inner folds of the training records.
+The one thing that is chosen, how strongly a linear model is held back, is chosen by inner folds of the training
+records.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import issparse

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from anyformer.baselines.examples import CALLED
 from anyformer.baselines.report import Line, Outcome
 from anyformer.data.source import Source
 from anyformer.errors import InputError
@@ -26,7 +27,7 @@ def policy_lines(task: Decide, sources: Mapping[str, Source], parts: Mapping[str
     for part, source in sources.items():
         episodes = [source[i]["episode"] for i in range(len(source))]
         found = _named(return_metrics(episodes, task.reference), called if part == "train" else [parts[part]])
-        lines.append(Line("", "", f"the {part} episodes themselves", [Outcome(HERE, found)]))
+        lines.append(Line("", "", f"the {CALLED.get(part, part)} episodes themselves", [Outcome(HERE, found)]))
     if task.environment is None or task.play is None:
         return lines, ["no random policy: model.environment names none that is played in"]
     try:

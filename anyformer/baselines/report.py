@@ -125,7 +125,8 @@ def _by_unit(outcomes: Sequence[Outcome], name: str) -> dict[str, float]:
 def _plain(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     units = {name: _by_unit(outcomes, name) for name in (outcomes[0].metrics if outcomes else ())}
     finite = {
-        name: {unit: value if math.isfinite(value) else None for unit, value in of.items()} for name, of in units.items()
+        name: {unit: value if math.isfinite(value) else None for unit, value in of.items()}
+        for name, of in units.items()
     }
     return {
         "mean": {name: mean(list(of.values())) for name, of in finite.items()},

@@ -8,8 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from anyformer.baselines.aims import TextAim
-from anyformer.baselines.comparison import PARTS
-from anyformer.baselines.examples import Examples, Reader, dealt
+from anyformer.baselines.examples import CALLED, PARTS, Examples, Reader, dealt
 from anyformer.baselines.features.ngrams import TextNgrams
 from anyformer.baselines.report import Line, Outcome
 from anyformer.runs.trials import Trial
@@ -30,9 +29,7 @@ def text_lines(
     for fold, sources in dealt(data, n_folds):
         task.check_inputs(sources["train"])
         parts = {
-            name: reader.read(sources[name], {"train": "training"}.get(name, name))
-            for name in ("train", *PARTS)
-            if name in sources
+            name: reader.read(sources[name], CALLED.get(name, name)) for name in ("train", *PARTS) if name in sources
         }
         for field in fields:
             known = {name: _known(part, field, aim) for name, part in parts.items()}

@@ -15,13 +15,15 @@ from anyformer.runs.experiment import config_of, parse
 def baseline_command(args: list[str]) -> None:
     parser = Options(
         "baseline",
-        "Simple models of scikit-learn on the records, columns, splits and folds of a config: the most frequent or mean, "
-        "a linear model and a random forest, on each field alone and on all. Nothing is chosen on the records that are "
+        "Simple models of scikit-learn on the records, columns, splits and folds of a config: the most frequent class "
+        "or the mean, a linear model and a random forest, on each field alone and on all. Nothing is chosen on the records that are "
         "reported. Any value of the config can be overridden: --data.train=other.csv",
     )
     parser.add_argument("config", metavar="CONFIG", help="a config; or a run's folder")
     parser.add_argument("--folds", type=int, metavar="N", help="each of N folds, as fit --folds deals them")
-    parser.add_argument("--seeds", type=int, metavar="N", default=1, help="each of N seeds, of the forest; 1 by default")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", default=1, help="each of N seeds, of the forest; 1 by default"
+    )
     parser.add_argument(
         "--records",
         type=int,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix, hstack
 
-from anyformer.baselines.features.features import Features, Matrix, Vectors
+from anyformer.baselines.features.features import Features, Imputer, Matrix
 from anyformer.tokens import Tokenizer, TokenSet
 
 MOST_IDS = 5000
@@ -44,8 +44,7 @@ class TokenStatistics(Features):
     def fit(self, kept: Sequence[Any]) -> None:
         self._fitted = self.tokenizer.fit(kept)
         described = self._described(kept)
-        self._vectors = Vectors(self._fitted)
-        self._vectors.fit([each.numbers for each in described])
+        self._imputer = Imputer([each.numbers for each in described])
         counts = Counter[tuple[str, int, int]]()
         for each in described:
             counts.update(each.ids.keys())
@@ -53,7 +52,7 @@ class TokenStatistics(Features):
 
     def transform(self, kept: Sequence[Any]) -> Matrix:
         described = self._described(kept)
-        numbers = self._vectors.transform([each.numbers for each in described])
+        numbers = self._imputer([each.numbers for each in described])
         if not self._places:
             return numbers
         found = [
@@ -69,14 +68,13 @@ class TokenStatistics(Features):
 
 def describe(tokenizer: Tokenizer, value: Any) -> Described:
     """What the tokens of a value come to."""
-    tokens, empty = tokenizer.encode(value), tokenizer.empty() if not tokenizer.parts else None
+    tokens = tokenizer.encode(value)
     fields = tokens if isinstance(tokens, dict) else {"": tokens}
-    shapes = {name: part.empty() for name, part in tokenizer.parts.items()} or {"": empty}
     numbers, ids = [], Counter[tuple[str, int, int]]()
-    for name, shape in shapes.items():
-        found = fields.get(name, shape)
+    for name, part in (tokenizer.parts or {"": tokenizer}).items():
+        found = fields.get(name) or part.empty()
         numbers.append(_statistics(found))
-        if not found.content.is_floating_point():
+        if len(found) and not found.content.is_floating_point():
             rows = found.content.reshape(len(found.content), -1).tolist()
             ids.update((name, place, number) for row in rows for place, number in enumerate(row))
     return Described(np.concatenate(numbers), ids)
@@ -87,7 +85,8 @@ def _statistics(tokens: TokenSet) -> np.ndarray:
     length = [math.log1p(len(tokens))]
     if not tokens.content.is_floating_point():
         return np.array(length)
-    content = tokens.content.double().flatten(1).numpy()
+    content = tokens.content.double().numpy()
+    content = content.reshape(len(content), math.prod(content.shape[1:]))
     names = ("mean", "std") if content.shape[1] > WIDE else ("mean", "std", "min", "max")
     if not len(content):
         return np.concatenate([length, np.full(len(names) * content.shape[1], np.nan)])

@@ -38,22 +38,32 @@ class Features(ABC):
         """The columns of records."""
 
 
-class Vectors(Features):
-    """Features of which `read` gives the columns as they are: (columns,) float, NaN for what is missing.
+class Imputer:
+    """Fills in what is missing in vectors, NaN: a column that is missing somewhere in training has its mean there, and
+    another column that says so."""
 
-    A column that is missing somewhere in training has its mean there, and another column that says so.
-    """
-
-    def fit(self, kept: Sequence[np.ndarray]) -> None:
-        values = np.stack(kept)
+    def __init__(self, vectors: Sequence[np.ndarray]) -> None:
+        """vectors: of the training records, (columns,) each."""
+        values = np.stack(vectors)
         there = ~np.isnan(values)
         self._means = np.where(there, values, 0).sum(0) / there.sum(0).clip(1)
         self._flagged = np.flatnonzero(~there.all(0))
 
-    def transform(self, kept: Sequence[np.ndarray]) -> np.ndarray:
-        values = np.stack(kept) if len(kept) else np.zeros((0, len(self._means)))
+    def __call__(self, vectors: Sequence[np.ndarray]) -> np.ndarray:
+        """(vectors, columns and flags)"""
+        values = np.stack(vectors) if len(vectors) else np.zeros((0, len(self._means)))
         missing = np.isnan(values)
         return np.hstack([np.where(missing, self._means, values), missing[:, self._flagged]])
+
+
+class Vectors(Features):
+    """Features of which `read` gives the columns as they are: (columns,) float, NaN for what is missing."""
+
+    def fit(self, kept: Sequence[np.ndarray]) -> None:
+        self._imputer = Imputer(kept)
+
+    def transform(self, kept: Sequence[np.ndarray]) -> np.ndarray:
+        return self._imputer(kept)
 
 
 def segments(values: np.ndarray, n: int) -> list[np.ndarray]:

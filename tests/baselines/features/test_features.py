@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from anyformer.baselines.features.features import Vectors, segments
-from anyformer.tokenizers.text.text import Text
+from anyformer.baselines.features.features import Imputer, segments
 
 
 def test_what_is_missing_has_the_mean_of_the_training_records_and_a_column_that_says_so() -> None:
-    vectors = Vectors(Text("bytes"))
-    vectors.fit([np.array([1.0, 2.0]), np.array([3.0, np.nan]), np.array([5.0, 6.0])])
-    found = vectors.transform([np.array([7.0, np.nan]), np.array([np.nan, 8.0])])
+    impute = Imputer([np.array([1.0, 2.0]), np.array([3.0, np.nan]), np.array([5.0, 6.0])])
+    found = impute([np.array([7.0, np.nan]), np.array([np.nan, 8.0])])
     # Of the first column no training record lacks a value, so there is nothing to learn of that.
     assert found.tolist() == [[7.0, 4.0, 1.0], [3.0, 8.0, 0.0]]
 

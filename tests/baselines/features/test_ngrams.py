@@ -40,5 +40,5 @@ def test_a_larger_molecule_has_more_of_everything() -> None:
 
 @pytest.mark.parametrize("features", [TextNgrams(Text()), SmilesNgrams(Molecule())])
 def test_what_is_no_text_is_refused(features: TextNgrams | SmilesNgrams) -> None:
-    with pytest.raises(InputError, match="must be a .*, got int"):
+    with pytest.raises(InputError, match=r"must be a .*, got int"):
         features.read(3)

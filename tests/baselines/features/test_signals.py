@@ -8,7 +8,6 @@ import pytest
 from anyformer.baselines.features.signals import MelSegments, SeriesSegments
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.audio.mel import MelConfig
-from anyformer.tokenizers.audio.sound_files import SoundArray
 from anyformer.tokenizers.series.series import Series
 
 
@@ -16,7 +15,7 @@ def test_a_rising_tone_moves_up_the_bands_from_stretch_to_stretch() -> None:
     time = np.arange(8000) / 8000
     sweep = np.sin(2 * np.pi * (200 * time + 1500 * time**2)).astype(np.float32)
     mel = MelConfig(rate=8000, window=256, hop=80, n_mels=20)
-    found = MelSegments(Audio(mel=mel)).read(SoundArray(sweep, 8000))
+    found = MelSegments(Audio(mel=mel)).read(sweep)
     means, most, length = found[:120].reshape(6, 20), found[120:240].reshape(6, 20), found[240:]
     loudest = means.argmax(1)
     assert (np.diff(loudest) > 0).all() and (most >= means).all()
