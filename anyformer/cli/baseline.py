@@ -16,8 +16,8 @@ def baseline_command(args: list[str]) -> None:
     parser = Options(
         "baseline",
         "Simple models of scikit-learn on the records, columns, splits and folds of a config: the most frequent class "
-        "or the mean, a linear model and a random forest, on each field alone and on all. Nothing is chosen on the records that are "
-        "reported. Any value of the config can be overridden: --data.train=other.csv",
+        "or the mean, a linear model and a random forest, on each field alone and on all. Nothing is chosen on the "
+        "records that are reported. Any value of the config can be overridden: --data.train=other.csv",
     )
     parser.add_argument("config", metavar="CONFIG", help="a config; or a run's folder")
     parser.add_argument("--folds", type=int, metavar="N", help="each of N folds, as fit --folds deals them")
