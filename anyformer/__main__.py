@@ -25,6 +25,7 @@ Trains one transformer on any kind of data, as a YAML file says.
   collect --env ID --output DIR
                              play episodes of an environment and save them as a data set for training
   plan CONFIG                sizes, tokens, time, memory and warnings of a run, before anything is trained
+  baseline CONFIG            what simple models reach on the same records, in seconds to a minute; --folds, --seeds
   params CONFIG              parameters and FLOPs by component, before anything is trained
   import FOLDER RUN          make a run of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer of transformers
   export RUN TARGET          write the best model as a folder for transformers, or a safetensors file for timm
@@ -32,7 +33,19 @@ Trains one transformer on any kind of data, as a YAML file says.
 Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help, and
 anyformer predict RUN --help for the options of that model.
 """
-COMMANDS = ("fit", "validate", "test", "predict", "collect", "plan", "params", "import", "export", "average")
+COMMANDS = (
+    "fit",
+    "validate",
+    "test",
+    "predict",
+    "collect",
+    "plan",
+    "params",
+    "baseline",
+    "import",
+    "export",
+    "average",
+)
 ALIASES = {"run": "predict"}
 
 
@@ -59,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"anyformer: there is no command {args[0]!r}; {hint}", file=sys.stderr)
         return 2
     if (
-        args[0] not in ("fit", "collect", "plan", "params", "import")
+        args[0] not in ("fit", "collect", "plan", "params", "baseline", "import")
         and len(args) > 1
         and not args[1].startswith("-")
         # RUN:TASK is one task of a mixture.

@@ -39,12 +39,13 @@ FLOORS = (
     {"tokenizers"},
     {"tasks"},
     {"runs"},
+    {"baselines"},
     {"planning"},
     {"cli"},
 )
 """The folders and files of the package from the ground: each may import what is on floors below, and itself."""
 
-ABOVE_THE_CORE = {"tasks", "runs", "planning", "cli"}
+ABOVE_THE_CORE = {"tasks", "runs", "baselines", "planning", "cli"}
 """Who may know a trainer."""
 
 FRONT_DOORS = {

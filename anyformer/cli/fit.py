@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+import time
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from anyformer.baselines.beside import best_beside
 from anyformer.cli.arguments import Options
 from anyformer.cli.outputs import show_metrics
 from anyformer.errors import InputError, program
 from anyformer.runs.cross_validation import fit_trials
-from anyformer.runs.experiment import config_of, parse
+from anyformer.runs.experiment import Experiment, config_of, parse
 from anyformer.runs.fit import fit, holds
 from anyformer.saving.run_folder import run_folder
+
+LEAST_SECONDS = 30.0
+"""Of training: behind a shorter one the few that simple models take would be felt."""
 
 
 def fit_command(args: list[str]) -> None:
@@ -40,8 +48,11 @@ def fit_command(args: list[str]) -> None:
     run = run_folder(own.resume or own.run_dir or Path("runs") / Path(configs[0] if configs else "").stem)
     if several and not asks:
         fit_trials(own, overrides, run)
+        counts = [f"--{name}={value}" for name in ("folds", "seeds") if (value := getattr(own, name)) is not None]
+        print(f"Simple models on the same records: {_baseline(own.config, overrides, counts)}")
         return
     experiment = parse("fit", configs, overrides, own.unsafe_imports, run)
+    begin = time.perf_counter()
     metrics = fit(
         experiment.model,
         experiment.datamodule,
@@ -51,6 +62,7 @@ def fit_command(args: list[str]) -> None:
         saving=experiment.config_init["checkpoints"],
         **experiment.options,
     )
+    took = time.perf_counter() - begin
     if rank_zero_only.rank != 0:
         return
     show_metrics({name: value for name, value in metrics.items() if name.startswith(("test/", "best/"))} or metrics)
@@ -67,6 +79,7 @@ def fit_command(args: list[str]) -> None:
         print(f"\n{why}")
     if closing := experiment.model.closing():
         print(f"\n{closing}")
+    print(f"\n{_beside(experiment, run, took)}")
     print(f"\nThe run is in {run}. Next:")
     for name, task in (experiment.model.members or {"": experiment.model}).items():
         if task.usage is not None:
@@ -75,3 +88,15 @@ def fit_command(args: list[str]) -> None:
         if holds(experiment.datamodule, kind):
             print(f"  {program()} {command} {run}")
             break
+
+
+def _beside(experiment: Experiment, run: Path, took: float) -> str:
+    """What a simple model reaches, where that is a small part of the time that training took; else how to find out."""
+    command = f"{program()} baseline {run}"
+    if took < LEAST_SECONDS:
+        return f"Simple models on the same records: {command}"
+    return best_beside(experiment.model, experiment.datamodule, command)
+
+
+def _baseline(configs: Sequence[str], *options: Sequence[str]) -> str:
+    return shlex.join([program(), "baseline", *configs, *chain.from_iterable(options)])

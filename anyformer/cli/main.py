@@ -1,4 +1,5 @@
-"""The command line, on LightningCLI: fit, plan, validate, test, predict, collect, params, import, export, average.
+"""The command line, on LightningCLI: fit, plan, baseline, validate, test, predict, collect, params,
+import, export, average.
 
 Its front is `__main__`.
 """
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from anyformer.cli.baseline import baseline_command
 from anyformer.cli.collect import collect_command
 from anyformer.cli.convert import average_command, export_command, import_command
 from anyformer.cli.evaluate import test_command, validate_command
@@ -29,6 +31,7 @@ COMMANDS = {
     "predict": predict_command,
     "plan": plan_command,
     "params": params_command,
+    "baseline": baseline_command,
     "collect": collect_command,
     "import": import_command,
     "export": export_command,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
+from anyformer.baselines.beside import best_beside
 from anyformer.cli.arguments import Options, require_first
-from anyformer.errors import InputError
+from anyformer.errors import InputError, program
 from anyformer.planning.dry_run import plan
 from anyformer.runs.experiment import config_of, parse
 from anyformer.saving.run_folder import run_folder
@@ -32,4 +34,9 @@ def plan_command(args: list[str]) -> None:
     experiment = parse("plan", [config_of(run) if is_run else own.config], overrides, own.unsafe_imports)
     picture = own.output or run / "plan.png"
     planned = plan(experiment.model, experiment.datamodule, picture, **experiment.options)
-    print(json.dumps(planned.plain(), indent=2) if own.json else planned)
+    if own.json:
+        print(json.dumps(planned.plain(), indent=2))
+        return
+    print(planned)
+    command = shlex.join([program(), "baseline", own.config, *overrides])
+    print(f"\n{best_beside(experiment.model, experiment.datamodule, command)}")

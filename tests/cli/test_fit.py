@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from anyformer.__main__ import main
+from anyformer.baselines import models
+from anyformer.cli import fit as fit_module
 from anyformer.runs.metrics_file import read_metrics, read_rows
 from tests.helpers.small_cli import CONFIG, edit, pictures, refused
 
@@ -47,9 +49,23 @@ def test_fit_prints_the_figures_and_what_to_type_next(capsys: pytest.CaptureFixt
     assert re.search(r"^test/accuracy +0\.\d{4}$", out, re.MULTILINE)
     assert "anyformer predict runs/b image=..." in out
     assert "anyformer test runs/b" in out
+    # So short a run is not kept waiting.
+    assert "\nSimple models on the same records: anyformer baseline runs/b\n" in out
     assert err == ""
     config = yaml.safe_load(Path("runs/b/config.yaml").read_text())
     assert (config["trainer"]["limit_train_batches"], config["seed_everything"]) == (1, 3)
+
+
+def test_behind_a_longer_run_the_best_simple_model_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(models, "N_TREES", 40)
+    assert main(["fit", "--config", "small.yaml", "--run_dir", "runs/c", "--trainer.limit_train_batches=1"]) == 0
+    out = capsys.readouterr().out
+    (told,) = re.findall(r"^The best simple model on the same records: (.*)$", out, re.MULTILINE)
+    figures = r"val/accuracy 0\.9\d+, test/accuracy 0\.9\d+"
+    assert re.fullmatch(rf"[\w ]+ on image, {figures} \(anyformer baseline runs/c\)", told)
 
 
 def test_a_run_that_ends_before_it_is_validated_says_so(capsys: pytest.CaptureFixture[str]) -> None:
