@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from anyformer.tokenizers.text.aligned import Aligned as Aligned
     from anyformer.tokenizers.text.corpus import Corpus as Corpus
     from anyformer.tokenizers.text.corpus import PythonDocs as PythonDocs
+    from anyformer.tokenizers.text.ngrams import NGrams as NGrams
     from anyformer.tokenizers.text.text import Text as Text
     from anyformer.tokenizers.video import Video as Video
     from anyformer.tokens import Tokenizer as Tokenizer
@@ -145,6 +146,7 @@ _HOMES = {
     "Mixture": "tasks.mixture.mixture",
     "Molecule": "tokenizers.molecule",
     "Regression": "tasks.targets.regression",
+    "NGrams": "tokenizers.text.ngrams",
     "OptimizerConfig": "optim.optimizer",
     "Pick": "data.source",
     "PlayConfig": "tasks.decide.actor",

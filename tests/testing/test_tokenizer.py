@@ -32,6 +32,7 @@ from anyformer.tokenizers.points import Points, PointsAugmentation
 from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.series.augmentation import SeriesAugmentation
 from anyformer.tokenizers.series.series import Series
+from anyformer.tokenizers.text.ngrams import NGrams
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.video import Video
 from anyformer.tokens import Tokenizer, TokenSet
@@ -168,6 +169,10 @@ CASES = {
             Points(normalize="none"),
             [np.pad(WALK.T, ((0, 0), (0, 1)), constant_values=3), np.ones((3, 4))],
         ),
+    ],
+    "NGrams": [
+        Case(NGrams, ["one two", "three", "naïve \ud800"], {"bad": [3, "x" * 513]}),
+        Case(NGrams(n=2, unit="words", n_buckets=64, dropout=0.3, max_len=9), ["one two, three", "four five"]),
     ],
     "Molecule": [
         Case(Molecule(), ["CCO", "c1ccccc1", "C[C@H](N)C(=O)O"], {"bad": ["C?", 3]}),

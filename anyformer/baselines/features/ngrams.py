@@ -40,13 +40,13 @@ class TextNgrams(Features):
         return csr_matrix(hstack([csr_matrix((len(kept), 0)), *(kind.transform(kept) for kind in self._kinds)]))
 
 
-class SmilesNgrams(Features):
-    """The 1 to 4 characters one after another in a SMILES: the logarithm of one more than how often each is there, as
-    a larger molecule has more of everything."""
+class CharacterNgrams(Features):
+    """The 1 to 4 characters one after another, of SMILES and of what is cut into n-grams: the logarithm of one more
+    than how often each is there, as a larger molecule has more of everything."""
 
     def read(self, value: Any) -> str:
         if not isinstance(value, str):
-            raise InputError(f"a molecule must be a SMILES, got {type(value).__name__}")
+            raise InputError(f"a text must be a string, got {type(value).__name__}")
         return value
 
     def fit(self, kept: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from anyformer.baselines.features.columns import RowColumns
 from anyformer.baselines.features.contents import TokenStatistics
 from anyformer.baselines.features.features import Features
-from anyformer.baselines.features.ngrams import SmilesNgrams, TextNgrams
+from anyformer.baselines.features.ngrams import CharacterNgrams, TextNgrams
 from anyformer.baselines.features.pictures import Pixels
 from anyformer.baselines.features.signals import MelSegments, SeriesSegments
 from anyformer.tokenizers.audio.audio import Audio
@@ -13,12 +13,14 @@ from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.molecule import Molecule
 from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.series.series import Series
+from anyformer.tokenizers.text.ngrams import NGrams
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 
 FEATURES: dict[type[Tokenizer], type[Features]] = {
     Text: TextNgrams,
-    Molecule: SmilesNgrams,
+    NGrams: CharacterNgrams,
+    Molecule: CharacterNgrams,
     Row: RowColumns,
     ImagePatches: Pixels,
     Audio: MelSegments,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anyformer.baselines.features.ngrams import SmilesNgrams, TextNgrams
+from anyformer.baselines.features.ngrams import CharacterNgrams, TextNgrams
 from anyformer.errors import InputError
 from anyformer.tokenizers.molecule import Molecule
 from anyformer.tokenizers.text.text import Text
@@ -30,7 +30,7 @@ def test_texts_without_a_word_have_no_columns_and_rare_ones_are_kept_where_there
 
 
 def test_a_larger_molecule_has_more_of_everything() -> None:
-    ngrams = SmilesNgrams(Molecule())
+    ngrams = CharacterNgrams(Molecule())
     ngrams.fit(["CCO", "CCCCO", "c1ccccc1"])
     small, large = ngrams.transform(["CCO", "CCCCCCO"]).toarray()
     assert (large >= small).all() and large.sum() > small.sum()
@@ -38,7 +38,7 @@ def test_a_larger_molecule_has_more_of_everything() -> None:
     assert not np.array_equal(*ngrams.transform(["CC", "cc"]).toarray())
 
 
-@pytest.mark.parametrize("features", [TextNgrams(Text()), SmilesNgrams(Molecule())])
-def test_what_is_no_text_is_refused(features: TextNgrams | SmilesNgrams) -> None:
+@pytest.mark.parametrize("features", [TextNgrams(Text()), CharacterNgrams(Molecule())])
+def test_what_is_no_text_is_refused(features: TextNgrams | CharacterNgrams) -> None:
     with pytest.raises(InputError, match=r"must be a .*, got int"):
         features.read(3)
