@@ -9,6 +9,7 @@ import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,6 +92,19 @@ def test_a_run_killed_in_the_middle_of_a_save_goes_on_exactly(
     assert in_a_fork(work) == -signal.SIGKILL
     assert in_a_fork(lambda: small_fit(tmp_path, resume=True)) == 0
     assert_same_run(tmp_path, whole)
+
+
+def test_a_checkpoint_is_due_after_minutes_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, saved = SimpleNamespace(now=0.0), []
+    monkeypatch.setattr("anyformer.runs.checkpointing.time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def pass_time(*_: Any) -> None:
+        clock.now += 25
+        saved.append([line["file"] for line in read_manifest(tmp_path / "checkpoints")])
+
+    callback = LambdaCallback(on_train_batch_end=pass_time)
+    small_fit(tmp_path, saving=Saving(every_n_minutes=1), callbacks=[callback], max_epochs=1)
+    assert saved == [[]] * 3 + [["batch-00000003-batch.ckpt"]] * 3, "at the first batch that begins a minute later"
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,10 @@ def test_augmentation_is_of_the_strength_asked_for() -> None:
     assert (values == values[0]).all() and values[0, 0] != values[0, 1]
     tokenizer = replace(tokenizer, augment=SeriesAugmentation(scale=0.5))
     assert not tokenizer.encode(flat, np.random.default_rng(0)).content[:, :2].any()
+    tokenizer = Series(channels=1000, normalize=False, augment=SeriesAugmentation(scale=0.5))
+    values = tokenizer.encode(np.ones((1000, 3)), np.random.default_rng(0)).content[:, :1000]
+    assert (values == values[0]).all(), "a channel is multiplied as a whole"
+    assert values[0].mean().item() == pytest.approx(1, abs=0.05) and values.std().item() == pytest.approx(0.5, rel=0.1)
 
 
 def test_what_was_cropped_keeps_its_times_and_a_missing_value_stays_missing() -> None:
