@@ -108,6 +108,7 @@ class Averaging(Classify):
         n = len(batch.target)
         self.log("train/mean", loss.detach() / n, on_step=False, on_epoch=True, batch_size=n)
         self.log("train/greatest", loss.detach() / n, on_step=False, on_epoch=True, reduce_fx="max", batch_size=n)
+        self.log("train/least", loss.detach() / n, on_step=False, on_epoch=True, reduce_fx="min", batch_size=n)
         if batch_index == 1:
             self.log("train/once", loss.detach(), on_step=False, on_epoch=True, batch_size=n)
         return loss

@@ -12,6 +12,7 @@ import pytest
 
 from anyformer.errors import InputError
 from anyformer.runs.metrics_file import MetricsFile, draw_curves, read_metrics, read_rows, write_metrics
+from tests.helpers.synced_files import Disk
 
 
 def test_what_is_logged_at_a_step_stands_in_its_row(tmp_path: Path) -> None:
@@ -77,6 +78,16 @@ def test_rows_that_are_lost_or_changed_are_noticed_and_new_columns_are_not(tmp_p
         rows.path.write_text(other)
         with pytest.raises(InputError, match=r"metrics.csv is damaged: its first 3 rows are not those"):
             rows.check(state)
+
+
+def test_the_rows_that_a_checkpoint_speaks_of_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = MetricsFile(tmp_path)
+    rows.begin()
+    disk = Disk(monkeypatch)
+    rows.log_metrics({}, 0)
+    assert not disk.has(rows.path), "not at every row, which would take as long as a step"
+    rows.state_dict()
+    assert disk.has(rows.path)
 
 
 def test_a_checkpoint_reads_no_row_and_knows_them_all(tmp_path: Path) -> None:

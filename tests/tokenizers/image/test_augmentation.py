@@ -92,6 +92,27 @@ def test_flips_are_flips():
     assert np.array_equal(moved(Augmentation(vertical_flip=True), picture, 0.4), picture[::-1])
 
 
+def test_brightness_contrast_and_saturation_change_each_by_up_to_jitter():
+    picture = np.full((8, 8, 3), [100.0, 70, 70], np.float32)
+    picture[4:] = [60, 40, 40]
+    tokenizer = patches(Augmentation(jitter=0.5), 8, 8)
+
+    def figures(pixels: np.ndarray) -> tuple[float, float, float]:
+        """Of which brightness, contrast and saturation each change one alone."""
+        grey = pixels @ [0.299, 0.587, 0.114]
+        apart = grey[0, 0] - grey[7, 0]
+        return grey.mean(), apart / grey.mean(), (pixels[0, 0, 0] - pixels[0, 0, 1]) / apart
+
+    usual, factors = figures(picture), []
+    for seed in range(150):
+        pixels = tokenizer.decode(tokenizer.encode(picture.astype(np.uint8), np.random.default_rng(seed)))
+        now = figures(pixels.permute(1, 2, 0).double().numpy())
+        factors.append([one / other for one, other in zip(now, usual, strict=True)])
+    lowest, highest = np.min(factors, 0), np.max(factors, 0)
+    # Pixels are rounded.
+    assert (lowest < 0.6).all() and (lowest > 0.4).all() and (highest > 1.4).all() and (highest < 1.7).all()
+
+
 def test_a_window_is_of_the_area_that_was_drawn():
     random = np.random.default_rng(0)
     for _ in range(100):
