@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -189,6 +191,22 @@ def test_a_text_is_found_anew_where_it_is_less_probable_than_it_must_be(architec
         assert alone == again[i]
     never = task.find(batch, DecodeConfig(max_new_tokens=9, fallback=(0.5,), min_log_prob=9.0, max_compression=100.0))
     assert {each.doubt for each in never} == {"improbable"} and {each.temperature for each in never} == {0.5}
+
+
+def test_what_breaks_off_is_as_probable_as_if_its_end_were_certain() -> None:
+    """The mean is over the tokens and the end, be it there or not: else a text that never ends would be the better."""
+    task = built(translator("encoder_decoder", output=HeadConfig(tied=False)))
+    chopper, ended = task.chopper(False), []
+    for record, n in product([Turned()[i] for i in range(6)], (1, 9)):
+        batch = chopper.collate([chopper(record)])
+        (found,) = task.find(batch, DecodeConfig(max_new_tokens=n))
+        ended.append(found.ended)
+        value = mean_log_prob(task, record, found.ids, found.ended)
+        for least, is_doubted in ((value - 1e-4, False), (value + 1e-4, True)):
+            config = DecodeConfig(max_new_tokens=n, fallback=(0.5,), min_log_prob=least, max_compression=100.0)
+            (again,) = task.find(batch, config)
+            assert (again.temperature > 0) == is_doubted
+    assert set(ended) == {"stop", "length"}, "one alone shows little"
 
 
 def test_joint_decoding_and_beams_fall_back_too() -> None:

@@ -24,6 +24,9 @@ def test_augmentation_is_drawn_in_training_alone_and_from_its_generator() -> Non
     assert first.shape != third.shape or not torch.equal(first, third)
     lengths = {len(tokenizer.encode(WALK, np.random.default_rng(seed))) for seed in range(50)}
     assert lengths == {6, 7, 8, 9, 10, 11}
+    stretches = [SeriesAugmentation(crop=0.5).cut(100, np.random.default_rng(seed)) for seed in range(200)]
+    for without in (sum(each.start > 0 for each in stretches), sum(each.stop < 100 for each in stretches)):
+        assert 150 < without < 200, "it may begin and end anywhere"
 
 
 def test_augmentation_is_of_the_strength_asked_for() -> None:
