@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,22 @@ def test_gain_is_of_decibels_each_way():
     random, samples = np.random.default_rng(0), hiss(100)
     gains = [(SoundAugmentation(gain=6).change(samples, random) / samples).mean().item() for _ in range(200)]
     assert 10 ** (-6 / 20) <= min(gains) < 0.52 and 1.9 < max(gains) <= 10 ** (6 / 20)
+
+
+@pytest.mark.parametrize("level", ["peak", "rms"])
+def test_a_level_is_that_of_what_is_heard_whatever_was_drawn(level):
+    quiet, loud = hiss(8000), hiss(8000, 1) * 20
+    still = Audio(MelConfig(n_mels=30), level=level)
+    louder = replace(still, augment=SoundAugmentation(gain=12))
+    for seed in range(3):
+        found = louder.encode(quiet, np.random.default_rng(seed)).content
+        torch.testing.assert_close(found, still.encode(quiet).content, atol=1e-4, rtol=1e-4)
+    # Of a part it is the level of the part, and not of the whole that it was cut out of.
+    cut = SoundAugmentation(crop=0.1)
+    for seed in range(20):
+        part = cut.change(torch.cat([quiet, loud]), np.random.default_rng(seed))
+        found = replace(still, augment=cut).encode(torch.cat([quiet, loud]), np.random.default_rng(seed)).content
+        torch.testing.assert_close(found, still.encode(part).content)
 
 
 def test_masks_hide_runs_of_bands_and_of_frames():
