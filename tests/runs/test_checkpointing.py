@@ -94,17 +94,28 @@ def test_a_run_killed_in_the_middle_of_a_save_goes_on_exactly(
     assert_same_run(tmp_path, whole)
 
 
-def test_a_checkpoint_is_due_after_minutes_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("saving", "batches"),
+    [
+        # At the first batch that begins more than a minute after the checkpoint before.
+        (Saving(every_n_minutes=1), [[], [], [], [3], [3], [3]]),
+        (Saving(None, every_n_steps=2), [[], [], [2], [2], [2, 4], [2, 4]]),
+        (Saving(None), [[]] * 6),
+    ],
+)
+def test_a_checkpoint_is_due_after_minutes_or_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saving: Saving, batches: list[list[int]]
+) -> None:
     clock, saved = SimpleNamespace(now=0.0), []
     monkeypatch.setattr("anyformer.runs.checkpointing.time", SimpleNamespace(monotonic=lambda: clock.now))
 
     def pass_time(*_: Any) -> None:
         clock.now += 25
-        saved.append([line["file"] for line in read_manifest(tmp_path / "checkpoints")])
+        saved.append([int(line["file"].split("-")[1]) for line in read_manifest(tmp_path / "checkpoints")])
 
     callback = LambdaCallback(on_train_batch_end=pass_time)
-    small_fit(tmp_path, saving=Saving(every_n_minutes=1), callbacks=[callback], max_epochs=1)
-    assert saved == [[]] * 3 + [["batch-00000003-batch.ckpt"]] * 3, "at the first batch that begins a minute later"
+    small_fit(tmp_path, saving=saving, callbacks=[callback], max_epochs=1)
+    assert saved == batches
 
 
 @pytest.mark.parametrize(

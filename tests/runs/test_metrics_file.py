@@ -133,8 +133,14 @@ def test_metrics_that_are_damaged_are_set_aside_and_that_is_said(
 def test_figures_are_put_beside_those_there_are(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == {}
     write_metrics(tmp_path, {"val/loss": 0.5, "step": 7})
-    write_metrics(tmp_path, {"test/accuracy": 0.75, "test/auroc": math.nan})
-    assert read_metrics(tmp_path) == {"step": 7, "test/accuracy": 0.75, "test/auroc": None, "val/loss": 0.5}
+    write_metrics(tmp_path, {"test/accuracy": 0.75, "test/auroc": math.nan, "test/loss": math.inf})
+    assert read_metrics(tmp_path) == {
+        "step": 7,
+        "test/accuracy": 0.75,
+        "test/auroc": None,
+        "test/loss": None,
+        "val/loss": 0.5,
+    }
     assert '"step": 7,' in (tmp_path / "metrics.json").read_text()
 
 

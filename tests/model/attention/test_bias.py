@@ -68,6 +68,9 @@ def test_alibi_is_of_the_models_dtype() -> None:
     assert found.dtype == torch.bfloat16
     # Distances are worked out in float32: bfloat16 counts to 256.
     assert found[0, 0, 299, 0] == torch.tensor(-299 / 16).bfloat16()
+    module = Alibi(ALIBI, AXES, 12).bfloat16()
+    wide = -batch.fields["text"].position.flatten().float() * module.slopes[:, None].float()
+    assert torch.equal(module(batch, batch.layout)[0, :, :, 0], wide.bfloat16())
 
 
 # Buckets
