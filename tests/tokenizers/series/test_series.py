@@ -109,6 +109,11 @@ def test_the_picture_has_a_curve_for_each_channel() -> None:
     assert picture.shape == (3 * 32, 12 * 3, 3) and picture.dtype == np.uint8
     blue = (picture == (31, 119, 180)).all(-1).reshape(3, 32, 12, 3).any((1, 3))
     assert blue[:, :11].all() and not blue[:, 11].any()
+    # A jump, up or down, is a line without a gap, its ends included.
+    steps = Series(channels=1, normalize=False)
+    picture = steps.show(steps.encode([[-3.0, 3.0, -3.0]]))
+    jumps = (picture == (31, 119, 180)).all(-1)[:, [3, 6]]
+    assert jumps.sum(0).tolist() == [31, 31] and jumps[[0, 30]].all()
 
 
 @pytest.mark.parametrize(
