@@ -22,6 +22,14 @@ def test_what_is_drawn_for_a_sample_depends_on_seed_epoch_and_index_alone():
     assert Samples(Numbers(9), Pairs())[Draw(2, 5)] == (5, -1.0)
 
 
+def test_a_training_batch_of_nothing_is_filled_by_the_record_that_follows():
+    samples = Samples(Numbers(6), Pairs((2, 3, 5)), training=True, on_bad_sample="skip")
+    for asked, given in ((2, 4), (5, 0)):
+        fetched = samples.__getitems__([Draw(3, asked)])
+        assert fetched.batch.items == [samples[Draw(3, given)]] and fetched.batch.samples == (f"numbers row {given}",)
+        assert len(fetched.bad) == 1, "the one that was asked for is told of, and not those after it"
+
+
 def test_a_row_that_lost_all_its_samples_is_gone():
     samples = Samples(Numbers(4), Pairs((1,)), on_bad_sample="skip")
     batch = samples.__getitems__([Draw(0, 0, 0), Draw(0, 1, 1), Draw(0, 3, 2)]).batch

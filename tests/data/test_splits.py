@@ -41,6 +41,13 @@ def test_a_stratified_split_gives_every_part_each_value_in_proportion(tmp_path):
     assert Counter(rest.column("label")) == {"a": 42, "b": 21, "c": 7, "d": 2}
 
 
+def test_two_parts_leave_one_of_each_too(tmp_path):
+    rows = [{"label": label} for label in "aaabbbcccdddeee"]
+    table = Table(str(write(tmp_path / "t.csv", rows)))
+    rest, parts = split(table, {"test": 0.5, "validation": 0.4}, stratify="label")
+    assert set(rest.column("label")) == set(parts["test"].column("label")) == set("abcde")
+
+
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=6), st.floats(0.05, 0.95), st.integers(0, 5))
 def test_a_stratified_split_leaves_one_of_each_and_is_off_by_less_than_one(counts, fraction, seed):
     values = [value for value, count in enumerate(counts) for _ in range(count)]

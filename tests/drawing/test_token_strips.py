@@ -122,6 +122,11 @@ def test_frames_stand_side_by_side_with_their_patches() -> None:
     grey = np.kron(np.hstack(list(values)), np.ones((16, 16), np.uint8))
     shown = drawn({"frames": tokens}, {"frames": frames})[TOP : TOP + 128, LEFT : LEFT + 384]
     assert lines(shown, grey) == ([0, 64, 127], [0, 64, 128, 192, 256, 320, 383])
+    # The one at the top right of the second frame.
+    masked = torch.zeros(12, dtype=torch.bool).index_fill(0, torch.tensor(5), True)
+    dark = frames.encode(Stretch(0 * values, np.arange(3)))
+    sheet = drawn({"frames": replace(dark, masked=masked)}, {"frames": frames})[TOP : TOP + 128, LEFT : LEFT + 384]
+    assert np.argwhere(sheet[32::64, 32::64].max(-1)).tolist() == [[0, 3]]
 
 
 def test_content_without_a_form_is_drawn_as_it_is() -> None:

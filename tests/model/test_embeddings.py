@@ -59,6 +59,18 @@ def test_a_token_is_its_content_its_type_and_its_position(types: bool, scale: bo
     assert torch.equal(rows[0, 3:], torch.zeros(3, 12)), "0 at padding, also where the sum is normed"
 
 
+def test_fields_that_share_a_lift_begin_with_types_that_tell_them_apart() -> None:
+    fields = {"left": PICTURE, "right": PICTURE, "above": PICTURE, "question": TEXT, "answer": TEXT}
+    shared = {"right": "left", "answer": "question"}
+    sizes = replace(SIZES, d_model=192)
+    types = Embeddings(fields, sizes, EmbeddingConfig(), shared=shared).types
+    strengths = {name: vector.std().item() for name, vector in types.items()}
+    # About as strong as what a lift puts out; ids begin weak, and so do fields that differ by their lifts.
+    assert strengths == pytest.approx(
+        {"left": 0.5, "right": 0.5, "above": 0.02, "question": 0.02, "answer": 0.02}, rel=0.3
+    )
+
+
 def test_fields_with_an_axis_in_common_share_its_positions() -> None:
     fields = {"question": TEXT, "answer": TEXT, "bag": Ids(11)}
     embeddings = build(EmbeddingConfig(types=False, positions=[PositionConfig(("word",))]), fields)

@@ -108,6 +108,11 @@ def test_accumulated_batches_are_one_step() -> None:
     assert planned.step.samples == 100
 
 
+@pytest.mark.parametrize(("n_batches", "n_measured"), [(3, 2), (1, 1)])
+def test_the_first_batch_is_not_measured_where_there_is_another(n_batches: int, n_measured: int) -> None:
+    assert plan(small_task(), few_digits(), limit_train_batches=n_batches, **OPTIONS).step.n == n_measured
+
+
 def test_a_run_by_steps_is_validated_by_steps() -> None:
     planned = plan(
         small_task(),

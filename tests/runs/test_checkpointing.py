@@ -9,6 +9,7 @@ import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,6 +92,30 @@ def test_a_run_killed_in_the_middle_of_a_save_goes_on_exactly(
     assert in_a_fork(work) == -signal.SIGKILL
     assert in_a_fork(lambda: small_fit(tmp_path, resume=True)) == 0
     assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize(
+    ("saving", "batches"),
+    [
+        # At the first batch that begins more than a minute after the checkpoint before.
+        (Saving(every_n_minutes=1), [[], [], [], [3], [3], [3]]),
+        (Saving(None, every_n_steps=2), [[], [], [2], [2], [2, 4], [2, 4]]),
+        (Saving(None), [[]] * 6),
+    ],
+)
+def test_a_checkpoint_is_due_after_minutes_or_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saving: Saving, batches: list[list[int]]
+) -> None:
+    clock, saved = SimpleNamespace(now=0.0), []
+    monkeypatch.setattr("anyformer.runs.checkpointing.time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def pass_time(*_: Any) -> None:
+        clock.now += 25
+        saved.append([int(line["file"].split("-")[1]) for line in read_manifest(tmp_path / "checkpoints")])
+
+    callback = LambdaCallback(on_train_batch_end=pass_time)
+    small_fit(tmp_path, saving=saving, callbacks=[callback], max_epochs=1)
+    assert saved == batches
 
 
 @pytest.mark.parametrize(

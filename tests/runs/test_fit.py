@@ -233,6 +233,19 @@ def test_saving_never_is_null_and_not_0(field: str) -> None:
         Saving(**{field: 0})
 
 
+def test_a_model_that_was_loaded_is_trained_with_its_dropout(trained: tuple, tmp_path: Path) -> None:
+    """Loaded models come in evaluation mode."""
+    task, modes = load(trained[0]), []
+    assert not any(part.training for part in task.modules())
+
+    def note(trainer: Any, module: Classify, *_: Any) -> None:
+        modes.extend(part.training for part in module.modules())
+
+    watch = LambdaCallback(on_train_batch_start=note)
+    small_fit(tmp_path, task=task, max_epochs=1, limit_train_batches=1, callbacks=[watch])
+    assert modes and all(modes)
+
+
 def test_without_validation_the_last_model_is_kept(tmp_path: Path) -> None:
     task, data = small_task(), small_data()
     data.given["validation"] = data.given["test"] = None

@@ -11,6 +11,7 @@ import pytest
 from lightning.pytorch.callbacks import LambdaCallback
 
 from anyformer.runs.checkpointing import Saving
+from anyformer.runs.metrics_file import read_rows
 from anyformer.saving.manifest import read_manifest
 from anyformer.tasks.classify.classify import Classify
 from tests.helpers.small_run import BATCHES, in_a_fork, small_fit, small_task
@@ -105,9 +106,11 @@ class Averaging(Classify):
 
     def training_step(self, batch, batch_index):
         loss = super().training_step(batch, batch_index)
-        n = len(batch.target)
+        n = batch.tokens.n_samples
         self.log("train/mean", loss.detach() / n, on_step=False, on_epoch=True, batch_size=n)
         self.log("train/greatest", loss.detach() / n, on_step=False, on_epoch=True, reduce_fx="max", batch_size=n)
+        # The first is the least, as the loss falls.
+        self.log("train/least", -loss.detach() / n, on_step=False, on_epoch=True, reduce_fx="min", batch_size=n)
         if batch_index == 1:
             self.log("train/once", loss.detach(), on_step=False, on_epoch=True, batch_size=n)
         return loss
@@ -133,3 +136,6 @@ def test_means_over_an_epoch_go_on_too(tmp_path: Path, batch: int) -> None:
     assert in_a_fork(lambda: small_fit(run, task=averaging(), max_epochs=1, callbacks=stops)) == 143
     assert in_a_fork(lambda: small_fit(run, task=averaging(), max_epochs=1, resume=True)) == 0
     assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    last = read_rows(run / "metrics.csv")[-1]
+    mean, greatest, least = (float(last[f"train/{name}"]) for name in ("mean", "greatest", "least"))
+    assert -least == greatest > mean > 1 and float(last["train/once"]) > 1, "numbers that say something"

@@ -12,6 +12,7 @@ import pytest
 
 from anyformer.errors import InputError
 from anyformer.runs.metrics_file import MetricsFile, draw_curves, read_metrics, read_rows, write_metrics
+from tests.helpers.synced_files import Disk
 
 
 def test_what_is_logged_at_a_step_stands_in_its_row(tmp_path: Path) -> None:
@@ -79,6 +80,16 @@ def test_rows_that_are_lost_or_changed_are_noticed_and_new_columns_are_not(tmp_p
             rows.check(state)
 
 
+def test_the_rows_that_a_checkpoint_speaks_of_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = MetricsFile(tmp_path)
+    rows.begin()
+    disk = Disk(monkeypatch)
+    rows.log_metrics({}, 0)
+    assert not disk.has(rows.path), "not at every row, which would take as long as a step"
+    rows.state_dict()
+    assert disk.has(rows.path)
+
+
 def test_a_checkpoint_reads_no_row_and_knows_them_all(tmp_path: Path) -> None:
     odd = [1.0, -0.0, 1e-300, math.nan, math.inf, 3, True, None, 'a, "b"\nc']
     rows = MetricsFile(tmp_path)
@@ -122,8 +133,14 @@ def test_metrics_that_are_damaged_are_set_aside_and_that_is_said(
 def test_figures_are_put_beside_those_there_are(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == {}
     write_metrics(tmp_path, {"val/loss": 0.5, "step": 7})
-    write_metrics(tmp_path, {"test/accuracy": 0.75, "test/auroc": math.nan})
-    assert read_metrics(tmp_path) == {"step": 7, "test/accuracy": 0.75, "test/auroc": None, "val/loss": 0.5}
+    write_metrics(tmp_path, {"test/accuracy": 0.75, "test/auroc": math.nan, "test/loss": math.inf})
+    assert read_metrics(tmp_path) == {
+        "step": 7,
+        "test/accuracy": 0.75,
+        "test/auroc": None,
+        "test/loss": None,
+        "val/loss": 0.5,
+    }
     assert '"step": 7,' in (tmp_path / "metrics.json").read_text()
 
 

@@ -11,7 +11,9 @@ import torch
 
 from anyformer.faults import WriteError
 from anyformer.saving.atomic import sync_file, write_counted, write_tensors, write_whole
+from anyformer.saving.manifest import add_file, replace_folder
 from tests.helpers.small_run import in_a_fork
+from tests.helpers.synced_files import Disk
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -26,6 +28,18 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_whole(path, fail)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_content_is_on_the_disk_before_it_has_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    for content in ("old", "new"):
+        write_whole(tmp_path / "text", content)
+        write_whole(tmp_path / "bytes", lambda part: part.write_bytes(b"abc"))
+        add_file(tmp_path / "listed", lambda part: part.write_bytes(b"abc"))
+        replace_folder(tmp_path / "model", lambda part: (part / "a").write_text("a"))
+        disk.check()
 
 
 def test_a_file_that_is_kept_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:

@@ -69,6 +69,9 @@ def test_of_a_large_cloud_the_same_points_are_taken_whatever_their_sequence() ->
     first, second = (tokenizer.encode(cloud).content for cloud in (CLOUD, CLOUD[::-1].copy()))
     assert len(first) == tokenizer.count(CLOUD) == 7
     assert torch.equal(first, second)
+    line = np.random.default_rng(1).permutation(np.arange(100.0))[:, None] * [1, 0, 0]
+    taken = Points(max_points=5, normalize="none", n_features=0).encode(line).content[:, 0]
+    assert taken.tolist() == pytest.approx([0, 25, 50, 74, 99], abs=1), "even over it, from end to end"
     drawn = [tokenizer.encode(CLOUD, np.random.default_rng(seed)).content for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     assert len({tuple(point) for point in drawn[0].tolist()}) == 7

@@ -45,6 +45,17 @@ def test_a_tubelet_holds_the_same_square_of_frames_that_follow_each_other() -> N
     torch.testing.assert_close(tubelet, expected)
 
 
+def test_of_each_stretch_any_frame_is_drawn_apart_from_the_others() -> None:
+    clip = np.arange(60, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(12, 2)
+    tokenizer = replace(WHOLE, channels=1)
+    taken = np.array(
+        [tokenizer.decode(tokenizer.encode(clip, np.random.default_rng(i)))[:, 0, 0, 0] for i in range(99)]
+    )
+    within = taken - 10 * np.arange(6)
+    assert set(within.flatten().tolist()) == set(range(10))
+    assert np.abs(np.corrcoef(within.T) - np.eye(6)).max() < 0.5
+
+
 def test_grey_clips_have_no_channels() -> None:
     tokenizer = replace(WHOLE, channels=1)
     assert np.array_equal(tokenizer.decode(tokenizer.encode(CLIP[..., 0])), CLIP[..., :1])

@@ -24,6 +24,8 @@ UNKNOWN = 0x7FFF0000
 LOSSY_END = 4096
 """Samples of the last block of a file that is coded in blocks, of which some may be announced and not be there."""
 OGG_SOUNDS = b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   "
+CHUNKS = b"RIFF", b"RIFX", b"FORM"
+"""What WAV and AIFF files begin with."""
 FLAC_HEAD = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 NO_LENGTH = re.compile(rb"RIFF....WAVEfmt ", re.DOTALL)
 
@@ -113,7 +115,7 @@ def find_recordings(file: IO[bytes], name: str) -> list[tuple[int, int]]:
     head = file.read(12)
     if head[:4] == b"OggS":
         starts = _in_ogg(file, size, name)
-    elif head[:4] in (b"RIFF", b"RIFX", b"FORM"):
+    elif head[:4] in CHUNKS:
         starts = _in_chunks(file, size)
     elif head[:3] == b"ID3" or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0):
         starts = _in_mp3(file, size)
@@ -164,13 +166,17 @@ def _in_chunks(file: IO[bytes], size: int) -> list[int]:
     while place + 12 <= size:
         file.seek(place)
         head = file.read(12)
-        if head[:4] not in (b"RIFF", b"RIFX", b"FORM") or head[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
+        if head[:4] not in CHUNKS or head[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
             break
         starts.append(place)
         n = struct.unpack("<I" if head[:4] == b"RIFF" else ">I", head[4:8])[0]
         if n >= UNKNOWN:
             return starts + [place + match for match in _matches(file, NO_LENGTH, place) if match]
-        place += 8 + n + n % 2
+        place += 8 + n
+        file.seek(place)
+        # An odd length is made even by a byte, which some programs leave out (Python's wave).
+        if n % 2 and file.read(4) not in CHUNKS:
+            place += 1
     return starts or [0]
 
 

@@ -68,6 +68,9 @@ def test_alibi_is_of_the_models_dtype() -> None:
     assert found.dtype == torch.bfloat16
     # Distances are worked out in float32: bfloat16 counts to 256.
     assert found[0, 0, 299, 0] == torch.tensor(-299 / 16).bfloat16()
+    module = Alibi(ALIBI, AXES, 12).bfloat16()
+    wide = -batch.fields["text"].position.flatten().float() * module.slopes[:, None].float()
+    assert torch.equal(module(batch, batch.layout)[0, :, :, 0], wide.bfloat16())
 
 
 # Buckets
@@ -120,8 +123,14 @@ def test_rows_that_stand_alike_share_one_bias(config: RelativeConfig) -> None:
     apart, segment = bias(config, [text(5), text(5), text(3)])
     assert shared.shape == (1, 3, 5, 5) and apart.shape == (3, 3, 5, 5)
     assert segment[2, 3:].eq(0).all()
-    fields_apart, _ = bias(config, [text(2), {"class": CLASS.encode(), **text(1)}])
+    # Of which one has no such axis: all at place 0, but not alike.
+    both = {"text": replace(text(2)["text"], position=torch.zeros(2, 1, dtype=torch.int64))}
+    torch.manual_seed(0)
+    fields_apart, _ = bias(config, [both, {"class": CLASS.encode(), **text(1)}])
+    torch.manual_seed(0)
+    alone, _ = bias(config, [{"class": CLASS.encode(), **text(1)}])
     assert fields_apart.shape[0] == 2
+    torch.testing.assert_close(fields_apart[1:], alone)
     module, batches = make_relative(config, AXES, 3), [collate([text(5)] * 2, FIELDS), collate([text(5)], FIELDS)]
     torch.testing.assert_close(*(module(batch, batch.layout) for batch in batches))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from anyformer.batch import Layout
+from anyformer.batch import Batch, Layout
 from anyformer.model.attention.cache import Cache
+from anyformer.packing import collate
+from tests.helpers.witnesses import Ids
 
 
 def test_a_cache_keeps_what_it_was_given_while_it_grows() -> None:
@@ -46,6 +48,18 @@ def keys_of(cache: Cache, layer: int) -> Tensor:
     real = cache.layout.segment[:, None, :, None] > 0
     torch.testing.assert_close((keys - layer) * real, (values + layer) * real)
     return keys - layer
+
+
+def test_a_new_token_sees_all_that_is_cached_only_where_nothing_of_it_is_later() -> None:
+    ids, cache = Ids(11, ("word",)), Cache()
+
+    def batch(*orders: int) -> Batch:
+        return collate([{"text": ids.encode([1] * len(orders)).at(torch.tensor(orders))}], {"text": ids})
+
+    cache.admit(batch(0, 1, 5))
+    cache.admit(batch(3))
+    assert [cache.all_visible_to(batch(order)) for order in (0, 3, 4, 5, 6)] == [False, False, False, True, True]
+    assert not cache.all_visible_to(batch(6, 7)), "of two the first does not see the second"
 
 
 def test_a_cache_keeps_the_rows_selected() -> None:

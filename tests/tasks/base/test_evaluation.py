@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
@@ -15,6 +16,7 @@ from anyformer.errors import InputError
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.fit import evaluate, fit
 from anyformer.runs.trainer import quiet as quietly
+from anyformer.tasks.base.evaluation import Evaluations
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.language.batch import Masking
@@ -218,6 +220,42 @@ def test_the_loss_of_an_evaluation_is_without_label_smoothing_and_that_of_traini
     for (_, name), value in found.items():
         assert value == pytest.approx(found[0.0, name], rel=1e-6)
     assert trained[0.3] != pytest.approx(trained[0.0], rel=3e-5)
+
+
+class Given:
+    """A task that has found something."""
+
+    trainer = SimpleNamespace(world_size=1)
+
+    def __init__(self, metric: str, **found: float) -> None:
+        self.metric, self.found = (f"val/{metric}", "max"), found
+
+    def passes(self) -> list[tuple[str, Any]]:
+        return [("", None)]
+
+    def begin_evaluation(self) -> None:
+        pass
+
+    def report(self, stage: str) -> dict[str, float]:
+        return self.found
+
+    def score(self, value: float) -> float:
+        return value
+
+
+def test_the_score_of_several_tasks_is_the_mean_of_the_metrics_that_there_are() -> None:
+    """A policy has no return before the first training step, when it is not played."""
+    tasks = {"one": Given("f1", f1=0.2, loss=9.0), "other": Given("map", map=0.6), "policy": Given("return", loss=3.0)}
+    for stage in ("val", "test"):
+        metrics = Evaluations(tasks, stage).end()
+        assert metrics == {
+            f"{stage}/one/f1": 0.2,
+            f"{stage}/one/loss": 9.0,
+            f"{stage}/other/map": 0.6,
+            f"{stage}/policy/loss": 3.0,
+            f"{stage}/score": pytest.approx(0.4),
+        }
+    assert Evaluations({"policy": tasks["policy"]}, "val").end() == {"val/policy/loss": 3.0}
 
 
 def test_what_cannot_be_evaluated_is_said_in_a_line() -> None:

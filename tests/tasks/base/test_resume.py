@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, Timer
 
 from anyformer.errors import InputError
 from anyformer.runs.checkpointing import Saving
@@ -118,11 +118,17 @@ def test_what_is_tested_on_may_change_but_for_what_it_leaves_of_train(
 def test_another_learning_rate_is_honoured_from_the_next_step_on_and_said(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = small(optimizer__lr=0.5, optimizer__weight_decay=0.25, optimizer__schedule="constant", optimizer__warmup=0.0)
-    train(run, task, max_epochs=2)
+    config = replace(small_task().optimizer, lr=0.5, weight_decay=0.25, schedule="linear", warmup=0.0, final=0.1)
+    rates: list[float] = []
+    note = LambdaCallback(
+        on_train_batch_start=lambda trainer, *_: rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+    )
+    train(run, small(optimizer=config), max_epochs=2, callbacks=[note])
+    # Of the step that it goes on with, too, when no schedule has stepped yet.
+    assert rates == pytest.approx([0.5 * config.factor(step, 10) for step in range(5, 10)])
     assert "model.optimizer.lr was 0.01 and is now 0.5, model.optimizer.weight_decay was" in capsys.readouterr().err
     groups = last_state(run)["optimizer_states"][0]["param_groups"]
-    assert {group["lr"] for group in groups} == {0.5, 1e-3}
+    assert sorted({group["lr"] for group in groups}) == pytest.approx([0.1 * 1e-3, 0.1 * 0.5])
     assert {group["weight_decay"] for group in groups} == {0.25, 0.0}
 
 

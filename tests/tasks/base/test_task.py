@@ -1,7 +1,8 @@
-"""What all tasks share: no input holds the answer."""
+"""What all tasks share: no input holds the answer, and metrics of all kinds can be averaged."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from anyformer.tasks.targets.text import TextTarget
 from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.table_files import write
+from tests.helpers.turned import recogniser, translator
+from tests.helpers.worlds import decider, walks
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 
@@ -90,3 +93,24 @@ def test_what_may_read_the_column_of_its_target_does(tmp_path: Path) -> None:
     texts = {"field": Text("characters", normalize="lowercase"), "answer": Text("characters")}
     SequenceToSequence(texts, target="answer").check_inputs(source)
     Classify({"row": Row({"size": "number"})}).check_inputs(table(tmp_path, row=["size", "label"], label="label"))
+
+
+def test_a_score_is_1_where_a_metric_is_perfect_and_less_where_it_is_worse() -> None:
+    text = {"note": Text("characters")}
+    metres, millimetres = (
+        Predict(text, {"size": Regression(n=1, mean=(unit,), std=(2 * unit,))}, choose="rmse") for unit in (1.0, 1000.0)
+    )
+    played = decider(walks("box"), known_returns=(-6.0, 4.0))
+    for task, perfect, worse, score in (
+        (Classify(text), 1.0, 0.7, 0.7),
+        (Predict(text, {"size": Regression(n=1, scaling="none")}), 0.0, 0.5, math.exp(-0.5)),
+        (metres, 0.0, 1.0, math.exp(-0.5)),
+        (millimetres, 0.0, 1000.0, math.exp(-0.5)),
+        (translator(), 100.0, 30.0, 0.3),
+        (recogniser(), 0.0, 0.5, math.exp(-0.5)),
+        # Between the worst and the best of the episodes that were learned from.
+        (played, 4.0, -3.5, 0.25),
+        (decider(walks("box"), play=None), 0.0, 2.0, math.exp(-2)),
+    ):
+        assert task.score(perfect) == 1 and task.score(worse) == pytest.approx(score), task.metric
+    assert played.score(-6.0) == 0 and played.metric == ("val/return", "max")

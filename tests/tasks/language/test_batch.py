@@ -33,6 +33,15 @@ def test_masked_tokens_are_as_many_and_of_the_kinds_that_bert_has():
     assert len(set(drawn.tolist())) > 30 and not set(drawn.tolist()) & set(chopper.text.special_ids)
 
 
+def test_no_token_is_redrawn_as_a_special_one():
+    text = Text("characters").fit(["ab"])
+    ids = torch.from_numpy(text.encode_batch(["ab" * 300])[0])
+    chopper = TextChopper({"text": text}, "text", masking=Masking(share=0.9, replaced=0.0, redrawn=1.0))
+    place, seen = chopper._mask(ids, np.random.default_rng(0))
+    ordinary = set(range(text.n_ids)) - set(text.special_ids)
+    assert len(text.special_ids) >= 2 and set(seen[place].tolist()) == ordinary
+
+
 def test_whole_words_are_masked_together():
     chopper, ids = many()
     chopper = replace(chopper, masking=Masking(whole_words=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -150,8 +152,10 @@ def test_methods_and_options_that_cannot_be_say_why() -> None:
 
 
 @torch.no_grad()
-def mean_log_prob(task: SequenceToSequence, record: dict, ids: list[int], ended: str) -> float:
-    """From the whole model, of the sample alone."""
+def mean_log_prob(
+    task: SequenceToSequence, record: dict, ids: list[int], ended: str, closed: tuple[int, ...] = ()
+) -> float:
+    """From the whole model, of the sample alone. closed: ids that cannot come."""
     pair, fields = task.chopper(False)(record, labelled=False), task.model.tokenizers
     targets = [*ids, *[task.text.eos_id] * (ended == "stop")]
     text = {task.target: written(targets, task.start_ids)}
@@ -162,7 +166,9 @@ def mean_log_prob(task: SequenceToSequence, record: dict, ids: list[int], ended:
         batch = collate([text], fields)
         hidden = task.model(batch, collate([pair.sample], fields))
     own = hidden.flatten(0, 1)[batch.fields[task.target].index]
-    log_probs = task.head(own[len(task.start_ids) - 1 : -1]).log_softmax(1)
+    logits = task.head(own[len(task.start_ids) - 1 : -1])
+    logits[:, list(closed)] = -torch.inf
+    log_probs = logits.log_softmax(1)
     return sum(float(log_probs[i, token]) for i, token in enumerate(targets)) / (len(ids) + 1)
 
 
@@ -189,6 +195,28 @@ def test_a_text_is_found_anew_where_it_is_less_probable_than_it_must_be(architec
         assert alone == again[i]
     never = task.find(batch, DecodeConfig(max_new_tokens=9, fallback=(0.5,), min_log_prob=9.0, max_compression=100.0))
     assert {each.doubt for each in never} == {"improbable"} and {each.temperature for each in never} == {0.5}
+
+
+def test_what_breaks_off_is_as_probable_as_if_its_end_were_certain() -> None:
+    """The mean is over the tokens and the end, be it there or not: else a text that never ends would be the better.
+
+    And over what may come: what is closed takes nothing of the probability.
+    """
+    task = built(translator("encoder_decoder", output=HeadConfig(tied=False)))
+    chopper, ended = task.chopper(False), []
+    allowed = tuple(range(1, task.text.n_ids))
+    for record, n, ids in product(
+        [Turned()[i] for i in range(4)], (1, 9), ({}, {"allowed": allowed}, {"suppressed": (0,)})
+    ):
+        batch = chopper.collate([chopper(record)])
+        (found,) = task.find(batch, DecodeConfig(max_new_tokens=n, **ids))
+        ended.append(found.ended)
+        value = mean_log_prob(task, record, found.ids, found.ended, (0,) if ids else ())
+        for least, is_doubted in ((value - 1e-4, False), (value + 1e-4, True)):
+            config = DecodeConfig(max_new_tokens=n, fallback=(0.5,), min_log_prob=least, max_compression=100.0, **ids)
+            (again,) = task.find(batch, config)
+            assert (again.temperature > 0) == is_doubted
+    assert set(ended) == {"stop", "length"}, "one alone shows little"
 
 
 def test_joint_decoding_and_beams_fall_back_too() -> None:

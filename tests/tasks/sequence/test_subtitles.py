@@ -45,6 +45,8 @@ def test_a_pause_ends_a_line() -> None:
     spoken = [*words("before the pause"), *words("after it", start=2.5)]
     assert [line.text for line in break_lines(spoken)] == ["before the pause", "after it"]
     assert [line.text for line in break_lines(spoken, max_pause=1.2)] == ["before the pause after it"]
+    drawled = [Word("a", 0.0, 1.5), Word("long", 1.6, 3.0), Word("one", 3.1, 3.3)]
+    assert [line.text for line in break_lines(drawled)] == ["a long one"], "from the end of a word, not its beginning"
 
 
 LINES = [

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from anyformer.tasks.sequence import transcribe as module
+from anyformer.tasks.sequence.decoding import Decoded
 from anyformer.tasks.sequence.sequence import CTCConfig, SequenceToSequence
-from anyformer.tasks.sequence.transcribe import transcribe
+from anyformer.tasks.sequence.transcribe import Transcript, join_transcripts, transcribe
 from anyformer.tasks.sequence.transcripts import TranscriptConfig
 from tests.helpers.turned import Turned, recogniser
 from tests.helpers.witnesses import redraw
@@ -35,6 +36,27 @@ def test_a_text_is_that_of_its_record_whatever_is_read_beside_it(
     assert [number for number, _ in found] == list(range(11))
     alone = [told.text for record in records for _, told in transcribe(task, [record], options)]
     assert [told.text for _, told in found] == alone and len(set(alone)) > 3
+
+
+def test_pieces_are_joined_with_the_worst_that_is_said_of_them() -> None:
+    pieces = [
+        Transcript("one", found=Decoded([1])),
+        Transcript("", found=Decoded([], doubt="silence")),
+        Transcript("two", found=Decoded([2], "length", doubt="repetition", temperature=0.8)),
+        Transcript("three", found=Decoded([3], doubt="repetition", temperature=0.4)),
+    ]
+    judged = TranscriptConfig(fallback=(0.4, 0.8))
+    for sequence in (pieces, pieces[::-1]):
+        joined = join_transcripts("text", sequence, judged)
+        assert (joined["ended"], joined["temperature"]) == ("length", 0.8)
+        assert set(joined["doubt"].split(", ")) == {"silence", "repetition"}
+    assert join_transcripts("text", pieces, TranscriptConfig()) == {"text": "one two three", "ended": "length"}
+    assert join_transcripts("text", pieces[:2], judged) == {
+        "text": "one",
+        "ended": "stop",
+        "doubt": "silence",
+        "temperature": 0.0,
+    }
 
 
 def test_batches_hold_like_lengths_and_no_more_tokens_than_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,9 @@ def test_a_long_recording_comes_in_parts_that_cover_it() -> None:
     assert all(part.end - part.start <= 3 and part.record["text"] == "a" for part in found)
     for part in found:
         tokenizers["audio"].encode(part.record["audio"])
+    assert [(part.start, part.end) for part in parts(long, tokenizers, 8.5)] == [
+        (part.start, part.end) for part in found
+    ], "what the tokenizer takes is the limit"
     (whole,) = parts(long, {"audio": audio(max_seconds=None)}, None)
     assert whole.end == pytest.approx(9.6)
     assert len(list(parts(long, {"audio": audio(max_seconds=None)}, 8.5))) == 2

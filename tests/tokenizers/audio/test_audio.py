@@ -137,6 +137,19 @@ def test_sounds_are_blended_at_the_length_of_the_first(audio):
         assert min((over - each).abs().max() for each in turned) < 1e-3
 
 
+def test_any_part_of_a_longer_sound_may_be_blended_in():
+    audio = AUDIO["slices"]
+    short, long = audio.encode(hiss(3000, 1)), audio.encode(hiss(9000, 2))
+    one, two, starts = audio.decode(short), audio.decode(long), []
+    for seed in range(60):
+        mixed, share = audio.mix(short, long, Mixing(mixup=9.0), np.random.default_rng(seed))
+        over = (audio.decode(mixed) - share * one) / (1 - share)
+        apart = [(over - two[start : start + len(one)]).abs().max() for start in range(len(two) - len(one) + 1)]
+        starts.append(int(np.argmin(apart)))
+    last = len(two) - len(one)
+    assert min(starts) < last / 8 and max(starts) > last * 7 / 8 and len(set(starts)) > last / 3
+
+
 def test_cutmix_puts_a_rectangle_of_one_spectrogram_into_another():
     audio = AUDIO["whisper"]
     one, other = audio.encode(hiss(16_000, 1)), audio.encode(hiss(16_000, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import wave
 import zipfile
 from contextlib import suppress
 
@@ -38,6 +39,21 @@ def test_joined_recordings_are_read_as_one(tmp_path, kind, subtype, numbers):
     assert torch.allclose(part, expected[at - 4000 : at + 8000], atol=1e-4)
     joined = torch.cat([piece.samples for piece in pieces(content, max_seconds=1.5)])
     assert torch.allclose(joined, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [4000, 4001])
+@pytest.mark.parametrize("fill", [b"", b"\0"], ids=["as Python's wave", "as is the rule"])
+def test_an_odd_number_of_bytes_may_be_filled_up_or_not(n, fill):
+    parts = []
+    for length in (n, 3000, n):
+        file = io.BytesIO()
+        with wave.open(file, "wb") as written:
+            written.setparams((1, 1, 16_000, 0, "NONE", ""))
+            written.writeframes(bytes(128 + i % 50 for i in range(length)))
+        parts.append(file.getvalue() + fill * (length % 2))
+    content = b"".join(parts)
+    assert find_recordings(io.BytesIO(content), "a")[2][0] == len(parts[0]) + len(parts[1])
+    assert len(read_sound(content)) == n + 3000 + n
 
 
 def test_tags_about_the_parts_of_an_mp3_are_no_sound():

@@ -176,6 +176,15 @@ def test_pieces_joined_are_the_recording_and_none_is_too_long(n, max_seconds, se
     assert len(cut) == 1 or min(1, max_seconds / 4) - 0.01 <= lengths[-1] <= max_seconds
 
 
+def test_a_pause_near_the_end_leaves_no_crumb():
+    record = hiss(49_600)
+    record[46_400:48_000] = 0
+    first, last = pieces(record, max_seconds=3)
+    assert len(first.samples) + len(last.samples) == 49_600
+    # A quarter of the longest at least, though it is nowhere as quiet as a tenth of a second before the end.
+    assert len(last.samples) >= 12_000
+
+
 def test_pieces_come_at_the_rate_that_is_asked_for():
     cut = list(pieces((tone(440, 7, 8000), 8000), 16_000, max_seconds=3))
     assert sum(len(piece.samples) for piece in cut) == 7 * 16_000 and cut[-1].end == 7

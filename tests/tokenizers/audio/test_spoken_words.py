@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -38,14 +40,14 @@ def test_no_phrase_and_no_voice_of_one_part_occurs_in_another():
 
 
 def test_a_recording_is_speech_in_noise_of_its_level():
-    clean, noisy = (SpokenWords(n=8, snr=(level, level)) for level in (60.0, 0.0))
-    for i in range(8):
-        record, other = clean[i], noisy[i]
+    clean, noisy, noisier = (SpokenWords(n=8, snr=(level, level)) for level in (60.0, 6.0, 0.0))
+    # At 0 decibels half of the power is noise, at 6 a fifth.
+    for i, (source, share) in product(range(8), ((noisy, 0.2), (noisier, 0.5))):
+        record, other = clean[i], source[i]
         assert record["text"] == other["text"] == clean.column("text")[i]
         one, two = (part["audio"]["array"].astype(float) for part in (record, other))
         assert one.shape == two.shape and 3_000 < np.abs(two).max() <= 32_000
-        # At 0 decibels half of the power is noise.
-        assert np.corrcoef(one, two)[0, 1] == pytest.approx(0.5**0.5, abs=0.05)
+        assert np.corrcoef(one, two)[0, 1] == pytest.approx((1 - share) ** 0.5, abs=0.05)
     audio = Audio(mel=MelConfig(rate=RATE, window=512, hop=220))
     assert len(audio.encode(record["audio"])) == audio.count(record["audio"]) > 8
     assert clean.name(3) == "spoken words, train recording 3"

@@ -302,6 +302,7 @@ def test_what_formats_do_not_tell_is_no_difference() -> None:
     bounds = Box(np.array([-4.8, -np.inf]), np.array([4.8, np.inf]), dtype=np.float64)
     compare(bounds, Box(-np.inf, np.inf, (2,)), "observation")
     compare(Box(-np.inf, np.inf, (2,)), bounds, "observation")
+    compare(Box(-1, 1 + 1e-7, (2,), np.float64), Box(-1, 1, (2,), np.float64), "action")
     for space in SPACES.values():
         compare(space, read_space(plain(space)), "observation")
 
@@ -309,6 +310,8 @@ def test_what_formats_do_not_tell_is_no_difference() -> None:
 @pytest.mark.parametrize(
     ("one", "other", "message"),
     [
+        (Box(-1, 1.01, (2,)), Box(-1, 1, (2,)), r"had high \(1\.0, 1\.0\) in training, and it is \(1\.0099"),
+        (Box(-1, 1, (2,)), Box(-1.0001, 1, (2,)), r"had low \(-1\.00010"),
         (Discrete(2), Discrete(3), r"had counts \(3,\) in training, and it is \(2,\) now"),
         (Discrete(2), Discrete(2, start=1), r"had starts \(1,\) in training, and it is \(0,\) now"),
         (Text(3, charset="ab"), Text(3, charset="abc"), r"had characters abc in training, and it is ab now"),

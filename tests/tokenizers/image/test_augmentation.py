@@ -81,6 +81,9 @@ def test_a_crop_mirrors_the_edges():
     picture = noise(8, 12)
     padded = np.pad(picture, 2, mode="reflect")
     assert np.array_equal(moved(Augmentation(crop=2), picture, 0, 4), padded[:8, 4:])
+    tokenizer = patches(Augmentation(crop=2), channels=1)
+    moves = {tokenizer.encode(picture, np.random.default_rng(i)).content.numpy().tobytes() for i in range(300)}
+    assert len(moves) == 25, "all that there are"
     with pytest.raises(InputError, match=r"augment.crop must be less than the sides of size=\(8, 12\), got 8"):
         patches(Augmentation(crop=8))
 
@@ -92,26 +95,52 @@ def test_flips_are_flips():
     assert np.array_equal(moved(Augmentation(vertical_flip=True), picture, 0.4), picture[::-1])
 
 
+def test_brightness_contrast_and_saturation_change_each_by_up_to_jitter():
+    picture = np.full((8, 8, 3), [100.0, 70, 70], np.float32)
+    picture[4:] = [60, 40, 40]
+    tokenizer = patches(Augmentation(jitter=0.5), 8, 8)
+
+    def figures(pixels: np.ndarray) -> tuple[float, float, float]:
+        """Of which brightness, contrast and saturation each change one alone."""
+        grey = pixels @ [0.299, 0.587, 0.114]
+        apart = grey[0, 0] - grey[7, 0]
+        return grey.mean(), apart / grey.mean(), (pixels[0, 0, 0] - pixels[0, 0, 1]) / apart
+
+    usual, factors = figures(picture), []
+    for seed in range(150):
+        pixels = tokenizer.decode(tokenizer.encode(picture.astype(np.uint8), np.random.default_rng(seed)))
+        now = figures(pixels.permute(1, 2, 0).double().numpy())
+        factors.append([one / other for one, other in zip(now, usual, strict=True)])
+    lowest, highest = np.min(factors, 0), np.max(factors, 0)
+    # Pixels are rounded.
+    assert (lowest < 0.6).all() and (lowest > 0.4).all() and (highest > 1.4).all() and (highest < 1.7).all()
+
+
 def test_a_window_is_of_the_area_that_was_drawn():
-    random = np.random.default_rng(0)
-    for _ in range(100):
+    random, covered, n = np.random.default_rng(0), np.zeros((60, 100)), 300
+    for _ in range(n):
         top, left, height, width = Augmentation(scale=(0.25, 0.5)).window(60, 100, random)
+        covered[top : top + height, left : left + width] += 1 / n
         assert 0 <= top <= 60 - height and 0 <= left <= 100 - width
         assert 0.24 < height * width / 6000 < 0.51 and 0.7 < width / height < 1.4
+    # Every side is reached, and as often as the one across.
+    assert min(covered[0].max(), covered[-1].max(), covered[:, 0].max(), covered[:, -1].max()) > 0
+    assert abs(covered - covered[::-1, ::-1]).max() < 0.15 and covered[30, 50] > 0.5
     # No window of a strip has such sides: the usual one is taken.
     assert Augmentation(scale=(0.9, 1.0)).window(4, 100, random) is None
 
 
 def test_what_is_erased_is_a_rectangle_of_the_mean():
     tokenizer = patches(Augmentation(erase=1.0), 16, 16, 1)
-    areas = []
-    for seed in range(50):
+    areas, covered = [], np.zeros((16, 16), bool)
+    for seed in range(150):
         pixels = tokenizer._join(tokenizer.encode(np.full((16, 16), 255, np.uint8), np.random.default_rng(seed)))[0]
         rows, columns = (pixels == 0).nonzero(as_tuple=True)
         box = pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
         assert (box == 0).all() and (pixels == 0).sum() == box.numel()
         areas.append(box.numel() / 256)
-    assert 0.01 < min(areas) < 0.1 and 0.2 < max(areas) < 0.4
+        covered |= (pixels == 0).numpy()
+    assert 0.01 < min(areas) < 0.1 and 0.2 < max(areas) < 0.4 and covered.all()
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ def test_augmentation_is_drawn_in_training_alone_and_from_its_generator() -> Non
     assert first.shape != third.shape or not torch.equal(first, third)
     lengths = {len(tokenizer.encode(WALK, np.random.default_rng(seed))) for seed in range(50)}
     assert lengths == {6, 7, 8, 9, 10, 11}
+    stretches = [SeriesAugmentation(crop=0.5).cut(100, np.random.default_rng(seed)) for seed in range(200)]
+    for without in (sum(each.start > 0 for each in stretches), sum(each.stop < 100 for each in stretches)):
+        assert 150 < without < 200, "it may begin and end anywhere"
 
 
 def test_augmentation_is_of_the_strength_asked_for() -> None:
@@ -36,6 +39,10 @@ def test_augmentation_is_of_the_strength_asked_for() -> None:
     assert (values == values[0]).all() and values[0, 0] != values[0, 1]
     tokenizer = replace(tokenizer, augment=SeriesAugmentation(scale=0.5))
     assert not tokenizer.encode(flat, np.random.default_rng(0)).content[:, :2].any()
+    tokenizer = Series(channels=1000, normalize=False, augment=SeriesAugmentation(scale=0.5))
+    values = tokenizer.encode(np.ones((1000, 3)), np.random.default_rng(0)).content[:, :1000]
+    assert (values == values[0]).all(), "a channel is multiplied as a whole"
+    assert values[0].mean().item() == pytest.approx(1, abs=0.05) and values.std().item() == pytest.approx(0.5, rel=0.1)
 
 
 def test_what_was_cropped_keeps_its_times_and_a_missing_value_stays_missing() -> None:

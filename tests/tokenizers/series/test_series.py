@@ -66,6 +66,9 @@ def test_times_are_continuous_positions_and_come_back() -> None:
     record = {"t": [10.0, 10.5, 12.0, 12.1, 15.0], "x": [1, 2, 3, 4, 5], "y": [5, 4, None, 2, 1]}
     tokenizer = Series(width=2, times="t").fit([record])
     assert (tokenizer.channels, tokenizer.unit, tokenizer.sizes) == (2, 2.5, {})
+    # Of all tokens of the data alike, be they in a long record or in a short one.
+    long, short = ({"t": times, "x": times} for times in ([0.0, 1, 2, 3, 4, 5, 6], [0.0, 9]))
+    assert Series(times="t").fit([long, short]).unit == (6 + 9) / 7
     tokens = tokenizer.encode(record)
     np.testing.assert_allclose(tokens.position[:, 0], [4, 4.8, 6])
     assert tokens.position.dtype == tokenizer.empty().position.dtype == torch.float32
@@ -106,6 +109,11 @@ def test_the_picture_has_a_curve_for_each_channel() -> None:
     assert picture.shape == (3 * 32, 12 * 3, 3) and picture.dtype == np.uint8
     blue = (picture == (31, 119, 180)).all(-1).reshape(3, 32, 12, 3).any((1, 3))
     assert blue[:, :11].all() and not blue[:, 11].any()
+    # A jump, up or down, is a line without a gap, its ends included.
+    steps = Series(channels=1, normalize=False)
+    picture = steps.show(steps.encode([[-3.0, 3.0, -3.0]]))
+    jumps = (picture == (31, 119, 180)).all(-1)[:, [3, 6]]
+    assert jumps.sum(0).tolist() == [31, 31] and jumps[[0, 30]].all()
 
 
 @pytest.mark.parametrize(

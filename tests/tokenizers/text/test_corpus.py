@@ -203,3 +203,12 @@ def test_a_text_is_hashed_whatever_holds_it_and_however_it_is_read(
     assert len({whole.sha256(), other.sha256(), joined.sha256()}) == 3
     set_block(monkeypatch, 2)
     assert Corpus(whole.path, split="line").sha256() == whole.sha256()
+
+
+def test_shares_of_a_part_lie_within_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "".join(f"line {i:02}\n" for i in range(40)))
+    whole = Corpus(path, split="line", part=(0.25, 0.75))
+    left, parts = whole.divide({"test": 0.2, "validation": 0.3})
+    texts = ["".join(part.texts()) for part in (left, parts["validation"], parts["test"])]
+    assert [text[:7] for text in texts] == ["line 10", "line 20", "line 26"]
+    assert "".join(texts) == "".join(whole.texts())

@@ -112,15 +112,16 @@ def test_two_at_once_do_not_break_each_other(tmp_path: Path) -> None:
 
 
 def test_what_the_killed_left_is_swept_after_a_day(tmp_path: Path) -> None:
-    old, new = tmp_path / "a.part", tmp_path / "b.part"
-    for part in (old, new):
+    old, long, new = (tmp_path / f"{name}.part" for name in "abc")
+    for part in (old, long, new):
         part.mkdir()
         (part / "ids.bin").touch()
-    before = time.time() - 2 * 86_400
-    for path in (old, old / "ids.bin", new):
-        os.utime(path, (before, before))
+    # Of the second the last write is hours ago; into the third something has just been written.
+    for hours, path in ((25, old), (25, old / "ids.bin"), (23, long), (23, long / "ids.bin"), (25, new)):
+        then = time.time() - hours * 3600
+        os.utime(path, (then, then))
     stream(Corpus(write(tmp_path / "a.txt", "ab")), BYTES, tmp_path)
-    assert not old.exists() and new.exists()
+    assert not old.exists() and long.exists() and new.exists()
 
 
 def test_a_vocabulary_is_learnt_once(tmp_path: Path) -> None:

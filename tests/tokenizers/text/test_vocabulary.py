@@ -51,6 +51,7 @@ def test_bpe_learns_what_comes_often_and_keeps_to_its_size() -> None:
     assert len(BPE.encode(" the cat")) < len(BYTES.encode(" the cat"))
     assert Text(vocab_size=LEAST + 3).fit(TEXTS).n_ids == LEAST + 3
     assert Text(vocab_size=1000).fit(["x"]).n_ids == LEAST and BPE.pad_id is None
+    assert Text(vocab_size=1000).fit(["quick lamp"]).n_ids == LEAST, "a pair that comes once is not merged"
     assert Text(vocab_size=400).fit(["<eos><eos><eos>"] * 9).encode("<eos>").content.max() < 400 - 2
 
 
