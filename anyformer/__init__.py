@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from anyformer.tokenizers.episode.frames import Frames as Frames
     from anyformer.tokenizers.image.augmentation import Augmentation as Augmentation
     from anyformer.tokenizers.image.digit_questions import DigitQuestions as DigitQuestions
+    from anyformer.tokenizers.image.digit_sensors import DigitSensors as DigitSensors
     from anyformer.tokenizers.image.patches import ConvStem as ConvStem
     from anyformer.tokenizers.image.patches import ImagePatches as ImagePatches
     from anyformer.tokenizers.image.sources import Digits as Digits
@@ -116,6 +117,7 @@ _HOMES = {
     "Decide": "tasks.decide.decide",
     "DecodeConfig": "tasks.sequence.decoding",
     "DigitQuestions": "tokenizers.image.digit_questions",
+    "DigitSensors": "tokenizers.image.digit_sensors",
     "Digits": "tokenizers.image.sources",
     "ActionTarget": "tasks.targets.action",
     "EmbeddingConfig": "model.embeddings",

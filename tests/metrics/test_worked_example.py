@@ -20,7 +20,7 @@ def test_a_metric_that_is_added_is_computed_and_may_choose(tmp_path: Path, monke
     category = Category(classes=("a", "b", "c"))
     head = category.head("kind", None, TransformerConfig(d_model=4, n_heads=2))
     vectors, values = torch.randn(50, 4), torch.from_numpy(np.random.default_rng(0).integers(0, 3, 50))
-    head.eval().evaluate(vectors, values)
+    head.eval().evaluate(head(vectors), values)
     expected = balanced_accuracy_score(values, head.output(vectors).argmax(1))
     assert head.compute()["balanced_accuracy"].item() == pytest.approx(expected)
     assert category.metrics["balanced_accuracy"].best == "max"
