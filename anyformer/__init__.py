@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from anyformer.tokenizers.episode.files import Episodes as Episodes
     from anyformer.tokenizers.episode.files import Minari as Minari
     from anyformer.tokenizers.episode.frames import Frames as Frames
+    from anyformer.tokenizers.facets import Facets as Facets
     from anyformer.tokenizers.image.augmentation import Augmentation as Augmentation
     from anyformer.tokenizers.image.digit_questions import DigitQuestions as DigitQuestions
     from anyformer.tokenizers.image.digit_sensors import DigitSensors as DigitSensors
@@ -124,6 +125,7 @@ _HOMES = {
     "Ensemble": "tasks.ensemble.ensemble",
     "EnvironmentConfig": "tokenizers.episode.episode",
     "Episodes": "tokenizers.episode.files",
+    "Facets": "tokenizers.facets",
     "FieldsConfig": "tasks.base.fields",
     "Folders": "data.folders",
     "Frames": "tokenizers.episode.frames",

@@ -51,6 +51,13 @@ OWN_OPTIONS = """\
 """
 
 
+class Parser(LightningArgumentParser):
+    """Takes options by their whole names; so do the parsers of its kind that jsonargparse makes for each class."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+
 class Experiment(LightningCLI):
     """A config parsed, with its task and data made; the Trainer is made by `runs.trainer`."""
 
@@ -66,8 +73,8 @@ class Experiment(LightningCLI):
             subclass_mode_data=is_mixed,
             save_config_callback=None,
             seed_everything_default=0,
+            parser_class=Parser,
             parser_kwargs={
-                "allow_abbrev": False,
                 "description": OWN_OPTIONS,
                 "exit_on_error": False,
                 "prog": f"anyformer {command}",

@@ -214,8 +214,12 @@ def write_metrics(run: Path, metrics: Mapping[str, float]) -> None:
     write_whole(path, json.dumps(merged, indent=2, sort_keys=True) + "\n")
 
 
+STYLES = ("-", "--", ":", "-.")
+"""Of lines, ten colours each."""
+
+
 def draw_curves(run: Path) -> None:
-    """Draw metrics.csv as curves.png: one panel a figure, with a line for each of train, val, ..."""
+    """Draw metrics.csv as curves.png: one panel a figure, with a line for each of train, val, ..., and one legend."""
     from matplotlib.figure import Figure
 
     panels: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
@@ -230,14 +234,20 @@ def draw_curves(run: Path) -> None:
         return
     n_columns = min(len(panels), 3)
     n_rows = math.ceil(len(panels) / n_columns)
-    page = Figure(figsize=(4 * n_columns, 3 * n_rows), layout="constrained")
-    axes = list(page.subplots(n_rows, n_columns, squeeze=False).flat)
+    stages = sorted({stage for lines in panels.values() for stage in lines})
+    # Of a row of the legend a quarter of an inch.
+    page = Figure(figsize=(4 * n_columns, 3 * n_rows + 0.25 * math.ceil(len(stages) / n_columns)), layout="constrained")
+    axes, drawn = list(page.subplots(n_rows, n_columns, squeeze=False).flat), {}
     for panel, (figure, lines) in zip(axes, sorted(panels.items()), strict=False):
         for stage, (steps, values) in sorted(lines.items()):
-            panel.plot(steps, values, label=stage, marker="." if len(steps) < 30 else None)
+            number, marker = stages.index(stage), "." if len(steps) < 30 else None
+            style = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
+            drawn[stage] = panel.plot(steps, values, marker=marker, **style)[0]
         panel.set(title=figure, xlabel="step")
         panel.grid(alpha=0.3)
-        panel.legend()
     for unused in axes[len(panels) :]:
         unused.set_axis_off()
+    page.legend(
+        [drawn[stage] for stage in stages], stages, loc="outside lower center", ncols=n_columns, fontsize="small"
+    )
     write_whole(run / "curves.png", lambda part: page.savefig(part, format="png", dpi=100))

@@ -53,6 +53,10 @@ def test_an_error_says_which_line_gave_it_unless_an_option_did(config: str) -> N
         parse("fit", [str(wrong)], [], [])
     with pytest.raises(InputError, match=r"^there is no option --xyz; see anyformer fit --help$"):
         parse("fit", [config], ["--xyz=1"], [])
+    # Nor is an option taken for one that begins so, of a class within the model either.
+    for short in ("trainer.max_epoch", "data.batch_siz", "model.transformer.dept"):
+        with pytest.raises(InputError, match=rf"^there is no option --{short}; did you mean '{short}\w+'\?$"):
+            parse("fit", [config], [f"--{short}=1"], [])
     given = {"model.init_args.transformer.depth": "a.yaml line 6"}
     assert locate("model.transformer.depth is odd", given, []) == "a.yaml line 6: model.transformer.depth is odd"
     option = "--model.transformer.depth"

@@ -24,6 +24,7 @@ from anyformer.tokenizers.episode.continuous import Returns, Vector
 from anyformer.tokenizers.episode.discrete import Bins, Categories, Letters
 from anyformer.tokenizers.episode.frames import Frames
 from anyformer.tokenizers.episode.steps import Stretch
+from anyformer.tokenizers.facets import Facets
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.tokenizers.image.reading import open_image
@@ -169,6 +170,13 @@ CASES = {
             Points(normalize="none"),
             [np.pad(WALK.T, ((0, 0), (0, 1)), constant_values=3), np.ones((3, 4))],
         ),
+    ],
+    "Facets": [
+        Case(
+            Facets({"atoms": Molecule("graph"), "symbols": NGrams(dropout=0.2)}),
+            ["CCO", "c1ccccc1", "C[C@H](N)C(=O)O"],
+            {"bad": ["C?", 3]},
+        )
     ],
     "NGrams": [
         Case(NGrams, ["one two", "three", "naïve \ud800"], {"bad": [3, "x" * 513]}),
