@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from scipy.sparse import csr_matrix, hstack
+
 from anyformer.baselines.features.columns import RowColumns
 from anyformer.baselines.features.contents import TokenStatistics
-from anyformer.baselines.features.features import Features
+from anyformer.baselines.features.features import Features, Matrix
 from anyformer.baselines.features.ngrams import CharacterNgrams, TextNgrams
 from anyformer.baselines.features.pictures import Pixels
 from anyformer.baselines.features.signals import MelSegments, SeriesSegments
 from anyformer.tokenizers.audio.audio import Audio
+from anyformer.tokenizers.facets import Facets
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.molecule import Molecule
 from anyformer.tokenizers.row import Row
@@ -17,9 +23,31 @@ from anyformer.tokenizers.text.ngrams import NGrams
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 
+
+class FacetFeatures(Features):
+    """Those of every cut side by side, of cuts of one kind once. tokenizer: `Facets`."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        each = [features_of(cut) for cut in tokenizer.parts.values()]
+        self._each = list({type(features): features for features in each}.values())
+
+    def read(self, value: Any) -> tuple[Any, ...]:
+        return tuple(features.read(value) for features in self._each)
+
+    def fit(self, kept: Sequence[tuple[Any, ...]]) -> None:
+        for features, own in zip(self._each, zip(*kept, strict=True), strict=True):
+            features.fit(own)
+
+    def transform(self, kept: Sequence[tuple[Any, ...]]) -> Matrix:
+        made = [features.transform([each[i] for each in kept]) for i, features in enumerate(self._each)]
+        return made[0] if len(made) == 1 else csr_matrix(hstack(made))
+
+
 FEATURES: dict[type[Tokenizer], type[Features]] = {
     Text: TextNgrams,
     NGrams: CharacterNgrams,
+    Facets: FacetFeatures,
     Molecule: CharacterNgrams,
     Row: RowColumns,
     ImagePatches: Pixels,
