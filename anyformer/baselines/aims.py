@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from anyformer.data.source import Source
 from anyformer.data.values import is_absent
 from anyformer.metrics.metric import Metric
 from anyformer.metrics.text import TEXT_METRICS, count_errors
+from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.labels import Labels
 from anyformer.tasks.targets.regression import Regression
@@ -35,7 +35,7 @@ TIMES_A_TEXT = 3
 class Aim(ABC):
     """One target of a task."""
 
-    kind: ClassVar[Kind]
+    kind: Kind
     n: int
     """Classes, labels or numbers."""
 
@@ -65,147 +65,51 @@ class Aim(ABC):
         """Those of the task's own report."""
 
     @abstractmethod
-    def sums(self, output: np.ndarray, values: Sequence[Any]) -> dict[str, Tensor]:
-        """What the metrics are made of, by the names of a head's accumulators.
+    def score(self, output: np.ndarray, values: Sequence[Any]) -> dict[str, float]:
+        """Predictions in the metrics, all but the loss, which is no measure of models that give no probabilities.
 
-        output: of the records, probabilities of the classes or of each label, or the numbers.
+        output: of the records, probabilities of the classes or of each label, or the numbers, scaled.
         """
 
-    def score(self, output: np.ndarray, values: Sequence[Any]) -> dict[str, float]:
-        """Predictions in the metrics, all but the loss, which is no measure of models that give no probabilities."""
-        sums = self.sums(output, values)
-        return {
-            name: float(metric.compute(*(sums[each] for each in metric.of)))
-            for name, metric in self.metrics.items()
-            if sums.keys() >= set(metric.of)
-        }
 
+class TargetAim(Aim):
+    """A target of `Predict`, in the metrics of its own head."""
 
-class ClassAim(Aim):
-    """A `Category`."""
-
-    kind = "class"
-
-    def __init__(self, name: str, target: Category) -> None:
+    def __init__(self, name: str, target: Category | Labels | Regression, kind: Kind) -> None:
         super().__init__(name)
-        self.target = target
+        self.target, self.kind = target, kind
 
     def fit(self, source: Source) -> None:
         self.target = self.target.fit(self.name, source)
+        # Of which the weights are not used.
+        self._head = self.target.head(self.name, None, TransformerConfig()).eval()
 
     @property
     def n(self) -> int:  # type: ignore[override]
-        return len(self.target.classes)
+        return self.target.n if isinstance(self.target, Regression) else len(self.target.classes)
 
-    def value(self, record: Mapping[str, Any]) -> int | None:
-        found = self.target.value(self.name, record)
-        return None if found is None else int(found)
+    def value(self, record: Mapping[str, Any]) -> Tensor | None:
+        return self.target.value(self.name, record)
 
-    def learned(self, values: Sequence[int]) -> np.ndarray:
-        return np.array(values, dtype=np.int64)
+    def learned(self, values: Sequence[Tensor]) -> np.ndarray:
+        return torch.stack(values).numpy()
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
         return self.target.metrics
 
-    def sums(self, output: np.ndarray, values: Sequence[int]) -> dict[str, Tensor]:
-        p, truth, n = torch.from_numpy(output), torch.tensor(values, dtype=torch.int64), self.n
-        confusion = torch.bincount(truth * n + p.argmax(1), minlength=n * n).view(n, n).double()
-        sums = {"confusion": confusion}
-        if n > 5:
-            sums["top5"] = (p.topk(5).indices == truth[:, None]).sum().double()
-        if n == 2:
-            sums["scores"] = torch.stack([p[:, 1], truth.double()], 1)
-        return sums
-
-
-class LabelsAim(Aim):
-    """`Labels`."""
-
-    kind = "labels"
-
-    def __init__(self, name: str, target: Labels) -> None:
-        super().__init__(name)
-        self.target = target
-
-    def fit(self, source: Source) -> None:
-        self.target = self.target.fit(self.name, source)
-
-    @property
-    def n(self) -> int:  # type: ignore[override]
-        return len(self.target.classes)
-
-    def value(self, record: Mapping[str, Any]) -> np.ndarray | None:
-        found = self.target.value(self.name, record)
-        return None if found is None else found.numpy()
-
-    def learned(self, values: Sequence[np.ndarray]) -> np.ndarray:
-        return np.stack(values)
-
-    @property
-    def metrics(self) -> Mapping[str, Metric]:
-        return self.target.metrics
-
-    def sums(self, output: np.ndarray, values: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        p, truth = torch.from_numpy(output).double(), torch.from_numpy(np.stack(values)).double()
-        said = (p > 0.5).double()
-        return {
-            "counts": torch.stack([(said * truth).sum(0), said.sum(0), truth.sum(0)]),
-            "kept": torch.cat([p, truth], 1),
-            "exact": (said == truth).all(1).sum().double(),
-            "targets": torch.tensor(float(len(truth))),
-        }
-
-
-class NumbersAim(Aim):
-    """A `Regression`."""
-
-    kind = "numbers"
-
-    def __init__(self, name: str, target: Regression) -> None:
-        super().__init__(name)
-        self.target = target
-
-    def fit(self, source: Source) -> None:
-        self.target = self.target.fit(self.name, source)
-
-    @property
-    def n(self) -> int:  # type: ignore[override]
-        return self.target.n
-
-    def value(self, record: Mapping[str, Any]) -> np.ndarray | None:
-        found = self.target.value(self.name, record)
-        return None if found is None else found.double().numpy()
-
-    def learned(self, values: Sequence[np.ndarray]) -> np.ndarray:
-        return np.stack(values)
-
-    @property
-    def metrics(self) -> Mapping[str, Metric]:
-        return self.target.metrics
-
-    def sums(self, output: np.ndarray, values: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        scaled = torch.from_numpy(np.stack(values))
-        known = ~scaled.isnan()
-        # About the middle of the training records, so that squares do not cancel.
-        middle = self.target.unscale(torch.zeros(self.n))
-        true, said = self.target.unscale(scaled), self.target.unscale(torch.from_numpy(output))
-        about, error = (part.masked_fill(~known, 0) for part in (true - middle, said - true))
-        parts = [known.double(), about, about**2, error**2, error.abs()]
-        return {"numbers": torch.stack([part.sum(0) for part in parts])}
-
-    def score(self, output: np.ndarray, values: Sequence[np.ndarray]) -> dict[str, float]:
-        found, columns = super().score(output, values), self.target.columns or ()
-        if len(columns) > 1:
-            sums = self.sums(output, values)["numbers"]
-            found |= {f"rmse_{name}": math.sqrt(sums[3, i] / sums[0, i]) for i, name in enumerate(columns)}
-        return found
+    @torch.no_grad()
+    def score(self, output: np.ndarray, values: Sequence[Tensor]) -> dict[str, float]:
+        said = torch.from_numpy(output)
+        self._head.reset()
+        self._head.evaluate(said if self.kind == "numbers" else self._head.from_mean(said), torch.stack(values))
+        return {name: value.item() for name, value in self._head.compute().items() if name != "loss"}
 
 
 class TextAim(Aim):
     """A text of which there are so few that each is a class."""
 
-    kind = "class"
+    kind: Kind = "class"
 
     def __init__(self, name: str, text: Text, names: Sequence[str], language: str | None = None) -> None:
         """names: of the metrics, the one that chooses first. language: for BLEU of Moses' tokens."""
@@ -244,9 +148,8 @@ class TextAim(Aim):
     def metrics(self) -> Mapping[str, Metric]:
         return {name: TEXT_METRICS[name] for name in self.names}
 
-    def sums(self, output: np.ndarray, values: Sequence[str]) -> dict[str, Tensor]:
-        said = [self.texts[i] for i in output.argmax(1)]
-        return {"errors": count_errors(values, said, self.language).double()}
+    def score(self, output: np.ndarray, values: Sequence[str]) -> dict[str, float]:
+        return self.rate([self.texts[i] for i in output.argmax(1)], values)
 
     def rate(self, said: Sequence[str], values: Sequence[str]) -> dict[str, float]:
         """The metrics of texts."""
@@ -258,6 +161,6 @@ def aim_of(name: str, target: Target) -> Aim | None:
     """What is predicted of a target; None where simple models have no way to."""
     if isinstance(target, TextTarget):
         return TextAim(name, target.text, [each for each in target.metrics if each != "loss"])
-    kinds = {Category: ClassAim, Labels: LabelsAim, Regression: NumbersAim}
-    found = next((kinds[each] for each in type(target).__mro__ if each in kinds), None)
-    return None if found is None else found(name, target)
+    kinds: dict[type, Kind] = {Category: "class", Labels: "labels", Regression: "numbers"}
+    kind = next((kinds[each] for each in type(target).__mro__ if each in kinds), None)
+    return None if kind is None else TargetAim(name, target, kind)

@@ -27,7 +27,7 @@ MOST_DENSE = 20_000_000
 """Numbers of a matrix that may be held with its zeros."""
 
 Predict = Callable[[Matrix], np.ndarray]
-"""What it says of records, as `Aim.sums` takes it."""
+"""What it says of records, as `Aim.score` takes it."""
 
 
 class Fitted(NamedTuple):
