@@ -27,7 +27,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 TEST_COMMAND = "pip install uv && uv run pytest"
 
 FLOORS = (
-    {"errors"},
+    {"errors", "text_tables"},
     {"faults"},
     {"choices", "local_files"},
     {"metrics", "parsing", "tokens"},

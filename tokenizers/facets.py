@@ -61,6 +61,7 @@ class Facets(Tokenizer):
         return sum(tokenizer.count(record) for tokenizer in self.cuts.values())
 
     def fit(self, records: Iterable[Any]) -> Self:
+        """Each of the cuts fitted; the records are held meanwhile, as all of them read them."""
         kept = list(records)
         return replace(self, cuts={name: tokenizer.fit(kept) for name, tokenizer in self.cuts.items()})
 

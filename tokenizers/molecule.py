@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyformer.errors import InputError
-from anyformer.model.lifts import Lookup
+from anyformer.model.lifts import Lookup, SummedLookup
 from anyformer.tokens import Tokenizer, TokenSet
 
 if TYPE_CHECKING:
@@ -216,18 +215,17 @@ class Molecule(Tokenizer):
         return torch.from_numpy(relation)
 
 
-class AtomLookup(nn.Module):
+class AtomLookup(SummedLookup):
     """Lifts atoms: the sum of a learned vector for each of their features."""
 
     def __init__(self, d_model: int) -> None:
-        super().__init__()
         sizes = list(FEATURES.values())
-        self.table = nn.Parameter(torch.empty(sum(sizes), d_model).normal_(std=0.02))
+        super().__init__(sum(sizes), d_model)
         self.register_buffer("starts", torch.tensor(sizes).cumsum(0) - torch.tensor(sizes), persistent=False)
 
     def forward(self, content: Tensor, extents: Any = ()) -> Tensor:
         """content: (total, features) int64. Returns (total, d)."""
-        return F.embedding(content + self.starts, self.table).sum(1)
+        return super().forward(content + self.starts)
 
 
 def cut(smiles: str) -> list[str]:

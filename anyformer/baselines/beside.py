@@ -25,28 +25,32 @@ N_TIMED, MOST_SECONDS = 10, 3.0
 """Records that are read to see how long all would take, and how long that may be."""
 
 
+def ask(command: str) -> str:
+    """How to find out what simple models reach."""
+    return f"Simple models on the same records: {command}"
+
+
 def best_beside(task: Task, data: LightningDataModule, command: str) -> str:
     """The best simple model of each target, chosen by the training records alone; or the command that tells it.
 
     task, data: of a run that is planned, or over. command: `anyformer baseline ...`, for these.
     """
-    ask = f"Simple models on the same records: {command}"
     try:
         data.attach(task)
         parts = {name: (each, data.parts[name]) for name, each in task.members.items()} or {"": (task, data)}
         if not all(_is_quick(each, part) for each, part in parts.values()):
-            return ask
+            return ask(command)
         report = baseline(task, data)
     except InputError:
         # What is wrong has been said by the run, or is said by the command.
-        return ask
+        return ask(command)
     told = [
         f"{section.task and f'{section.task}: '}{best.target and f'{best.target}: '}{show_best(best)}"
         for section in report.sections
         for best in section.best()
         if section.lines
     ]
-    return f"The best simple model on the same records: {'; '.join(told)} ({command})" if told else ask
+    return f"The best simple model on the same records: {'; '.join(told)} ({command})" if told else ask(command)
 
 
 def _is_quick(task: Task, data: Records) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from anyformer.runs.trials import Trial, mean, standard_error
+from anyformer.text_tables import align
 
 SHOWN = ("val/", "test/")
 
@@ -50,6 +51,11 @@ class Best:
     """Of the models, most often chosen first."""
     outcomes: list[Outcome]
 
+    @property
+    def is_chosen(self) -> bool:
+        """Whether training records chose it."""
+        return any(outcome.inner is not None for outcome in self.outcomes)
+
 
 @dataclass
 class Section:
@@ -66,7 +72,7 @@ class Section:
     def best(self) -> list[Best]:
         """Of each target the best by the training records alone, chosen in each trial anew.
 
-        Where models were not tried on training records (they choose nothing), the best on the validation records.
+        Where none was tried on training records, as what episodes came to is not, it is the first.
         """
         found = []
         for target, (metric, mode) in self.metrics.items():
@@ -153,25 +159,14 @@ def _show(section: Section) -> str:
             own = line.outcomes[0].metrics if line.outcomes else {}
             cells = [spell(line.outcomes, name) if name in own else "" for name in names]
             rows.append([*([line.target] if has_targets else []), line.fields or "-", line.model, *cells])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        n_words = len(head) - len(names)
-        blocks.append(
-            "\n".join(
-                "  ".join(
-                    cell.ljust(width) if i < n_words else cell.rjust(width)
-                    for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-                ).rstrip()
-                for row in rows
-            )
-        )
-    blocks += [f"Best by the training records alone: {show_best(best)}" for best in section.best()]
+        blocks += align(rows, n_words=len(head) - len(names))
+    blocks += [f"Best by the training records alone: {show_best(each)}" for each in section.best() if each.is_chosen]
     blocks += ["\n".join(f"- {note}" for note in section.notes)] if section.notes else []
     return "\n".join(blocks)
 
 
 def show_best(best: Best) -> str:
-    """
-    The model with its metric: `random forest on smiles, val/auroc 0.9795`."""
+    """The model with its metric: `random forest on smiles, val/auroc 0.9795`."""
     called = best.metric.rpartition("/")[2]
     prefix = f"{best.target}/" if best.target else ""
     names = [f"{part}{prefix}{called}" for part in SHOWN if f"{part}{prefix}{called}" in best.outcomes[0].metrics]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from anyformer.baselines.beside import best_beside
+from anyformer.baselines.beside import ask, best_beside
 from anyformer.cli.arguments import Options
 from anyformer.cli.outputs import show_metrics
 from anyformer.errors import InputError, program
@@ -49,7 +47,7 @@ def fit_command(args: list[str]) -> None:
     if several and not asks:
         fit_trials(own, overrides, run)
         counts = [f"--{name}={value}" for name in ("folds", "seeds") if (value := getattr(own, name)) is not None]
-        print(f"Simple models on the same records: {_baseline(own.config, overrides, counts)}")
+        print(ask(shlex.join([program(), "baseline", *own.config, *overrides, *counts])))
         return
     experiment = parse("fit", configs, overrides, own.unsafe_imports, run)
     begin = time.perf_counter()
@@ -94,9 +92,5 @@ def _beside(experiment: Experiment, run: Path, took: float) -> str:
     """What a simple model reaches, where that is a small part of the time that training took; else how to find out."""
     command = f"{program()} baseline {run}"
     if took < LEAST_SECONDS:
-        return f"Simple models on the same records: {command}"
+        return ask(command)
     return best_beside(experiment.model, experiment.datamodule, command)
-
-
-def _baseline(configs: Sequence[str], *options: Sequence[str]) -> str:
-    return shlex.join([program(), "baseline", *configs, *chain.from_iterable(options)])

@@ -23,6 +23,18 @@ class Lookup(nn.Module):
         return F.embedding(content, self.table)
 
 
+class SummedLookup(nn.Module):
+    """Lifts tokens of several ids each: the sum of their vectors."""
+
+    def __init__(self, n_ids: int, d_model: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(n_ids, d_model).normal_(std=0.02))
+
+    def forward(self, content: Tensor, extents: Sequence[tuple[int, ...]] = ()) -> Tensor:
+        """content: (total, ids) int64. Returns (total, d)."""
+        return F.embedding(content, self.table).sum(1)
+
+
 class SharedLift(nn.Module):
     """Lifts content by the weights of another field's lift, which stays their owner: one name among the parameters."""
 

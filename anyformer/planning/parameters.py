@@ -23,6 +23,7 @@ from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.lifts import Lookup
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.model.transformer import Block, Transformer
+from anyformer.text_tables import align
 from anyformer.tokens import Tokenizer
 
 PROJECTIONS = {"q": "query", "k": "key", "v": "value", "o": "output"}
@@ -96,16 +97,9 @@ class Sizes:
             lines.append(("total, tied matrices counted apart", _number(self.untied), "", ""))
         lines.append(("query, key, value and output matrices", _number(self.attention), "", ""))
         lines.append(("without positions, biases and norms, untied", _number(self.matrices), "", ""))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        rows = [
-            "  ".join(
-                [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
-            )
-            for line in lines
-        ]
         counted = ", ".join(f"{name} {n:,}" for name, n in self.tokens.items())
         note = f"FLOPs of one sample of {sum(self.tokens.values()):,} tokens ({counted}); of all pairs, seen or not."
-        return "\n".join([*(row.rstrip() for row in rows), "", note])
+        return "\n".join([*align(lines), "", note])
 
 
 def measure(module: nn.Module, tokens: Mapping[str, int], conditions: Sequence[str] = ()) -> Sizes:

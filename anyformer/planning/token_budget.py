@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from anyformer.batch import Batch
+from anyformer.text_tables import align
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,8 @@ class Budget:
             name = f"  {field.name}"
             lines.append((name, f"{field.median:g}", f"{field.most:,}", f"{field.share:.0%}", f"{field.present:.0%}"))
         lines.append(("all", f"{self.median:g}", f"{self.most:,}", "", ""))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        table = [
-            "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]).rstrip()
-            for first, *rest in lines
-        ]
         of = f"of {self.n_samples:,} samples in {self.n_batches} batches"
-        return "\n".join([*table, f"rows filled {self.fill:.0%}, the rest is padding; {of}"])
+        return "\n".join([*align(lines), f"rows filled {self.fill:.0%}, the rest is padding; {of}"])
 
 
 def stacks(examples: Any) -> list[Batch]:

@@ -17,6 +17,7 @@ from anyformer.errors import InputError
 from anyformer.faults import writing
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.run_folder import Metrics
+from anyformer.text_tables import align
 
 SHOWN = ("test/", "val/", "best/")
 """What the names of the metrics begin with that are summed up."""
@@ -110,12 +111,7 @@ def show_units(units: Units) -> str:
     for name in names:
         values = [unit[name] for unit in units.values()]
         rows.append([name, *(_spelt(value) for value in (mean(values), standard_error(values), *values))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return "\n".join(lines)
+    return "\n".join(align(rows))
 
 
 def mean(values: Sequence[float | None]) -> float | None:

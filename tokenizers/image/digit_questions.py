@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from anyformer.data.source import Source, Subset
-from anyformer.data.splits import split
+from anyformer.data.source import Source
 from anyformer.errors import InputError
-from anyformer.tokenizers.image.sources import Digits
-
-PARTS = ("train", "validation")
-HELD_OUT = 0.2
-"""The share of the pictures, of each digit, that only validation has."""
+from anyformer.tokenizers.image.sources import PARTS, digits_of
 
 
 def _greater(one: int, other: int) -> str:
@@ -83,16 +77,6 @@ class DigitQuestions(Source):
         return f"digit questions, {self.part} record {i}"
 
     def _picture(self, digit: int, random: np.random.Generator) -> np.ndarray:
-        places = self._places[digit]
-        return self._pictures[int(places[random.integers(len(places))])]["image"]
-
-    @cached_property
-    def _pictures(self) -> Subset:
-        left, held_out = split(Digits(), {"validation": HELD_OUT}, stratify="label")
-        return {"train": left, **held_out}[self.part]
-
-    @cached_property
-    def _places(self) -> list[np.ndarray]:
-        """Of each digit, the numbers of its pictures."""
-        labels = np.array(self._pictures.column("label"))
-        return [np.flatnonzero(labels == str(digit)) for digit in range(10)]
+        pictures, places = digits_of(self.part)
+        own = places[str(digit)]
+        return pictures[int(own[random.integers(len(own))])]["image"]

@@ -8,13 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anyformer.data.source import Source, Subset, names_in
-from anyformer.data.splits import split
+from anyformer.data.source import Source, names_in
 from anyformer.errors import InputError
-from anyformer.tokenizers.image.digit_questions import HELD_OUT, PARTS
-from anyformer.tokenizers.image.sources import Digits
-
-DIGITS = [str(digit) for digit in range(10)]
+from anyformer.tokenizers.image.sources import PARTS, digits_of
 
 
 @dataclass(frozen=True)
@@ -54,8 +50,9 @@ class DigitSensors(Source):
     def __getitem__(self, i: int) -> dict[str, Any]:
         digit, spoken = self._digits[i], self.sounds[i]
         random = np.random.default_rng((self.seed, PARTS.index(self.part), range(len(self))[i]))
-        places = self._places[digit]
-        picture = self._pictures[int(places[random.integers(len(places))])]["image"]
+        pictures, places = digits_of(self.part)
+        own = places[digit]
+        picture = pictures[int(own[random.integers(len(own))])]["image"]
         return {
             "picture": picture,
             "sound": spoken["file"],
@@ -83,22 +80,11 @@ class DigitSensors(Source):
     def _digits(self) -> list[str]:
         digits = names_in(self.sounds, "digit")
         for i, digit in enumerate(digits):
-            if digit not in DIGITS:
+            if digit not in digits_of(self.part)[1]:
                 raise InputError(
                     f"{self.sounds.name(i)}: the column 'digit' must hold 0 to 9, got {digit or 'nothing'}"
                 )
         return digits
-
-    @cached_property
-    def _pictures(self) -> Subset:
-        left, held_out = split(Digits(), {"validation": HELD_OUT}, stratify="label")
-        return {"train": left, **held_out}[self.part]
-
-    @cached_property
-    def _places(self) -> dict[str, np.ndarray]:
-        """Of each digit, the numbers of its pictures."""
-        labels = np.array(self._pictures.column("label"))
-        return {digit: np.flatnonzero(labels == digit) for digit in DIGITS}
 
 
 def sweep(picture: np.ndarray, n_angles: int, n_ranges: int) -> np.ndarray:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from anyformer.data.files import find_file, read_file, read_unpacked
-from anyformer.data.source import Source
+from anyformer.data.source import Source, Subset
+from anyformer.data.splits import split
 from anyformer.errors import InputError
 
 
@@ -107,6 +108,20 @@ class Digits(Source):
 
     def name(self, i: int) -> str:
         return f"digits row {i}"
+
+
+PARTS = ("train", "validation")
+HELD_OUT = 0.2
+"""The share of the digits, of each label, that only validation has."""
+
+
+@lru_cache(maxsize=len(PARTS))
+def digits_of(part: str) -> tuple[Subset, dict[str, np.ndarray]]:
+    """The digits of one of the `PARTS`, and by label the numbers of its records among them."""
+    left, held_out = split(Digits(), {"validation": HELD_OUT}, stratify="label")
+    digits = {"train": left, **held_out}[part]
+    labels = np.array(digits.column("label"))
+    return digits, {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
 
 
 @lru_cache(maxsize=1)

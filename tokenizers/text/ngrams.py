@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from anyformer.errors import InputError
+from anyformer.model.lifts import SummedLookup
 from anyformer.tokens import Tokenizer, TokenSet
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -93,15 +93,3 @@ class NGrams(Tokenizer):
     def _hash(self, units: list[str], n: int) -> int:
         # Not Python's own hash, which differs between processes. With n, as one at the beginning may be shorter.
         return zlib.crc32("\0".join(units).encode("utf-8", "surrogatepass"), n) % self.n_buckets
-
-
-class SummedLookup(nn.Module):
-    """Lifts several ids a token: the sum of their vectors."""
-
-    def __init__(self, n_ids: int, d_model: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.empty(n_ids, d_model).normal_(std=0.02))
-
-    def forward(self, content: Tensor, extents: object = ()) -> Tensor:
-        """content: (total, n) int64. Returns (total, d)."""
-        return F.embedding(content, self.table).sum(1)
