@@ -10,6 +10,7 @@ from lightning import LightningDataModule
 from anyformer.baselines.baseline import baseline
 from anyformer.baselines.examples import dealt
 from anyformer.baselines.features.table import features_of
+from anyformer.baselines.models import MANY_CLASSES
 from anyformer.baselines.report import show_best
 from anyformer.data.source import join_files
 from anyformer.errors import InputError
@@ -54,13 +55,14 @@ def best_beside(task: Task, data: LightningDataModule, command: str) -> str:
 
 
 def _is_quick(task: Task, data: Records) -> bool:
-    """Whether its records are few, and soon read."""
+    """Whether its records and classes are few, and soon read."""
     _, sources = next(dealt(data, None))
     n, train = sum(map(len, sources.values())), sources["train"]
     if isinstance(train, Documents):
         # Whose documents may be large; no more of them is looked at than tells.
         return all(total <= MOST_CHARACTERS for total in accumulate(len(text) for text, _ in train.blocks()))
-    if n > MOST_RECORDS:
+    classes = [getattr(target, "classes", None) or () for target in getattr(task, "targets", {}).values()]
+    if n > MOST_RECORDS or any(len(each) > MANY_CLASSES for each in classes):
         return False
     begin = time.perf_counter()
     some = range(min(N_TIMED, len(train)))

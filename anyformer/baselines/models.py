@@ -16,9 +16,14 @@ from scipy.sparse import issparse
 from anyformer.baselines.aims import Aim, Kind
 from anyformer.baselines.features.features import Matrix
 
-N_TREES = 200
+N_TREES, LEAST_TREES = 200, 20
+MANY_CLASSES = 100
+"""Classes, above which there are fewer trees in proportion, as each of their leaves has a number for each class."""
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 """Of a logistic regression, C; of ridge its inverse, times 10. Of records whose squares add up to 1 on the average."""
+MOST_WEIGHTS = 500_000
+"""Of a linear model, classes times columns, above which it is fitted with one strength, the second: of a thousand
+classes all would take minutes."""
 N_INNER = 3
 MOST_FOLDED = 2000
 """Records, above which one inner fold tells enough."""
@@ -49,10 +54,11 @@ def constant(aim: Aim, x: Matrix, y: np.ndarray, seed: int) -> Fitted:
 
 def linear(aim: Aim, x: Matrix, y: np.ndarray, seed: int) -> Fitted:
     """Logistic regression, or ridge: of a few strengths the one that is best in inner folds."""
-    folds = list(_inner_folds(aim.kind, y, seed))
+    is_large = aim.kind != "numbers" and aim.n * x.shape[1] > MOST_WEIGHTS
+    folds = list(_inner_folds(aim.kind, y, seed))[: 1 if is_large else None]
     rows = np.concatenate([held for _, held in folds])
     best: tuple[float, float, np.ndarray] | None = None
-    for strength in STRENGTHS:
+    for strength in STRENGTHS[1:2] if is_large else STRENGTHS:
         said = np.concatenate([_linear(aim, x[kept], y[kept], strength)(x[held]) for kept, held in folds])
         loss = _loss(aim.kind, said, y[rows])
         if best is None or loss < best[0]:
@@ -65,7 +71,8 @@ def forest(aim: Aim, x: Matrix, y: np.ndarray, seed: int) -> Fitted:
     """A random forest, whose trees tell of the records that they were not given (out of bag)."""
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-    options = {"n_estimators": N_TREES, "oob_score": True, "random_state": seed, "n_jobs": -1}
+    n_trees = max(N_TREES * MANY_CLASSES // max(aim.n, MANY_CLASSES), LEAST_TREES)
+    options = {"n_estimators": n_trees, "oob_score": True, "random_state": seed, "n_jobs": -1}
     rows = np.arange(len(y))
     if aim.kind == "class":
         model = RandomForestClassifier(**options).fit(x, y)

@@ -26,6 +26,9 @@ def test_few_records_are_told_and_of_many_the_command() -> None:
     )
     ask = "Simple models on the same records: anyformer baseline x.yaml"
     assert best_beside(TASK, Records(rows(2500)), "anyformer baseline x.yaml") == ask
+    # Nor where there are many classes, which models take long for.
+    many = Classify({"text": Text()}, target="label", classes=[str(i) for i in range(101)])
+    assert best_beside(many, Records(rows(30), rows(6)), "anyformer baseline x.yaml") == ask
     # What is wrong is said by the command.
     assert best_beside(TASK, Records(str(Path("none.csv"))), "anyformer baseline x.yaml") == ask
 

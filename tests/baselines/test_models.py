@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from anyformer.baselines import models
 from anyformer.baselines.aims import aim_of
 from anyformer.baselines.models import MODELS
 from anyformer.tasks.targets.category import Category
@@ -35,6 +36,16 @@ def test_what_can_be_learned_is_learned_and_noise_is_not_taken_for_it(name: str,
     noise = RANDOM.permutation(y[:60])
     fitted = MODELS[name](aim, form(X[:60]), noise, seed=0)
     assert (fitted.inner.argmax(1) == noise[fitted.rows]).mean() < 0.65
+
+
+@pytest.mark.parametrize("name", ["linear", "forest"])
+def test_many_classes_are_learned_with_less(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    aim, y = learned(Category(), np.where(X[:, 0] > 0.2, "c", np.where(X[:, 1] > 0, "a", "b")).tolist())
+    monkeypatch.setattr(models, "MOST_WEIGHTS", 1)
+    monkeypatch.setattr(models, "MANY_CLASSES", 1)
+    fitted = MODELS[name](aim, X[:60], y[:60], seed=0)
+    assert (fitted.predict(X[60:]).argmax(1) == y[60:]).mean() > 0.8
+    assert len(fitted.rows) == (20 if name == "linear" else 60)
 
 
 @pytest.mark.parametrize("name", ["linear", "forest"])
