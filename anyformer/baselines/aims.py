@@ -25,6 +25,7 @@ from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
 
 Kind = Literal["class", "labels", "numbers"]
+KINDS: dict[type, Kind] = {Category: "class", Labels: "labels", Regression: "numbers"}
 
 MOST_TEXTS = 200
 """Different texts, up to which each may be a class."""
@@ -75,14 +76,17 @@ class Aim(ABC):
 class TargetAim(Aim):
     """A target of `Predict`, in the metrics of its own head."""
 
-    def __init__(self, name: str, target: Category | Labels | Regression, kind: Kind) -> None:
+    def __init__(self, name: str, target: Category | Labels | Regression) -> None:
         super().__init__(name)
-        self.target, self.kind = target, kind
+        self.target = target
+        self.kind = next(KINDS[each] for each in type(target).__mro__ if each in KINDS)
 
     def fit(self, source: Source) -> None:
         self.target = self.target.fit(self.name, source)
         # Of which the weights are not used.
         self._head = self.target.head(self.name, None, TransformerConfig()).eval()
+        # One process compares where several have trained: it would wait for the others in vain.
+        self._head.sums.keep_apart()
 
     @property
     def n(self) -> int:  # type: ignore[override]
@@ -161,6 +165,4 @@ def aim_of(name: str, target: Target) -> Aim | None:
     """What is predicted of a target; None where simple models have no way to."""
     if isinstance(target, TextTarget):
         return TextAim(name, target.text, [each for each in target.metrics if each != "loss"])
-    kinds: dict[type, Kind] = {Category: "class", Labels: "labels", Regression: "numbers"}
-    kind = next((kinds[each] for each in type(target).__mro__ if each in kinds), None)
-    return None if kind is None else TargetAim(name, target, kind)
+    return TargetAim(name, target) if isinstance(target, Category | Labels | Regression) else None

@@ -45,6 +45,11 @@ class Accumulators(nn.ModuleDict):
         for accumulator in self.values():
             accumulator.reset()
 
+    def keep_apart(self) -> None:
+        """Let this process evaluate alone: the other ranks are not asked for theirs."""
+        for accumulator in self.values():
+            accumulator.distributed_available_fn = lambda: False
+
     def has(self, metric: Metric) -> bool:
         """Whether all that a metric is made of is here."""
         return all(name in self for name in metric.of)
