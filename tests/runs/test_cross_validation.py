@@ -168,6 +168,10 @@ def test_nested_folds_choose_a_setting_inside_and_are_tested_outside(
     assert main([*command, *over]) == 0
     assert (run / "metrics.json").read_bytes() == before
     assert "run 4 of 4 (model.optimizer.lr=0.03)" in (err := capsys.readouterr().err) and err.count(" of 4") == 1
+    # An average is of the chosen settings alone.
+    assert main(["average", "runs/small", "--output", "runs/all"]) == 0
+    own = [f"runs/small/fold_{fold}_setting_{content['chosen'][f'fold_{fold}']}_inner_0_seed_0" for fold in range(2)]
+    assert f"the mean of the predictions of {', '.join(own)}." in capsys.readouterr().out
     # The outer fold is what a test of the run is on, but for other data that is given.
     folder, shown = run / "fold_1_setting_1_inner_0_seed_0", []
     for options in ([], ["--data.test.class_path=Digits"]):
