@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.errors import InputError
-from anyformer.model.lifts import Lookup, SummedLookup
+from anyformer.model.lifts import FeatureLookup, Lookup
 from anyformer.tokens import Tokenizer, TokenSet
 
 if TYPE_CHECKING:
@@ -140,7 +140,11 @@ class Molecule(Tokenizer):
         return TokenSet(content, torch.zeros(0, len(self.axes), dtype=torch.int64))
 
     def lift(self, d_model: int) -> nn.Module:
-        return AtomLookup(d_model) if self.kind == "graph" else Lookup(len(self._symbols) + 1, d_model)
+        return (
+            FeatureLookup(list(FEATURES.values()), d_model)
+            if self.kind == "graph"
+            else Lookup(len(self._symbols) + 1, d_model)
+        )
 
     def fit(self, records: Iterable[str]) -> Self:
         """A copy that holds the symbols of the records, and of a few other ways to write them where it augments."""
@@ -213,19 +217,6 @@ class Molecule(Tokenizer):
             i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
             relation[i, j] = relation[j, i] = 1 + _kind(bond)
         return torch.from_numpy(relation)
-
-
-class AtomLookup(SummedLookup):
-    """Lifts atoms: the sum of a learned vector for each of their features."""
-
-    def __init__(self, d_model: int) -> None:
-        sizes = list(FEATURES.values())
-        super().__init__(sum(sizes), d_model)
-        self.register_buffer("starts", torch.tensor(sizes).cumsum(0) - torch.tensor(sizes), persistent=False)
-
-    def forward(self, content: Tensor, extents: Any = ()) -> Tensor:
-        """content: (total, features) int64. Returns (total, d)."""
-        return super().forward(content + self.starts)
 
 
 def cut(smiles: str) -> list[str]:

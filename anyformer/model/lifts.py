@@ -35,6 +35,20 @@ class SummedLookup(nn.Module):
         return F.embedding(content, self.table).sum(1)
 
 
+class FeatureLookup(SummedLookup):
+    """Lifts tokens of several features, each with ids of its own from 0: the sum of a learned vector for each."""
+
+    def __init__(self, sizes: Sequence[int], d_model: int) -> None:
+        """sizes: how many ids each feature has."""
+        super().__init__(sum(sizes), d_model)
+        self.sizes = tuple(sizes)
+        self.register_buffer("starts", torch.tensor(sizes).cumsum(0) - torch.tensor(sizes), persistent=False)
+
+    def forward(self, content: Tensor, extents: Sequence[tuple[int, ...]] = ()) -> Tensor:
+        """content: (total, features) int64. Returns (total, d)."""
+        return super().forward(content + self.starts)
+
+
 class SharedLift(nn.Module):
     """Lifts content by the weights of another field's lift, which stays their owner: one name among the parameters."""
 

@@ -161,6 +161,7 @@ class _Watch(Callback):
             "parts": parts,
             "n_parameters": sum(parameter.numel() for parameter in module.parameters()),
             "n_steps": run_length(trainer, n_steps),
+            "pretraining_steps": _pretraining_steps(module, trainer.datamodule, n_steps),
             "setup_seconds": setup_seconds,
             "n_validations": n_validations,
             "validation_seconds": _time_validation(trainer, members.values()) if n_validations else 0.0,
@@ -270,6 +271,16 @@ def _n_validations(trainer: Trainer) -> int:
 
 
 @torch.no_grad()
+def _pretraining_steps(task: Task, data: LightningDataModule, n_steps: int) -> int:
+    """Of `pretrain`, if there is one. n_steps: of an epoch of the task's own."""
+    if task.pretrain is None:
+        return 0
+    records = data.pretraining()
+    records.attach(task)
+    records.setup("fit")
+    return task.pretrain.epochs * math.ceil(n_steps * len(records.sources["train"]) / len(data.sources["train"]))
+
+
 def _time_validation(trainer: Trainer, members: Iterable[_Member]) -> float:
     """Seconds of a whole validation, by a batch of each pass; by a few samples where that would take long."""
     passes = []

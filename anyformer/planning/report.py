@@ -108,7 +108,9 @@ class Planned:
     step: Step
     memory: Memory
     n_steps: float
-    """Of the optimiser, in the whole run; infinite where nothing ends it."""
+    """Of the optimiser, in the task's own training; infinite where nothing ends it."""
+    pretraining_steps: int
+    """Before those, of `pretrain`; about as long each, so far as is known here."""
     setup_seconds: float
     """Until the first step: reading what the data decides, lengths, making the model."""
     n_validations: int
@@ -121,7 +123,8 @@ class Planned:
     @property
     def seconds(self) -> float:
         """Of the whole run."""
-        return self.setup_seconds + self.n_steps * self.step.seconds + self.n_validations * self.validation_seconds
+        stepping = (self.pretraining_steps + self.n_steps) * self.step.seconds
+        return self.setup_seconds + stepping + self.n_validations * self.validation_seconds
 
     def plain(self) -> dict[str, Any]:
         """As plain values, for JSON, which knows no infinity: None there."""
@@ -150,8 +153,9 @@ class Planned:
         whole = "without an end: give trainer.max_epochs or trainer.max_steps"
         if math.isfinite(self.n_steps):
             often = f", {self.n_validations:,} validations of {duration(self.validation_seconds)}"
+            first = f", {self.pretraining_steps:,} steps of pretraining" if self.pretraining_steps else ""
             whole = (
-                f"about {duration(self.seconds)}: {duration(self.setup_seconds)} until the first step, "
+                f"about {duration(self.seconds)}: {duration(self.setup_seconds)} until the first step{first}, "
                 f"{self.n_steps:,.0f} steps{often if self.n_validations else ''}"
             )
         return "\n".join(

@@ -114,11 +114,14 @@ class RunCallback(Callback):
         settings: Mapping[str, Any],
         resuming: bool = False,
         config: str | None = None,
+        part_of: Path | None = None,
     ) -> None:
         """
         settings: the options of the trainer, the data and the checkpoints, as `describe` gives them.
         config: the text that a resumed run's config.yaml gets, once its checkpoint has been found to fit.
+        part_of: the run that is to be resumed, where this is a part of it.
         """
+        self.resumable = part_of or run
         self.run, self.rows, self.saving, self.settings = run, rows, saving, settings
         self.resuming, self.config = resuming, config
         self.signals = Signals()
@@ -357,7 +360,7 @@ class RunCallback(Callback):
         """How to go on after a stop; nothing where nothing is kept, as of a few batches that are tried."""
         if self.settings.get("trainer", {}).get("fast_dev_run"):
             return ""
-        return f"; go on with: {program()} fit --resume {self.run}"
+        return f"; go on with: {program()} fit --resume {self.resumable}"
 
     def stopped(self) -> Stopped:
         number = self.signals.received or signal.SIGTERM

@@ -28,7 +28,8 @@ N_INNER = 5
 """Inner folds where none are asked for, of which one validates: a fifth of what is outside the outer fold. With fewer
 records a small set's best step is chosen by chance; with more there are fewer to learn from."""
 DEALING = (
-    *("data.train", "data.validation", "data.test", "data.stratify", "data.split_seed", "data.seed"),
+    *("data.train", "data.validation", "data.test", "data.unlabelled"),
+    *("data.stratify", "data.split_seed", "data.seed"),
     *("data.folds", "data.fold", "data.inner_folds", "data.inner_fold", "trainer.devices"),
 )
 """Options that decide which records are where, or that are the same for all runs anyway."""

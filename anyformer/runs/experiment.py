@@ -93,7 +93,7 @@ class Experiment(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed" if self.is_mixed else "data.seed")
         for action in parser._actions:
             # These may name a file of data, which would be read as the value itself.
-            if action.dest in ("data.train", "data.validation", "data.test"):
+            if action.dest in ("data.train", "data.validation", "data.test", "data.unlabelled"):
                 action._enable_path = False
             if action.dest == "data" and self.is_mixed:
                 action.sub_add_kwargs = {**action.sub_add_kwargs, "sub_configs": False}

@@ -2,6 +2,8 @@
 
     config.yaml    samples.png    sees.png    metrics.csv    metrics.json    curves.png    checkpoints/    model/
 
+A run of a task that is pretrained has that run in `pretrained/`.
+
 The command line and Python come through the same functions.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import re
 import signal
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -27,6 +30,7 @@ from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving
 from anyformer.runs.loop_state import starts_processes
 from anyformer.runs.metrics_file import MetricsFile, has_rows, read_metrics, write_metrics
+from anyformer.runs.random_state import generators, set_generators
 from anyformer.runs.signals import STOPS, Stopped, handlers_kept, passed_on, stopping_at_once
 from anyformer.runs.trainer import NEVER_VALIDATED, describe_options, given, listed, make_trainer, quiet
 from anyformer.saving.atomic import write_whole
@@ -37,6 +41,15 @@ from anyformer.saving.run_lock import locked
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.mixture.data import Mixed
+
+PRETRAINED = "pretrained"
+"""The folder of the run of `pretrain`, in that of the whole run."""
+OF_PRETRAINING = (
+    *("accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic", "benchmark"),
+    *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "log_every_n_steps"),
+    *("limit_train_batches", "limit_val_batches", "enable_progress_bar", "fast_dev_run"),
+)
+"""The trainer's options that are those of `pretrain` too."""
 
 
 def fit(
@@ -88,7 +101,9 @@ def _fit(
     config: str | None,
     saving: Saving,
     options: dict[str, Any],
+    part_of: Path | None = None,
 ) -> dict[str, float]:
+    """part_of: the run that one of `pretrain` belongs to."""
     rows, checkpoint, is_first = MetricsFile(run), None, rank_zero_only.rank == 0
     if resume:
         checkpoint = newest(run / "checkpoints", say, mends=is_first)
@@ -99,10 +114,12 @@ def _fit(
         if config is not None:
             write_whole(run / "config.yaml", config)
         rows.begin()
+    if task.pretrain is not None:
+        _pretrain(task, data, run, resume, checkpoint is None, saving, options)
     settings = {"trainer": describe_options(options), "checkpoints": describe(saving)}
     if isinstance(data, Records | Mixed):
         settings["data"] = data.config()
-    run_callback = RunCallback(run, rows, saving, settings, resume, config)
+    run_callback = RunCallback(run, rows, saving, settings, resume, config, part_of)
     options = given(options)
     callbacks, loggers, plugins = (listed(options.pop(name, None)) for name in ("callbacks", "logger", "plugins"))
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
@@ -188,12 +205,54 @@ def _prepare(run: Path) -> None:
     """Make the folder. What broke off before anything was learned is no run, and is written over."""
     if holds_trials(run):
         raise InputError(f"{run} holds the runs of several folds or seeds; choose another --run_dir for one run")
-    has_model = any((run / name).exists() for name in ("model", "model.old"))
-    if has_model or has_checkpoints(run / "checkpoints") or has_rows(run / "metrics.csv"):
+    if _has_learned(run) or _has_learned(run / PRETRAINED):
         raise InputError(f"{run} already holds a run; go on with fit --resume {run}, or choose another --run_dir")
     with writing(run):
         run.mkdir(parents=True, exist_ok=True)
         begin_checkpoints(run / "checkpoints")
+
+
+def _has_learned(run: Path) -> bool:
+    has_model = any((run / name).exists() for name in ("model", "model.old"))
+    return has_model or has_checkpoints(run / "checkpoints") or has_rows(run / "metrics.csv")
+
+
+def _pretrain(
+    task: Task,
+    data: LightningDataModule,
+    run: Path,
+    resume: bool,
+    begins: bool,
+    saving: Saving,
+    options: dict[str, Any],
+) -> None:
+    """Train the task of `pretrain`, or go on with that, into a run of its own, which the task will start from.
+
+    begins: whether the task's own training is still to begin.
+    """
+    folder = run / PRETRAINED
+    if not isinstance(data, Records):
+        raise InputError(f"model.pretrain takes its records from data of Records, got {type(data).__name__}")
+    if begins:
+        if task.model is not None:
+            raise InputError("model.pretrain is for a task that has not been fitted; make it anew")
+        if not resume:
+            # What is wrong with the records of the task itself is said before hours of pretraining.
+            records = data.copy()
+            records.attach(task)
+            records.setup("fit")
+            deepcopy(task).fit_tokenizers(records.sources["train"])
+        of_stage = {name: value for name, value in options.items() if name in OF_PRETRAINING}
+        has_begun = resume and (folder / "metrics.csv").exists()
+        # So that the task begins with the same numbers drawn, whether or not this was interrupted.
+        state = generators()
+        say(f"pretraining into {folder}: filling in what is hidden of {', '.join(task.pretrain.masked)}")
+        stage = {"max_epochs": task.pretrain.epochs, **of_stage}
+        _fit(task.pretraining(), data.pretraining(), folder, has_begun, None, saving, stage, run)
+        set_generators(state)
+        say(f"training into {run}, from the best weights of {folder}")
+    if not options.get("fast_dev_run"):
+        task.pretrained = str(folder)
 
 
 def _check_resumable(run: Path) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from anyformer.tasks.base.task import Task
 
 
+PARTS = ("train", "validation", "test")
 MOST_WORKERS = 1000
 """Processes that no machine runs all at once: a mistyped number would start them until it stands still."""
 MOST_GROUPS = 100
@@ -53,6 +54,7 @@ class Records(Checked, LightningDataModule):
         train: Records to learn from, or the path of class folders or a table.
         validation: Records that choose the best model; a fraction is taken out of train.
         test: Records that say how good it is; a fraction is taken out of train.
+        unlabelled: Records beside the training records that `pretrain` of the task learns from, and nothing else does.
         stratify: Column of which every part gets each value in proportion, where fractions or folds are taken.
         split_seed: Decides which records the fractions take, or which fold each is in.
         folds: How many parts train and validation are dealt into for cross-validation, which `fit --folds` runs.
@@ -77,6 +79,7 @@ class Records(Checked, LightningDataModule):
         validation: list[Source | str] | Source | float | str | None = None,
         test: list[Source | str] | Source | float | str | None = None,
         *,
+        unlabelled: list[Source | str] | Source | str | None = None,
         stratify: str | None = None,
         split_seed: int = 0,
         folds: int | None = None,
@@ -118,14 +121,14 @@ class Records(Checked, LightningDataModule):
                 )
         if inner_folds is not None and folds is None:
             raise InputError("data.inner_folds deals out the records outside a fold of data.folds; give that too")
-        for name, value in (("train", train), ("validation", validation), ("test", test)):
+        self.given = {"train": train, "validation": validation, "test": test, "unlabelled": unlabelled}
+        for name, value in self.given.items():
             if value == []:
                 raise InputError(f"data.{name} must list at least one source or path, got none")
         if pack and max_tokens is None:
             raise InputError("data.pack fills rows up to data.max_tokens; give that too")
         if pack and batch_size is not None:
             raise InputError("data.pack fills batches by data.max_tokens alone; leave data.batch_size out")
-        self.given = {"train": train, "validation": validation, "test": test}
         self._found = dict(self.given)
         """The same with the parts below a root."""
         self.stratify, self.split_seed = stratify, split_seed
@@ -134,6 +137,8 @@ class Records(Checked, LightningDataModule):
         self.max_tokens, self.pack = max_tokens, pack
         self.n_workers, self.worker_timeout = n_workers, worker_timeout
         self.on_bad_sample, self.seed = on_bad_sample, seed
+        self.pretrains = False
+        """Whether these are for `pretrain`: the unlabelled are in train, and there is no test."""
         self.owner: Task | None = None
         """The task that they are for, where no trainer says it: one of a mixture."""
         self.sources: dict[str, Source] = {}
@@ -148,6 +153,17 @@ class Records(Checked, LightningDataModule):
         names = inspect.signature(Records).parameters
         return {name: describe(self.given[name] if name in self.given else getattr(self, name)) for name in names}
 
+    def copy(self) -> Records:
+        """The same records, of which nothing has been set up."""
+        names = inspect.signature(Records).parameters
+        return Records(**{name: self.given.get(name, getattr(self, name, None)) for name in names})
+
+    def pretraining(self) -> Records:
+        """Those that `pretrain` of a task learns from: a copy whose train has the unlabelled too."""
+        made = self.copy()
+        made.pretrains = True
+        return made
+
     def is_free(self, path: str) -> bool:
         """Whether the argument of a dotted path may change when a run goes on: those that change no training sample,
         and not the records that the best model is chosen by."""
@@ -159,6 +175,8 @@ class Records(Checked, LightningDataModule):
 
     def holds(self, kind: str) -> bool:
         """Whether there are records of a kind: train, validation or test."""
+        if self.pretrains and kind == "test":
+            return False
         if self.given[kind] is not None or kind in self._dealt:
             return True
         self.find_parts()
@@ -166,8 +184,10 @@ class Records(Checked, LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Fill `sources` with what the stage needs: all for fit, else one, so that files of others may be missing."""
+        if self.given["unlabelled"] is not None and not self.pretrains and getattr(self._task, "pretrain", 0) is None:
+            raise InputError("data.unlabelled is read by model.pretrain alone; give that too, or leave it out")
         self.find_parts()
-        wanted = {"validate": ["validation"], "test": ["test"]}.get(stage or "fit", list(self.given))
+        wanted = {"validate": ["validation"], "test": ["test"]}.get(stage or "fit", list(PARTS))
         fractions = {
             name: float(self._found[name])  # type: ignore[arg-type]
             for name in ("test", "validation")
@@ -185,6 +205,8 @@ class Records(Checked, LightningDataModule):
             else:
                 left, parts = split(train, fractions, self.split_seed, self.stratify)
             sources |= {name: source for name, source in {"train": left, **parts}.items() if name in wanted}
+        if self.pretrains and self._found["unlabelled"] is not None:
+            sources["train"] = _joined([sources["train"], self._source("unlabelled")])
         for name in wanted:
             if (source := sources.get(name)) is not None:
                 if len(source) == 0:

@@ -34,7 +34,7 @@ from anyformer.tasks.base.training import Trained
 from anyformer.tokens import Sample, Tokenizer
 from anyformer.weights.tensors import Report
 
-OF_TRAINING = ("init_from", "freeze")
+OF_TRAINING = ("init_from", "freeze", "pretrain")
 """Arguments that say how weights are trained, which a saved model, having its weights, does not keep."""
 
 
@@ -360,6 +360,10 @@ class Task(Checked, Trained, ABC):
         return None if type(self).predict is Task.predict else " ".join(f"{name}=..." for name in self.inputs)
 
     # A warm start
+
+    def pretraining(self) -> Task:
+        """The task of `pretrain`, whose weights this one starts from."""
+        raise self._undefined("pretraining")
 
     def inherit_from(self, other: Task) -> None:
         """Take over what another task's tokenizers have learnt."""

@@ -18,9 +18,11 @@ from anyformer.errors import InputError, say
 from anyformer.model.anyformer import Anyformer
 from anyformer.optim.optimizer import OF_GOING_ON, OptimizerConfig, layer_factors, make_optimizer
 from anyformer.parsing.instantiate import instantiate
+from anyformer.parsing.plain import plain
 from anyformer.tasks.base import warm_start
 from anyformer.tasks.base.evaluation import Evaluation
 from anyformer.tasks.base.examples import Examples
+from anyformer.tasks.base.pretraining import Pretraining
 from anyformer.tasks.base.resume import changes, is_below
 from anyformer.tasks.base.run_length import run_length
 from anyformer.tasks.base.weight_average import WeightAverage
@@ -36,6 +38,8 @@ class Trained(lightning.LightningModule):
     optimizer: OptimizerConfig
     init_from: str | None
     frozen: list[str] | None
+    pretrain: Pretraining | None = None
+    """What is learned of the inputs alone before, where the task has such."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,6 +47,8 @@ class Trained(lightning.LightningModule):
         self.average = WeightAverage()
         self.changed: list[str] = []
         """How the arguments differ from those of the checkpoint that training goes on from."""
+        self.pretrained: str | None = None
+        """The run of `pretrain`, in the run's own folder, which training starts from."""
         self._is_fitting = self._has_started = False
         self._n_targets = torch.zeros(())
         self._evaluation: Evaluation | None = None
@@ -60,7 +66,7 @@ class Trained(lightning.LightningModule):
                 "use bf16-mixed or 32-true"
             )
         if self.model is None:
-            warm_start.inherit_tokenizers(self, self.init_from)
+            warm_start.inherit_tokenizers(self, self.pretrained or self.init_from)
             self.fit_tokenizers(self.trainer.datamodule.sources["train"])
 
     def configure_model(self) -> None:
@@ -100,8 +106,8 @@ class Trained(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         # A run that goes on has its weights, and need not have the file any more.
-        if self.init_from is not None and not self._has_started:
-            report = self.start_from(self.init_from)
+        if (source := self.pretrained or self.init_from) is not None and not self._has_started:
+            report = self.start_from(source)
             if self.trainer.is_global_zero:
                 say(str(report))
         self._has_started = True
@@ -210,14 +216,13 @@ class Trained(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.average.save(checkpoint)
         checkpoint["config"] = self.config()
-        checkpoint["of_training"] = {"init_from": self.init_from, "freeze": self.frozen}
+        checkpoint["of_training"] = self._of_training()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         before, now = checkpoint["config"], self.config()
-        training = {"init_from": self.init_from, "freeze": self.frozen}
         try:
             changes({"class_path": before["class_path"]}, now, self.is_free, "task")
-            changes(checkpoint.get("of_training", {}), training, self.is_free, "task")
+            changes(checkpoint.get("of_training", {}), self._of_training(), self.is_free, "task")
             self.changed = changes(before["init_args"], now["init_args"], self.is_free, "task")
         except InputError:
             if before["class_path"] == now["class_path"]:
@@ -228,6 +233,10 @@ class Trained(lightning.LightningModule):
             raise
         self._has_started = True
         self.average.load(checkpoint)
+
+    def _of_training(self) -> dict[str, Any]:
+        """The arguments that say how weights are trained, which a task's `config` does not keep."""
+        return {"init_from": self.init_from, "freeze": self.frozen, "pretrain": plain(self.pretrain)}
 
     def is_free(self, path: str) -> bool:
         """Whether the argument of a dotted path may change when a run goes on."""

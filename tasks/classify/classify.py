@@ -16,6 +16,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
+from anyformer.tasks.base.pretraining import Pretraining
 from anyformer.tasks.predict.batch import Item, PredictChopper
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.aims import Aims
@@ -75,6 +76,7 @@ class Classify(Predict):
         fields: FieldsConfig = FieldsConfig(),
         init_from: str | None = None,
         freeze: list[str] | None = None,
+        pretrain: Pretraining | None = None,
     ) -> None:
         """
         Args:
@@ -101,6 +103,7 @@ class Classify(Predict):
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
+            pretrain: what is learned of the inputs alone before, on the training records and those of data.unlabelled.
         """
         super().__init__(
             tokenizers,
@@ -119,6 +122,7 @@ class Classify(Predict):
             fields,
             init_from,
             freeze,
+            pretrain,
         )
         if mix is not None:
             if len(tokenizers) > 1:

@@ -41,7 +41,10 @@ def check_tasks(tasks: Mapping[str, Task]) -> None:
                 continue
             # `freeze` is kept under another name, as a method of Lightning's has that.
             if getattr(task, "frozen" if each == "freeze" else each) != signature[each].default:
-                raise InputError(f"tasks.{name}.{each}: a mixture has one for all of its tasks; give it there")
+                instead = "a mixture has one for all of its tasks; give it there"
+                if each == "pretrain":
+                    instead = "a mixture is not pretrained; train one task alone with it, and give its run as init_from"
+                raise InputError(f"tasks.{name}.{each}: {instead}")
 
 
 def named_fields(task: Task) -> dict[str, Tokenizer]:

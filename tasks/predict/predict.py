@@ -21,9 +21,11 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
+from anyformer.tasks.base.pretraining import Pretraining
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.predict.batch import Item, PredictChopper, generated
 from anyformer.tasks.targets.aims import Aim, Aims
+from anyformer.tasks.targets.masked import Masked
 from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.targets.target import Stage, Target, TargetHead
 from anyformer.tokens import Sample, Tokenizer, expand
@@ -61,6 +63,7 @@ class Predict(Task):
         fields: FieldsConfig = FieldsConfig(),
         init_from: str | None = None,
         freeze: list[str] | None = None,
+        pretrain: Pretraining | None = None,
     ) -> None:
         """
         Args:
@@ -87,8 +90,10 @@ class Predict(Task):
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
+            pretrain: what is learned of the inputs alone before, on the training records and those of data.unlabelled.
         """
         super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, fields)
+        self.pretrain = pretrain
         self.targets, self.read, self.choose = dict(targets), read, choose
         self.heads = nn.ModuleDict()
         self.stage: Stage = ""
@@ -100,6 +105,8 @@ class Predict(Task):
         self.check_views(views)
         self.views = views
         self.pool: Pool | None = None
+        if pretrain is not None:
+            self.pretraining()
 
     def _check_targets(self) -> None:
         """Raise InputError for names that mean two things or none."""
@@ -190,6 +197,24 @@ class Predict(Task):
     def metric_scale(self) -> float:
         name, _, metric = self.metric[0].removeprefix("val/").rpartition("/")
         return self.targets[name or next(iter(self.targets))].scale(metric)
+
+    def pretraining(self) -> Predict:
+        """Fills in what is hidden of the inputs, by the same tokenizers and transformer, of which all is trained."""
+        try:
+            return Predict(
+                self.tokenizers,
+                {name: Masked(share) for name, share in self.pretrain.masked.items()},
+                self.transformer,
+                self.embedding,
+                self.pretrain.optimizer or self.optimizer,
+                read=self.read,
+                place_class=self.place_class,
+                n_registers=self.n_registers,
+                fields=FieldsConfig(sees=self.fields.sees, share=self.fields.share),
+                init_from=self.init_from,
+            )
+        except InputError as error:
+            raise InputError(f"pretrain.masked: {error}") from None
 
     # Data
 

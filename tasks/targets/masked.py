@@ -24,7 +24,7 @@ from anyformer.metrics.metric import LOSS, Metric, ratio
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
-from anyformer.model.lifts import Lookup
+from anyformer.model.lifts import FeatureLookup, Lookup
 from anyformer.tasks.targets.aims import Aim, Aims
 from anyformer.tasks.targets.target import Stage, Target, TargetHead, check_weight, linear
 from anyformer.tokenizers.text.text import Text
@@ -136,22 +136,30 @@ class Masked(Target):
 
 
 class MaskedHead(TargetHead):
-    """Predicts the content of a field: ids by the table that lifts them, all else by a linear map."""
+    """Predicts the content of a field: ids by the table that lifts them, all else by a linear map.
+
+    Of tokens of several features (atoms, as Hu et al. 2020, "Strategies for Pre-training Graph Neural Networks", 3.1.2)
+    losses and accuracy are means over the features.
+    """
 
     def __init__(self, name: str, target: Masked, model: Anyformer, transformer: TransformerConfig) -> None:
         super().__init__(METRICS)
         self.tokenizer = model.tokenizers[name]
         empty = self.tokenizer.empty().content
-        self.is_ids = not empty.is_floating_point()
+        self.is_ids, self.sizes = not empty.is_floating_point(), ()
         self.normalizes = not self.is_ids and target.normalizes(self.tokenizer)
         if self.is_ids:
             lift = model.embeddings.lifts[name.replace(".", "/")]
-            if not isinstance(lift, Lookup):
+            if isinstance(lift, FeatureLookup):
+                self.sizes = lift.sizes
+                self.output: nn.Module = linear(transformer.d_model, sum(self.sizes), transformer)
+            elif isinstance(lift, Lookup):
+                self.output = Head(lift, transformer, HeadConfig(bias=True))
+            else:
                 raise InputError(
                     f"targets.{name}: {type(self.tokenizer).__name__} has ids of its own kind; "
                     "only those that a table lifts can be predicted"
                 )
-            self.output: nn.Module = Head(lift, transformer, HeadConfig(bias=True))
             self.sums["found"] = Sums()
         else:
             self.output = linear(transformer.d_model, empty.shape[1:].numel(), transformer)
@@ -167,23 +175,36 @@ class MaskedHead(TargetHead):
 
     def loss(self, vectors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Of ids the cross-entropy, in nats; else the mean over a token's values of the squared error."""
-        if self.is_ids:
+        if self.is_ids and not self.sizes:
             loss = self.output.loss(vectors, values)
         else:
-            loss = ((self.output(vectors).float() - self.wanted(values)) ** 2).mean(1).sum()
+            loss = self.each_loss(vectors, values).sum()
         return loss, loss.new_tensor(len(values))
 
     def each_loss(self, vectors: Tensor, values: Tensor) -> Tensor:
         """The loss of every token, (t,)."""
         if self.is_ids:
-            return nn.functional.cross_entropy(self.output(vectors).float(), values, reduction="none")
+            pairs = zip(self._logits(vectors), values.view(len(values), -1).T, strict=True)
+            each = [nn.functional.cross_entropy(logits.float(), ids, reduction="none") for logits, ids in pairs]
+            return torch.stack(each).mean(0)
         return ((self.output(vectors).float() - self.wanted(values)) ** 2).mean(1)
 
     def evaluate(self, vectors: Tensor, values: Tensor) -> dict[str, Tensor]:
         self.add_loss(vectors, values)
         if self.is_ids:
-            self.sums["found"].update((self.output(vectors).argmax(-1) == values).sum())
+            found = (self._found(vectors) == values).double()
+            self.sums["found"].update(found.view(len(values), -1).mean(1).sum())
         return {}
+
+    def _logits(self, vectors: Tensor) -> Sequence[Tensor]:
+        """Of the ids, (t, ids); of each feature where there are several."""
+        logits = self.output(vectors)
+        return logits.split(self.sizes, -1) if self.sizes else [logits]
+
+    def _found(self, vectors: Tensor) -> Tensor:
+        """The likeliest ids, (t,) or (t, features)."""
+        found = torch.stack([logits.argmax(-1) for logits in self._logits(vectors)], -1)
+        return found if self.sizes else found.squeeze(-1)
 
     def reset(self) -> None:
         super().reset()
@@ -197,7 +218,7 @@ class MaskedHead(TargetHead):
         """
         content, masked = tokens.content.clone(), tokens.masked
         if self.is_ids:
-            content[masked] = self.output(vectors).argmax(-1)
+            content[masked] = self._found(vectors)
             return content
         found = self.output(vectors).float()
         if self.normalizes:

@@ -27,6 +27,7 @@ PLANNED = Planned(
     step=Step("the CPU", 5, read=0.1, forward=0.2, backward=0.4, optimizer=0.3, samples=8, tokens=100),
     memory=Memory(4080, 4080, 8160, 1024**3, 2 * 1024**3),
     n_steps=100,
+    pretraining_steps=0,
     setup_seconds=10.0,
     n_validations=2,
     validation_seconds=5.0,
@@ -38,6 +39,7 @@ PLANNED = Planned(
 def test_the_run_takes_its_steps_and_validations() -> None:
     assert PLANNED.step.seconds == pytest.approx(1.0)
     assert PLANNED.seconds == pytest.approx(10 + 100 + 2 * 5)
+    assert replace(PLANNED, pretraining_steps=40).seconds == pytest.approx(10 + 40 + 100 + 2 * 5)
 
 
 def test_the_terminal_is_told_all_of_it() -> None:

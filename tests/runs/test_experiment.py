@@ -264,6 +264,7 @@ class Watch(importlib.abc.MetaPathFinder):
         "data.train",
         "data.validation",
         "data.test",
+        "data.unlabelled",
         "data.stratify",
         "trainer.accelerator",
         "trainer.callbacks",

@@ -25,7 +25,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
 from anyformer.tokenizers import molecule
-from anyformer.tokenizers.molecule import FEATURES, AtomLookup, Molecule, cut, read_molecule
+from anyformer.tokenizers.molecule import FEATURES, Molecule, cut, read_molecule
 from anyformer.tokens import TokenSet
 from tests.helpers.witnesses import redraw
 
@@ -156,7 +156,7 @@ def class_tokens(molecules: list[TokenSet]) -> torch.Tensor:
 
 
 def test_an_atom_is_the_sum_of_its_features():
-    lift = AtomLookup(5)
+    lift = GRAPH.lift(5)
     content = GRAPH.encode(ALANINE).content
     starts = np.cumsum([0, *FEATURES.values()])
     expected = [sum(lift.table[starts[i] + value] for i, value in enumerate(atom)) for atom in content.tolist()]

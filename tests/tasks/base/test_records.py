@@ -240,9 +240,10 @@ def test_every_argument_that_changes_no_training_sample_may_change_on_a_resume(t
     for name, value in {**free, **fixed}.items():
         now = Records(**base | {name: str(tmp_path / value) if value == "other.csv" else value})
         assert (fit(now, max_epochs=1).seen == seen) == now.is_free(name) == (name in free), name
-    named = {*NO_SAMPLE, *OF_DIVIDING, *OF_SAMPLES, "fold", "inner_folds", "inner_fold", "pack"}
+    named = {*NO_SAMPLE, *OF_DIVIDING, *OF_SAMPLES, "fold", "inner_folds", "inner_fold", "pack", "unlabelled"}
     assert named == inspect.signature(Records).parameters.keys()
-    # By these the best model is chosen.
+    # From these training starts, and by those the best model is chosen.
+    assert not Records(Numbers(22), unlabelled=Numbers(5)).is_free("unlabelled")
     assert not Records(Numbers(22), Numbers(5)).is_free("validation")
 
 
@@ -468,7 +469,7 @@ def test_the_command_line_reads_sources_fractions_and_paths():
     source = {"class_path": f"{__name__}.Numbers", "init_args": {"n": 9}}
     parsed = parser.parse_object({"data": {"train": source, "validation": 0.25, "test": "other.csv"}})
     data = parser.instantiate(parsed).data
-    assert data.given == {"train": Numbers(9), "validation": 0.25, "test": "other.csv"}
+    assert data.given == {"train": Numbers(9), "validation": 0.25, "test": "other.csv", "unlabelled": None}
     typed = parser.parse_args(["--data.train=train.csv", "--data.test=0.25", "--data.validation=null"])
     assert (typed.data.train, typed.data.test, typed.data.validation) == ("train.csv", 0.25, None)
     for several in (

@@ -8,6 +8,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.packing import collate
 from anyformer.tasks.targets.masked import Masked, token_sets
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
+from anyformer.tokenizers.molecule import FEATURES, Molecule
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import TokenSet
 from tests.helpers.witnesses import Ids
@@ -154,3 +155,29 @@ def test_what_cannot_be_masked_is_named():
         Masked().hide("image", tokens, stemmed, None, alone=False)
     with pytest.raises(InputError, match=r"share must lie between 0 and 1, got 1.0"):
         Masked(1.0)
+
+
+def test_of_atoms_every_feature_is_filled_in():
+    pytest.importorskip("rdkit")
+    torch.manual_seed(0)
+    graph, target = Molecule(kind="graph"), Masked(0.5)
+    model = Anyformer({"smiles": graph}, SMALL, maskable=["smiles"]).eval()
+    head = target.head("smiles", model, SMALL).eval()
+    tokens = target.hide("smiles", graph.encode("OCC(N)C"), graph, None, alone=False)
+    batch = collate([{"smiles": tokens}], {"smiles": graph})
+    aim = target.aim("smiles", [None], batch)
+    vectors = model(batch).flatten(0, 1)[aim.read]
+    assert aim.values.shape == (2, 8)
+    logits = head.output(vectors).split(list(FEATURES.values()), -1)
+    expected = [
+        sum(-logits[k][i].log_softmax(-1)[aim.values[i, k]] for k in range(8)).item() / 8 for i in range(len(vectors))
+    ]
+    assert head.each_loss(vectors, aim.values).tolist() == pytest.approx(expected)
+    loss, n = head.loss(vectors, aim.values)
+    assert loss.item() == pytest.approx(sum(expected)) and n == 2
+    head.evaluate(vectors, aim.values)
+    right = sum((logits[k][i].argmax() == aim.values[i, k]).item() for i in range(2) for k in range(8))
+    assert head.compute()["accuracy"] == pytest.approx(right / 16)
+    filled = head.filled(vectors, batch.fields["smiles"])
+    assert torch.equal(filled[~tokens.masked], tokens.content[~tokens.masked])
+    assert filled[tokens.masked].tolist() == [[each[i].argmax().item() for each in logits] for i in range(2)]
