@@ -22,12 +22,16 @@ class Muon(torch.optim.Optimizer):
         matrices: set[Tensor],
         momentum: float = 0.95,
         nesterov: bool = True,
+        normalize: bool = False,
         steps: int = 5,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
     ) -> None:
-        """groups: each with lr and weight_decay, and either matrices only or none of them."""
-        defaults = {"momentum": momentum, "nesterov": nesterov, "steps": steps}
+        """groups: each with lr and weight_decay, and either matrices only or none of them.
+        normalize: whether the gradient of each matrix is brought to norm 1 before it enters the momentum, so that in a
+            mixture, where steps of unlike tasks meet in one momentum, one of small gradients counts as much as others.
+        """
+        defaults = {"momentum": momentum, "nesterov": nesterov, "normalize": normalize, "steps": steps}
         super().__init__([{**group, "adamw": group["params"][0] not in matrices} for group in groups], defaults)
         rest = [group for group in self.param_groups if group["adamw"]]
         self._adamw = torch.optim.AdamW(rest, betas=tuple(betas), eps=eps, fused=True) if rest else None
@@ -43,6 +47,9 @@ class Muon(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            # Of checkpoints from before there was such.
+            group.setdefault("normalize", self.defaults["normalize"])
         self._link()
 
     @torch.no_grad()
@@ -69,8 +76,11 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
-                average = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(average, group["momentum"]) if group["nesterov"] else average
+                gradient = parameter.grad
+                if group["normalize"]:
+                    gradient = gradient / gradient.norm().clamp(min=1e-12)
+                average = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+                update = gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
                 updates.append(update.flatten(1))
             updates = orthogonalize(torch.stack(updates), group["steps"])
             scale = group["lr"] * max(1, rows / columns) ** 0.5

@@ -246,11 +246,13 @@ def _pretrain(
         has_begun = resume and (folder / "metrics.csv").exists()
         # So that the task begins with the same numbers drawn, whether or not this was interrupted.
         state = generators()
-        say(f"pretraining into {folder}: filling in what is hidden of {', '.join(task.pretrain.masked)}")
+        if rank_zero_only.rank == 0:
+            say(f"pretraining into {folder}: filling in what is hidden of {', '.join(task.pretrain.masked)}")
         stage = {"max_epochs": task.pretrain.epochs, **of_stage}
         _fit(task.pretraining(), data.pretraining(), folder, has_begun, None, saving, stage, run)
         set_generators(state)
-        say(f"training into {run}, from the best weights of {folder}")
+        if rank_zero_only.rank == 0:
+            say(f"training into {run}, from the best weights of {folder}")
     if not options.get("fast_dev_run"):
         task.pretrained = str(folder)
 

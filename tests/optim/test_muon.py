@@ -29,3 +29,20 @@ def test_muon_equals_the_update_written_out_for_one_matrix():
     update = orthogonalize((0.1 * weight.grad + 0.9 * average)[None])[0]
     expected = before * (1 - 0.1 * 0.5) - 0.1 * math.sqrt(6 / 3) * update
     torch.testing.assert_close(weight.detach(), expected)
+
+
+def test_with_normalized_gradients_a_step_of_large_ones_counts_as_much_as_any():
+    def train(factors, **options):
+        torch.manual_seed(0)
+        weight = nn.Parameter(torch.randn(6, 3))
+        optimizer = Muon([{"params": [weight], "lr": 0.1, "weight_decay": 0.0}], {weight}, **options)
+        for factor in factors:
+            weight.grad = factor * torch.randn(6, 3)
+            optimizer.step()
+        return weight.detach()
+
+    even, uneven = (1.0, 1.0, 1.0), (1.0, 100.0, 0.01)
+    torch.testing.assert_close(train(even, normalize=True), train(uneven, normalize=True))
+    assert not torch.allclose(train(even), train(uneven), atol=1e-2)
+    # A gradient of nothing changes nothing.
+    assert torch.isfinite(train((1.0, 0.0), normalize=True)).all()
