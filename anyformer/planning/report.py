@@ -12,6 +12,7 @@ from typing import Any
 
 from anyformer.planning.parameters import Sizes
 from anyformer.planning.token_budget import Budget
+from anyformer.runs.progress import duration
 
 
 @dataclass(frozen=True)
@@ -170,19 +171,6 @@ class Planned:
 
 TIMES = ("read", "forward", "backward", "optimizer")
 """What the time of a step goes to."""
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(0.0123), duration(75), duration(7320)
-    ('12.3 ms', '1 min 15 s', '2 h 2 min')
-    """
-    if seconds < 1:
-        return f"{1000 * seconds:.3g} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def size(n_bytes: float) -> str:

@@ -32,7 +32,6 @@ from anyformer.runs.loop_state import (
     limits,
     n_batches,
     running_averages,
-    seconds_trained,
     settle,
 )
 from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_metrics
@@ -163,13 +162,6 @@ class RunCallback(Callback):
         if ended is not None and not any(limit > ended[name] for name, limit in now.items()):
             # It came to its end, perhaps before its limits; so it does not begin again.
             trainer.should_stop = True
-            if trainer.is_global_zero:
-                say(f"{self.run} has come to its end: nothing more is trained; raise trainer.max_epochs to go on")
-        elif (seconds := seconds_trained(checkpoint)) >= now["max_time"] and trainer.is_global_zero:
-            say(
-                f"{self.run} has trained for {seconds:.0f} s, all that trainer.max_time gives it: nothing more is "
-                "trained; raise it, or give --trainer.max_time null"
-            )
         if self._resumed["point"] == "validation" and checkpoint["global_step"] == trainer.max_steps:
             # Else Lightning would not even begin, and leave out the last validation.
             add_steps(trainer, 1)

@@ -30,6 +30,7 @@ from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving
 from anyformer.runs.loop_state import starts_processes
 from anyformer.runs.metrics_file import MetricsFile, has_rows, read_metrics, write_metrics
+from anyformer.runs.progress import Lines, has_bar, why_ended
 from anyformer.runs.random_state import generators, set_generators
 from anyformer.runs.signals import STOPS, Stopped, handlers_kept, passed_on, stopping_at_once
 from anyformer.runs.trainer import NEVER_VALIDATED, describe_options, given, listed, make_trainer, quiet
@@ -126,13 +127,16 @@ def _fit(
         options["enable_checkpointing"] = False
     if checkpoint is not None:
         options["num_sanity_val_steps"] = 0
+    lines = Lines(lambda: run_callback.best.get("value"), shown=options.get("enable_progress_bar") is not False)
+    if not has_bar():
+        options.setdefault("enable_progress_bar", False)
     # One that was loaded or has predicted comes in evaluation mode, and Lightning would leave its dropout off.
     task.train()
     with quiet():
         trainer = make_trainer(
             options,
             default_root_dir=run,
-            callbacks=[run_callback, *callbacks],
+            callbacks=[run_callback, lines, *callbacks],
             logger=[rows, *loggers],
             plugins=[Checkpoints(), *plugins],
         )
@@ -164,6 +168,8 @@ def _fit(
         except SIGTERMException:
             # The signal came before the first batch, when there was nothing to save.
             raise Stopped(128 + signal.SIGTERM) from None
+        if is_first and not options.get("fast_dev_run") and not starts_processes(trainer):
+            say(why_ended(trainer, lines.n_steps))
         if options.get("fast_dev_run"):
             return {name: value.item() for name, value in trainer.callback_metrics.items()}
         if starts_processes(trainer):

@@ -21,12 +21,6 @@ def limits(trainer: Trainer) -> dict[str, float]:
     return {"max_epochs": epochs, "max_steps": steps, "max_time": math.inf if seconds is None else seconds}
 
 
-def seconds_trained(checkpoint: dict[str, Any]) -> float:
-    """What a timer has counted till a checkpoint; 0 where there was none."""
-    states = [state for name, state in checkpoint.get("callbacks", {}).items() if name.startswith("Timer")]
-    return max((state["time_elapsed"]["train"] for state in states), default=0.0)
-
-
 def starts_processes(trainer: Trainer) -> bool:
     """Whether others train than this process, which starts them and waits (ddp_spawn, ddp_fork, ddp_notebook)."""
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)

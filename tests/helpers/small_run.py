@@ -47,13 +47,17 @@ def small_fit(
     run: Path, *, n_workers: int = 0, task: Classify | None = None, data: Records | None = None, **options: Any
 ) -> dict[str, float]:
     seed_everything(0, verbose=False)
-    options = {"max_epochs": EPOCHS, "log_every_n_steps": 1, "saving": Saving(every_n_steps=2)} | options
+    options = {
+        "max_epochs": EPOCHS,
+        "log_every_n_steps": 1,
+        "saving": Saving(every_n_steps=2),
+        "enable_progress_bar": False,
+    } | options
     return fit(
         task or small_task(),
         data or small_data(n_workers),
         run,
         accelerator="cpu",
-        enable_progress_bar=False,
         **options,
     )
 

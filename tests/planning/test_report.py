@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from anyformer.planning.parameters import Component, Sizes
-from anyformer.planning.report import Memory, Part, Planned, Step, duration, size
+from anyformer.planning.report import Memory, Part, Planned, Step, size
 
 PLANNED = Planned(
     parts={
@@ -76,13 +76,6 @@ def test_the_parts_of_a_mixture_have_their_names() -> None:
     shown = str(replace(PLANNED, parts={"digits": part, "words": replace(part, task="LanguageModel")}))
     assert "digits: Classify" in shown and "words: LanguageModel" in shown
     assert "all tasks together have 1,020 parameters" in shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.0, "0 ms"), (0.5, "500 ms"), (59.4, "59.4 s"), (119.9, "2 min 0 s"), (3660, "1 h 1 min")]
-)
-def test_durations_are_words(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_sizes_are_words() -> None:

@@ -136,7 +136,8 @@ def test_what_may_change_is_said_in_one_line(run: Path, capsys: pytest.CaptureFi
     train(run, data={"n_workers": 1}, max_epochs=2, gradient_clip_val=1.0, saving=Saving(every_n_steps=3))
     assert capsys.readouterr().err.splitlines() == [
         f"{run} goes on with other options: trainer.max_epochs was 1 and is now 2, trainer.gradient_clip_val was None "
-        "and is now 1.0, checkpoints.every_n_steps was None and is now 3, data.n_workers was 0 and is now 1"
+        "and is now 1.0, checkpoints.every_n_steps was None and is now 3, data.n_workers was 0 and is now 1",
+        "ended after 2 epochs (trainer.max_epochs)",
     ]
 
 
@@ -156,7 +157,7 @@ def test_the_same_options_say_nothing_and_an_ended_run_that_it_has_ended(
 ) -> None:
     train(run)
     assert capsys.readouterr().err == (
-        f"{run} has come to its end: nothing more is trained; raise trainer.max_epochs to go on\n"
+        "nothing was trained: 1 epoch is behind it (trainer.max_epochs); raise that to train on\n"
     )
 
 
@@ -164,7 +165,8 @@ def test_a_run_whose_time_is_up_says_so(tmp_path: Path, capsys: pytest.CaptureFi
     train(tmp_path, resume=False, max_epochs=3, max_time={"milliseconds": 1})
     rows = (tmp_path / "metrics.csv").read_text()
     train(tmp_path, max_epochs=4, max_time={"milliseconds": 1})
-    assert "all that trainer.max_time gives it: nothing more is trained; raise it, or give" in capsys.readouterr().err
+    said = "nothing was trained: the trainer.max_time of 1 ms is used up; give a longer one, or null to train on"
+    assert said in capsys.readouterr().err
     assert (tmp_path / "metrics.csv").read_text() == rows
     assert train(tmp_path, max_epochs=4)["epoch"] == 3
 
