@@ -30,7 +30,7 @@ from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving
 from anyformer.runs.loop_state import starts_processes
 from anyformer.runs.metrics_file import MetricsFile, has_rows, read_metrics, write_metrics
-from anyformer.runs.progress import Lines, has_bar, why_ended
+from anyformer.runs.progress import Lines, has_bar
 from anyformer.runs.random_state import generators, set_generators
 from anyformer.runs.signals import STOPS, Stopped, handlers_kept, passed_on, stopping_at_once
 from anyformer.runs.trainer import NEVER_VALIDATED, describe_options, given, listed, make_trainer, quiet
@@ -169,7 +169,7 @@ def _fit(
             # The signal came before the first batch, when there was nothing to save.
             raise Stopped(128 + signal.SIGTERM) from None
         if is_first and not options.get("fast_dev_run") and not starts_processes(trainer):
-            say(why_ended(trainer, lines.n_steps))
+            lines.end(trainer)
         if options.get("fast_dev_run"):
             return {name: value.item() for name, value in trainer.callback_metrics.items()}
         if starts_processes(trainer):

@@ -13,6 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 from lightning.pytorch.utilities import rank_zero_only
 
+from anyformer.errors import say
 from anyformer.runs.loop_state import limits
 from anyformer.tasks.base.run_length import epochs_and_steps, run_length
 
@@ -69,6 +70,13 @@ class Lines(Callback):
             print(line, flush=True)
         else:
             console.print(line, highlight=False, markup=False)
+
+    def end(self, trainer: Trainer) -> None:
+        """Say why the training has ended."""
+        if not self.n_steps:
+            say(why_ended(trainer, 0))
+        elif self.shown:
+            print(why_ended(trainer, self.n_steps), flush=True)
 
     def _place(self, trainer: Trainer) -> list[str]:
         epochs, _ = epochs_and_steps(trainer)

@@ -137,7 +137,6 @@ def test_what_may_change_is_said_in_one_line(run: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err.splitlines() == [
         f"{run} goes on with other options: trainer.max_epochs was 1 and is now 2, trainer.gradient_clip_val was None "
         "and is now 1.0, checkpoints.every_n_steps was None and is now 3, data.n_workers was 0 and is now 1",
-        "ended after 2 epochs (trainer.max_epochs)",
     ]
 
 
