@@ -47,7 +47,7 @@ def fit_command(args: list[str]) -> None:
     if several and not asks:
         fit_trials(own, overrides, run)
         counts = [f"--{name}={value}" for name in ("folds", "seeds") if (value := getattr(own, name)) is not None]
-        print(ask(shlex.join([program(), "baseline", *own.config, *overrides, *counts])))
+        print(ask(f"{program()} baseline {shlex.join([*own.config, *overrides, *counts])}"))
         return
     experiment = parse("fit", configs, overrides, own.unsafe_imports, run)
     begin = time.perf_counter()

@@ -38,5 +38,5 @@ def plan_command(args: list[str]) -> None:
         print(json.dumps(planned.plain(), indent=2))
         return
     print(planned)
-    command = shlex.join([program(), "baseline", own.config, *overrides])
+    command = f"{program()} baseline {shlex.join([own.config, *overrides])}"
     print(f"\n{best_beside(experiment.model, experiment.datamodule, command)}")
