@@ -15,6 +15,7 @@ from anyformer.data.batch_plan import plan_batches
 from anyformer.data.files import list_folders
 from anyformer.data.folders import Folders, find_parts, open_source
 from anyformer.data.loader import Loader
+from anyformer.data.python_records import as_source
 from anyformer.data.rows.rows import no_column
 from anyformer.data.samples import Samples
 from anyformer.data.source import Joined, Source
@@ -45,6 +46,9 @@ class Records(Checked, LightningDataModule):
     may also be a fraction of train: test is taken first, so that it never depends on validation, and both count from
     the whole. Of a text, test is its end and validation what stands before that. Where train is a folder that holds
     train/ and val/ or test/, each of these is what its name says, but for what is given here.
+
+    In Python a list of records (dicts), a DataFrame, a dataset of torch or Hugging Face and a generator may stand where
+    a source stands; see `as_source`.
 
     Several sources or paths in a list count as one, their records one after another. With `folds` the records of train
     and validation are put together and dealt out: one fold is validation, the others are train. With `inner_folds` too
@@ -121,7 +125,8 @@ class Records(Checked, LightningDataModule):
                 )
         if inner_folds is not None and folds is None:
             raise InputError("data.inner_folds deals out the records outside a fold of data.folds; give that too")
-        self.given = {"train": train, "validation": validation, "test": test, "unlabelled": unlabelled}
+        parts = {"train": train, "validation": validation, "test": test, "unlabelled": unlabelled}
+        self.given = {name: as_source(value, f"data.{name}") for name, value in parts.items()}
         for name, value in self.given.items():
             if value == []:
                 raise InputError(f"data.{name} must list at least one source or path, got none")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anyformer.data.source import Source
 from anyformer.errors import InputError
+from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.ensemble.batch import EnsembleChopper, Readings
 from anyformer.tasks.predict.predict import Predict, PredictOptions
@@ -143,6 +144,7 @@ class Ensemble(Task):
 
     # Use
 
+    @takes_records
     @torch.inference_mode()
     def predict(
         self, records: Sequence[Mapping[str, Any]], options: PredictOptions | None = None, *, batch_size: int = 64

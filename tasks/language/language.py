@@ -25,6 +25,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.packing import collate
+from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
 from anyformer.tasks.language.windows import Pieces, TextWindows
@@ -247,6 +248,7 @@ class LanguageModel(Task):
     def _options(self, options: GenerationConfig) -> GenerationConfig:
         return replace(options, stop_ids=tuple({*options.stop_ids, self.text.eos_id}))
 
+    @takes_records
     def predict(
         self, records: Sequence[Mapping[str, Any]], options: GenerationConfig | FillConfig | None = None
     ) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
+from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.pretraining import Pretraining
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.predict.batch import Item, PredictChopper, generated
@@ -380,13 +381,15 @@ class Predict(Task):
 
     # Use
 
+    @takes_records
     @torch.inference_mode()
     def predict(
         self, records: Sequence[Mapping[str, Any]], options: PredictOptions | None = None, *, batch_size: int = 64
     ) -> list[dict[str, Any]]:
         """What the model says of records, by target, as plain values.
 
-        records: dicts of fields, a value being whatever its tokenizer takes (a path, an array, a string).
+        records: dicts of fields, a value being whatever its tokenizer takes (a path, an array, a string); or what else
+            holds some, see `takes_records`. Options may be given by their names: views=8.
         Returns for each a dict: of a Category `{"label", "probabilities"}`, likeliest first; of Labels `{"labels",
         "probabilities"}`, the labels those above a half; of Regression a number, or a list, or a dict where it has
         columns; of TextTarget the text; of ActionTarget the action; of Masked `{"loss"}`, how far what is filled in is

@@ -25,6 +25,7 @@ from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
+from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.sequence.batch import Architecture, Pair, PairChopper, Pairs
 from anyformer.tasks.sequence.decoding import DecodeConfig, Decoded, Decoder
@@ -405,6 +406,7 @@ class SequenceToSequence(Task):
         if self.decoding.max_new_tokens is None:
             self.decoding = replace(self.decoding, max_new_tokens=learnt)
 
+    @takes_records
     def predict(
         self, records: Sequence[Mapping[str, Any]], options: DecodeConfig | None = None
     ) -> list[dict[str, Any]]:
@@ -413,7 +415,8 @@ class SequenceToSequence(Task):
         `doubt`, what is wrong with the text ("silence", "repetition", "improbable", of several pieces several; "" for
         nothing), and `temperature`, the highest at which it was found.
 
-        records: dicts of fields, a value being whatever its tokenizer takes. A recording longer than that is cut.
+        records: dicts of fields, a value being whatever its tokenizer takes; or what else holds some, see
+            `takes_records`. A recording longer than that is cut. Options may be given by their names: beams=4.
         Raises InputError for a record that cannot be used, and for options that the model has no part for.
         """
         options = options or self.options

@@ -34,8 +34,9 @@ def open_image(picture: Any, channels: int = 3) -> Tensor:
     """Read a picture.
 
     picture: a path (also into a zip), the bytes of a file, `{"bytes": ..., "path": ...}` as tables hold them, a PIL
-        image, or an array (rows, columns) or (rows, columns, 1 | 3 | 4): uint8, uint16, or float from 0 to 1. The
-        array may be lists of numbers, from 0 to 255 where they are whole, or JSON of them; and a square of grey may
+        image, or an array or tensor (rows, columns), (rows, columns, 1 | 3 | 4) or (1 | 3 | 4, rows, columns): uint8,
+        uint16, or float from 0 to 1. Where the shape may be either, a tensor has its channels first and an array last.
+        The array may be lists of numbers, from 0 to 255 where they are whole, or JSON of them; and a square of grey may
         be its pixels in a row, also as columns of a table.
     channels: 1 for grey, 3 for colour; what comes in is converted.
     Returns (channels, rows, columns) uint8: turned upright as its EXIF data says, the first frame of an animation, 16
@@ -70,6 +71,8 @@ def image_size(picture: Any) -> tuple[int, int]:
 
 def _unpack(picture: Any) -> Any:
     """The picture, as an array where it is numbers."""
+    if isinstance(picture, np.ndarray | Tensor):
+        return _channels_last(picture)
     picture = parse_json(picture) if is_json(picture) else picture
     if isinstance(picture, Mapping) and picture.keys() & {"bytes", "path"}:
         return picture
@@ -90,6 +93,15 @@ def _unpack(picture: Any) -> Any:
             )
         array = array.astype(np.uint8)
     return array
+
+
+def _channels_last(picture: np.ndarray | Tensor) -> np.ndarray:
+    array = picture
+    if isinstance(picture, Tensor):
+        # numpy knows no bfloat16.
+        array = (picture.float() if picture.is_floating_point() else picture).detach().cpu().numpy()
+    first, last = (array.ndim == 3 and array.shape[axis] in (1, 3, 4) for axis in (0, 2))
+    return np.moveaxis(array, 0, 2) if first and (isinstance(picture, Tensor) or not last) else array
 
 
 def _open(picture: Any) -> tuple[Image.Image, str]:

@@ -1,0 +1,79 @@
+"""What a Python program holds, as a source: lists of records, data frames, datasets of torch and of Hugging Face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from anyformer.data.source import Source
+from anyformer.errors import InputError
+
+
+class PythonRecords(Source):
+    """Records of a sequence, or of whatever else gives one by its number; each a dict of fields."""
+
+    def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """records: read anew whenever one is asked for, so a Dataset of torch may open files then."""
+        # Under another name than the argument's: a run's options are compared by what a source keeps of its arguments,
+        # and what these hold is told by the fingerprint of the data.
+        self._held = records
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        record = self._held[i]
+        if not isinstance(record, Mapping):
+            raise InputError(
+                f"{self.name(i)} must be a dict of fields, got {type(record).__name__}; give {{'image': ..., 'label': "
+                "...}, or whatever the fields are called"
+            )
+        return dict(record)
+
+    def name(self, i: int) -> str:
+        return f"record {i}"
+
+
+def is_frame(value: Any) -> bool:
+    """Whether a value is a DataFrame of pandas, which need not be installed."""
+    return type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "columns")
+
+
+def as_source(value: Any, what: str) -> Any:
+    """A source of what a program holds; sources, paths, fractions and None as they are, but a `Path` as its text.
+
+    value: a list of dicts, a DataFrame, a dataset with `len` and numbers (torch's, Hugging Face's), or one that is only
+        gone through (a generator, an IterableDataset), which is read into memory at once. A list of sources, paths and
+        these is one of the same sources.
+    what: begins the message. Raises InputError for all else.
+    """
+    if value is None or isinstance(value, Source | str | int | float):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if is_frame(value):
+        return PythonRecords(frame_records(value, what))
+    if isinstance(value, list | tuple):
+        if value and all(isinstance(each, Mapping) for each in value):
+            return PythonRecords(value)
+        return [as_source(each, f"{what}.{i}") for i, each in enumerate(value)]
+    if not isinstance(value, Mapping | bytes):
+        if hasattr(value, "__getitem__") and hasattr(value, "__len__") and not hasattr(value, "dtype"):
+            return PythonRecords(value)
+        if isinstance(value, Iterable) and not hasattr(value, "dtype"):
+            return PythonRecords(list(value))
+    raise InputError(
+        f"{what} must be a source, a path, a list of records (dicts of fields), a DataFrame or a dataset of records, "
+        f"got {type(value).__name__}"
+    )
+
+
+def frame_records(frame: Any, what: str) -> list[dict[str, Any]]:
+    """The rows of a DataFrame as records, None where nothing is."""
+    names = list(frame.columns)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise InputError(f"{what}: the columns of a DataFrame must be texts, got {wrong[0]!r}; rename it")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{what}: two columns of the DataFrame are called {twice[0]!r}; rename one")
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
