@@ -3,13 +3,16 @@
 uv run python docs/results.py
 """
 
+import re
 from pathlib import Path
 
 import yaml
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- written by docs/results.py from docs/results.yaml -->\n", "<!-- end of what it writes -->\n"
-COLUMNS = ("config", "what", "result", "part", "chosen on these", "beside it", "time", "machine")
+COLUMNS = ("config", "what", "result", "part", "chosen on these", "baseline", "of others", "time", "machine")
+LOWER = re.compile(r"\b(error|nats|bits)\b")
+"""Metrics of which less is better."""
 
 
 def read_results():
@@ -31,13 +34,23 @@ def show_figure(figure, first):
     return shown if figure["part"] == first["part"] else f"{shown} ({figure['part']})"
 
 
-def show_beside(recipe):
-    """The baseline, and what others reached."""
-    baseline, reference = recipe["baseline"], recipe["reference"]
-    shown = [] if is_null(baseline) else [f"{baseline['what']}: {baseline['value']}"]
-    if not is_null(reference):
-        shown.append(f"{reference['what']}: {reference['value']} ({reference['source']})")
-    return "; ".join(shown)
+def is_behind(recipe):
+    """Whether the baseline is better than the figure that counts."""
+    first, ours, theirs = recipe["figures"][0], float(recipe["figures"][0]["value"]), float(recipe["baseline"]["value"])
+    return theirs < ours if LOWER.search(first["metric"]) else theirs > ours
+
+
+def show_baseline(recipe):
+    baseline = recipe["baseline"]
+    if is_null(baseline):
+        return ""
+    error = f" ± {baseline['standard_error']}" if "standard_error" in baseline else ""
+    return f"{'**better:** ' if is_behind(recipe) else ''}{baseline['what']}: {baseline['value']}{error}"
+
+
+def show_reference(recipe):
+    reference = recipe["reference"]
+    return "" if is_null(reference) else f"{reference['what']}: {reference['value']} ({reference['source']})"
 
 
 def show_row(name, recipe):
@@ -47,7 +60,7 @@ def show_row(name, recipe):
     of_seeds = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
     result = f"{recipe['note'] if 'note' in recipe else '; '.join(shown)}, {of_seeds}"
     part, chosen = ("", "") if "note" in recipe else (figures[0]["part"], figures[0]["chosen"])
-    last = show_beside(recipe), recipe["time"], recipe["machine"]
+    last = show_baseline(recipe), show_reference(recipe), recipe["time"], recipe["machine"]
     return f"| {' | '.join((f'`{name}.yaml`', recipe['what'], result, part, chosen, *last))} |"
 
 

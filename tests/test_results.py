@@ -65,7 +65,11 @@ def test_a_recipe_says_all_of_its_figures(name: str) -> None:
         *("what", "command", "seeds", "time", "machine", "date", "commit", "baseline", "reference", "figures")
     }
     assert f"--config configs/{name}.yaml" in recipe["command"]
-    assert recipe["baseline"] is None or {*recipe["baseline"]} == {"value", "what", "command"}
+    if recipe["baseline"] is not None:
+        assert {*recipe["baseline"]} - {"standard_error"} == {"value", "what", "command"}
+        command = recipe["baseline"]["command"]
+        assert command is None or command.startswith(f"anyformer baseline configs/{name}.yaml")
+        assert isinstance(recipe["baseline"]["value"], int | float)
     assert recipe["reference"] is None or {*recipe["reference"]} == {"value", "what", "source"}
     for figure in recipe["figures"]:
         needed, more = {"metric", "value", "standard_error", "part", "chosen"}, {"seeds", "date", "commit", "in"}
@@ -89,6 +93,18 @@ def test_a_figure_without_its_error_or_of_other_records_is_written_as_such() -> 
     assert SCRIPT["show_figure"](first, first) == "accuracy: 0.90 ± 0.01"
     other = first | {"standard_error": "null", "part": "validation"}
     assert SCRIPT["show_figure"](other, first) == "accuracy: 0.90 (validation)"
+
+
+def test_a_baseline_that_is_better_is_written_as_such() -> None:
+    def shown(metric: str, ours: str, theirs: str) -> str:
+        baseline = {"value": theirs, "standard_error": "0.01", "what": "a forest"}
+        return SCRIPT["show_baseline"]({"figures": [{"metric": metric, "value": ours}], "baseline": baseline})
+
+    assert shown("accuracy", "0.90", "0.91") == "**better:** a forest: 0.91 ± 0.01"
+    assert shown("accuracy", "0.90", "0.90") == shown("accuracy", "1.0", "0.90") == "a forest: 0.90 ± 0.01"
+    assert shown("nats a character", "1.5", "1.4") == "**better:** a forest: 1.4 ± 0.01"
+    assert shown("word error rate", "0.1", "0.2") == "a forest: 0.2 ± 0.01"
+    assert shown("mean return", "-180.5", "-151") == "**better:** a forest: -151 ± 0.01"
 
 
 def test_the_readme_has_no_other_figures_of_recipes() -> None:

@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from anyformer.baselines.aims import Aim, TextAim, aim_of
 from anyformer.baselines.comparison import compare
 from anyformer.baselines.examples import MOST_RECORDS, PARTS, Reader, dealt
-from anyformer.baselines.language import ngram_lines
+from anyformer.baselines.language import masked_lines, ngram_lines
 from anyformer.baselines.policies import policy_lines
 from anyformer.baselines.report import Line, Report, Section
 from anyformer.baselines.translation import MOST_PAIRS, text_lines
@@ -69,9 +69,7 @@ def _found(task: Task, data: Records, n_folds: int | None, seeds: Sequence[int],
             lines, notes = policy_lines(task, sources, PARTS)
             return _Found(lines, {"": ("return", "max")}, notes)
         task.fit_tokenizers(sources["train"])
-        if task.masking is not None:
-            return _Found([], {}, ["masked tokens have no baseline"])
-        lines, notes = ngram_lines(task, sources, PARTS)
+        lines, notes = (ngram_lines if task.masking is None else masked_lines)(task, sources, PARTS)
         return _Found(lines, {"": ("loss", "min")}, notes)
     aims, notes = _aims(task)
     if not aims:
@@ -80,10 +78,10 @@ def _found(task: Task, data: Records, n_folds: int | None, seeds: Sequence[int],
     obstacles = {target: why for target, aim in aims.items() if (why := aim.obstacle(sources["train"])) is not None}
     metrics = {target: _choosing(task, target, aim) for target, aim in aims.items()}
     reader = _reader(task, data, limit)
-    texts = [each for each in task.inputs if isinstance(task.tokenizers[each], Text)]
-    if isinstance(task, SequenceToSequence) and obstacles and texts:
-        reader.limit = max(limit, MOST_PAIRS)
-        lines = text_lines(task, data, aims[""], texts, metrics[""][0], reader, n_folds)
+    if isinstance(task, SequenceToSequence) and obstacles:
+        if all(isinstance(task.tokenizers[each], Text) for each in task.inputs):
+            reader.limit = max(limit, MOST_PAIRS)
+        lines = text_lines(task, data, aims[""], metrics[""][0], reader, n_folds)
         return _Found(lines, metrics, reader.notes)
     notes += [f"no baseline: {why}" for why in obstacles.values()]
     aims = {target: aim for target, aim in aims.items() if target not in obstacles}

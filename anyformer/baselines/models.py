@@ -74,6 +74,9 @@ def forest(aim: Aim, x: Matrix, y: np.ndarray, seed: int) -> Fitted:
     n_trees = max(N_TREES * MANY_CLASSES // max(aim.n, MANY_CLASSES), LEAST_TREES)
     options = {"n_estimators": n_trees, "oob_score": True, "random_state": seed, "n_jobs": -1}
     rows = np.arange(len(y))
+    if issparse(x) and np.prod(x.shape) <= MOST_DENSE:
+        # Which trees go through up to five times as fast, to the same result.
+        x = x.toarray()
     if aim.kind == "class":
         model = RandomForestClassifier(**options).fit(x, y)
         return Fitted(
@@ -82,9 +85,6 @@ def forest(aim: Aim, x: Matrix, y: np.ndarray, seed: int) -> Fitted:
             rows,
         )
     # A label is a number from 0 to 1, whose mean in a leaf is its probability.
-    if issparse(x) and np.prod(x.shape) <= MOST_DENSE:
-        # Which regression trees go through in half the time.
-        x = x.toarray()
     of_each = []
     for column, known in _columns(y):
         model = RandomForestRegressor(max_features=1 / 3, **options).fit(x[known], y[known][:, column].squeeze())

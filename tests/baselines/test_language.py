@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anyformer.baselines.language import WittenBell, ngram_lines, preceding
+from anyformer.baselines import language
+from anyformer.baselines.baseline import baseline
+from anyformer.baselines.language import WittenBell, masked_lines, ngram_lines, preceding
 from anyformer.data.source import Source
 from anyformer.model.config import TransformerConfig
+from anyformer.tasks.base.records import Records
+from anyformer.tasks.language.batch import Masking
 from anyformer.tasks.language.language import LanguageModel
 from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokenizers.text.text import Text
@@ -63,3 +67,40 @@ def test_longer_contexts_tell_more_of_a_text_that_repeats_itself_in_the_units_of
     assert metrics["val/bits_per_byte"] == pytest.approx(losses[0] * n_tokens / n_bytes / np.log(2))
     assert metrics["val/perplexity"] == pytest.approx(np.exp(losses[0]))
     assert lines[4].outcomes[0].inner < lines[0].outcomes[0].inner
+
+
+def masked_model(folder: Path, **options: float) -> tuple[LanguageModel, dict[str, Source]]:
+    """Of a text in which every other letter is drawn from four, and tells the one before it and not the one after."""
+    random, sources = np.random.default_rng(0), dict[str, Source]()
+    for name, n in (("train", 600), ("validation", 100)):
+        (folder / f"{name}.txt").write_text("".join(random.choice(["ae", "bf", "cg", "dh"], n)))
+        sources[name] = Corpus(str(folder / f"{name}.txt"))
+    sizes = TransformerConfig(d_model=8, depth=1, n_heads=2)
+    task = LanguageModel(
+        {"text": Text("bytes")}, sizes, context=20, masking=Masking(share=0.05, **options), cache=str(folder)
+    )
+    return task, sources
+
+
+def test_what_is_masked_is_told_by_what_stands_beside_it(tmp_path: Path) -> None:
+    # A sample has one masked token, so that both of its neighbours are there, but for the ends of the sample.
+    task, sources = masked_model(tmp_path, replaced=1.0, redrawn=0.0)
+    (section,) = baseline(task, Records(sources["train"], sources["validation"])).sections
+    accuracy = {line.model: line.outcomes[0].metrics["val/accuracy"] for line in section.lines}
+    losses = [line.outcomes[0].metrics["val/loss"] for line in section.lines]
+    # Of eight letters; half of them are told by the one before, and the other half by the one after.
+    assert accuracy["1-gram, Witten-Bell"] < 0.4
+    assert 0.4 < accuracy["token before, Witten-Bell"] < 0.85
+    assert accuracy["tokens before and after, Witten-Bell"] > 0.85
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] == pytest.approx(np.log(8), abs=0.3)
+    assert section.lines[0].outcomes[0].metrics["val/perplexity"] == pytest.approx(np.exp(losses[0]))
+    assert section.best()[0].names == ["tokens before and after, Witten-Bell on text"]
+
+
+def test_of_many_masked_tokens_a_sample_is_taken_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, sources = masked_model(tmp_path)
+    task.fit_tokenizers(sources["train"])
+    monkeypatch.setattr(language, "MOST_GUESSES", 4 * task.text.n_ids)
+    _, notes = masked_lines(task, sources, {"validation": "val"})
+    assert notes == ["a sample of 4 of the 11 validation stretches"]
