@@ -120,7 +120,7 @@ class Report:
         }
 
 
-def _by_unit(outcomes: Sequence[Outcome], name: str) -> dict[str, float]:
+def by_unit(outcomes: Sequence[Outcome], name: str) -> dict[str, float]:
     """A metric of each fold, the mean over its seeds; or of each seed."""
     units: dict[str, list[float]] = {}
     for outcome in outcomes:
@@ -129,7 +129,7 @@ def _by_unit(outcomes: Sequence[Outcome], name: str) -> dict[str, float]:
 
 
 def _plain(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    units = {name: _by_unit(outcomes, name) for name in (outcomes[0].metrics if outcomes else ())}
+    units = {name: by_unit(outcomes, name) for name in (outcomes[0].metrics if outcomes else ())}
     finite = {
         name: {unit: value if math.isfinite(value) else None for unit, value in of.items()}
         for name, of in units.items()
@@ -143,7 +143,7 @@ def _plain(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 def spell(outcomes: Sequence[Outcome], name: str) -> str:
     """A metric with its standard error, where there are several folds or seeds."""
-    values = list(_by_unit(outcomes, name).values())
+    values = list(by_unit(outcomes, name).values())
     error = standard_error(values)
     return f"{mean(values):.4f}" + (f" ±{error:.4f}" if error is not None else "")
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from anyformer.baselines.baseline import baseline
 from anyformer.baselines.examples import MOST_RECORDS
+from anyformer.baselines.paired import Paired, pair, runs_in
 from anyformer.cli.arguments import Options, require_first
 from anyformer.errors import InputError
+from anyformer.runs.averaging.config import read_config
 from anyformer.runs.experiment import config_of, parse
+from anyformer.saving.run_folder import first_trial, holds_trials
 
 
 def baseline_command(args: list[str]) -> None:
@@ -17,9 +20,10 @@ def baseline_command(args: list[str]) -> None:
         "baseline",
         "Simple models of scikit-learn on the records, columns, splits and folds of a config: the most frequent class "
         "or the mean, a linear model and a random forest, on each field alone and on all. Nothing is chosen on the "
-        "records that are reported. Any value of the config can be overridden: --data.train=other.csv",
+        "records that are reported. Any value of the config can be overridden: --data.train=other.csv. Beside a folder "
+        "of runs, as fit --folds writes, the difference is shown, fold by fold",
     )
-    parser.add_argument("config", metavar="CONFIG", help="a config; or a run's folder")
+    parser.add_argument("config", metavar="CONFIG", help="a config; or the folder of a run, or of several runs")
     parser.add_argument("--folds", type=int, metavar="N", help="each of N folds, as fit --folds deals them")
     parser.add_argument(
         "--seeds", type=int, metavar="N", default=1, help="each of N seeds, of the forest; 1 by default"
@@ -39,7 +43,20 @@ def baseline_command(args: list[str]) -> None:
     for name, least in (("seeds", 1), ("records", 10)):
         if getattr(own, name) < least:
             raise InputError(f"--{name} must be at least {least}, got {getattr(own, name)}")
-    config = config_of(own.config) if Path(own.config).is_dir() else own.config
+    folder, runs, part = Path(own.config), None, ""
+    config = own.config
+    if folder.is_dir() and holds_trials(folder):
+        runs, part = runs_in(folder)
+        if not runs:
+            raise InputError(f"{folder}: none of its runs has come to its end; give the same fit again")
+        config = config_of(first_trial(folder))
+        n_folds = read_config(Path(config).parent)["data"]["folds"]
+        if own.folds not in (None, n_folds):
+            raise InputError(f"--folds must be {n_folds}, as that of the runs in {folder}, got {own.folds}")
+        own.folds, own.seeds = n_folds, own.seeds if n_folds else len(runs)
+        overrides = ["--data.inner_folds=null", "--data.inner_fold=0", *overrides]
+    elif folder.is_dir():
+        config = config_of(own.config)
     experiment = parse("baseline", [config], overrides, own.unsafe_imports)
     report = baseline(
         experiment.model,
@@ -49,4 +66,17 @@ def baseline_command(args: list[str]) -> None:
         limit=own.records,
         first_seed=experiment.config["seed_everything"],
     )
-    print(json.dumps(report.plain(), indent=2) if own.json else report)
+    pairs: dict[str, list[Paired]] = {section.task: [] for section in report.sections}
+    for section in report.sections:
+        for best in section.best():
+            paired = None if runs is None else pair(best, section.metrics[best.target][1], runs, part)
+            pairs[section.task] += [] if paired is None else [paired]
+    if own.json:
+        found = report.plain()
+        for task, several in pairs.items():
+            found[task]["runs"] = [each.plain() for each in several]
+        print(json.dumps(found, indent=2))
+        return
+    print(report)
+    for several in pairs.values():
+        print(*several, sep="\n", end="\n" if several else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 
@@ -46,8 +45,7 @@ def fit_command(args: list[str]) -> None:
     run = run_folder(own.resume or own.run_dir or Path("runs") / Path(configs[0] if configs else "").stem)
     if several and not asks:
         fit_trials(own, overrides, run)
-        counts = [f"--{name}={value}" for name in ("folds", "seeds") if (value := getattr(own, name)) is not None]
-        print(ask(f"{program()} baseline {shlex.join([*own.config, *overrides, *counts])}"))
+        print(ask(f"{program()} baseline {run}"))
         return
     experiment = parse("fit", configs, overrides, own.unsafe_imports, run)
     begin = time.perf_counter()

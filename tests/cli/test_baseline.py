@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,24 @@ def test_the_command_compares_on_the_records_of_a_config_or_a_run(
     assert forest["model"] == "random forest" and forest["values"]["val/accuracy"].keys() == {"fold_0", "fold_1"}
     assert forest["mean"]["val/accuracy"] > 0.8 and forest["standard_error"]["val/accuracy"] > 0
     assert "test/accuracy" not in forest["mean"]
+
+
+def test_runs_of_folds_are_shown_less_the_best_of_each_fold(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "N_TREES", 40)
+    assert main(["fit", "--config", "small.yaml", "--folds", "2", "--run_dir", "two", "--data.test=null"]) == 0
+    assert "Simple models on the same records: anyformer baseline two\n" in capsys.readouterr().out
+    assert main(["baseline", "two", "--records", "200", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    (paired,), (best,) = found["runs"], found["best"]
+    assert paired["theirs"] == best["values"]["val/accuracy"]
+    runs = json.loads(Path("two/metrics.json").read_text())["runs"]
+    assert paired["ours"] == {f"fold_{i}": runs[f"fold_{i}_seed_0"]["val/accuracy"] for i in range(2)}
+    assert main(["baseline", "two", "--records", "200"]) == 0
+    assert "\nThe runs less the best of these: val/accuracy -0." in capsys.readouterr().out
+    message = refused(capsys, "baseline", "two", "--folds", "3")
+    assert "--folds must be 2, as that of the runs in two, got 3" in message
 
 
 def test_what_cannot_be_used_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
