@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 
@@ -16,7 +19,7 @@ class PythonRecords(Source):
     def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
         """records: read anew whenever one is asked for, so a Dataset of torch may open files then."""
         # Under another name than the argument's: a run's options are compared by what a source keeps of its arguments,
-        # and what these hold is told by the fingerprint of the data.
+        # and these may be many. How many there are, and what is predicted of them, its fingerprint says.
         self._held = records
 
     def __len__(self) -> int:
@@ -29,10 +32,15 @@ class PythonRecords(Source):
                 f"{self.name(i)} must be a dict of fields, got {type(record).__name__}; give {{'image': ..., 'label': "
                 "...}, or whatever the fields are called"
             )
-        return dict(record)
+        # A number of torch's is one of Python's, as labels are in its datasets.
+        return {name: value.item() if _is_number(value) else value for name, value in record.items()}
 
     def name(self, i: int) -> str:
         return f"record {i}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 0
 
 
 def is_frame(value: Any) -> bool:
@@ -57,9 +65,15 @@ def as_source(value: Any, what: str) -> Any:
     if isinstance(value, list | tuple):
         if value and all(isinstance(each, Mapping) for each in value):
             return PythonRecords(value)
+        if nested := next((each for each in value if isinstance(each, tuple)), None):
+            raise InputError(
+                f"{what}: a record must be a dict of fields, got a tuple of {len(nested)}; give {{'image': ..., "
+                "'label': ...}, or whatever the fields are called"
+            )
         return [as_source(each, f"{what}.{i}") for i, each in enumerate(value)]
     if not isinstance(value, Mapping | bytes):
-        if hasattr(value, "__getitem__") and hasattr(value, "__len__") and not hasattr(value, "dtype"):
+        is_numbered = hasattr(value, "__getitem__") and hasattr(value, "__len__") and not hasattr(value, "dtype")
+        if is_numbered and not isinstance(value, IterableDataset):
             return PythonRecords(value)
         if isinstance(value, Iterable) and not hasattr(value, "dtype"):
             return PythonRecords(list(value))

@@ -48,7 +48,7 @@ class OptimizerConfig:
     """Factor on the learning rate from each block to the one before, for fine-tuning: what stands after the blocks has
     all of it, the last block this part, the embeddings the least (BEiT, Bao et al. 2022); none when left out."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the optimiser, by its own names (betas, momentum, ...)."""
+    """Further arguments of the optimiser, by its own names (betas, momentum, of muon also normalize, ...)."""
 
     def __post_init__(self) -> None:
         check_choices(self)

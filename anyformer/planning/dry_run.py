@@ -270,7 +270,6 @@ def _n_validations(trainer: Trainer) -> int:
     return int(n_batches // n // often) * max(int(n // every), 1)
 
 
-@torch.no_grad()
 def _pretraining_steps(task: Task, data: LightningDataModule, n_steps: int) -> int:
     """Of `pretrain`, if there is one. n_steps: of an epoch of the task's own."""
     if task.pretrain is None:
@@ -281,6 +280,7 @@ def _pretraining_steps(task: Task, data: LightningDataModule, n_steps: int) -> i
     return task.pretrain.epochs * math.ceil(n_steps * len(records.sources["train"]) / len(data.sources["train"]))
 
 
+@torch.no_grad()
 def _time_validation(trainer: Trainer, members: Iterable[_Member]) -> float:
     """Seconds of a whole validation, by a batch of each pass; by a few samples where that would take long."""
     passes = []

@@ -48,7 +48,7 @@ PRETRAINED = "pretrained"
 OF_PRETRAINING = (
     *("accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic", "benchmark"),
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "log_every_n_steps"),
-    *("limit_train_batches", "limit_val_batches", "enable_progress_bar", "fast_dev_run"),
+    *("limit_train_batches", "limit_val_batches", "enable_progress_bar", "fast_dev_run", "max_time"),
 )
 """The trainer's options that are those of `pretrain` too."""
 
@@ -108,8 +108,8 @@ def _fit(
     rows, checkpoint, is_first = MetricsFile(run), None, rank_zero_only.rank == 0
     if resume:
         checkpoint = newest(run / "checkpoints", say, mends=is_first)
-        if is_first and checkpoint is None:
-            say(f"{run} has no checkpoint yet: starting from the beginning")
+        if checkpoint is None:
+            _begin_again(task, run, config, is_first)
     elif is_first:
         _prepare(run)
         if config is not None:
@@ -168,8 +168,9 @@ def _fit(
         except SIGTERMException:
             # The signal came before the first batch, when there was nothing to save.
             raise Stopped(128 + signal.SIGTERM) from None
-        if is_first and not options.get("fast_dev_run") and not starts_processes(trainer):
-            lines.end(trainer)
+        tells = is_first and not options.get("fast_dev_run") and not starts_processes(trainer)
+        if tells and (lines.n_steps or part_of is None):
+            lines.end(trainer, "trainer.max_epochs" if part_of is None else "pretrain.epochs")
         if options.get("fast_dev_run"):
             return {name: value.item() for name, value in trainer.callback_metrics.items()}
         if starts_processes(trainer):
@@ -218,6 +219,21 @@ def _prepare(run: Path) -> None:
         begin_checkpoints(run / "checkpoints")
 
 
+def _begin_again(task: Task, run: Path, config: str | None, is_first: bool) -> None:
+    """Where a run is gone on with that had no checkpoint yet of its own: it is as if it began now, but for what was
+    pretrained."""
+    is_pretrained = _has_learned(run / PRETRAINED)
+    if is_pretrained and task.pretrain is None:
+        raise InputError(
+            f"{run} was being pretrained, and its config has no pretrain any more; resume with it, or train again with "
+            "another --run_dir"
+        )
+    if is_first and config is not None:
+        write_whole(run / "config.yaml", config)
+    if is_first and not is_pretrained:
+        say(f"{run} has no checkpoint yet: starting from the beginning")
+
+
 def _has_learned(run: Path) -> bool:
     has_model = any((run / name).exists() for name in ("model", "model.old"))
     return has_model or has_checkpoints(run / "checkpoints") or has_rows(run / "metrics.csv")
@@ -242,6 +258,8 @@ def _pretrain(
     if begins:
         if task.model is not None:
             raise InputError("model.pretrain is for a task that has not been fitted; make it anew")
+        # So that the task begins with the same numbers drawn, whether or not this is interrupted.
+        state = generators()
         if not resume:
             # What is wrong with the records of the task itself is said before hours of pretraining.
             records = data.copy()
@@ -250,8 +268,6 @@ def _pretrain(
             deepcopy(task).fit_tokenizers(records.sources["train"])
         of_stage = {name: value for name, value in options.items() if name in OF_PRETRAINING}
         has_begun = resume and (folder / "metrics.csv").exists()
-        # So that the task begins with the same numbers drawn, whether or not this was interrupted.
-        state = generators()
         if rank_zero_only.rank == 0:
             say(f"pretraining into {folder}: filling in what is hidden of {', '.join(task.pretrain.masked)}")
         stage = {"max_epochs": task.pretrain.epochs, **of_stage}

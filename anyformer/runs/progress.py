@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.errors import say
@@ -71,12 +72,12 @@ class Lines(Callback):
         else:
             console.print(line, highlight=False, markup=False)
 
-    def end(self, trainer: Trainer) -> None:
-        """Say why the training has ended."""
+    def end(self, trainer: Trainer, epochs: str = "trainer.max_epochs") -> None:
+        """Say why the training has ended. epochs: the option that says how many there are."""
         if not self.n_steps:
-            say(why_ended(trainer, 0))
+            say(why_ended(trainer, 0, epochs))
         elif self.shown:
-            print(why_ended(trainer, self.n_steps), flush=True)
+            print(why_ended(trainer, self.n_steps, epochs), flush=True)
 
     def _place(self, trainer: Trainer) -> list[str]:
         epochs, _ = epochs_and_steps(trainer)
@@ -113,27 +114,39 @@ def _steps(trainer: Trainer) -> float:
     return run_length(trainer, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
 
 
-def why_ended(trainer: Trainer, n_steps: int) -> str:
-    """Why a training came to its end, in a line. n_steps: how many it has taken since it was begun or gone on with."""
+def why_ended(trainer: Trainer, n_steps: int, epochs: str = "trainer.max_epochs") -> str:
+    """Why a training came to its end, in a line. n_steps: how many it has taken since it was begun or gone on with.
+    epochs: the option that says how many there are."""
     most = limits(trainer)
     for callback in trainer.callbacks:
-        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-            why = (
-                f"ended early, after epoch {trainer.current_epoch}: {callback.monitor} was not better for "
-                f"{callback.wait_count} validations (EarlyStopping)"
-            )
-            return why if n_steps else f"nothing was trained: it {why}; raise trainer.max_epochs to train on"
+        # One that was stopped before and has trained on since keeps that reason.
+        stops = isinstance(callback, EarlyStopping) and trainer.current_epoch - callback.stopped_epoch <= 1
+        if stops and callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
+            why = f"ended early, after epoch {trainer.current_epoch}, by EarlyStopping: {_reason(callback)}"
+            return why if n_steps else f"nothing was trained: it {why}; raise {epochs} to train on"
         if isinstance(callback, Timer) and (callback.time_remaining() or 0.0) <= 0 < most["max_time"] < math.inf:
             limit = f"trainer.max_time of {duration(most['max_time'])}"
             if not n_steps:
                 return f"nothing was trained: the {limit} is used up; give a longer one, or null to train on"
             return f"ended by the {limit}, at step {trainer.global_step:,}; fit --resume with a longer one trains on"
-    epochs, steps = most["max_epochs"], most["max_steps"]
-    name, n = ("max_steps", steps) if trainer.global_step >= steps else ("max_epochs", epochs)
-    of = f"{n:,.0f} {name.removeprefix('max_').removesuffix('s')}{'' if n == 1 else 's'}"
-    if n_steps:
-        return f"ended after {of} (trainer.{name})"
-    return f"nothing was trained: {of} {'is' if n == 1 else 'are'} behind it (trainer.{name}); raise that to train on"
+    for option, n, done in (
+        ("trainer.max_steps", most["max_steps"], trainer.global_step),
+        (epochs, most["max_epochs"], trainer.current_epoch),
+    ):
+        if done >= n:
+            of = f"{n:,.0f} {'step' if option.endswith('steps') else 'epoch'}{'' if n == 1 else 's'}"
+            if n_steps:
+                return f"ended after {of} ({option})"
+            return f"nothing was trained: {of} {'is' if n == 1 else 'are'} behind it ({option}); raise that to train on"
+    if not n_steps:
+        return f"nothing was trained: it came to its end in epoch {trainer.current_epoch}; raise {epochs} to train on"
+    return f"ended early, in epoch {trainer.current_epoch} at step {trainer.global_step:,}, by a callback"
+
+
+def _reason(callback: EarlyStopping) -> str:
+    if callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
+        return f"{callback.monitor} was not better for {callback.wait_count} validations"
+    return (callback.stopping_reason_message or str(callback.stopping_reason)).strip().rstrip(".")
 
 
 def duration(seconds: float) -> str:

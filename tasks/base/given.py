@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import wraps
+from inspect import signature
+from numbers import Real
 from typing import Any
 
-from anyformer.data.python_records import as_source, is_frame
+from anyformer.data.python_records import frame_records, is_frame
 from anyformer.data.source import Source, join_files
 from anyformer.errors import InputError, suggest
+from anyformer.tokenizers.row import Row
 
 
 def takes_records(predict: Callable[..., list[Any]]) -> Callable[..., Any]:
@@ -19,10 +22,12 @@ def takes_records(predict: Callable[..., list[Any]]) -> Callable[..., Any]:
     of which the one result comes back.
     """
 
+    accepted = [name for name, each in signature(predict).parameters.items() if each.kind is each.KEYWORD_ONLY]
+
     @wraps(predict)
     def taking(self: Any, records: Any, options: Any = None, **keywords: Any) -> Any:
         given, is_one = read_records(self, records)
-        options, others = _read_keywords(self, options, keywords)
+        options, others = _read_keywords(self, options, keywords, accepted)
         results = predict(self, given, options, **others)
         return results[0] if is_one else results
 
@@ -35,24 +40,27 @@ def read_records(task: Any, given: Any) -> tuple[list[dict[str, Any]], bool]:
     A file name in a source starts from its folder, as in training; one in a dict is a path.
     """
     names = task.inputs
-    if isinstance(given, Mapping) and (len(names) != 1 or given.keys() & {*names}):
-        return [dict(given)], True
+    if isinstance(given, Mapping):
+        return [_record(task, given, None)], True
     if isinstance(given, Source):
         found = (({n: v for n, v in given[i].items() if n in names}, given.folder_of(i)) for i in range(len(given)))
         return [join_files(record, folder, task.tokenizers) for record, folder in found], False
     if isinstance(given, list | tuple):
         if len(names) == 1 and _is_value(given):
             return [{names[0]: given}], True
-        return [_record(names, each, i) for i, each in enumerate(given)], False
-    if is_frame(given) or _is_dataset(given):
-        source = as_source(given, "records")
-        return [source[i] for i in range(len(source))], False
-    return [_record(names, given, None)], True
+        return [_record(task, each, i) for i, each in enumerate(given)], False
+    if is_frame(given):
+        return frame_records(given, "records"), False
+    if _is_dataset(given):
+        by_number = hasattr(given, "__getitem__") and hasattr(given, "__len__")
+        every = (given[i] for i in range(len(given))) if by_number else given
+        return [_record(task, each, i) for i, each in enumerate(every)], False
+    return [_record(task, given, None)], True
 
 
 def _is_value(given: Any) -> bool:
     """Whether a list is the value of a field, as numbers are, and none of records or values."""
-    return bool(given) and all(isinstance(each, int | float) for each in given)
+    return bool(given) and all(isinstance(each, Real) or getattr(each, "ndim", None) == 0 for each in given)
 
 
 def _is_dataset(given: Any) -> bool:
@@ -62,8 +70,9 @@ def _is_dataset(given: Any) -> bool:
     return hasattr(given, "__iter__") or (hasattr(given, "__getitem__") and hasattr(given, "__len__"))
 
 
-def _record(names: list[str], value: Any, i: int | None) -> dict[str, Any]:
-    if isinstance(value, Mapping) and (len(names) != 1 or value.keys() & {*names}):
+def _record(task: Any, value: Any, i: int | None) -> dict[str, Any]:
+    names = task.inputs
+    if isinstance(value, Mapping) and not (len(names) == 1 and _is_content(task.tokenizers[names[0]], value, names[0])):
         return dict(value)
     if len(names) == 1:
         return {names[0]: value}
@@ -71,14 +80,27 @@ def _record(names: list[str], value: Any, i: int | None) -> dict[str, Any]:
     raise InputError(f"{what} must be a dict of the fields {', '.join(names)}, got {type(value).__name__}")
 
 
-def _read_keywords(task: Any, options: Any, keywords: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The options with those given as keywords, and the other keywords."""
-    base = task.options if options is None else options
-    known = [] if base is None else [each.name for each in fields(base)]
+def _is_content(tokenizer: Any, value: Mapping[str, Any], name: str) -> bool:
+    """Whether a dict is what the one field of a record holds: a row's columns, a file's bytes; and no record."""
+    return name not in value and (isinstance(tokenizer, Row) or bool(value.keys() & {"path", "bytes", "array"}))
+
+
+def _read_keywords(
+    task: Any, options: Any, keywords: Mapping[str, Any], accepted: Sequence[str]
+) -> tuple[Any, dict[str, Any]]:
+    """The options with those given as keywords, and the other keywords, which are among the accepted."""
+    base = task.options
+    kind = base if base is None or isinstance(base, type) else type(base)
+    if options is not None and (kind is None or not isinstance(options, kind)):
+        needed = "none are known" if kind is None else f"they must be {kind.__name__}, or given by their names"
+        raise InputError(f"predict: options of {type(options).__name__}; {needed}")
+    known = [] if kind is None else [each.name for each in fields(kind)]
+    for name in keywords.keys() - {*known, *accepted}:
+        raise InputError(f"predict has no option {name!r}{suggest(name, [*known, *accepted])}")
+    if (size := keywords.get("batch_size", 1)) < 1:
+        raise InputError(f"batch_size must be at least 1, got {size}")
     own = {name: value for name, value in keywords.items() if name in known}
-    others = {name: value for name, value in keywords.items() if name not in known}
-    for name in others.keys() - {"batch_size"}:
-        raise InputError(f"predict has no option {name!r}{suggest(name, [*known, 'batch_size'])}")
     if own:
-        options = base(**own) if isinstance(base, type) else replace(base, **own)
-    return options, others
+        start = base if options is None else options
+        options = start(**own) if isinstance(start, type) else replace(start, **own)
+    return options, {name: value for name, value in keywords.items() if name in accepted}

@@ -13,7 +13,9 @@ class Pretraining:
     """Training by masked content, whose best weights a task starts from (Devlin et al. 2019, He et al. 2022).
 
     It sees the task's own training records, and those of `data.unlabelled`, without what is predicted of them. It is a
-    run of its own, in `pretrained/` of the run folder.
+    run of its own, in `pretrained/` of the run folder, with the trainer's device, precision and limits on batches and
+    time, which holds for each of both; callbacks, loggers and how often is validated are the task's own. It starts from
+    `init_from`, where that is given, and the task from it.
     """
 
     masked: dict[str, float]

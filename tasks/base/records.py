@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,6 +128,8 @@ class Records(Checked, LightningDataModule):
             raise InputError("data.inner_folds deals out the records outside a fold of data.folds; give that too")
         parts = {"train": train, "validation": validation, "test": test, "unlabelled": unlabelled}
         self.given = {name: as_source(value, f"data.{name}") for name, value in parts.items()}
+        if isinstance(unlabelled, int | float):
+            raise InputError(f"data.unlabelled must be records or the path of some, got {unlabelled}")
         for name, value in self.given.items():
             if value == []:
                 raise InputError(f"data.{name} must list at least one source or path, got none")
@@ -160,8 +163,10 @@ class Records(Checked, LightningDataModule):
 
     def copy(self) -> Records:
         """The same records, of which nothing has been set up."""
-        names = inspect.signature(Records).parameters
-        return Records(**{name: self.given.get(name, getattr(self, name, None)) for name in names})
+        made = copy(self)
+        made.trainer, made.owner, made.sources = None, None, {}
+        made._loaders, made._lengths = {}, {}
+        return made
 
     def pretraining(self) -> Records:
         """Those that `pretrain` of a task learns from: a copy whose train has the unlabelled too."""
@@ -189,7 +194,8 @@ class Records(Checked, LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Fill `sources` with what the stage needs: all for fit, else one, so that files of others may be missing."""
-        if self.given["unlabelled"] is not None and not self.pretrains and getattr(self._task, "pretrain", 0) is None:
+        is_unused = stage in (None, "fit") and not self.pretrains and getattr(self._task, "pretrain", 0) is None
+        if self.given["unlabelled"] is not None and is_unused:
             raise InputError("data.unlabelled is read by model.pretrain alone; give that too, or leave it out")
         self.find_parts()
         wanted = {"validate": ["validation"], "test": ["test"]}.get(stage or "fit", list(PARTS))

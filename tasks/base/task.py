@@ -326,7 +326,10 @@ class Task(Checked, Trained, ABC):
             setattr(self, name, getattr(other, name))
 
     def predict(self, records: Sequence[Mapping[str, Any]], options: Any = None) -> list[dict[str, Any]]:
-        """What the model says of records, as plain values. options: of the class that `options` says, or None."""
+        """What the model says of records, as plain values. options: of the class that `options` says, or None.
+
+        A task decorates it with `takes_records`, and is then given a list whatever a program hands over.
+        """
         raise self._undefined("predict", "" if self.inputs else ", as it is given no records: use `rollout`")
 
     def render(self, result: Mapping[str, Any]) -> str:

@@ -211,11 +211,19 @@ class Predict(Task):
                 read=self.read,
                 place_class=self.place_class,
                 n_registers=self.n_registers,
-                fields=FieldsConfig(sees=self.fields.sees, share=self.fields.share),
+                fields=FieldsConfig(sees=self._sees_of_inputs, share=self.fields.share),
                 init_from=self.init_from,
             )
         except InputError as error:
             raise InputError(f"pretrain.masked: {error}") from None
+
+    @property
+    def _sees_of_inputs(self) -> dict[str, list[str]]:
+        """`fields.sees` without the fields that are no inputs: the class token, what is written."""
+        inputs = {*self.tokenizers, *expand(self.tokenizers)}
+        return {
+            name: [each for each in seen if each in inputs] for name, seen in self.fields.sees.items() if name in inputs
+        }
 
     # Data
 

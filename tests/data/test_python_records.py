@@ -37,6 +37,9 @@ class Mine(torch.utils.data.Dataset):
 
 
 class Stream(torch.utils.data.IterableDataset):
+    def __len__(self) -> int:
+        return 60
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return map(record, range(60))
 
@@ -85,6 +88,10 @@ def test_a_run_is_trained_on_it_killed_and_gone_on_with_as_on_any(make: Any, tmp
         small_fit(run, task=Classify(**small_options() | {"mix": None}), data=changed, max_epochs=3, resume=True)
 
 
+def test_numbers_of_torch_are_numbers() -> None:
+    assert PythonRecords([{"label": torch.tensor(3), "x": torch.ones(2)}])[0]["label"] == 3
+
+
 def test_what_is_missing_in_a_frame_is_none() -> None:
     pandas = pytest.importorskip("pandas")
     made = pandas.DataFrame(
@@ -126,6 +133,7 @@ def test_sources_paths_and_fractions_stay_and_lists_of_them_are_lists(tmp_path: 
             "data.train: the columns of a DataFrame must be texts, got 0; rename it",
         ),
         (lambda: _frame([[1, 2]], columns=["a", "a"]), "data.train: two columns of the DataFrame are called 'a'"),
+        (lambda: [(1, 2)], "data.train: a record must be a dict of fields, got a tuple of 2"),
         (lambda: [], "data.train must list at least one source or path, got none"),
     ],
 )

@@ -117,13 +117,28 @@ def test_a_run_that_was_stopped_early_says_by_what(tmp_path: Path, capsys: pytes
 
     small_fit(tmp_path / "run", max_epochs=9, callbacks=[stop()], enable_progress_bar=None)
     n = int(re.fullmatch(
-        r"ended early, after epoch (\d): val/loss was not better for 1 validations \(EarlyStopping\)",
+        r"ended early, after epoch (\d), by EarlyStopping: val/loss was not better for 1 validations",
         capsys.readouterr().out.splitlines()[-1],
     )[1])  # fmt: skip
     assert 1 < n < 9
     small_fit(tmp_path / "run", max_epochs=9, callbacks=[stop()], resume=True, enable_progress_bar=None)
-    assert (err := capsys.readouterr().err).startswith(f"nothing was trained: it ended early, after epoch {n}: ")
+    assert (err := capsys.readouterr().err).startswith(f"nothing was trained: it ended early, after epoch {n}, by ")
     assert "raise trainer.max_epochs to train on" in err
+
+
+def test_other_reasons_of_an_early_end_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stop = EarlyStopping("val/loss", stopping_threshold=100.0)
+    small_fit(tmp_path / "first", max_epochs=5, callbacks=[stop], enable_progress_bar=None)
+    end = capsys.readouterr().out.splitlines()[-1]
+    assert end.startswith("ended early, after epoch 1, by EarlyStopping: Stopping threshold reached: val/loss = ")
+
+    def enough(trainer, *_):
+        trainer.should_stop = True
+
+    own = LambdaCallback(on_train_epoch_end=enough)
+    small_fit(tmp_path / "own", max_epochs=50, callbacks=[own], enable_progress_bar=None)
+    end = capsys.readouterr().out.splitlines()[-1]
+    assert end == f"ended early, in epoch 1 at step {BATCHES}, by a callback"
 
 
 def test_a_run_that_its_time_ended_goes_on_with_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,9 +53,7 @@ def _start(run: str, config: Config | None) -> str:
             f"{run} has no config.yaml, so nothing says which weights it started from; average the predictions, "
             "without --weights"
         )
-    own = config["model"].get("init_args", {})
-    # What was pretrained in the run began anew there.
-    source = None if own.get("pretrain") is not None else own.get("init_from")
+    source = config["model"].get("init_args", {}).get("init_from")
     return f"init_from: {source}" if source is not None else f"seed_everything: {config['seed_everything']}"
 
 

@@ -105,6 +105,11 @@ def test_options_may_be_given_by_their_names(model: Classify) -> None:
     assert model.predict(one, batch_size=1) == model.predict(one)
     with pytest.raises(InputError, match=r"predict has no option 'view'; did you mean 'views'\?"):
         model.predict(one, view=3)
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+        model.predict(one, batch_size=0)
+    for wrong in ({"views": 3}, 8):
+        with pytest.raises(InputError, match=r"predict: options of .*; they must be PredictOptions, or given by"):
+            model.predict(one, wrong)
 
 
 class Told:
@@ -124,6 +129,12 @@ def test_of_one_field_that_is_a_list_or_a_dict_the_value_is_whole() -> None:
     assert numbers.predict(["a", "b"]) == [({"x": "a"}, None), ({"x": "b"}, None)]
     assert numbers.predict([[1, 2], [3]]) == [({"x": [1, 2]}, None), ({"x": [3]}, None)]
     assert numbers.predict([]) == []
+    assert numbers.predict(list(torch.tensor([1.0, 2.0])))[0] == {"x": [1.0, 2.0]}
+    assert numbers.predict(word for word in "ab") == numbers.predict(["a", "b"])
+    # A record that lacks the field is one all the same.
+    assert numbers.predict([{"text": "a"}, {}]) == [({"text": "a"}, None), ({}, None)]
+    with pytest.raises(InputError, match="predict has no option 'batch_size'"):
+        numbers.predict("a", batch_size=3)
     assert row.predict({"age": 4}) == ({"who": {"age": 4}}, None)
     assert row.predict([{"age": 4}, {"who": {"age": 5}}]) == [({"who": {"age": age}}, None) for age in (4, 5)]
     own = Told({"x": Text("bytes")}, GenerationConfig())

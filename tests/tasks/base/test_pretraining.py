@@ -21,6 +21,7 @@ from anyformer.runs.fit import fit
 from anyformer.runs.metrics_file import read_rows
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import metrics_of
+from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.pretraining import Pretraining
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
@@ -160,6 +161,43 @@ def test_unlabelled_records_are_read_in_pretraining_alone(tmp_path: Path) -> Non
     assert len(records.sources["train"]) == 36 and not records.holds("test")
 
 
+class Drawing(torch.utils.data.Dataset):
+    """Records that draw from the global generators, as transforms of torchvision do."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, i: int) -> dict:
+        return {"image": (torch.rand(8, 8) * 255).to(torch.uint8), "label": "ab"[i % 2]}
+
+
+def test_records_that_draw_numbers_do_not_change_where_the_task_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+    monkeypatch.setattr("anyformer.runs.fit.set_generators", lambda state: states.append(state["torch"].tolist()))
+
+    def begin(run: Path, **options) -> None:
+        small_fit(run, task=task(mix=None), data=Records(Drawing(), batch_size=20), max_epochs=1, **options)
+
+    assert in_a_fork(killed(3, lambda: begin(tmp_path / "run"))) == -signal.SIGKILL
+    begin(tmp_path / "run", resume=True)
+    begin(tmp_path / "whole")
+    assert states[0] == states[1]
+
+
+def test_one_whose_pretraining_is_taken_out_of_its_config_is_not_gone_on_with(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert in_a_fork(killed(BATCHES, lambda: small_fit(run, task=task()))) == -signal.SIGKILL
+    with pytest.raises(InputError, match="run was being pretrained, and its config has no pretrain any more"):
+        small_fit(run, task=task(pretrain=None), resume=True)
+
+
+def test_who_sees_whom_is_asked_of_the_inputs_alone() -> None:
+    sees = FieldsConfig(sees={"image": ["image", "class"], "class": ["image"]})
+    assert task(mix=None, fields=sees).pretraining().fields.sees == {"image": ["image"]}
+
+
 def test_no_record_of_the_test_is_pretrained_on() -> None:
     records = small_data().pretraining()
     records.attach(task())
@@ -206,6 +244,7 @@ def test_what_is_wrong_with_the_labels_is_said_before_anything_is_learned(tmp_pa
             ),
             "data.unlabelled is read by model.pretrain alone",
         ),
+        (lambda: Records(Digits(), unlabelled=0.2), "data.unlabelled must be records or the path of some, got 0.2"),
         (lambda: Records(Digits(), unlabelled=[]), "data.unlabelled must list at least one source or path, got none"),
     ],
 )
@@ -248,3 +287,6 @@ def test_a_config_pretrains_by_folds_and_is_tried_and_planned(
     assert main(["fit", "--resume", "runs/own/fold_0_seed_0", "--trainer.max_epochs", "2"]) == 0
     assert metrics_of(Path("runs/own/fold_0_seed_0"))["step"] == 3
     assert main(["predict", "runs/own/fold_0_seed_0/pretrained", "text=ab_"]) == 0
+    # Its config names unlabelled records, which an evaluation has no use for.
+    assert main(["validate", "runs/own/fold_0_seed_0"]) == 0
+    assert main(["test", "runs/own/fold_0_seed_0", "--data.test", "train.csv"]) == 0
