@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -30,7 +31,10 @@ from anyformer.saving.model_folder import load, make, save
 from anyformer.saving.run_folder import find_run, split_run
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.decide.actor import PlayConfig
+from anyformer.tasks.decide.collect import Collected
 from anyformer.tasks.decide.decide import Decide
+from anyformer.tasks.decide.play import RolloutConfig
 from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.mixture.data import Mixed, Part, Turn
 from anyformer.tasks.mixture.mixture import Mixture
@@ -38,6 +42,7 @@ from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.regression import Regression
 from anyformer.tasks.targets.text import TextTarget
 from anyformer.tokenizers.episode.continuous import Vector
+from anyformer.tokenizers.episode.episode import EnvironmentConfig
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.text.text import Text
@@ -279,6 +284,43 @@ def test_a_mixture_inherits_what_is_written_and_the_fields_of_a_policy() -> None
     assert not mixture.tasks["act"]._before
     mixture.inherit_from(Decide({"state": Vector(normalize=False)}))
     assert mixture.tasks["act"]._before == {"state": Vector(normalize=False)}
+
+
+# Policies
+
+
+def test_two_policies_of_unlike_spaces_learn_with_one_trunk(tmp_path: Path) -> None:
+    """A choice after four numbers, told the return, and a force after three, not told; each has its own context."""
+    torch.manual_seed(0)
+    pole = EnvironmentConfig("CartPole-v1", max_episode_steps=60)
+    swing = EnvironmentConfig("Pendulum-v1", max_episode_steps=60)
+    tasks = {
+        "pole": Decide(context=6, play=PlayConfig(4)),
+        "swing": Decide({"action": Vector(normalize=False, tanh=True)}, context=2, returns=False, play=PlayConfig(2)),
+    }
+    swings = Collected(swing, ("scripted",), 40)
+    data = {
+        "pole": Part(Collected(pole, ("scripted:0.5", "scripted"), 40), 0.1, batch_size=32),
+        "swing": Part(swings, 0.1, batch_size=32),
+    }
+    sizes = TransformerConfig(d_model=16, depth=1, n_heads=2, rotary=RotaryConfig(("step",)))
+    mixture = Mixture(tasks, sizes, optimizer=OptimizerConfig("muon", lr=0.02, adamw_lr=0.01))
+    options = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 1}
+    found = fit(mixture, Mixed(data, n_batches=120), tmp_path, **options)
+    both = mixture.tasks["pole"], mixture.tasks["swing"]
+    assert [[*task.tokenizers] for task in both] == [["return", "state", "action"], ["state", "action"]]
+    shared = [{*each.parameters()} for each in both]
+    assert shared[0] & shared[1] == {*both[0].model.transformer.parameters()}
+    forces = np.concatenate([swings.episode(i).actions for i in range(len(swings))])
+    # No single force is nearer than the middle one, and a pole falls within a dozen steps by itself.
+    assert found["val/swing/error"] < 0.8 * np.abs(forces - np.median(forces)).mean()
+    assert found["val/pole/return"] > 40
+    scores = [task.score(found[f"val/{name}/return"]) for name, task in zip(tasks, both, strict=True)]
+    assert found["val/score"] == pytest.approx(np.mean(scores), abs=1e-5)
+    for name, task in zip(tasks, both, strict=True):
+        alone = load(f"{tmp_path}:{name}")
+        ours, theirs = (list(each.rollout(RolloutConfig(episodes=2, seed=5))) for each in (task, alone))
+        assert ours == theirs
 
 
 # Steps
