@@ -46,9 +46,9 @@ def part(head: str, label: str) -> str:
 
 
 def results_in(head: str) -> list[str]:
-    """The figures from its results on, without the times and the rates of learning that some speak of."""
+    """The figures from its results on, without the times, rates of learning and temperatures that some speak of."""
     text = re.match(r"(#.*\n)+", head)[0].partition("# Result: ")[2].replace(part(head, "Time"), "")
-    return figures_in(re.sub(r"lr: [\d.]+", "", text))
+    return figures_in(re.sub(r"(lr:|temperature( of|=)?) *[\d.]+", "", text))
 
 
 def unknown_in_head(name: str, head: str) -> list[str]:
