@@ -24,7 +24,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from anyformer.data.source import Source
 from anyformer.errors import InputError, program, say
 from anyformer.parsing.plain import describe, kept_arguments
-from anyformer.runs.loop_state import (
+from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_metrics
+from anyformer.runs.sample_pictures import draw_first_samples
+from anyformer.runs.signals import Signals, Stopped
+from anyformer.runs.state.loop_state import (
     add_steps,
     begin_an_epoch,
     go_on_averaging,
@@ -34,10 +37,7 @@ from anyformer.runs.loop_state import (
     running_averages,
     settle,
 )
-from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_metrics
-from anyformer.runs.random_state import generators, set_generators
-from anyformer.runs.sample_pictures import draw_first_samples
-from anyformer.runs.signals import Signals, Stopped
+from anyformer.runs.state.random_state import generators, set_generators
 from anyformer.runs.trainer import OF_A_STEP
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.fingerprint import changed, fingerprint

@@ -28,11 +28,11 @@ from anyformer.faults import MachineError, machine_faults, writing
 from anyformer.parsing.plain import describe
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving
-from anyformer.runs.loop_state import starts_processes
 from anyformer.runs.metrics_file import MetricsFile, has_rows, read_metrics, write_metrics
 from anyformer.runs.progress import Lines, has_bar
-from anyformer.runs.random_state import generators, set_generators
 from anyformer.runs.signals import STOPS, Stopped, handlers_kept, passed_on, stopping_at_once
+from anyformer.runs.state.loop_state import starts_processes
+from anyformer.runs.state.random_state import generators, set_generators
 from anyformer.runs.trainer import NEVER_VALIDATED, describe_options, given, listed, make_trainer, quiet
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.manifest import begin_checkpoints, has_checkpoints, newest

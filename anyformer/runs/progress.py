@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.errors import say
-from anyformer.runs.loop_state import limits
+from anyformer.runs.state.loop_state import limits
 from anyformer.tasks.base.run_length import epochs_and_steps, run_length
 
 

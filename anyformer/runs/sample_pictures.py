@@ -12,7 +12,7 @@ from anyformer.data.loader import Loader
 from anyformer.drawing.contact_sheet import draw_samples
 from anyformer.drawing.visibility import draw_sight, has_sights
 from anyformer.errors import InputError, say
-from anyformer.runs.random_state import generators, set_generators
+from anyformer.runs.state.random_state import generators, set_generators
 from anyformer.saving.atomic import write_whole
 from anyformer.tasks.base.task import Task
 

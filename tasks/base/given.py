@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from functools import wraps
 from inspect import signature
 from numbers import Real
@@ -91,7 +91,7 @@ def _read_keywords(
     """The options with those given as keywords, and the other keywords, which are among the accepted."""
     base = task.options
     kind = base if base is None or isinstance(base, type) else type(base)
-    if options is not None and (kind is None or not isinstance(options, kind)):
+    if options is not None and (kind is None or isinstance(options, type) or not is_dataclass(options)):
         needed = "none are known" if kind is None else f"they must be {kind.__name__}, or given by their names"
         raise InputError(f"predict: options of {type(options).__name__}; {needed}")
     known = [] if kind is None else [each.name for each in fields(kind)]

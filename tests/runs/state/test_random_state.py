@@ -7,7 +7,7 @@ import random
 import numpy as np
 import torch
 
-from anyformer.runs.random_state import generators, set_generators
+from anyformer.runs.state.random_state import generators, set_generators
 
 
 def test_generators_go_on_where_they_were() -> None:
