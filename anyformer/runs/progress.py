@@ -40,7 +40,8 @@ class Lines(Callback):
         self._first, self._samples, self._validating = trainer.global_step, 0, 0.0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, i: int) -> None:
-        self._samples += len(getattr(batch, "samples", ()))
+        # The other processes take about as many.
+        self._samples += len(getattr(batch, "samples", ())) * trainer.world_size
         self.n_steps = trainer.global_step - self._first
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
