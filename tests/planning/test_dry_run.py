@@ -198,3 +198,15 @@ def test_the_options_that_write_or_talk_are_left_out(tmp_path: Path, capfd: pyte
     assert isinstance(plan(small_task(), few_digits(), **OPTIONS, **options), Planned)
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
+
+
+def test_validation_is_timed_as_it_runs_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, evaluate = [], Classify.evaluate
+
+    def watched(self: Classify, batch: Any) -> Any:
+        seen.append(torch.is_grad_enabled())
+        return evaluate(self, batch)
+
+    monkeypatch.setattr(Classify, "evaluate", watched)
+    plan(small_task(), few_digits(), **OPTIONS)
+    assert seen and not any(seen)
