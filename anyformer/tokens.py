@@ -104,6 +104,8 @@ class Tokenizer(Checked, ABC):
     """Names of the columns of `position`: word, row, column, time, step, ... Fields may share one."""
     n_relations: ClassVar[int] = 0
     """Relations are 0 ... n_relations - 1."""
+    takes_columns: ClassVar[bool] = False
+    """Whether a record of it is a dict of several columns."""
     endings: ClassVar[tuple[str, ...]] = ()
     """What the names of the files end in that `encode` opens, in small letters; () where it opens none."""
 

@@ -65,6 +65,10 @@ class Facets(Tokenizer):
         kept = list(records)
         return replace(self, cuts={name: tokenizer.fit(kept) for name, tokenizer in self.cuts.items()})
 
+    @property
+    def takes_columns(self) -> bool:  # type: ignore[override]
+        return any(tokenizer.takes_columns for tokenizer in self.cuts.values())
+
     def reads_column(self, name: str) -> bool:
         return any(tokenizer.reads_column(name) for tokenizer in self.cuts.values())
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ class Row(Tokenizer):
     """The standard deviations; 1 for what never changes."""
     values: dict[str, tuple[str, ...]] | None = None
     """The values of each column of categories."""
+
+    takes_columns: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.columns is not None and not self.columns:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from anyformer.baselines.report import Best, by_unit
+from anyformer.baselines.report import Best, Report, by_unit
 from anyformer.runs.trials import Units, mean, read_trial, standard_error
 from anyformer.runs.trials import by_unit as run_units
 from anyformer.saving.run_folder import metrics_of, read_trials
@@ -52,17 +52,29 @@ def runs_in(folder: Path) -> tuple[Units, str]:
     return run_units([read_trial(name) for name in done], done), "val/"
 
 
-def pair(best: Best, mode: str, runs: Units, part: str) -> Paired | None:
+def pair(best: Best, mode: str, runs: Units, part: str, task: str = "") -> Paired | None:
     """The metric that chooses, of runs and of the best simple model; None where they have no fold or metric in common.
 
-    mode: whether "max" or "min" is best. runs, part: as `runs_in` gives them.
+    mode: whether "max" or "min" is best. runs, part: as `runs_in` gives them. task: its name in a mixture.
     """
     # A fold that is the test part of a run is what simple models are validated on.
     called = f"{best.target and f'{best.target}/'}{best.metric.rpartition('/')[2]}"
     theirs = by_unit(best.outcomes, f"val/{called}") if f"val/{called}" in best.outcomes[0].metrics else {}
-    name = f"{part}{called}"
+    name = f"{part}{task and f'{task}/'}{called}"
     ours = {unit: own[name] for unit, own in runs.items() if unit in theirs and own.get(name) is not None}
     return Paired(name, mode, ours, {unit: theirs[unit] for unit in ours}) if ours else None
+
+
+def pair_all(report: Report, runs: Units, part: str) -> dict[str, list[Paired]]:
+    """The same of every target, by the task."""
+    return {
+        section.task: [
+            paired
+            for best in section.best()
+            if (paired := pair(best, section.metrics[best.target][1], runs, part, section.task)) is not None
+        ]
+        for section in report.sections
+    }
 
 
 def _spelt(values: list[float], sign: str = "") -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anyformer.baselines.baseline import baseline
 from anyformer.baselines.examples import MOST_RECORDS
-from anyformer.baselines.paired import Paired, pair, runs_in
+from anyformer.baselines.paired import pair_all, runs_in
 from anyformer.cli.arguments import Options, require_first
 from anyformer.errors import InputError
 from anyformer.runs.averaging.config import read_config
@@ -50,11 +50,12 @@ def baseline_command(args: list[str]) -> None:
         if not runs:
             raise InputError(f"{folder}: none of its runs has come to its end; give the same fit again")
         config = config_of(first_trial(folder))
-        n_folds = read_config(Path(config).parent)["data"]["folds"]
+        # A mixture has no folds.
+        n_folds = read_config(Path(config).parent)["data"].get("folds")
         if own.folds not in (None, n_folds):
             raise InputError(f"--folds must be {n_folds}, as that of the runs in {folder}, got {own.folds}")
         own.folds, own.seeds = n_folds, own.seeds if n_folds else len(runs)
-        overrides = ["--data.inner_folds=null", "--data.inner_fold=0", *overrides]
+        overrides = [*(["--data.inner_folds=null", "--data.inner_fold=0"] if n_folds else []), *overrides]
     elif folder.is_dir():
         config = config_of(own.config)
     experiment = parse("baseline", [config], overrides, own.unsafe_imports)
@@ -66,11 +67,7 @@ def baseline_command(args: list[str]) -> None:
         limit=own.records,
         first_seed=experiment.config["seed_everything"],
     )
-    pairs: dict[str, list[Paired]] = {section.task: [] for section in report.sections}
-    for section in report.sections:
-        for best in section.best():
-            paired = None if runs is None else pair(best, section.metrics[best.target][1], runs, part)
-            pairs[section.task] += [] if paired is None else [paired]
+    pairs = pair_all(report, runs, part) if runs else {}
     if own.json:
         found = report.plain()
         for task, several in pairs.items():

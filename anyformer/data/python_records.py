@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from anyformer.data.rows.rows import no_column
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 
@@ -32,15 +34,47 @@ class PythonRecords(Source):
                 f"{self.name(i)} must be a dict of fields, got {type(record).__name__}; give {{'image': ..., 'label': "
                 "...}, or whatever the fields are called"
             )
-        # A number of torch's is one of Python's, as labels are in its datasets.
-        return {name: value.item() if _is_number(value) else value for name, value in record.items()}
+        return {name: _plain(value) for name, value in record.items()}
 
     def name(self, i: int) -> str:
         return f"record {i}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim == 0
+class FrameRecords(Source):
+    """The rows of a DataFrame, read by its columns, which are not copied; None where nothing is."""
+
+    def __init__(self, frame: Any, what: str = "records") -> None:
+        """what: begins messages. Raises InputError for columns that are no texts or have the same name."""
+        names = list(frame.columns)
+        if wrong := [name for name in names if not isinstance(name, str)]:
+            raise InputError(f"{what}: the columns of a DataFrame must be texts, got {wrong[0]!r}; rename it")
+        if not frame.columns.is_unique:
+            twice = frame.columns[frame.columns.duplicated()][0]
+            raise InputError(f"{what}: two columns of the DataFrame are called {twice!r}; rename one")
+        self._columns = {name: frame[name].array for name in names}
+        self._missing = {name: column.isna() for name, column in self._columns.items()}
+        self._n = len(frame)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {name: None if self._missing[name][i] else _plain(column[i]) for name, column in self._columns.items()}
+
+    def name(self, i: int) -> str:
+        return f"record {i}"
+
+    def column(self, name: str) -> list[Any]:
+        if name not in self._columns:
+            raise no_column(self.name(0), name, self._columns)
+        values = self._columns[name].tolist()
+        missing = self._missing[name]
+        return [None if missing[i] else value for i, value in enumerate(values)] if missing.any() else values
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's or torch's as one of Python's; all else as it is."""
+    return value.item() if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0) else value
 
 
 def is_frame(value: Any) -> bool:
@@ -61,7 +95,7 @@ def as_source(value: Any, what: str) -> Any:
     if isinstance(value, Path):
         return str(value)
     if is_frame(value):
-        return PythonRecords(frame_records(value, what))
+        return FrameRecords(value, what)
     if isinstance(value, list | tuple):
         if value and all(isinstance(each, Mapping) for each in value):
             return PythonRecords(value)
@@ -81,13 +115,3 @@ def as_source(value: Any, what: str) -> Any:
         f"{what} must be a source, a path, a list of records (dicts of fields), a DataFrame or a dataset of records, "
         f"got {type(value).__name__}"
     )
-
-
-def frame_records(frame: Any, what: str) -> list[dict[str, Any]]:
-    """The rows of a DataFrame as records, None where nothing is."""
-    names = list(frame.columns)
-    if wrong := [name for name in names if not isinstance(name, str)]:
-        raise InputError(f"{what}: the columns of a DataFrame must be texts, got {wrong[0]!r}; rename it")
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"{what}: two columns of the DataFrame are called {twice[0]!r}; rename one")
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")

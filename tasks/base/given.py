@@ -9,10 +9,9 @@ from inspect import signature
 from numbers import Real
 from typing import Any
 
-from anyformer.data.python_records import frame_records, is_frame
+from anyformer.data.python_records import FrameRecords, is_frame
 from anyformer.data.source import Source, join_files
 from anyformer.errors import InputError, suggest
-from anyformer.tokenizers.row import Row
 
 
 def takes_records(predict: Callable[..., list[Any]]) -> Callable[..., Any]:
@@ -50,7 +49,8 @@ def read_records(task: Any, given: Any) -> tuple[list[dict[str, Any]], bool]:
             return [{names[0]: given}], True
         return [_record(task, each, i) for i, each in enumerate(given)], False
     if is_frame(given):
-        return frame_records(given, "records"), False
+        rows = FrameRecords(given)
+        return [rows[i] for i in range(len(rows))], False
     if _is_dataset(given):
         by_number = hasattr(given, "__getitem__") and hasattr(given, "__len__")
         every = (given[i] for i in range(len(given))) if by_number else given
@@ -82,7 +82,7 @@ def _record(task: Any, value: Any, i: int | None) -> dict[str, Any]:
 
 def _is_content(tokenizer: Any, value: Mapping[str, Any], name: str) -> bool:
     """Whether a dict is what the one field of a record holds: a row's columns, a file's bytes; and no record."""
-    return name not in value and (isinstance(tokenizer, Row) or bool(value.keys() & {"path", "bytes", "array"}))
+    return name not in value and (tokenizer.takes_columns or bool(value.keys() & {"path", "bytes", "array"}))
 
 
 def _read_keywords(

@@ -47,6 +47,8 @@ def test_what_has_nothing_in_common_has_no_pair():
 def test_of_several_targets_each_has_its_own():
     found = pair(best([[1.0, 2.0]], "rmse", "price"), "min", {"fold_0": {"test/price/rmse": 0.5}}, "test/")
     assert found.metric == "test/price/rmse" and found.differences == [-0.5]
+    of_task = pair(best([[0.5]]), "max", {"fold_0": {"val/digits/accuracy": 0.75}}, "val/", "digits")
+    assert of_task.metric == "val/digits/accuracy" and of_task.differences == [0.25]
 
 
 def test_runs_are_read_with_what_chose_nothing_in_them(tmp_path):

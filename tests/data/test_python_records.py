@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from anyformer.data.python_records import PythonRecords, as_source
+from anyformer.data.python_records import FrameRecords, PythonRecords, as_source
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.saving.model_folder import load
@@ -66,7 +66,7 @@ MAKE = {
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 def test_each_is_the_same_source(make: Any) -> None:
     source = as_source(make(), "data.train")
-    assert isinstance(source, PythonRecords) and len(source) == 60
+    assert isinstance(source, PythonRecords | FrameRecords) and len(source) == 60
     for i in (0, 41):
         assert np.array_equal(np.asarray(source[i]["image"]), record(i)["image"])
     assert source.column("label") == [record(i)["label"] for i in range(60)]
@@ -84,12 +84,15 @@ def test_a_run_is_trained_on_it_killed_and_gone_on_with_as_on_any(make: Any, tmp
     assert small_fit(run, task=Classify(**small_options() | {"mix": None}), data=data(), max_epochs=2, resume=True)
     other = [{**record(i), "label": "all" if i % 3 else "half"} for i in range(60)]
     with pytest.raises(InputError, match=r"is not what .* was trained on"):
-        changed = Records(train=other, validation=0.2, batch_size=16, n_workers=1)
+        same = _frame(other) if make is frame else other
+        changed = Records(train=same, validation=0.2, batch_size=16, n_workers=1)
         small_fit(run, task=Classify(**small_options() | {"mix": None}), data=changed, max_epochs=3, resume=True)
 
 
 def test_numbers_of_torch_are_numbers() -> None:
-    assert PythonRecords([{"label": torch.tensor(3), "x": torch.ones(2)}])[0]["label"] == 3
+    found = PythonRecords([{"label": torch.tensor(3), "other": np.float64(2), "x": torch.ones(2)}])[0]
+    assert [type(found[name]) for name in ("label", "other", "x")] == [int, float, torch.Tensor]
+    assert type(as_source(_frame({"x": [1, 2]}), "data.train")[0]["x"]) is int
 
 
 def test_what_is_missing_in_a_frame_is_none() -> None:
@@ -101,6 +104,9 @@ def test_what_is_missing_in_a_frame_is_none() -> None:
     assert [source[i] for i in range(2)] == [
         {"x": 1.0, "n": None, "t": "a", "d": None}, {"x": None, "n": 2, "t": None, "d": None},
     ]  # fmt: skip
+    assert (source.column("n"), source.column("t")) == ([None, 2], ["a", None])
+    with pytest.raises(InputError, match="record 0: no column 'y'"):
+        source.column("y")
 
 
 def test_sources_paths_and_fractions_stay_and_lists_of_them_are_lists(tmp_path: Path) -> None:
