@@ -10,6 +10,7 @@ from anyformer.baselines.report import Best, Report, by_unit
 from anyformer.runs.trials import Units, mean, read_trial, standard_error
 from anyformer.runs.trials import by_unit as run_units
 from anyformer.saving.run_folder import metrics_of, read_trials
+from anyformer.tasks.base.evaluation import of_task
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def pair(best: Best, mode: str, runs: Units, part: str, task: str = "") -> Paire
     # A fold that is the test part of a run is what simple models are validated on.
     called = f"{best.target and f'{best.target}/'}{best.metric.rpartition('/')[2]}"
     theirs = by_unit(best.outcomes, f"val/{called}") if f"val/{called}" in best.outcomes[0].metrics else {}
-    name = f"{part}{task and f'{task}/'}{called}"
+    name = of_task(f"{part}{called}", task) if task else f"{part}{called}"
     ours = {unit: own[name] for unit, own in runs.items() if unit in theirs and own.get(name) is not None}
     return Paired(name, mode, ours, {unit: theirs[unit] for unit in ours}) if ours else None
 
