@@ -1,4 +1,4 @@
-"""Writes the README's table of results from results.yaml.
+"""Writes the table of results.md from results.yaml.
 
 uv run python docs/results.py
 """
@@ -25,7 +25,7 @@ def is_null(value):
 
 
 def stands_in(figure, place):
-    return place in figure.get("in", ["readme", "head"])
+    return place in figure.get("in", ["table", "head"])
 
 
 def show_figure(figure, first):
@@ -55,7 +55,7 @@ def show_reference(recipe):
 
 def show_row(name, recipe):
     figures = recipe["figures"]
-    shown = [show_figure(figure, figures[0]) for figure in figures if stands_in(figure, "readme")]
+    shown = [show_figure(figure, figures[0]) for figure in figures if stands_in(figure, "table")]
     seeds = recipe["seeds"]
     of_seeds = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
     result = f"{recipe['note'] if 'note' in recipe else '; '.join(shown)}, {of_seeds}"
@@ -70,13 +70,13 @@ def table(results):
     return [*head, *(show_row(name, recipe) for name, recipe in results.items() if recipe["figures"])]
 
 
-def written(readme, results):
-    """The text of the README with the table in its place."""
-    before, _, rest = readme.partition(BEGIN)
+def written(page, results):
+    """The text of results.md with the table in its place."""
+    before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}{chr(10).join(table(results))}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    path = HERE.parent / "README.md"
+    path = HERE / "results.md"
     path.write_text(written(path.read_text(encoding="utf-8"), read_results()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What holds for the repository as a whole: the linked folders, the direction of imports, the YAMLs, the README."""
+"""What holds for the repository as a whole: the linked folders, the direction of imports, the YAMLs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import ast
 import doctest
 import importlib
 import re
-import shlex
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
 
 import pytest
 import yaml
 
 import anyformer
-from anyformer.testing.tokenizer import check_tokenizer
+from tests.helpers.pages import commands, config_of
 
 ROOT = Path(__file__).parents[1]
 LINKED = ("tokenizers", "tasks", "configs")
@@ -343,157 +340,3 @@ def test_a_config_parses_and_its_head_says_data_command_result_and_time(path: Pa
     for label in ("Data", "Command", "Result", "Time"):
         assert re.search(rf"^# {label}: +\S", head[0], re.MULTILINE), f"the head lacks a line '# {label}: ...'"
     assert {config_of(command) for command in commands(head[0], "# ")} == {path}
-
-
-def commands(text: str, *prompts: str) -> list[list[str]]:
-    """The words of every `anyformer ...` command in a text, without `uv run` and what stands before it."""
-    found = []
-    for line in text.replace("\\\n", " ").splitlines():
-        for prompt in prompts:
-            line = line.removeprefix(prompt)
-        line = re.sub(r"^(\w+: +|\$ +)", "", line)
-        for command in line.split("&&"):
-            words = shlex.split(command, comments=True) if re.match(r" *(uv run +)?anyformer(\s|$)", command) else []
-            if words:
-                found.append(words[words.index("anyformer") :])
-    return found
-
-
-def config_of(command: list[str]) -> Path | None:
-    """The file that a command names as --config, which must exist."""
-    for word, following in zip(command, [*command[1:], ""], strict=True):
-        option, _, value = word.partition("=")
-        if option in ("--config", "-c"):
-            config = ROOT / (value or following)
-            assert config.is_file(), f"{shlex.join(command)}: there is no such config"
-            return config
-    return None
-
-
-# The README
-
-
-class Block(NamedTuple):
-    """A fenced block of the README."""
-
-    language: str
-    code: str
-    line: int
-    """Where its code begins."""
-    mark: str
-    """What an HTML comment `<!-- in tests: ... -->` right above it says."""
-
-
-def blocks(text: str) -> list[Block]:
-    """Blocks in their sequence. A mark is there to make a block small enough for a test:
-
-    above a Python block `<!-- in tests: max_epochs=40 -> max_epochs=1; ... -->` replaces text in it;
-    above a shell block `<!-- in tests: --trainer.max_epochs=1 -->` runs its `anyformer` commands with these arguments
-    added (a shell block without a mark is only read);
-    above any block `<!-- in tests: saved as radar.py -->` makes it that file, for the blocks below, and runs nothing.
-    """
-    pattern = r"(?:^<!-- in tests:(?P<mark>.*?)-->\n+)?^```(?P<language>\w*)\n(?P<code>.*?)^```$"
-    return [
-        Block(m["language"], m["code"], text[: m.start("code")].count("\n"), (m["mark"] or "").strip())
-        for m in re.finditer(pattern, text, re.MULTILINE | re.DOTALL)
-    ]
-
-
-def saved_as(block: Block) -> str | None:
-    """The name of the file that a reader makes of a block."""
-    found = re.fullmatch(r"saved as (\S+)", block.mark)
-    return found and found[1]
-
-
-def shrink(block: Block) -> str:
-    code = block.code
-    for change in filter(None, block.mark.split(";")):
-        old, arrow, new = (part.strip() for part in change.partition("->"))
-        assert arrow and old in code, f"README.md line {block.line}: the mark's {old!r} is not in the block below it"
-        code = code.replace(old, new)
-    return code
-
-
-SHELLS = ("bash", "console", "sh", "shell")
-README = blocks((ROOT / "README.md").read_text())
-
-
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
-def test_the_commands_of_the_pages_name_configs_that_exist(file: str) -> None:
-    page = blocks((ROOT / file).read_text())
-    saved = {name for block in page if (name := saved_as(block))}
-    for block in page:
-        assert block.language in ("", "python", "text", "yaml", *SHELLS), (
-            f"a block of {block.language!r}, unread by tests"
-        )
-        if block.language == "yaml":
-            yaml.safe_load(block.code)
-        for command in commands(block.code):
-            if not saved.intersection(command):
-                config_of(command)
-
-
-def test_the_readme_runs_as_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every Python block and every marked command, one after another in one folder, as a reader would."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    for number, block in enumerate(README):
-        if file := saved_as(block):
-            (tmp_path / file).write_text(block.code)
-            importlib.invalidate_caches()
-        elif block.language == "python":
-            # A module of its own, so that classes defined in the block can be looked up by name.
-            module = ModuleType(f"readme_{number}")
-            monkeypatch.setitem(sys.modules, module.__name__, module)
-            # Blank lines in front, so that an error names the line of the README.
-            code = compile("\n" * block.line + shrink(block), str(ROOT / "README.md"), "exec", dont_inherit=True)
-            exec(code, module.__dict__)
-        elif block.language in SHELLS and block.mark:
-            main = importlib.import_module("anyformer.__main__").main
-            for command in commands(block.code):
-                assert main([*command[1:], *shlex.split(block.mark)]) == 0, shlex.join(command)
-
-
-def test_the_pages_show_the_same_modality_which_is_short_and_keeps_the_contract(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown = next(block.code for block in README if saved_as(block) == "radar.py")
-    assert len(shown.splitlines()) < 30
-    (tmp_path / "radar_of_the_readme.py").write_text(shown)
-    monkeypatch.syspath_prepend(tmp_path)
-    module = importlib.import_module("radar_of_the_readme")
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    assert shown in text
-    (check,) = re.findall(r"^ +check_tokenizer\(.*\)$", text, re.MULTILINE)
-    exec(check.strip(), vars(module) | {"check_tokenizer": check_tokenizer})
-
-
-def test_blocks_marks_and_commands_are_found() -> None:
-    page = """
-<!-- in tests: saved as small.yaml -->
-```yaml
-n: 40
-```
-
-<!-- in tests: n=40 -> n=1; fast -> slow -->
-```python
-f(n=40, fast)
-```
-
-```bash
-pip install uv && uv run anyformer fit --config configs/none.yaml  # a comment
-$ anyformer test runs/digits
-```
-"""
-    saved, python, shell = blocks(page)
-    assert (saved_as(saved), saved.code, saved_as(python)) == ("small.yaml", "n: 40\n", None)
-    assert (python.line, shrink(python)) == (8, "f(n=1, slow)\n")
-    assert commands(shell.code) == [
-        ["anyformer", "fit", "--config", "configs/none.yaml"],
-        ["anyformer", "test", "runs/digits"],
-    ]
-    with pytest.raises(AssertionError, match="there is no such config"):
-        config_of(commands(shell.code)[0])
-    with pytest.raises(AssertionError, match="the mark's 'm=2' is not in the block below it"):
-        shrink(python._replace(mark="m=2 -> m=1"))

@@ -1,4 +1,4 @@
-"""The figures of the README and of the heads of configs, against docs/results.yaml."""
+"""The figures of docs/results.md, the README and the heads of configs, against docs/results.yaml."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = runpy.run_path(str(ROOT / "docs" / "results.py"))
 RESULTS = SCRIPT["read_results"]()
 TYPED = yaml.safe_load((ROOT / "docs" / "results.yaml").read_text())
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "results.md").read_text()
 CONFIGS = {path.stem: path.read_text() for path in sorted((ROOT / "configs").glob("*.yaml"))}
 FIGURE = re.compile(r"(?<![\w.-])(?:-\d[\d,]*(?:\.\d+)?|\d[\d,]*\.\d+|\d+(?= of \d))(?![\w])")
 """A number that is a result: with a decimal point, negative, or so many of a whole; and no seed, step or episode."""
@@ -77,16 +77,16 @@ def test_a_recipe_says_all_of_its_figures(name: str) -> None:
         assert needed <= {*figure} <= needed | more
         assert isinstance(figure["value"], int | float) and isinstance(figure["standard_error"], float | None)
         assert figure["chosen"] in ("nothing", "settings", "settings and step")
-        assert {*figure.get("in", [])} <= {"readme", "head", "below"}
+        assert {*figure.get("in", [])} <= {"table", "head", "below"}
         of = recipe | figure
         assert isinstance(of["date"], datetime.date | None) and re.fullmatch(r"[0-9a-f]{7}", of["commit"] or "0" * 7)
         assert all(isinstance(seed, int) for seed in of["seeds"])
 
 
-def test_the_table_of_the_readme_is_written_from_the_results() -> None:
-    assert SCRIPT["written"](README, RESULTS) == README, "run: python docs/results.py"
-    changed = README.replace("0.986 ± 0.002", "0.985 ± 0.002")
-    assert changed != README and SCRIPT["written"](changed, RESULTS) == README
+def test_the_table_is_written_from_the_results() -> None:
+    assert SCRIPT["written"](PAGE, RESULTS) == PAGE, "run: python docs/results.py"
+    changed = PAGE.replace("0.986 ± 0.002", "0.985 ± 0.002")
+    assert changed != PAGE and SCRIPT["written"](changed, RESULTS) == PAGE
 
 
 def test_a_figure_without_its_error_or_of_other_records_is_written_as_such() -> None:
@@ -108,9 +108,16 @@ def test_a_baseline_that_is_better_is_written_as_such() -> None:
     assert shown("mean return", "-180.5", "-151") == "**better:** a forest: -151 ± 0.01"
 
 
-def test_the_readme_has_no_other_figures_of_recipes() -> None:
-    """The table of many tasks in one is laid out by hand."""
-    rows = re.search(r"^\| task \| steps \|.*\n((?:\|.*\n)+)", README, re.MULTILINE)[1]
+def test_the_figures_of_the_readme_are_those_of_the_recipe_on_their_line() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    shown = [(name, figures_in(line)) for line in lines for name in re.findall(r"\(`(\w+)\.yaml`\)", line)]
+    assert len(shown) == 5
+    assert [(name, figures) for name, figures in shown if not figures or {*figures} - known(name)] == []
+
+
+def test_the_table_of_many_tasks_in_one_has_the_figures_of_its_recipe() -> None:
+    """It is laid out by hand."""
+    rows = re.search(r"^\| task \| steps \|.*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)[1]
     found = figures_in(rows)
     below = {f["value"] for f in RESULTS["generalist"]["figures"] if "below" in f.get("in", [])}
     assert len(found) == 11 and {*found} == below
