@@ -14,7 +14,7 @@ SHOWN = {
     *("acrobot", "bert_docs", "cartpole", "digit_sensors", "digits", "digits_question", "gpt_docs", "mountain_car"),
     *("pendulum", "robots", "spoken_words"),
 }
-"""Recipes on data that is built in or made in the run, whose pictures may be shown; of others there are figures alone."""
+"""Recipes on data that is built in or made in the run, whose pictures may be shown; of others there are figures."""
 PICTURES = {
     "samples.png": "What the model sees of the first samples.",
     "sees.png": "Who sees whom.",
