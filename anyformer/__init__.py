@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from anyformer.tasks.decide.decide import Decide as Decide
     from anyformer.tasks.ensemble.ensemble import Ensemble as Ensemble
     from anyformer.tasks.language.batch import Masking as Masking
+    from anyformer.tasks.language.chat import ChatModel as ChatModel
     from anyformer.tasks.language.language import LanguageModel as LanguageModel
     from anyformer.tasks.mixture.data import Mixed as Mixed
     from anyformer.tasks.mixture.mixture import Mixture as Mixture
@@ -138,6 +139,7 @@ _HOMES = {
     "InputError": "errors",
     "Joined": "data.source",
     "Labels": "tasks.targets.labels",
+    "ChatModel": "tasks.language.chat",
     "LanguageModel": "tasks.language.language",
     "Letters": "tokenizers.episode.discrete",
     "LibriSpeech": "tokenizers.audio.sources",

@@ -124,6 +124,10 @@ class Tokenizer(Checked, ABC):
         """The tokenizers of the fields of one record, by suffix: `{"image": ..., "vector": ...}`; {} for one field."""
         return {}
 
+    def named(self, field: str) -> Self:
+        """A copy that knows what its field is called, where a bare value is the column of that name."""
+        return self
+
     @property
     def augments(self) -> bool:
         """Whether `encode` draws from `random`, so that a record has many views: where it, or one of its parts, has an

@@ -41,6 +41,9 @@ class Facets(Tokenizer):
     def parts(self) -> dict[str, Tokenizer]:
         return self.cuts
 
+    def named(self, field: str) -> Self:
+        return replace(self, cuts={name: tokenizer.named(field) for name, tokenizer in self.cuts.items()})
+
     def encode(self, record: Any, random: np.random.Generator | None = None) -> dict[str, TokenSet]:
         """Raises InputError, with the name of the cut, for a record that one of them cannot use."""
         tokens = {}

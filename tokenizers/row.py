@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
@@ -29,10 +29,11 @@ class Row(Tokenizer):
     for Tabular Data", 3.3): of a number the value times a learned vector, of a category its own learned vector, both
     plus a learned vector of the column. What is missing (None, an empty text, NaN) has no token.
 
-    A record is a dict of columns, as `columns: {patient: [age, sex]}` of a Table gives it, or JSON of one. The tokens
-    are a set without positions: the column says what each is. The content is (n, 3) float32: the number of the column;
-    the value, of a number standardised, of a category 1; and the number of the vector that it multiplies, of which a
-    column of numbers has one, and a column of categories one each and one for those not seen in training.
+    A record is a dict of columns, as `columns: {patient: [age, sex]}` of a Table gives it, or JSON of one; or the value
+    of the one column that the field is named like, as `columns: {age: age}` gives it. The tokens are a set without
+    positions: the column says what each is. The content is (n, 3) float32: the number of the column; the value, of a
+    number standardised, of a category 1; and the number of the vector that it multiplies, of which a column of numbers
+    has one, and a column of categories one each and one for those not seen in training.
     """
 
     columns: dict[str, Literal["number", "category"]] | None = None
@@ -47,6 +48,11 @@ class Row(Tokenizer):
     """The standard deviations; 1 for what never changes."""
     values: dict[str, tuple[str, ...]] | None = None
     """The values of each column of categories."""
+    left_out: tuple[str, ...] | None = None
+    """The columns of the training records that `columns` does not name. Others that the model does not know are
+    refused."""
+    _field: str = field(default="", init=False, repr=False, compare=False)
+    """What the field is called, and so the column that a bare value is of."""
 
     takes_columns: ClassVar[bool] = True
 
@@ -67,15 +73,22 @@ class Row(Tokenizer):
             if not std > 0:
                 raise InputError(f"stds must be above 0, got {std} of {name!r}")
 
-    def encode(self, record: Mapping[str, Any], random: np.random.Generator | None = None) -> TokenSet:
-        """record: the values of the columns. Raises InputError for text in a column of numbers, and
-        for a column that is misspelt."""
+    def named(self, field: str) -> Self:
+        named = replace(self)
+        object.__setattr__(named, "_field", field)
+        return named
+
+    def encode(self, record: Any, random: np.random.Generator | None = None) -> TokenSet:
+        """record: the values of the columns. Raises InputError for text in a column of numbers, and for a column that
+        the model does not know, unless it was left out in training too."""
         rows = []
-        record = _read(record)
-        for name in record.keys() - self._places.keys():
-            # Others are no concern of the row, but one that is all but a column it lacks is that, misspelt.
-            if meant := nearest(name, self._places.keys() - record.keys()):
-                raise InputError(f"no column {name!r}; there are {', '.join(self._places)}{meant}")
+        record = self._read(record)
+        for name in record.keys() - self._places.keys() - {*(self.left_out or ())}:
+            meant = nearest(name, self._places.keys() - record.keys())
+            # An empty cell says nothing that could be lost.
+            if meant or not is_missing(record[name]):
+                there = f"there are {', '.join(self._places)}{meant or '; leave it out'}"
+                raise InputError(f"no column {name!r} is known to the model; {there}")
         for column, (name, (first, known)) in enumerate(self._places.items()):
             value = record.get(name)
             if is_missing(value):
@@ -111,7 +124,7 @@ class Row(Tokenizer):
         return RowLift(len(self._places), n_ids, d_model)
 
     def count(self, record: Mapping[str, Any]) -> int:
-        record = _read(record)
+        record = self._read(record)
         return sum(not is_missing(record.get(name)) for name in self._places)
 
     def fit(self, records: Iterable[Mapping[str, Any]]) -> Self:
@@ -122,7 +135,7 @@ class Row(Tokenizer):
         found: dict[str, list[Any]] = {name: [] for name in self.columns or ()}
         there: dict[str, None] = {}
         for record in records:
-            record = _read(record)
+            record = self._read(record)
             there |= dict.fromkeys(record)
             for name, value in record.items():
                 if (self.columns is None or name in self.columns) and not is_missing(value):
@@ -139,7 +152,9 @@ class Row(Tokenizer):
         means = {name: float(part.mean) for name, part in numbers.items()} | (self.means or {})
         stds = {name: float(part.std) for name, part in numbers.items()} | (self.stds or {})
         scaling = {"means": means, "stds": stds} if self.normalize else {}
-        return replace(self, columns=columns, values=known | (self.values or {}), **scaling)
+        left_out = tuple(sorted(there.keys() - columns.keys())) or None
+        fitted = replace(self, columns=columns, values=known | (self.values or {}), left_out=left_out, **scaling)
+        return fitted.named(self._field)
 
     def reads_column(self, name: str) -> bool:
         return self.columns is None or name in self.columns
@@ -147,14 +162,27 @@ class Row(Tokenizer):
     def inherit(self, other: Tokenizer) -> Self:
         if not isinstance(other, Row) or self.columns not in (None, other.columns):
             return self
-        learnt = ("columns", "means", "stds", "values")
-        return replace(self, **{name: getattr(other, name) for name in learnt if getattr(self, name) is None})
+        learnt = ("columns", "means", "stds", "values", "left_out")
+        facts = {name: getattr(other, name) for name in learnt if getattr(self, name) is None}
+        return replace(self, **facts).named(self._field)
 
     def agree(self, other: Tokenizer, name: str) -> None:
         if isinstance(other, Row):
             for fact in ("columns", "values", "means", "stds"):
                 if getattr(self, fact) != getattr(other, fact):
                     raise InputError(f"{name}: {fact} are not the same as the model was trained with; set them alike")
+
+    def _read(self, record: Any) -> Mapping[str, Any]:
+        """The columns of a record: of a bare value that of the field."""
+        record = parse_json(record) if is_json(record) else record
+        if isinstance(record, Mapping):
+            return record
+        if self._field and not isinstance(record, list | tuple) and getattr(record, "ndim", 0) == 0:
+            return {self._field: record}
+        raise InputError(
+            f"a row must be a dict of columns, or one value, got {record!r:.60}; give the field a list of columns in a "
+            "config, as in columns: {patient: [age, sex]}, and on the command line JSON, as in patient='{\"age\": 60}'"
+        )
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, dict[str, int] | None]]:
@@ -232,13 +260,3 @@ def _learnt_names(column: str, values: Sequence[Any]) -> tuple[str, ...]:
     if changed := respelt(values, names):
         say(f"column {column!r}: {changed}")
     return tuple(sorted(set(names)))
-
-
-def _read(record: Any) -> Mapping[str, Any]:
-    record = parse_json(record) if is_json(record) else record
-    if not isinstance(record, Mapping):
-        raise InputError(
-            f"a row must be a dict of columns, got {record!r:.60}; give the field a list of them in a config, as in "
-            "columns: {patient: [age, sex]}, and on the command line JSON, as in patient='{\"age\": 60}'"
-        )
-    return record

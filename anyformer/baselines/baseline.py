@@ -18,6 +18,7 @@ from anyformer.errors import InputError
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.decide.decide import Decide
+from anyformer.tasks.language.chat import ChatModel
 from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.sequence import SequenceToSequence
@@ -61,6 +62,8 @@ class _Found(NamedTuple):
 
 
 def _found(task: Task, data: Records, n_folds: int | None, seeds: Sequence[int], limit: int) -> _Found:
+    if isinstance(task, ChatModel):
+        return _Found([], {}, ["ChatModel has no baseline"])
     if isinstance(task, LanguageModel | Decide):
         if n_folds is not None and isinstance(task, LanguageModel):
             raise InputError("--folds deals records out, and a corpus is one text; leave it out")

@@ -13,6 +13,7 @@ from typing import Any
 
 from anyformer.data.files import find_file
 from anyformer.data.rows.arrow_rows import ArrowRows
+from anyformer.data.rows.missing_rows import MissingRows
 from anyformer.data.rows.opening import open_rows
 from anyformer.data.rows.rows import Rows, no_column
 from anyformer.data.source import Source, join_columns, select_fields
@@ -23,11 +24,11 @@ from anyformer.errors import InputError
 class Table(Source):
     """The rows of a CSV, TSV, JSON or Parquet file, `.gz` or not, or of a folder of such files that are parts of one.
 
-    No type is guessed. What stands in a CSV or TSV is text, and stays it ("007" is a label, "NA" a word); an empty cell
-    is None. A value of JSON, an object a line or a list of objects, stays what it is, and a row may lack columns. Of
-    Parquet numbers and booleans stay what they are, dates, times and decimals are texts as the same table has them as
-    a CSV, and bytes that are UTF-8 are text. What a Parquet file declares by Hugging Face's features comes as: pictures
-    and sounds not decoded, `{"bytes": ..., "path": ...}`; classes by their names.
+    No type is guessed. What stands in a CSV or TSV is text, and stays it ("007" is a label, "NA" a word, but for what
+    `missing` names); an empty cell is None. A value of JSON, an object a line or a list of objects, stays what it is,
+    and a row may lack columns. Of Parquet numbers and booleans stay what they are, dates, times and decimals are texts
+    as the same table has them as a CSV, and bytes that are UTF-8 are text. What a Parquet file declares by Hugging
+    Face's features comes as: pictures and sounds not decoded, `{"bytes": ..., "path": ...}`; classes by their names.
 
     The file is looked through once, when it is first used, and each row is read where it lies; what is packed, as
     Parquet is, is unpacked into the folder of temporary files ($TMPDIR) for that. Raises InputError, then, for a file
@@ -46,6 +47,17 @@ class Table(Source):
     own name: `{stem}.zip` is train.zip for train.csv. The table's folder if left out."""
     each: str | None = None
     """A column of lists: each of its entries makes a record of its own, with the rest of the row beside it."""
+    missing: list[str] | None = None
+    """What stands in a cell that has no value, in any column: `[NA, "?"]`. Spaces around it do not matter, and of
+    numbers it is how they are written, `["-999"]`. Empty cells of a CSV have none in any case."""
+    delimiter: str | None = None
+    """What stands between the cells of a CSV or TSV, one character: `";"`. If left out, a comma in a file whose name
+    ends in .csv, and a tab in one that ends in .tsv."""
+
+    def __post_init__(self) -> None:
+        mark = self.delimiter
+        if mark is not None and (len(mark) != 1 or not mark.isascii() or mark in '"\r\n' or mark.isalnum()):
+            raise InputError(f"delimiter must be one character, as ';' or '\\t' (a tab in double quotes), got {mark!r}")
 
     def __len__(self) -> int:
         start, stop = self._range
@@ -98,7 +110,8 @@ class Table(Source):
     @cached_property
     def _rows(self) -> Rows:
         wanted = None if self.columns is None else {*_names_of(self.columns), *filter(None, [self.each])}
-        return open_rows(self.path, find_file(self.path), wanted)
+        rows = open_rows(self.path, find_file(self.path), wanted, self.delimiter)
+        return rows if self.missing is None else MissingRows(rows, self.missing)
 
     @cached_property
     def _range(self) -> tuple[int, int]:

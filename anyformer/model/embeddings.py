@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from anyformer.batch import Batch, FieldTokens
 from anyformer.errors import InputError
 from anyformer.model.attention.rotary import Rotary
-from anyformer.model.config import TransformerConfig
+from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.layers import dropout, make_norm
 from anyformer.model.lifts import Lookup, share_lift
 from anyformer.model.positions import PositionConfig, make_positions
@@ -28,7 +28,8 @@ class EmbeddingConfig:
     """Whether each field has a learned type vector."""
     positions: list[PositionConfig] | None = None
     """Position embeddings; when left out a joint learned table over the axes of every field that rotary or relative
-    positions do not cover."""
+    positions do not cover. Where no tokenizer tells the size of one, as of a text without max_len, attention goes by
+    rotary positions on that axis instead."""
     scale: bool = False
     """Whether content is multiplied by sqrt(d_model) (Vaswani et al. 2017, 3.4)."""
     norm: bool = False
@@ -86,15 +87,18 @@ class Embeddings(nn.Module):
             else {}
         )
         stacks = [stack for stack in (transformer, encoder) if stack is not None]
-        self.placed = config.positions
+        self.placed, rotary = config.positions, transformer.rotary
         if self.placed is None:
             self.placed = default_positions((axes, stacks) for axes in self.axes.values())
+            if encoder is None and rotary is None:
+                rotary = default_rotary(self.placed, tokenizers, transformer)
+                self.placed = [each for each in self.placed if rotary is None or not {*each.axes} <= {*rotary.axes}]
         named = [*(position.axes for position in self.placed), *map(axes_of_attention, stacks)]
         self._check_axes([axis for axes in named for axis in axes], tokenizers)
         self.positions = nn.ModuleList(make_positions(position, tokenizers, d_model) for position in self.placed)
         self.rotary, self.encoder_rotary = (
-            Rotary(stack.rotary, stack.head_width) if stack and stack.rotary else None
-            for stack in (transformer, encoder)
+            Rotary(turned, stack.head_width) if stack and turned else None
+            for stack, turned in ((transformer, rotary), (encoder, encoder and encoder.rotary))
         )
         self.norm = make_norm(transformer.norm, d_model, transformer) if config.norm else nn.Identity()
         self.offset = nn.Parameter(torch.empty(d_model).normal_(std=0.02)) if config.offset else None
@@ -202,3 +206,17 @@ def default_positions(fields: Iterable[tuple[Sequence[str], Sequence[Transformer
         if not set(axes) <= covered:
             placed[tuple(axes)] = PositionConfig(tuple(axes), "joint")
     return list(placed.values())
+
+
+def default_rotary(
+    placed: Sequence[PositionConfig], tokenizers: Mapping[str, Tokenizer], transformer: TransformerConfig
+) -> RotaryConfig | None:
+    """Rotary positions in the place of tables of one axis whose size no tokenizer tells; None where there are no such,
+    or attention has no room for them: then the table says that it cannot be.
+
+    Those that are counted alone: what is measured, as time in seconds, has no scale that would be right for all.
+    """
+    sized = {axis for tokenizer in tokenizers.values() for axis in tokenizer.sizes}
+    measured = {axis for each in tokenizers.values() if each.empty().position.is_floating_point() for axis in each.axes}
+    axes = [each.axes[0] for each in placed if len(each.axes) == 1 and each.axes[0] not in sized | measured]
+    return RotaryConfig(tuple(axes)) if axes and transformer.head_width % (2 * len(axes)) == 0 else None

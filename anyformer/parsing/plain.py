@@ -28,7 +28,8 @@ def difference(before: Any, now: Any, path: str = "") -> str | None:
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every place where two configs of plain values differ, and how."""
+    """Every place where two configs of plain values differ, and how. Where one has null what the older lacks, they do
+    not."""
     if isinstance(before, dict) and isinstance(now, dict):
         names = [each["class_path"].rpartition(".")[2] for each in (before, now) if "class_path" in each]
         if len({*names}) == 2:
@@ -37,6 +38,8 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, st
             return
         for key in [*before, *(key for key in now if key not in before)]:
             inner = f"{path}.{key}" if path else str(key)
+            if key not in before and now[key] is None:
+                continue  # An option that there was none of at that time, and that is not given.
             if key not in now or key not in before:
                 yield inner, f"is {'new' if key in now else 'gone'}"
             else:

@@ -29,7 +29,7 @@ N_INNER = 5
 records a small set's best step is chosen by chance; with more there are fewer to learn from."""
 DEALING = (
     *("data.train", "data.validation", "data.test", "data.unlabelled"),
-    *("data.stratify", "data.split_seed", "data.seed"),
+    *("data.stratify", "data.group", "data.group_pattern", "data.split_seed", "data.seed"),
     *("data.folds", "data.fold", "data.inner_folds", "data.inner_fold", "trainer.devices"),
 )
 """Options that decide which records are where, or that are the same for all runs anyway."""

@@ -20,7 +20,7 @@ from anyformer.data.python_records import as_source
 from anyformer.data.rows.rows import no_column
 from anyformer.data.samples import Samples
 from anyformer.data.source import Joined, Source
-from anyformer.data.splits import deal, split
+from anyformer.data.splits import Grouping, deal, describe_groups, split
 from anyformer.data.tables import Table
 from anyformer.data.values import is_missing, name_of
 from anyformer.errors import InputError, say_once
@@ -61,6 +61,9 @@ class Records(Checked, LightningDataModule):
         test: Records that say how good it is; a fraction is taken out of train.
         unlabelled: Records beside the training records that `pretrain` of the task learns from, and nothing else does.
         stratify: Column of which every part gets each value in proportion, where fractions or folds are taken.
+        group: Column of which all records of one value stay in one part or fold, as those of a speaker or a patient do.
+        group_pattern: A regular expression that finds the group in that column's text, where it is part of a file name:
+            "([^/]+)/[^/]+$" is the file's folder.
         split_seed: Decides which records the fractions take, or which fold each is in.
         folds: How many parts train and validation are dealt into for cross-validation, which `fit --folds` runs.
         fold: Which of them is validation, or test where there are inner folds, from 0.
@@ -86,6 +89,8 @@ class Records(Checked, LightningDataModule):
         *,
         unlabelled: list[Source | str] | Source | str | None = None,
         stratify: str | None = None,
+        group: str | None = None,
+        group_pattern: str | None = None,
         split_seed: int = 0,
         folds: int | None = None,
         fold: int = 0,
@@ -126,6 +131,10 @@ class Records(Checked, LightningDataModule):
                 )
         if inner_folds is not None and folds is None:
             raise InputError("data.inner_folds deals out the records outside a fold of data.folds; give that too")
+        if group_pattern is not None and group is None:
+            raise InputError("data.group_pattern looks for groups in the text of a column; give data.group too")
+        self.group, self.group_pattern = group, group_pattern
+        self._grouping = None if group is None else Grouping(group, group_pattern)
         parts = {"train": train, "validation": validation, "test": test, "unlabelled": unlabelled}
         self.given = {name: as_source(value, f"data.{name}") for name, value in parts.items()}
         if isinstance(unlabelled, int | float):
@@ -179,7 +188,7 @@ class Records(Checked, LightningDataModule):
         and not the records that the best model is chosen by."""
         free, takes_fractions = self.free, any(isinstance(value, (int, float)) for value in self.given.values())
         if not takes_fractions and self.folds is None:
-            free += ("stratify", "split_seed")
+            free += ("stratify", "group", "group_pattern", "split_seed")
         # One that was a fraction before changes train, which says so.
         return path in free or (is_below(path, "test") and not isinstance(self.given["test"], (int, float)))
 
@@ -210,12 +219,16 @@ class Records(Checked, LightningDataModule):
         elif fractions and ("train" in wanted or fractions.keys() & set(wanted)):
             train = self._source("train")
             if isinstance(train, Documents):
-                if self.stratify is not None:
-                    raise InputError("data.stratify goes by a column, and a corpus has none; leave it out")
+                for option in ("stratify", "group"):
+                    if getattr(self, option) is not None:
+                        raise InputError(f"data.{option} goes by a column, and a corpus has none; leave it out")
                 left, parts = train.divide(fractions)
             else:
-                left, parts = split(train, fractions, self.split_seed, self.stratify)
+                left, parts = split(train, fractions, **self._dividing)
             sources |= {name: source for name, source in {"train": left, **parts}.items() if name in wanted}
+        if self._grouping is not None and stage in (None, "fit"):
+            parts = {name: sources[name] for name in PARTS if sources.get(name) is not None}
+            say_once(describe_groups(self._grouping, parts, self.stratify))
         if self.pretrains and self._found["unlabelled"] is not None:
             sources["train"] = _joined([sources["train"], self._source("unlabelled")])
         for name in wanted:
@@ -263,6 +276,11 @@ class Records(Checked, LightningDataModule):
             return ()
         return ("train", "validation") if self.inner_folds is None else ("train", "validation", "test")
 
+    @property
+    def _dividing(self) -> dict[str, Any]:
+        """What parts and folds are taken by."""
+        return {"seed": self.split_seed, "stratify": self.stratify, "grouping": self._grouping}
+
     def _deal(self, fractions: Mapping[str, float]) -> dict[str, Source]:
         """Train and validation out of the records of both; and test where it is a fraction of them, or a fold."""
         both = [self._source(name) for name in ("train", "validation") if name not in fractions]
@@ -270,14 +288,14 @@ class Records(Checked, LightningDataModule):
         if isinstance(whole, Documents):
             raise InputError("data.folds deals records out, and a corpus is one text; leave it out")
         if "test" in fractions:
-            whole, test = split(whole, {"test": fractions["test"]}, self.split_seed, self.stratify)
-        train, own = deal(whole, self.folds, self.fold, self.split_seed, self.stratify)
+            whole, test = split(whole, {"test": fractions["test"]}, **self._dividing)
+        train, own = deal(whole, self.folds, self.fold, **self._dividing)
         if self.inner_folds is None:
             return {"train": train, "validation": own, **test}
         if self._found["test"] is not None:
             say_once("data.test is kept aside and not used: with inner folds the outer fold is the test part")
         try:
-            train, validation = deal(train, self.inner_folds, self.inner_fold, self.split_seed, self.stratify)
+            train, validation = deal(train, self.inner_folds, self.inner_fold, **self._dividing)
         except InputError as error:
             raise InputError(f"inner folds of what is outside fold {self.fold}: {error}") from None
         return {"train": train, "validation": validation, "test": own}

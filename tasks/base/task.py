@@ -78,7 +78,7 @@ class Task(Checked, Trained, ABC):
         super().__init__()
         if not tokenizers and not self.finds_fields:
             raise InputError("tokenizers must name at least one field, got none")
-        self.tokenizers = dict(tokenizers)
+        self.tokenizers = {name: tokenizer.named(name) for name, tokenizer in tokenizers.items()}
         self.transformer, self.embedding, self.optimizer = transformer, embedding, optimizer
         # Not `freeze`, which is a method of Lightning's.
         self.init_from, self.frozen, self.fields = init_from, freeze, fields

@@ -239,3 +239,26 @@ def test_no_code_of_a_set_is_run(hub):
     with pytest.raises(InputError, match=r"me/pets: cannot be loaded: "):
         len(Hub("me/pets"))
     assert [path.name for path in hub.iterdir() if path.is_file()] == ["pets.py"]
+
+
+def test_texts_named_missing_are_so_in_every_format_and_a_field_of_none_but_these_is_none(tmp_path):
+    rows = [{"age": "?", "sex": "NA", "y": "1"}, {"age": "4", "sex": " ?", "y": "NAN"}]
+    for name in ("t.csv", "t.jsonl", "t.parquet"):
+        table = Table(str(write(tmp_path / name, rows)), {"pet": ["age", "sex"], "y": "y"}, missing=["NA", "?"])
+        assert [table[i] for i in range(2)] == [{"pet": None, "y": "1"}, {"pet": {"age": "4", "sex": None}, "y": "NAN"}]
+        assert table.column("pet") == [None, {"age": "4", "sex": None}]
+
+
+def test_the_delimiter_is_the_tables_own_or_what_is_given(tmp_path):
+    (tmp_path / "t.tsv").write_text("a\tb\n1,5\t2\n")
+    (tmp_path / "t.csv").write_text('a;b\n1,5;"2;3"\n')
+    assert Table(str(tmp_path / "t.tsv"))[0] == {"a": "1,5", "b": "2"}
+    assert Table(str(tmp_path / "t.csv"), delimiter=";")[0] == {"a": "1,5", "b": "2;3"}
+    with pytest.raises(InputError, match=r"the header has 1; the header holds semicolons: .*delimiter: ';'$"):
+        len(Table(str(tmp_path / "t.csv"), {"x": "a"}))
+    write(tmp_path / "t.jsonl", [{"a": 1}])
+    with pytest.raises(InputError, match=r"t.jsonl: delimiter is what stands between the cells of a CSV or TSV"):
+        len(Table(str(tmp_path / "t.jsonl"), delimiter=";"))
+    for wrong in ("", "; ", '"', "\n", "\u00a7", "a"):
+        with pytest.raises(InputError, match="delimiter must be one character"):
+            Table("t.csv", delimiter=wrong)

@@ -109,6 +109,19 @@ def test_a_field_needs_no_table_where_every_stack_that_may_read_it_goes_by_its_a
         assert default_positions([(axes, stacks), (axes, stacks)]) == expected
 
 
+def test_without_a_word_on_positions_attention_goes_by_rotary_ones_where_no_tokenizer_tells_a_size() -> None:
+    fields = {"note": Vectors(3, ("word",)), "picture": PICTURE}
+    found, given = build(tokenizers=fields), build(tokenizers=fields, rotary=RotaryConfig(("word",)))
+    for each in (found, given):
+        assert each.rotary.axes == ("word",) and [config.axes for config in each.placed] == [("row", "column")]
+    # Where a size is told, or all is said, it is as it was; and what has no room is said.
+    assert build().rotary is None and build(rotary=RotaryConfig(("word",))).rotary.axes == ("word",)
+    with pytest.raises(InputError, match="learned positions on the axis 'word' need its size"):
+        Embeddings(fields, replace(SIZES, d_head=3), EmbeddingConfig())
+    with pytest.raises(InputError, match="learned positions on the axis 'word' need its size"):
+        build(EmbeddingConfig(positions=[PositionConfig(("word",))]), fields)
+
+
 # What cannot be
 
 

@@ -21,6 +21,8 @@ from anyformer.tokenizers.text.text import Text
         ({"a": [1, 2, 3]}, {"a": [1, 2]}, "a had 3 entries and has now 2"),
         ({"a": 1}, {"b": 1}, "a is gone"),
         ({}, {"b": 1}, "b is new"),
+        ({"a": {}}, {"a": {"b": None}}, None),
+        ({"a": {"b": None}}, {"a": {}}, "a.b is gone"),
         ({"a": float("nan")}, {"a": float("nan")}, None),
         ({"a": [1]}, {"a": None}, "a was [1] and is now None"),
     ],

@@ -56,7 +56,7 @@ def test_what_columns_are_is_learnt_and_a_missing_value_has_no_token() -> None:
     # The number of the column, the value, the number among all ids: 0 age, 1 another kind, 2 cat, 3 dog, 4 weight.
     assert tokenizer.encode(PETS[0]).content.tolist() == [[0, -1, 0], [1, 1, 2], [2, -1, 4]]
     assert tokenizer.encode(PETS[1]).content.tolist() == [[1, 1, 3], [2, 1, 4]]
-    assert tokenizer.encode({"kind": "cow", "name": "Rex"}).content.tolist() == [[1, 1, 1]]
+    assert tokenizer.encode({"kind": "cow"}).content.tolist() == [[1, 1, 1]]
     assert tokenizer.decode(tokenizer.encode({"kind": "cow"})) == {"kind": None}
     assert tokenizer.encode({}).content.shape == (0, 3)
     assert tokenizer.fit([]) is tokenizer
@@ -111,7 +111,7 @@ def test_what_never_changes_is_not_blown_up() -> None:
         (None, [{"age": 10**400}], "column 'age' must hold a number below 1e308, got a whole number that is larger"),
         ({"aged": "number"}, [{"age": 1}], "columns: no record has 'aged'; there are age; did you mean 'age'"),
         (None, [{"age": None}], "there is no value to learn the columns from"),
-        (None, ["4"], "a row must be a dict of columns, got '4'; give the field a list of them"),
+        (None, ["4"], "a row must be a dict of columns, or one value, got '4'; give the field a list of columns"),
     ],
 )
 def test_records_that_cannot_be_learnt_from_are_refused(
@@ -155,12 +155,34 @@ def test_what_was_given_is_kept_where_the_rest_is_learnt() -> None:
     assert (part.columns, part.means, part.stds) == (learnt.columns, learnt.means, learnt.stds)
 
 
-def test_a_column_that_is_misspelt_in_use_is_named_and_others_are_no_concern() -> None:
-    row = Row().fit([{"age": 1, "height": 2}, {"age": 3, "height": 5}])
-    with pytest.raises(InputError, match="no column 'hight'; there are age, height; did you mean 'height'"):
-        row.encode({"age": 1, "hight": 2})
-    assert len(row.encode({"age": 1, "height": 2, "hight": 3, "name": "x"})) == 2
-    assert len(row.encode({"age": 1, "name": "x"})) == 1
+def test_a_column_that_the_model_does_not_know_is_refused_unless_training_left_it_out() -> None:
+    rows = [{"age": 1, "height": 2, "note": None}, {"age": 3, "height": 5}]
+    row = Row().fit(rows)
+    with pytest.raises(InputError, match=r"no column 'hight' is known to the model; .*; did you mean"):
+        row.encode({"age": 1, "hight": None})
+    with pytest.raises(InputError, match="no column 'name' is known to the model; there are age, height; leave it out"):
+        row.encode({"age": 1, "name": "x"})
+    # One that is all but a column that is there too is no misspelling, and an empty cell says nothing.
+    with pytest.raises(InputError, match=r"no column 'hight' .*; leave it out"):
+        row.encode({"age": 1, "height": 2, "hight": 3})
+    assert len(row.encode({"age": 1, "height": 2, "hight": None, "name": ""})) == 2
+    assert row.left_out == ("note",) and len(row.encode({"age": 1, "note": "x"})) == 1
+    part = Row({"age": "number"}).fit(rows)
+    assert part.left_out == ("height", "note") and len(part.encode({"age": 1, "height": 2})) == 1
+    assert Row().inherit(part).left_out == part.left_out and Row().fit([{"age": 1}]).left_out is None
+
+
+def test_a_bare_value_is_the_column_that_the_field_is_named_like() -> None:
+    row = Row().named("age").fit(["4", 6.0, {"age": 5}, '{"age": 9}'])
+    assert row.columns == {"age": "number"} and row.means == {"age": 6}
+    assert torch.equal(row.encode(4).content, row.encode({"age": "4"}).content)
+    assert row.count(np.float32(4)) == 1 and row.count(float("nan")) == 0
+    assert row == Row().named("years").fit([{"age": value} for value in (4, 6, 5, 9)])
+    assert Row().named("colour").fit(["red", "blue"]).values == {"colour": ("blue", "red")}
+    assert Row().named("years").inherit(Row().named("age").fit([1, 2])).columns == {"age": "number"}
+    for several in ([4, 6], (4, [6]), np.array([4])):
+        with pytest.raises(InputError, match="a row must be a dict of columns, or one value, got"):
+            row.encode(several)
 
 
 @pytest.mark.parametrize(

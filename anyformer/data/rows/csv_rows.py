@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from anyformer.data.rows.rows import check_names
+from anyformer.data.rows.rows import check_names, no_column
 from anyformer.data.rows.text_rows import CR, LF, LONGEST, UNCLOSED, TextRows
 from anyformer.errors import InputError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """By what the names of the files end in."""
+OTHERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What else tables are written with, for messages."""
 QUOTE = ord('"')
 MOST_SHARED = 10_000
 """Different texts of a column that are kept to be the same object in all its rows: labels, above all."""
@@ -31,19 +33,36 @@ class CsvRows(TextRows):
     Lines end in a line feed, or a carriage return and one; a return alone is one only where there is no line feed.
     Raises InputError for a row that has more or fewer cells than the first line, which has the names of the columns,
     for columns of one name, and for quotation marks that are not closed.
+
+    delimiter: what stands between cells, one ASCII character; as the file's name ends when left out.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, delimiter: str | None = None) -> None:
         self.names: list[str] = []
-        self.delimiter = DELIMITERS["." + path.lower().removesuffix(".gz").rpartition(".")[2]]
-        self.kind = "CSV" if self.delimiter == "," else "TSV"
+        self._given = delimiter
+        self.delimiter = delimiter or DELIMITERS["." + path.lower().removesuffix(".gz").rpartition(".")[2]]
+        self.kind = "TSV" if self.delimiter == "\t" else "CSV"
         self.end: str | None = None
         self.has_blanks = False
         set_cell_limit()
         super().__init__(path)
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.path, self._given)
+
     def columns(self) -> Collection[str]:
         return self.names
+
+    def require(self, names: Collection[str]) -> None:
+        for name in names:
+            if name not in self.names:
+                raise InputError(f"{no_column(self.path, name, self.names)}{self._other_delimiter()}")
+
+    def _other_delimiter(self) -> str:
+        """What to do where the names of the columns look as if they were one, parted by something else; else ""."""
+        header = self.names[0] if len(self.names) == 1 else ""
+        found = next((mark for mark in OTHERS if mark != self.delimiter and mark in header), None)
+        return "" if found is None else f"; the header holds {OTHERS[found]}: give the table delimiter: {found!a}"
 
     def find(self, data: bytes, place: int, final: bool) -> int:
         self.end = self.end or ("\n" if b"\n" in data else "\r")
@@ -74,7 +93,8 @@ class CsvRows(TextRows):
 
     def _other_number(self, n: int) -> str:
         mend = "name the columns that are more" if n > len(self.names) else "add what is missing"
-        return f"{n} cells, and the header has {len(self.names)}; {mend}, or quote the cells that need it"
+        hint = self._other_delimiter()
+        return f"{n} cells, and the header has {len(self.names)}{hint or f'; {mend}, or quote the cells that need it'}"
 
     def _cells(self, data: bytes) -> list[list[str]]:
         text = data.decode()

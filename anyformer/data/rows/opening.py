@@ -20,31 +20,39 @@ NUMBER = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+")
 """What is another in the name of each part of a table."""
 
 
-def open_rows(path: str, place: str, wanted: Collection[str] | None = None) -> Rows:
+def open_rows(path: str, place: str, wanted: Collection[str] | None = None, delimiter: str | None = None) -> Rows:
     """The rows of a table. One that has not changed since it was last opened is not looked through again.
 
     path: what it is called; place: where it is found, a file or a folder of parts.
     wanted: the columns that will be read; all, if None.
+    delimiter: what stands between the cells of a CSV or TSV; as its name ends, if None.
     Raises InputError for what is no table, cannot be read, or has no such column.
     """
     files = table_files(place)
     kind = table_ending(files[0])
     if kind is None:
         raise InputError(f"{path}: a table must end in {', '.join(READERS)}, with or without .gz")
+    if delimiter is not None and READERS[kind] is not CsvRows:
+        raise InputError(f"{path}: delimiter is what stands between the cells of a CSV or TSV; leave it out")
     # Those of Parquet alone are taken out of the file; the rows of others are one thing, whatever is read of them.
     taken = tuple(sorted(wanted)) if wanted is not None and kind == ".parquet" else None
-    rows = _open(place, files, kind, tuple(map(file_stamp, files)), taken)
+    rows = _open(place, files, kind, tuple(map(file_stamp, files)), taken, delimiter)
     rows.require(wanted or ())
     return rows
 
 
 @lru_cache(maxsize=8)
 def _open(
-    place: str, files: tuple[str, ...], kind: str, stamps: tuple[object, ...], taken: tuple[str, ...] | None
+    place: str,
+    files: tuple[str, ...],
+    kind: str,
+    stamps: tuple[object, ...],
+    taken: tuple[str, ...] | None,
+    delimiter: str | None,
 ) -> Rows:
     if kind == ".parquet":
         return ParquetRows(place, files, taken)
-    parts = [READERS[kind](file) for file in files]
+    parts = [CsvRows(file, delimiter) if READERS[kind] is CsvRows else READERS[kind](file) for file in files]
     # Of JSON any row may lack any key.
     if READERS[kind] is CsvRows:
         check_parts(files, [part.columns() for part in parts])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,25 @@ def test_cells_come_with_their_line() -> None:
     assert list(read_cells('a,b\n\n"1\n",2\n', "t.csv")) == [(1, ["a", "b"]), (4, ["1\n", "2"])]
     with pytest.raises(InputError, match=r"t.csv line 1: no CSV: unexpected end of data"):
         list(read_cells('"a', "t.csv"))
+
+
+@pytest.mark.parametrize(("mark", "called"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_a_header_of_another_delimiter_is_said_with_what_to_give(tmp_path: Path, mark: str, called: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(mark.join("abc") + "\n" + mark.join("123") + "\n")
+    hint = f"; the header holds {called}: give the table delimiter: {mark!a}"
+    with pytest.raises(InputError) as error:
+        CsvRows(str(path)).require(["b"])
+    assert str(error.value).endswith(hint) and "no column 'b'" in str(error.value)
+    path.write_text(mark.join("abc") + "\n" + mark.join(["1,5", "2", "3"]) + "\n")
+    with pytest.raises(InputError) as error:
+        CsvRows(str(path))
+    assert "2 cells, and the header has 1" in str(error.value) and str(error.value).endswith(hint)
+    rows = CsvRows(str(path), mark)
+    assert rows[0] == {"a": "1,5", "b": "2", "c": "3"} == pickle.loads(pickle.dumps(rows))[0]
+
+
+def test_a_header_that_needs_no_hint_gets_none(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a;b,c\n1,2\n")
+    with pytest.raises(InputError, match=r"there are a;b, c$"):
+        CsvRows(str(tmp_path / "t.csv")).require(["xyz"])

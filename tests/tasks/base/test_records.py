@@ -241,7 +241,7 @@ def test_every_argument_that_changes_no_training_sample_may_change_on_a_resume(t
         now = Records(**base | {name: str(tmp_path / value) if value == "other.csv" else value})
         assert (fit(now, max_epochs=1).seen == seen) == now.is_free(name) == (name in free), name
     named = {*NO_SAMPLE, *OF_DIVIDING, *OF_SAMPLES, "fold", "inner_folds", "inner_fold", "pack", "unlabelled"}
-    assert named == inspect.signature(Records).parameters.keys()
+    assert named | {"group", "group_pattern"} == inspect.signature(Records).parameters.keys()
     # From these training starts, and by those the best model is chosen.
     assert not Records(Numbers(22), unlabelled=Numbers(5)).is_free("unlabelled")
     assert not Records(Numbers(22), Numbers(5)).is_free("validation")
@@ -441,6 +441,41 @@ def test_an_outer_fold_is_test_and_inner_ones_are_dealt_from_the_others(capsys):
         assert numbers(alone.sources["test"]) == numbers(parts["test"])
     assert sorted(made) == list(range(42))
     assert capsys.readouterr().err.count("data.test is kept aside and not used") == 1
+
+
+def test_groups_stay_together_in_fractions_folds_and_inner_folds_and_are_counted(capsys):
+    # Of each ten of the numbers 10 ... 99 the first digit is the group.
+    source, by_ten = Numbers(100).take(np.arange(10, 100)), {"group": "x", "group_pattern": "^."}
+
+    def groups(data: Records) -> dict[str, set[int]]:
+        data.setup("fit")
+        return {name: {x // 10 for x in part.column("x")} for name, part in data.sources.items()}
+
+    say_once.cache_clear()
+    parts = groups(Records(source, 0.2, 0.2, stratify="kind", **by_ten))
+    assert {name: len(own) for name, own in parts.items()} == {"train": 5, "validation": 2, "test": 2}
+    assert "data.group: x: 9 groups: train 5 groups, 50 records; validation 2 groups, 20" in capsys.readouterr().err
+    held = []
+    for fold in range(3):
+        data = Records(source, folds=3, fold=fold, inner_folds=2, **by_ten)
+        parts = groups(data)
+        assert {name: len(own) for name, own in parts.items()} == {"train": 3, "validation": 3, "test": 3}
+        assert set.union(*parts.values()) == set(range(1, 10))
+        again = Records(source, folds=3, fold=fold, inner_folds=2, **by_ten)
+        again.setup("fit")
+        assert all(again.sources[name].column("x") == own.column("x") for name, own in data.sources.items())
+        held += parts["test"]
+    assert sorted(held) == list(range(1, 10))
+    with pytest.raises(InputError, match=r"^inner folds of what is outside fold 0: folds: 6 groups of 'x' cannot be"):
+        groups(Records(source, folds=3, inner_folds=7, **by_ten))
+    with pytest.raises(InputError, match=r"1 groups of 'x' are in both data.train and data.validation: 9; take them"):
+        groups(Records(source, Numbers(100).take([95]), **by_ten))
+    with pytest.raises(InputError, match=r"data.group goes by a column, and a corpus has none; leave it out"):
+        groups(Records(Corpus(__file__), 0.1, group="x"))
+    with pytest.raises(InputError, match=r"data.group_pattern looks for groups in the text of a column; give"):
+        Records(source, group_pattern="^.")
+    assert Records(source, Numbers(3), group="x").is_free("group") and not Records(source, 0.1).is_free("group")
+    assert not Records(source, folds=2).is_free("group_pattern")
 
 
 def test_a_fraction_for_test_stays_untouched_by_inner_folds():
