@@ -24,7 +24,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from anyformer.data.source import Source
 from anyformer.errors import InputError, program, say
 from anyformer.parsing.plain import describe, kept_arguments
-from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_metrics
+from anyformer.runs.metrics_file import MetricsFile, write_metrics
+from anyformer.runs.reports.curves import draw_curves
+from anyformer.runs.reports.subsets import write_subsets
 from anyformer.runs.sample_pictures import draw_first_samples
 from anyformer.runs.signals import Signals, Stopped
 from anyformer.runs.state.loop_state import (
@@ -324,7 +326,9 @@ class RunCallback(Callback):
         write_metrics(self.run, metrics)
         if last or time.monotonic() - self._drawn_at > REDRAW:
             try:
-                draw_curves(self.run)
+                draw_curves(self.run, module.grouped_by)
+                if last:
+                    write_subsets(self.run, module.grouped_by)
                 module.draw(self.run)
             except OSError as error:
                 # A drawing is not worth a run.

@@ -285,6 +285,12 @@ class Task(Checked, Trained, ABC):
             ("", whole),
         ]
 
+    @property
+    def grouped_by(self) -> list[str]:
+        """The columns that metrics are given by."""
+        each = [task.fields.by for task in (self.members or {"": self}).values()]
+        return list(dict.fromkeys(by for by in each if by is not None))
+
     def begin_evaluation(self) -> None:
         """Forget the metrics and the cases of the evaluation before."""
         return None

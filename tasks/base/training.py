@@ -152,6 +152,8 @@ class Trained(lightning.LightningModule):
         return loss * self.trainer.accumulate_grad_batches, loss.detach() / n_targets.clamp(min=1e-9)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # That of `optimizer.lr`: the others (AdamW's beside Muon, those of other layers) move in proportion.
+        self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
         n_targets = self._n_targets
         world = self.trainer.world_size
         if world > 1:

@@ -78,7 +78,7 @@ def fine_tuned(source: Path) -> Classify:
 def test_a_run_starts_from_another_and_goes_on_without_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda *_: None)
     monkeypatch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
     first, whole, run = (tmp_path / name for name in ("first", "whole", "run"))
     small_fit(first, max_epochs=1, limit_train_batches=1)
