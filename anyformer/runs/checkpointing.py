@@ -25,7 +25,9 @@ from anyformer.data.source import Source
 from anyformer.errors import InputError, program, say
 from anyformer.parsing.plain import describe, kept_arguments
 from anyformer.runs.metrics_file import MetricsFile, write_metrics
+from anyformer.runs.reports.classes import write_classes
 from anyformer.runs.reports.curves import draw_curves
+from anyformer.runs.reports.generated import add_generated
 from anyformer.runs.reports.subsets import write_subsets
 from anyformer.runs.sample_pictures import draw_first_samples
 from anyformer.runs.signals import Signals, Stopped
@@ -307,7 +309,17 @@ class RunCallback(Callback):
         # Of equals the later: it has learned for longer, and a small validation part makes many equals.
         if before is None or math.isnan(before) or (value >= before if best == "max" else value <= before):
             self._keep_model(module, value)
+            self._write_classes(module)
+        self._add_generated(trainer, module)
         self._report(trainer, module)
+
+    @rank_zero_only
+    def _write_classes(self, module: LightningModule) -> None:
+        write_classes(self.run, module, "validation")
+
+    @rank_zero_only
+    def _add_generated(self, trainer: Trainer, module: LightningModule) -> None:
+        add_generated(self.run, self.rows.last.get("step", 0), trainer.current_epoch, module.generated)
 
     @rank_zero_only
     def _write_model(self, module: LightningModule) -> None:
