@@ -11,6 +11,9 @@ from anyformer.errors import InputError
 from anyformer.runs.experiment import config_of, parse
 from anyformer.runs.fit import evaluate
 from anyformer.runs.metrics_file import write_metrics
+from anyformer.runs.reports.classes import rows_of, show_classes
+from anyformer.runs.reports.ending import of_the_whole
+from anyformer.runs.reports.subsets import show_subsets, subsets_in, write_subsets
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import split_run
 from anyformer.saving.run_lock import locked
@@ -59,4 +62,9 @@ def _evaluate(stage: str, args: list[str]) -> None:
         if kept:
             named = {name.replace("/", f"/{member}/", 1): value for name, value in metrics.items()}
             write_metrics(run, named if member else metrics)
-    show_metrics(metrics)
+            write_subsets(run, task.grouped_by)
+    by = model.grouped_by
+    show_metrics(of_the_whole(metrics, by))
+    tables = [show_subsets(table) for table in subsets_in(metrics, by).values()]
+    for table in filter(None, [*tables, show_classes(rows_of(task, part))]):
+        print(f"\n{table}")

@@ -14,6 +14,7 @@ from anyformer.errors import InputError, program
 from anyformer.runs.cross_validation import fit_trials
 from anyformer.runs.experiment import Experiment, config_of, parse
 from anyformer.runs.fit import fit, holds
+from anyformer.runs.reports.ending import final_metrics, of_the_whole, tables_after
 from anyformer.saving.run_folder import run_folder
 
 LEAST_SECONDS = 30.0
@@ -61,7 +62,10 @@ def fit_command(args: list[str]) -> None:
     took = time.perf_counter() - begin
     if rank_zero_only.rank != 0:
         return
-    show_metrics({name: value for name, value in metrics.items() if name.startswith(("test/", "best/"))} or metrics)
+    by, shown = experiment.model.grouped_by, final_metrics(run, metrics)
+    show_metrics(of_the_whole(shown, by))
+    for table in tables_after(run, shown, by):
+        print(f"\n{table}")
     if experiment.options["fast_dev_run"]:
         print("\nThat was fast_dev_run: a few batches went through, and nothing is kept. Leave it out to train.")
         return

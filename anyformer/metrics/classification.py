@@ -1,4 +1,4 @@
-"""Metrics of classes from scores: area under the curves, macro F1."""
+"""Metrics of classes from scores: area under the curves, macro F1, precision and recall of each."""
 
 from __future__ import annotations
 
@@ -41,6 +41,15 @@ def auroc(scores: Tensor, truth: Tensor) -> Tensor:
     n_true = truth.sum().double()
     n_false = len(truth) - n_true
     return ((ranks * truth).sum() - n_true * (n_true + 1) / 2) / (n_true * n_false)
+
+
+def by_class(right: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
+    """Precision, recall, F1 and support of each class, (classes, 4); NaN for a precision where it was never predicted,
+    for a recall where it never occurs, and for an F1 where neither.
+
+    right, predicted, true: (classes,) how often each was rightly predicted, predicted, and there.
+    """
+    return torch.stack([right / predicted, right / true, 2 * right / (predicted + true), true], 1)
 
 
 def macro_f1(confusion: Tensor) -> Tensor:

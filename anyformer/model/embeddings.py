@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anyformer.batch import Batch, FieldTokens
 from anyformer.errors import InputError
 from anyformer.model.attention.rotary import Rotary
+from anyformer.model.by_field import FieldModules, FieldParameters
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.layers import dropout, make_norm
 from anyformer.model.lifts import Lookup, share_lift
@@ -71,18 +72,17 @@ class Embeddings(nn.Module):
         self.config = config
         d_model = transformer.d_model
         self.axes = {name: tuple(tokenizer.axes) for name, tokenizer in tokenizers.items()}
-        # Module names must not hold a dot, and the fields of a record of several do.
-        self.lifts = nn.ModuleDict({_key(name): tokenizer.lift(d_model) for name, tokenizer in tokenizers.items()})
+        self.lifts = FieldModules({name: tokenizer.lift(d_model) for name, tokenizer in tokenizers.items()})
         for name, owner in shared.items():
             if owner in shared:
                 raise InputError(f"fields {owner!r} and {name!r} cannot share a lift: that of {owner!r} is another's")
-            self.lifts[_key(name)] = share_lift(name, self.lifts[_key(name)], owner, self.lifts[_key(owner)])
-        self.masks = nn.ParameterDict({_key(name): torch.empty(d_model).normal_(std=0.02) for name in maskable})
+            self.lifts[name] = share_lift(name, self.lifts[name], owner, self.lifts[owner])
+        self.masks = FieldParameters({name: torch.empty(d_model).normal_(std=0.02) for name in maskable})
         # Fields of one lift differ by their type alone, which then begins about as strong as what lifts put out: far
         # weaker, and a model takes thousands of steps to tell a left picture from a right one. Ids begin weak too.
-        alike = {name for pair in shared.items() for name in pair if not isinstance(self.lifts[_key(name)], Lookup)}
-        self.types = nn.ParameterDict(
-            {_key(name): torch.empty(d_model).normal_(std=0.5 if name in alike else 0.02) for name in tokenizers}
+        alike = {name for pair in shared.items() for name in pair if not isinstance(self.lifts[name], Lookup)}
+        self.types = FieldParameters(
+            {name: torch.empty(d_model).normal_(std=0.5 if name in alike else 0.02) for name in tokenizers}
             if config.types
             else {}
         )
@@ -149,7 +149,7 @@ class Embeddings(nn.Module):
         if self.config.scale:
             vectors = vectors * math.sqrt(vectors.shape[1])
         if self.config.types:
-            vectors = vectors + self.types[_key(name)]
+            vectors = vectors + self.types[name]
         axes = self.axes[name]
         for config, positions in zip(self.placed, self.positions, strict=True):
             if set(config.axes) <= set(axes):
@@ -160,8 +160,8 @@ class Embeddings(nn.Module):
         return vectors
 
     def _lifted(self, name: str, tokens: FieldTokens) -> Tensor:
-        lift, masked = self.lifts[_key(name)], tokens.masked
-        if _key(name) not in self.masks:
+        lift, masked = self.lifts[name], tokens.masked
+        if name not in self.masks:
             if masked is not None:
                 raise ValueError(f"field {name!r} has masked tokens; name it in maskable when the model is made")
             return lift(tokens.content, tokens.extents)
@@ -171,7 +171,7 @@ class Embeddings(nn.Module):
         # Taken out before the lift, because that of one token may look at its neighbours.
         content = tokens.content.masked_fill(masked.view(-1, *[1] * (tokens.content.ndim - 1)), 0)
         vectors = lift(content, tokens.extents)
-        return torch.where(masked[:, None], self.masks[_key(name)].to(vectors.dtype), vectors)
+        return torch.where(masked[:, None], self.masks[name].to(vectors.dtype), vectors)
 
     def _check_reach(self, name: str, tokens: FieldTokens, columns: Sequence[int], positions: nn.Module) -> None:
         for column, size in zip(columns, positions.sizes, strict=False):
@@ -182,10 +182,6 @@ class Embeddings(nn.Module):
                     f"(0 to {size - 1}); cut the data shorter, give positions.sizes, or use sinusoidal, rotary or "
                     "relative ones"
                 )
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")
 
 
 def axes_of_attention(stack: TransformerConfig) -> tuple[str, ...]:

@@ -13,8 +13,12 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from anyformer.errors import InputError
 from anyformer.faults import writing
 from anyformer.local_files import check_archive
+from anyformer.model.by_field import with_weight_names
 from anyformer.saving.atomic import write_counted
 from anyformer.saving.manifest import add_file, listed, remove_file
+
+WEIGHTS = ("state_dict", "average")
+"""What a checkpoint holds of weights, by their names."""
 
 
 class Checkpoints(CheckpointIO):
@@ -33,7 +37,9 @@ class Checkpoints(CheckpointIO):
         path = listed(Path(path).parent, Path(path).name)
         try:
             check_archive(path)
-            return torch.load(path, map_location=map_location, weights_only=True)
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+            named = {part: with_weight_names(checkpoint[part]) for part in WEIGHTS if part in checkpoint}
+            return checkpoint | named
         except pickle.UnpicklingError as error:
             raise InputError(
                 f"{path} is refused: it holds more than tensors and plain values, and loading it would run code "
@@ -41,7 +47,7 @@ class Checkpoints(CheckpointIO):
             ) from None
         except InputError:
             raise
-        except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (zipfile.BadZipFile, AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{path} is no checkpoint that anyformer saved: {' '.join(str(error).split())}") from None
 
     def remove_checkpoint(self, path: str | Path) -> None:

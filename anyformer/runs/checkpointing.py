@@ -24,7 +24,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from anyformer.data.source import Source
 from anyformer.errors import InputError, program, say
 from anyformer.parsing.plain import describe, kept_arguments
-from anyformer.runs.metrics_file import MetricsFile, draw_curves, write_metrics
+from anyformer.runs.metrics_file import MetricsFile, write_metrics
+from anyformer.runs.reports.classes import write_classes
+from anyformer.runs.reports.curves import draw_curves
+from anyformer.runs.reports.generated import add_generated
+from anyformer.runs.reports.subsets import write_subsets
 from anyformer.runs.sample_pictures import draw_first_samples
 from anyformer.runs.signals import Signals, Stopped
 from anyformer.runs.state.loop_state import (
@@ -305,7 +309,17 @@ class RunCallback(Callback):
         # Of equals the later: it has learned for longer, and a small validation part makes many equals.
         if before is None or math.isnan(before) or (value >= before if best == "max" else value <= before):
             self._keep_model(module, value)
+            self._write_classes(module)
+        self._add_generated(trainer, module)
         self._report(trainer, module)
+
+    @rank_zero_only
+    def _write_classes(self, module: LightningModule) -> None:
+        write_classes(self.run, module, "validation")
+
+    @rank_zero_only
+    def _add_generated(self, trainer: Trainer, module: LightningModule) -> None:
+        add_generated(self.run, self.rows.last.get("step", 0), trainer.current_epoch, module.generated)
 
     @rank_zero_only
     def _write_model(self, module: LightningModule) -> None:
@@ -324,7 +338,9 @@ class RunCallback(Callback):
         write_metrics(self.run, metrics)
         if last or time.monotonic() - self._drawn_at > REDRAW:
             try:
-                draw_curves(self.run)
+                draw_curves(self.run, module.grouped_by)
+                if last:
+                    write_subsets(self.run, module.grouped_by)
                 module.draw(self.run)
             except OSError as error:
                 # A drawing is not worth a run.

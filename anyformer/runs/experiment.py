@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from anyformer.errors import InputError, suggest
+from anyformer.errors import InputError, say_once, suggest
 from anyformer.local_files import special_kind
 from anyformer.parsing.bounds import bounded_yaml
 from anyformer.parsing.check import check, check_numbers, read_yaml
@@ -50,6 +50,9 @@ OWN_OPTIONS = """\
   --unsafe_imports PACKAGE  let the config name classes of this package, which runs its code
 """
 
+FOLDERS = ("save_dir", "root_dir")
+"""What the loggers of Lightning call the folder that they write into."""
+
 
 class Parser(LightningArgumentParser):
     """Takes options by their whole names; so do the parsers of its kind that jsonargparse makes for each class."""
@@ -61,11 +64,19 @@ class Parser(LightningArgumentParser):
 class Experiment(LightningCLI):
     """A config parsed, with its task and data made; the Trainer is made by `runs.trainer`."""
 
-    def __init__(self, args: Sequence[str], command: str, unsafe: Sequence[str], is_mixed: bool = False) -> None:
+    def __init__(
+        self,
+        args: Sequence[str],
+        command: str,
+        unsafe: Sequence[str],
+        is_mixed: bool = False,
+        run: Path | None = None,
+    ) -> None:
         """unsafe: the packages that the user opened.
         is_mixed: whether the config names the class of its data, as that of a mixture does.
+        run: the folder that loggers write into.
         """
-        self.unsafe, self.is_mixed = unsafe, is_mixed
+        self.unsafe, self.is_mixed, self.run = unsafe, is_mixed, run
         super().__init__(
             Task,
             Mixed if is_mixed else Records,
@@ -103,6 +114,8 @@ class Experiment(LightningCLI):
             with one_line():
                 self.config = _spelt_out(parser.parse_args(args))
                 check_numbers(self.config.as_dict())
+                if self.run is not None:
+                    place_loggers(self.config["trainer"]["logger"], self.run)
         except InputError as error:
             if unknown := re.search(r"unrecognized arguments: -*([\w.]+)", str(error)):
                 name = unknown[1] if str(error).startswith("unrecognized") else f"model.{unknown[1]}"
@@ -173,7 +186,7 @@ def parse(
 ) -> Experiment:
     """The experiment of config files and options that override them. Raises InputError of one line.
 
-    run: the folder that loggers write into which are given none.
+    run: the folder that loggers write into, whatever folder the config gives them: it may be run under several names.
     kind: Unmade where nothing of it is to be made.
     """
     for option in overrides:
@@ -205,27 +218,46 @@ def parse(
                 raise InputError(f"{config} line {lines[path]}: {path} is what seed_everything says; give that")
             given |= {path: f"{config} line {line}" for path, line in lines.items()}
             args += ["--config", config]
-            if run and (loggers := _placed((content.get("trainer") or {}).get("logger"), run)):
+            if run and (loggers := _filled((content.get("trainer") or {}).get("logger"), run)):
                 args.append(f"--trainer.logger={json.dumps(loggers)}")
         try:
-            return kind([*args, *overrides], command, unsafe, is_mixed)
+            return kind([*args, *overrides], command, unsafe, is_mixed, run)
         except InputError as error:
             raise InputError(locate(str(error), given, overrides)) from error
 
 
-def _placed(loggers: Any, run: Path) -> Any:
+def _filled(loggers: Any, run: Path) -> Any:
     """The loggers of a config, those that need a folder and have none with the run's; None where there is none such."""
     if isinstance(loggers, list):
-        placed = [_placed(logger, run) for logger in loggers]
-        return [new or old for new, old in zip(placed, loggers, strict=True)] if any(placed) else None
+        filled = [_filled(logger, run) for logger in loggers]
+        return [new or old for new, old in zip(filled, loggers, strict=True)] if any(filled) else None
     if not isinstance(loggers, dict) or "class_path" not in loggers:
         return None
-    cls = find_class(loggers["class_path"], [Logger])
-    folder = inspect.signature(cls).parameters.get("save_dir") if inspect.isclass(cls) else None
-    init_args = loggers.get("init_args") or {}
-    if folder is None or folder.default is not folder.empty or "save_dir" in init_args:
-        return None
-    return {**loggers, "init_args": {**init_args, "save_dir": str(run)}}
+    init_args, folders = loggers.get("init_args") or {}, _folders(loggers["class_path"])
+    lacking = {name: str(run) for name, default in folders.items() if default is None and name not in init_args}
+    return {**loggers, "init_args": {**init_args, **lacking}} if lacking else None
+
+
+def place_loggers(loggers: Any, run: Path) -> None:
+    """Let the loggers of a parsed config write into a run's folder, and say so of those that were given another."""
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        if not isinstance(logger, Namespace) or "class_path" not in logger:
+            continue
+        for name, default in _folders(logger["class_path"]).items():
+            given, logger[f"init_args.{name}"] = logger.get(f"init_args.{name}"), str(run)
+            if given not in (None, default, str(run)):
+                say_once(
+                    f"trainer.logger: {logger['class_path'].rpartition('.')[2]} writes into {run}, as each run has a "
+                    f"folder of its own, and not into {name}: {given}"
+                )
+
+
+def _folders(class_path: str) -> dict[str, str | None]:
+    """The arguments of a logger that say its folder, with their defaults; None where it needs one."""
+    cls = find_class(class_path, [Logger])
+    parameters = inspect.signature(cls).parameters if inspect.isclass(cls) else {}
+    defaults = {name: parameters[name].default for name in FOLDERS if name in parameters}
+    return {name: None if default is inspect.Parameter.empty else default for name, default in defaults.items()}
 
 
 def locate(message: str, given: Mapping[str, str], overrides: Sequence[str]) -> str:

@@ -30,6 +30,9 @@ from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving
 from anyformer.runs.metrics_file import MetricsFile, has_rows, read_metrics, write_metrics
 from anyformer.runs.progress import Lines, has_bar
+from anyformer.runs.reports.beginning import Beginning
+from anyformer.runs.reports.classes import write_classes
+from anyformer.runs.reports.subsets import write_subsets
 from anyformer.runs.signals import STOPS, Stopped, handlers_kept, passed_on, stopping_at_once
 from anyformer.runs.state.loop_state import starts_processes
 from anyformer.runs.state.random_state import generators, set_generators
@@ -136,7 +139,7 @@ def _fit(
         trainer = make_trainer(
             options,
             default_root_dir=run,
-            callbacks=[run_callback, lines, *callbacks],
+            callbacks=[run_callback, *([Beginning(run)] if lines.shown else ()), lines, *callbacks],
             logger=[rows, *loggers],
             plugins=[Checkpoints(), *plugins],
         )
@@ -183,6 +186,7 @@ def _fit(
                 say(f"not tested, because {trainer.world_size} processes trained; test with: {program()} test {run}")
         elif holds(data, "test"):
             write_metrics(run, evaluate(task, data, "test", run, **options))
+            write_subsets(run, task.grouped_by)
     return read_metrics(run)
 
 
@@ -333,4 +337,5 @@ def evaluate(
         with writing(run_dir):
             Path(run_dir).mkdir(exist_ok=True)
         task.draw(Path(run_dir))
+        write_classes(Path(run_dir), task, "test" if stage == "test" else "validation")
     return dict(metrics)

@@ -1,4 +1,4 @@
-"""The metrics of a run: metrics.csv with a row a step, metrics.json with the last of each, curves.png.
+"""The metrics of a run: metrics.csv with a row a step, metrics.json with the last of each.
 
 No metric is of wall-clock time, so that a run that was broken off and resumed leaves the rows of one that never was.
 """
@@ -212,42 +212,3 @@ def write_metrics(run: Path, metrics: Mapping[str, float]) -> None:
         elif name.rpartition("/")[2] in FIRST:
             merged[name] = int(value)
     write_whole(path, json.dumps(merged, indent=2, sort_keys=True) + "\n")
-
-
-STYLES = ("-", "--", ":", "-.")
-"""Of lines, ten colours each."""
-
-
-def draw_curves(run: Path) -> None:
-    """Draw metrics.csv as curves.png: one panel a figure, with a line for each of train, val, ..., and one legend."""
-    from matplotlib.figure import Figure
-
-    panels: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
-    for row in read_rows(run / "metrics.csv"):
-        for name, text in row.items():
-            if name not in FIRST and text:
-                stage, _, figure = name.rpartition("/")
-                steps, values = panels.setdefault(figure, {}).setdefault(stage or name, ([], []))
-                steps.append(int(row["step"]))
-                values.append(float(text))
-    if not panels:
-        return
-    n_columns = min(len(panels), 3)
-    n_rows = math.ceil(len(panels) / n_columns)
-    stages = sorted({stage for lines in panels.values() for stage in lines})
-    # Of a row of the legend a quarter of an inch.
-    page = Figure(figsize=(4 * n_columns, 3 * n_rows + 0.25 * math.ceil(len(stages) / n_columns)), layout="constrained")
-    axes, drawn = list(page.subplots(n_rows, n_columns, squeeze=False).flat), {}
-    for panel, (figure, lines) in zip(axes, sorted(panels.items()), strict=False):
-        for stage, (steps, values) in sorted(lines.items()):
-            number, marker = stages.index(stage), "." if len(steps) < 30 else None
-            style = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
-            drawn[stage] = panel.plot(steps, values, marker=marker, **style)[0]
-        panel.set(title=figure, xlabel="step")
-        panel.grid(alpha=0.3)
-    for unused in axes[len(panels) :]:
-        unused.set_axis_off()
-    page.legend(
-        [drawn[stage] for stage in stages], stages, loc="outside lower center", ncols=n_columns, fontsize="small"
-    )
-    write_whole(run / "curves.png", lambda part: page.savefig(part, format="png", dpi=100))

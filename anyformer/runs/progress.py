@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.errors import say
+from anyformer.runs.reports.generated import generated_lines
 from anyformer.runs.state.loop_state import limits
 from anyformer.tasks.base.run_length import epochs_and_steps, run_length
 
@@ -67,11 +68,7 @@ class Lines(Callback):
         if not self.shown:
             return
         line = "  ".join([*self._place(trainer), *self._metrics(trainer, module), *self._pace(trainer)])
-        console = getattr(getattr(trainer.progress_bar_callback, "progress", None), "console", None)
-        if console is None:
-            print(line, flush=True)
-        else:
-            console.print(line, highlight=False, markup=False)
+        show_lines(trainer, [line, *(generated_lines(module.generated) if self._validated else ())])
 
     def end(self, trainer: Trainer, epochs: str = "trainer.max_epochs") -> None:
         """Say why the training has ended. epochs: the option that says how many there are."""
@@ -108,6 +105,16 @@ class Lines(Callback):
         self._last, self._samples, self._validating = now, 0, 0.0
         left = (now - self._began) * (_steps(trainer) - trainer.global_step) / done if done else math.inf
         return told if math.isinf(left) or left <= 0 else [*told, f"{duration(max(left, 1.0))} left"]
+
+
+def show_lines(trainer: Trainer, lines: Iterable[str]) -> None:
+    """Print lines, above the bar where there is one, and at once."""
+    console = getattr(getattr(trainer.progress_bar_callback, "progress", None), "console", None)
+    for line in lines:
+        if console is None:
+            print(line, flush=True)
+        else:
+            console.print(line, highlight=False, markup=False)
 
 
 def _steps(trainer: Trainer) -> float:

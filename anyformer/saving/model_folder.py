@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from anyformer.errors import InputError, nearest
 from anyformer.local_files import read_json, read_value
+from anyformer.model.by_field import with_weight_names
 from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.large import Large, put_back, take_out
 from anyformer.saving.atomic import write_tensors
@@ -130,7 +131,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_weights(task: SavedTask, folder: Path) -> None:
     path = folder / WEIGHTS
     try:
-        weights = load_file(path)
+        weights = with_weight_names(load_file(path))
     except SafetensorError as error:
         raise InputError(f"{path} is no safetensors file ({error}); train again, or copy the folder anew") from None
     try:

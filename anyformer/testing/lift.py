@@ -221,7 +221,7 @@ def _shuffle(sample: Sample, tokenizers: Mapping[str, Tokenizer], model: Anyform
             order=tokens.order[drawn],
             relation=None if tokens.relation is None else tokens.relation[drawn][:, drawn],
         )
-        lift = model.embeddings.lifts[name.replace(".", "/")]
+        lift = model.embeddings.lifts[name]
         before, after = (lift(_content(each), (each.extent,)) for each in (tokens, other))
         if same(after, before[drawn], 1e-8):
             shuffled[name], places[name] = other, drawn

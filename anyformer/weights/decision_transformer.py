@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anyformer.model.by_field import module_name
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.weights.gpt2 import GPT2, PREFIX, read_trunk, trunk_settings
@@ -29,14 +30,14 @@ HEADS = {"action": "predict_action.0", "state": "predict_state", "return": "pred
 """What their heads are called."""
 LIFTS = "model.embeddings.lifts"
 NAMES = {
-    **{f"embed_{name}.*": f"{LIFTS}.{name}.linear.*" for name in FIELDS},
-    **{f"type.{name}": f"model.embeddings.types.{name}" for name in FIELDS},
+    **{f"embed_{name}.*": f"{LIFTS}.{module_name(name)}.linear.*" for name in FIELDS},
+    **{f"type.{name}": f"model.embeddings.types.{module_name(name)}" for name in FIELDS},
     "embed_action_table": f"{LIFTS}.action.table",
     "embed_timestep.weight": "model.embeddings.positions.STEP",
     "embed_ln.*": "model.embeddings.norm.*",
     "encoder.wpe.weight.0": "model.embeddings.offset",
     **{f"encoder.{name}": ours for name, ours in TRUNK_NAMES.items() if name.startswith(("h.", "ln_f."))},
-    **{f"{theirs}.*": f"heads.{name}.output.*" for name, theirs in HEADS.items()},
+    **{f"{theirs}.*": f"heads.{module_name(name)}.output.*" for name, theirs in HEADS.items()},
 }
 TRUNK = re.compile(r"encoder\.(h\.|ln_f\.)")
 

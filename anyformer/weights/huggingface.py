@@ -15,6 +15,7 @@ from anyformer.choices import Checked
 from anyformer.data.files import find_file
 from anyformer.errors import InputError
 from anyformer.local_files import read_json
+from anyformer.model.by_field import module_name
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
@@ -211,7 +212,7 @@ class Family(Checked):
         """Our names by theirs, for a task whose field of text has a name, or that has none."""
         embeddings, words = task.model.embeddings, {}
         if name is not None:
-            key = name.replace(".", "/")
+            key = module_name(name)
             # Fields that share a table have it under one of their names.
             table = embeddings.lifts[key].table
             owner = next(own for own, each in embeddings.lifts.named_parameters() if each is table)
@@ -257,7 +258,7 @@ class Family(Checked):
         kinds = {}
         if name is not None:
             kinds = {
-                f"model.embeddings.types.{key}": "type" if key == name.replace(".", "/") else "type.source"
+                f"model.embeddings.types.{key}": "type" if key == module_name(name) else "type.source"
                 for key in task.model.embeddings.types
             }
         pieces = {}

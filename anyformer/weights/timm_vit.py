@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
+from anyformer.model.by_field import module_name
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.lifts import Projection
 from anyformer.weights.tensors import HEAD, Report, joint_grids, misfit, read_tensors, rename, take
@@ -32,16 +33,16 @@ class _Places:
 
     @property
     def patch(self) -> str:
-        return f"model.embeddings.lifts.{self.image}.linear"
+        return f"model.embeddings.lifts.{module_name(self.image)}.linear"
 
     @property
     def table(self) -> str:
-        return f"model.embeddings.lifts.{self.prefix}.table"
+        return f"model.embeddings.lifts.{module_name(str(self.prefix))}.table"
 
     @property
     def types(self) -> dict[str, str]:
         fields = {"image": self.image, "prefix": self.prefix}
-        return {part: f"model.embeddings.types.{name}" for part, name in fields.items()}
+        return {part: f"model.embeddings.types.{module_name(str(name))}" for part, name in fields.items()}
 
 
 def _places(model: Anyformer) -> _Places:
@@ -55,9 +56,7 @@ def _places(model: Anyformer) -> _Places:
         for i, config in enumerate(model.embeddings.placed)
         if config.scheme == "joint"
     }
-    return _Places(
-        images[0].replace(".", "/"), next(iter(prefix), None), tables.get(("row", "column")), tables.get(("slot",))
-    )
+    return _Places(images[0], next(iter(prefix), None), tables.get(("row", "column")), tables.get(("slot",)))
 
 
 def timm_names(places: _Places) -> dict[str, str]:
@@ -135,7 +134,7 @@ def load_timm(
 
 def _kernel_shape(model: Anyformer, places: _Places) -> tuple[int, ...] | None:
     """The shape of the patch embedding as a convolution, (d, c, p, p); None where a stem stands in its place."""
-    tokenizer = model.tokenizers[places.image.replace("/", ".")]
+    tokenizer = model.tokenizers[places.image]
     lift = model.embeddings.lifts[places.image]
     if not isinstance(lift, Projection) or not hasattr(tokenizer, "patch"):
         return None
@@ -265,7 +264,7 @@ def _not_timm(task: nn.Module) -> str | None:
     """What a VisionTransformer cannot be told, beyond what the names of the tensors show."""
     model = task.model
     config, embedding, places = model.transformer.config, model.embeddings.config, _places(model)
-    known = {places.image.replace("/", "."), places.prefix}
+    known = {places.image, places.prefix}
     tables = {name for name in (places.grid, places.slots) if name}
     biases = (config.q_bias, config.k_bias, config.v_bias)
     scale = config.attention_scale

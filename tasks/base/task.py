@@ -28,7 +28,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import config_name, plain
 from anyformer.tasks.base import warm_start
-from anyformer.tasks.base.examples import Examples
+from anyformer.tasks.base.examples import Examples, Generated
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.training import Trained
 from anyformer.tokens import Sample, Tokenizer
@@ -50,7 +50,7 @@ class Task(Checked, Trained, ABC):
         3. data: `view` and `chopper`, for training and for evaluation, and `preview` for the contact sheet.
         4. model: `loss` of every training batch.
         5. evaluation, every so often: for each of `passes` `begin_evaluation`, `evaluate` of every batch, `report`; of
-           several tasks also `score`. The best by `metric` is kept.
+           several tasks also `score`; then `generate_examples`. The best by `metric` is kept.
         6. at the end `draw`, `closing` and `usage`.
 
     Use of what was saved: `build`, then `predict`, and `render`, `row` or `stream` for the terminal and tables. What
@@ -285,6 +285,12 @@ class Task(Checked, Trained, ABC):
             ("", whole),
         ]
 
+    @property
+    def grouped_by(self) -> list[str]:
+        """The columns that metrics are given by."""
+        each = [task.fields.by for task in (self.members or {"": self}).values()]
+        return list(dict.fromkeys(by for by in each if by is not None))
+
     def begin_evaluation(self) -> None:
         """Forget the metrics and the cases of the evaluation before."""
         return None
@@ -303,6 +309,15 @@ class Task(Checked, Trained, ABC):
         stage: "val" or "test".
         """
         raise self._undefined("report")
+
+    def by_class(self) -> dict[str, list[dict[str, Any]]]:
+        """By target, precision, recall, F1 and support of each class in the last evaluation, see `TargetHead.by_class`;
+        targets without classes are left out."""
+        return {}
+
+    def generate_examples(self) -> list[Generated]:
+        """What the model generates, to be read while it learns: of the first record of the evaluation that is over."""
+        return []
 
     def draw(self, folder: Path) -> None:
         """Draw pictures of the last evaluation into a run folder."""

@@ -21,7 +21,7 @@ from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.plain import plain
 from anyformer.tasks.base import warm_start
 from anyformer.tasks.base.evaluation import Evaluation
-from anyformer.tasks.base.examples import Examples
+from anyformer.tasks.base.examples import Examples, Generated
 from anyformer.tasks.base.pretraining import Pretraining
 from anyformer.tasks.base.resume import changes, is_below
 from anyformer.tasks.base.run_length import run_length
@@ -31,7 +31,7 @@ from anyformer.tokens import Tokenizer
 
 class Trained(lightning.LightningModule):
     """Lightning's side of a `Task`, which brings the rest: `fit_tokenizers`, `build`, `loss`, what an evaluation takes
-    (see `Evaluation`), `start_from` and `config`.
+    (see `Evaluation`), `generate_examples`, `start_from` and `config`.
     """
 
     tokenizers: dict[str, Tokenizer]
@@ -49,6 +49,8 @@ class Trained(lightning.LightningModule):
         """How the arguments differ from those of the checkpoint that training goes on from."""
         self.pretrained: str | None = None
         """The run of `pretrain`, in the run's own folder, which training starts from."""
+        self.generated: list[Generated] = []
+        """What was generated at the last validation of a training."""
         self._is_fitting = self._has_started = False
         self._n_targets = torch.zeros(())
         self._evaluation: Evaluation | None = None
@@ -152,6 +154,8 @@ class Trained(lightning.LightningModule):
         return loss * self.trainer.accumulate_grad_batches, loss.detach() / n_targets.clamp(min=1e-9)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # That of `optimizer.lr`: the others (AdamW's beside Muon, those of other layers) move in proportion.
+        self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
         n_targets = self._n_targets
         world = self.trainer.world_size
         if world > 1:
@@ -182,6 +186,9 @@ class Trained(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics()
+        # By the weights that were validated, before an average of them makes way again.
+        wanted = self._is_fitting and not self.trainer.sanity_checking
+        self.generated = self.generate_examples() if wanted else []
         self.average.swap(self)
 
     def on_test_epoch_start(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from anyformer.errors import InputError, nearest
+from anyformer.model.by_field import weight_name
 from anyformer.saving.model_folder import SavedTask, load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tokens import Tokenizer
@@ -77,6 +78,7 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
     Raises InputError for a pattern that is the name of none, and where nothing is left to train.
     """
     names = [name for name, _ in module.named_parameters()]
+    patterns = [weight_name(pattern) for pattern in patterns]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             words = [name.split(".") for name in names]

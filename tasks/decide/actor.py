@@ -22,6 +22,7 @@ from anyformer.batch import Batch
 from anyformer.choices import check_choices
 from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
+from anyformer.model.by_field import FieldModules
 from anyformer.packing import lay
 from anyformer.tasks.decide.batch import ACTION, RETURN, STATE, StepFields, Steps
 from anyformer.tokenizers.episode.discrete import Categories, Letters
@@ -83,7 +84,7 @@ class ActingModel:
 
     model: nn.Module
     tokenizers: Mapping[str, StepTokenizer]
-    heads: nn.ModuleDict
+    heads: FieldModules
     spaces: tuple[Space, Space]
     """Of observations and of actions."""
     context: int
@@ -106,7 +107,7 @@ class ActingModel:
 
     def head(self, name: str) -> Any:
         """The `ValueHead` of a field."""
-        return self.heads[name.replace(".", "/")]
+        return self.heads[name]
 
 
 def choose_target_return(acting: ActingModel, given: float | None = None) -> float:

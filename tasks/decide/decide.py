@@ -17,6 +17,7 @@ from anyformer.errors import InputError, nearest
 from anyformer.metrics.accumulators import Sums
 from anyformer.metrics.metric import LOSS, Accumulators, Metric, ratio
 from anyformer.model.anyformer import Anyformer
+from anyformer.model.by_field import FieldModules
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig, axes_of_attention, default_positions
 from anyformer.optim.optimizer import OptimizerConfig
@@ -55,7 +56,7 @@ class Decide(Task):
     Transformer, Chen et al. 2021).
 
     The model's fields are `return`, `state` and `action`, or `state.image`, `action.x`, ... where the space is nested.
-    `heads` has the `ValueHead` of each field that is predicted, by its name with / for a dot: those of the action, read
+    `heads` has the `ValueHead` of each field that is predicted, by its name: those of the action, read
     before each of its tokens; and where their losses are wanted those of the next state and of `return`, read at the
     last token of the action.
     """
@@ -127,7 +128,7 @@ class Decide(Task):
         self.observation_space, self.action_space = observation_space, action_space
         self.known_returns = None if known_returns is None else tuple(known_returns)
         self.reference = None if reference is None else tuple(reference)
-        self.heads = torch.nn.ModuleDict()
+        self.heads = FieldModules()
         self._before: Mapping[str, Tokenizer] = {}
         self._cut: CutEpisodes | None = None
 
@@ -258,9 +259,7 @@ class Decide(Task):
             predicted += fields.states
         if self.return_loss:
             predicted.append(RETURN)
-        self.heads = torch.nn.ModuleDict(
-            {name.replace(".", "/"): self.tokenizers[name].head(d_model) for name in predicted}
-        )
+        self.heads = FieldModules({name: self.tokenizers[name].head(d_model) for name in predicted})
         kinds = sorted({self.head(name).metric_name for name in fields.actions})
         names = "loss", "targets", *kinds, *(f"n_{kind}" for kind in kinds)
         self.sums = Accumulators({name: Sums() for name in names})
@@ -276,7 +275,7 @@ class Decide(Task):
 
     def head(self, name: str) -> Any:
         """The `ValueHead` of a field."""
-        return self.heads[name.replace(".", "/")]
+        return self.heads[name]
 
     def read(self, batch: WindowExamples) -> Tensor:
         """The hidden vectors that something is read at, row by row, (rows * r, d)."""

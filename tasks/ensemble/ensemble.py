@@ -139,6 +139,9 @@ class Ensemble(Task):
     def report(self, stage: str) -> dict[str, Tensor]:
         return self.first.report(stage)
 
+    def by_class(self) -> dict[str, list[dict[str, Any]]]:
+        return {name: rows for name, rows in self.first.by_class().items() if name in self.targets}
+
     def draw(self, folder: Path) -> None:
         self.first.draw(folder)
 

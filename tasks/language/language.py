@@ -25,6 +25,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.packing import collate
+from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
@@ -42,6 +43,9 @@ METRICS = {
 }
 CAUSAL = METRICS | {"bits_per_byte": Metric("min", ("loss", "bytes"), lambda loss, n: loss / (n * math.log(2)))}
 MASKED = METRICS | {"accuracy": Metric("max", ("right", "targets"), ratio)}
+
+OF_EXAMPLES = GenerationConfig(max_new_tokens=60, temperature=0.8, top_p=0.95)
+"""How the example is gone on with at a validation; at the end it is longer."""
 
 
 @dataclass(frozen=True)
@@ -206,11 +210,20 @@ class LanguageModel(Task):
     def options(self) -> type:  # type: ignore[override]
         return GenerationConfig if self.masking is None else FillConfig
 
+    def generate_examples(self) -> list[Generated]:
+        if self.example is None or self.masking is not None:
+            return []
+        return [Generated(self._go_on(OF_EXAMPLES))]
+
+    def _go_on(self, options: GenerationConfig) -> str:
+        """The example with what follows on it."""
+        return self.render(self.predict([{self.field: self.example}], options)[0])
+
     def closing(self) -> str | None:
         if self.example is None or self.masking is not None:
             return None
-        options = GenerationConfig(max_new_tokens=200, temperature=0.8, top_p=0.95)
-        return f"A sample:\n{self.render(self.predict([{self.field: self.example}], options)[0])}"
+        options = replace(OF_EXAMPLES, max_new_tokens=200)
+        return f"A sample:\n{self._go_on(options)}"
 
     @cached_property
     def generator(self) -> Generator:

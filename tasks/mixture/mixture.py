@@ -19,6 +19,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig, layer_factors, make_optimizer
 from anyformer.parsing.plain import plain
 from anyformer.tasks.base.evaluation import Evaluations, of_task
+from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.resume import is_below
 from anyformer.tasks.base.task import OF_TRAINING, Task
 from anyformer.tasks.mixture.data import Mixed, Turn, named
@@ -168,6 +169,18 @@ class Mixture(Task):
     def closing(self) -> str | None:
         said = {name: task.closing() for name, task in self.tasks.items()}
         return "\n\n".join(f"{name}: {text}" for name, text in said.items() if text is not None) or None
+
+    def by_class(self) -> dict[str, list[dict[str, Any]]]:
+        return {
+            f"{name}/{target}": rows for name, task in self.tasks.items() for target, rows in task.by_class().items()
+        }
+
+    def generate_examples(self) -> list[Generated]:
+        return [
+            each._replace(name=f"{name}/{each.name}" if each.name else name)
+            for name, task in self.tasks.items()
+            for each in task.generate_examples()
+        ]
 
     def draw(self, folder: Path) -> None:
         """Draw the pictures of each task into a folder of its name."""

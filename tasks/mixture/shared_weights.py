@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from anyformer.errors import InputError
+from anyformer.model.by_field import field_name
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.lifts import SharedLift
 from anyformer.tasks.base.task import Task
@@ -153,7 +154,7 @@ def _of_field(
     name: str, task: Task, kind: str, field: str, rest: Sequence[str], share_heads: Mapping[str, str]
 ) -> Iterator[Key]:
     """The key of a parameter that belongs to a field; a class token goes with the head that reads it."""
-    is_own = isinstance(task.model.tokenizers[field.replace("/", ".")], LearnedTokens)
+    is_own = isinstance(task.model.tokenizers[field_name(field)], LearnedTokens)
     if _is_named(task, field):
         yield (kind, field, *rest)
     elif is_own and name in {*share_heads, *share_heads.values()}:
@@ -162,7 +163,7 @@ def _of_field(
 
 def _is_named(task: Task, field: str) -> bool:
     """Whether a field of the model is of a tokenizer of the task's that others may have too."""
-    field = field.replace("/", ".")
+    field = field_name(field)
     return any(field == name or field.startswith(f"{name}.") for name in named_fields(task))
 
 

@@ -20,6 +20,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.optim.optimizer import OptimizerConfig
+from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.pretraining import Pretraining
@@ -386,6 +387,14 @@ class Predict(Task):
             for name, value in metrics.items()
             if name == chosen or not any(name.startswith(prefix) for prefix in unseen)
         }
+
+    def by_class(self) -> dict[str, list[dict[str, Any]]]:
+        return {name: rows for name in self.targets if (rows := self.head(name).by_class())}
+
+    def generate_examples(self) -> list[Generated]:
+        return [
+            each for name in self.targets for each in self.head(name).generated(name if len(self.targets) > 1 else "")
+        ]
 
     # Use
 

@@ -24,6 +24,7 @@ from anyformer.model.embeddings import EmbeddingConfig, default_positions
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.optim.optimizer import OptimizerConfig
+from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
@@ -359,6 +360,9 @@ class SequenceToSequence(Task):
         """The loss of a target, and how far the decoded texts are from what they should be."""
         self.cases.stage = stage
         return self.sums.compute({name: METRICS[name] for name in ("loss", *self.metrics)})
+
+    def generate_examples(self) -> list[Generated]:
+        return self.cases.generated()
 
     # Use
 

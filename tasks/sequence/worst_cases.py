@@ -11,6 +11,7 @@ from typing import Any, Literal
 from anyformer.drawing.worst_cases import Case, Sound, write_worst
 from anyformer.errors import InputError
 from anyformer.metrics.text import edit_distance
+from anyformer.tasks.base.examples import Generated
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.audio.reading import read_sound
 from anyformer.tokenizers.text.text import Text
@@ -30,6 +31,8 @@ class WorstCases:
         self.stage: Literal["", "val", "test"] = ""
         """Which evaluation it is, where that is known."""
         self.all: list[Case] = []
+        self.first: Case | None = None
+        """That of the first record, the same in every evaluation of the same records."""
 
     def add(
         self,
@@ -44,9 +47,16 @@ class WorstCases:
             words = reference.split()
             score = edit_distance(words, hypothesis.split()) / max(len(words), 1)
             self.all.append(Case(source, reference, hypothesis, score, name))
+            self.first = self.first or replace(self.all[-1], source={})
         self.all.sort(key=lambda case: -case.score)
         # They may be recordings.
         self.all[N_WORST:] = [replace(case, source={}) for case in self.all[N_WORST:]]
+
+    def generated(self, name: str = "") -> list[Generated]:
+        """The first case, as `Task.generate_examples` gives it. name: of the target, where there are several."""
+        if self.first is None:
+            return []
+        return [Generated(self.first.hypothesis, self.first.reference, name, self.first.name)]
 
     def draw(self, folder: Path, suffix: str = "") -> None:
         """Write `worst.html`, if there has been a case. suffix: of the file's name."""

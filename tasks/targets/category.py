@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from anyformer.batch import Batch
 from anyformer.data.source import Source
-from anyformer.data.values import is_missing
+from anyformer.data.values import is_missing, name_of
 from anyformer.drawing.evaluation import draw_confusion
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Kept, Sums
@@ -31,7 +32,16 @@ from anyformer.tasks.targets.classes import (
     read_labels,
     sort_classes,
 )
-from anyformer.tasks.targets.target import Stage, Target, TargetHead, aim_at_samples, check_weight, linear
+from anyformer.tasks.targets.target import (
+    Stage,
+    Target,
+    TargetHead,
+    aim_at_samples,
+    check_weight,
+    class_rows,
+    known_values,
+    linear,
+)
 from anyformer.tokens import Tokenizer
 
 METRICS = {
@@ -82,6 +92,10 @@ class Category(Target):
             raise InputError(f"column {name!r} must hold at least two classes, got {list(classes)}")
         weights = balance(labels, classes) if self.class_weights == "balanced" else self.class_weights
         return replace(self, classes=classes, class_weights=weights)
+
+    def counts(self, name: str, source: Source) -> dict[str, int]:
+        found = Counter(known_values(source, name, lambda name, value: name_of(value, f"field {name!r}")))
+        return {each: found[each] for each in self.classes or ()}
 
     def value(self, name: str, record: Mapping[str, Any]) -> Tensor | None:
         label = record.get(name)
@@ -168,6 +182,11 @@ class CategoryHead(TargetHead):
         values = super().compute()
         self.confusion = self.sums["confusion"].compute().cpu()
         return values
+
+    def by_class(self) -> list[dict[str, Any]]:
+        if self.confusion is None:
+            return []
+        return class_rows(self.classes, self.confusion.diagonal(), self.confusion.sum(0), self.confusion.sum(1))
 
     def results(self, outputs: Tensor) -> list[dict[str, Any]]:
         every = likeliest(outputs.softmax(-1), self.classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -21,7 +22,15 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.tasks.targets.aims import Aim
 from anyformer.tasks.targets.classes import class_index, class_names, likeliest, sort_classes
-from anyformer.tasks.targets.target import Target, TargetHead, aim_at_samples, check_weight, known_values, linear
+from anyformer.tasks.targets.target import (
+    Target,
+    TargetHead,
+    aim_at_samples,
+    check_weight,
+    class_rows,
+    known_values,
+    linear,
+)
 
 METRICS = {
     "map": Metric("max", ("kept",), lambda kept: mean_average_precision(*kept.chunk(2, 1))),
@@ -69,6 +78,10 @@ class Labels(Target):
         if not found:
             raise InputError(f"column {name!r} must hold labels, and no training record has one")
         return replace(self, classes=tuple(sort_classes(found)))
+
+    def counts(self, name: str, source: Source) -> dict[str, int]:
+        found = Counter(label for known in known_values(source, name, self._labels) for _, label in known)
+        return {each: found[each] for each in self.classes or ()}
 
     def _labels(self, name: str, value: Any) -> list[tuple[Any, str]]:
         """The labels as they stand there, but for spaces around those of a text, with their names."""
@@ -121,6 +134,8 @@ class LabelsHead(TargetHead):
         self.output = linear(transformer.d_model, len(classes), transformer)
         # Of each label: said and true, said, true; and how many have all labels right.
         self.sums.update({"counts": Sums(3, len(classes)), "exact": Sums(), "kept": Kept(2 * len(classes))})
+        self.counts: Tensor | None = None
+        """Those of the last evaluation."""
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Logits, (t, labels)."""
@@ -145,6 +160,14 @@ class LabelsHead(TargetHead):
         is_exact = (said == values).all(1).float()
         self.sums["exact"].update(is_exact.sum())
         return {"exact_match": is_exact}
+
+    def compute(self) -> dict[str, Tensor]:
+        values = super().compute()
+        self.counts = self.sums["counts"].compute().cpu()
+        return values
+
+    def by_class(self) -> list[dict[str, Any]]:
+        return [] if self.counts is None else class_rows(self.classes, *self.counts)
 
     def results(self, outputs: Tensor) -> list[dict[str, Any]]:
         every = likeliest(outputs.sigmoid(), self.classes)

@@ -149,7 +149,7 @@ class MaskedHead(TargetHead):
         self.is_ids, self.sizes = not empty.is_floating_point(), ()
         self.normalizes = not self.is_ids and target.normalizes(self.tokenizer)
         if self.is_ids:
-            lift = model.embeddings.lifts[name.replace(".", "/")]
+            lift = model.embeddings.lifts[name]
             if isinstance(lift, FeatureLookup):
                 self.sizes = lift.sizes
                 self.output: nn.Module = linear(transformer.d_model, sum(self.sizes), transformer)

@@ -23,9 +23,11 @@ from anyformer.data.source import Source
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
+from anyformer.metrics.classification import by_class
 from anyformer.metrics.metric import Accumulators, Metric
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
+from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.targets.aims import Aim, Aims
 from anyformer.tokens import Tokenizer, TokenSet
 
@@ -85,6 +87,10 @@ class Target(Checked, ABC):
     def agrees(self, other: Target) -> bool:
         """Whether the head of the other one predicts the same."""
         return type(self) is type(other) and all(getattr(self, each) == getattr(other, each) for each in self.means)
+
+    def counts(self, name: str, source: Source) -> dict[str, int]:
+        """How often each class occurs in the records; nothing where there are no classes."""
+        return {}
 
     @abstractmethod
     def value(self, name: str, record: Mapping[str, Any]) -> Any:
@@ -209,6 +215,15 @@ class TargetHead(nn.Module):
         """Forget the evaluation before."""
         self.sums.reset()
 
+    def by_class(self) -> list[dict[str, Any]]:
+        """Of the last evaluation and each class `class`, `precision`, `recall`, `f1` and `support`, see `by_class` of
+        the metrics; nothing where there are no classes."""
+        return []
+
+    def generated(self, name: str = "") -> list[Generated]:
+        """What was generated of the first record of the last evaluation. name: of the target, of several."""
+        return []
+
     def results(self, outputs: Tensor) -> list[Any]:
         """The predictions as plain values."""
         raise NotImplementedError
@@ -222,6 +237,15 @@ class TargetHead(nn.Module):
 
         suffix: of the names of the files. stage: which evaluation it was. inputs: the tokenizers of the columns.
         """
+
+
+def class_rows(classes: Sequence[str], right: Tensor, predicted: Tensor, true: Tensor) -> list[dict[str, Any]]:
+    """What `TargetHead.by_class` gives, of counts (classes,)."""
+    values = by_class(right.double(), predicted.double(), true.double()).tolist()
+    return [
+        {"class": name, "precision": precision, "recall": recall, "f1": f1, "support": int(support)}
+        for name, (precision, recall, f1, support) in zip(classes, values, strict=True)
+    ]
 
 
 def aim_at_samples(values: Sequence[Tensor | None], empty: Tensor) -> Aim:

@@ -21,6 +21,7 @@ from anyformer.metrics.text import N_SUMS, TEXT_METRICS, count_errors
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
+from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.sequence.decoding import DecodeConfig, Decoder, read_target, written
 from anyformer.tasks.sequence.worst_cases import WorstCases
 from anyformer.tasks.targets.aims import Aim, Aims
@@ -196,6 +197,9 @@ class TextTargetHead(TargetHead):
         config = self.target.decoding or DecodeConfig()
         found = decoder.decode(config, [{**prompt, self.name: decoder.prompt} for prompt in prompts])
         return [self.target.text.decode(ids).strip() for ids in found]
+
+    def generated(self, name: str = "") -> list[Generated]:
+        return self.cases.generated(name)
 
     def reset(self) -> None:
         super().reset()

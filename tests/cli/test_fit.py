@@ -178,7 +178,7 @@ def test_processes_that_the_trainer_forks_train_and_say_what_is_wrong(capfd: pyt
     ("logger", "folder"),
     [
         ("{class_path: TensorBoardLogger}", "runs/board"),
-        ("{class_path: TensorBoardLogger, init_args: {save_dir: logs}}", "logs"),
+        ("{class_path: TensorBoardLogger, init_args: {save_dir: logs}}", "runs/board"),
         ("[{class_path: CSVLogger, init_args: {save_dir: other}}, {class_path: TensorBoardLogger}]", "runs/board"),
     ],
 )
@@ -207,7 +207,7 @@ def test_callbacks_and_loggers_come_from_the_config() -> None:
     assert main(["fit", "--config", "more.yaml"]) == 0
     assert read_metrics(Path("runs/more"))["epoch"] == 0
     assert any(name.startswith("lr-") for name in read_metrics(Path("runs/more")))
-    assert list(Path("logs").rglob("metrics.csv"))
+    assert list(Path("runs/more/lightning_logs").rglob("metrics.csv")) and not Path("logs").exists()
 
 
 def test_help_and_print_config(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,15 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, save) -> None:
     assert not mark.exists()
 
 
+def test_weights_of_before_are_given_by_their_names_of_today(tmp_path: Path) -> None:
+    """A field that is a word of Python had it as the name of its module."""
+    before = {"model.embeddings.lifts.class.table": torch.ones(1), "model.transformer.scale": torch.zeros(1)}
+    Checkpoints().save_checkpoint({"state_dict": before, "average": dict(before), "epoch": 3}, tmp_path / "1.ckpt")
+    found = Checkpoints().load_checkpoint(tmp_path / "1.ckpt")
+    names = ["model.embeddings.lifts.class/.table", "model.transformer.scale"]
+    assert [*found["state_dict"]] == [*found["average"]] == names and found["epoch"] == 3
+
+
 def test_saving_again_under_a_name_lists_it_last(tmp_path: Path) -> None:
     for number in range(3):
         Checkpoints().save_checkpoint({"number": torch.tensor(number)}, tmp_path / f"{number}.ckpt")

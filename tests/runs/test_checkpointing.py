@@ -41,7 +41,7 @@ from tests.helpers.stopped_runs import Signal, assert_same_run
 @pytest.fixture(scope="module", autouse=True)
 def without_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+        patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda *_: None)
         patch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
         yield
 

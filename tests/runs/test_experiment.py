@@ -46,6 +46,34 @@ def test_what_is_parsed_is_made_with_its_overrides_and_written_whole(config: str
     assert unmade.resolved == made.resolved
 
 
+@pytest.mark.parametrize("logger", ["CSVLogger", "lightning.pytorch.loggers.TensorBoardLogger"])
+def test_loggers_write_into_the_folder_of_each_run_wherever_the_config_was_run_before(
+    logger: str, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = CONFIG.replace(
+        "class_path: CSVLogger", f"class_path: {logger}, init_args: {{save_dir: runs/a, name: mine}}"
+    )
+    listed = re.sub(r"logger: ({.*})}", r"logger: [\1]}", fixed)
+    for text, options in [
+        (fixed, []),
+        (listed, []),
+        (CONFIG, [f"--trainer.logger={logger}", "--trainer.logger.save_dir=runs/a"]),
+    ]:
+        Path(config).write_text(text)
+        for name in ("one", "two"):
+            made = parse("fit", [config], options, [], tmp_path / name)
+            (logger_made,) = made.options["logger"] if text is listed else [made.options["logger"]]
+            assert Path(logger_made.save_dir) == tmp_path / name
+            assert logger_made.name == ("lightning_logs" if text is CONFIG else "mine")
+    said = set(capsys.readouterr().err.splitlines())
+    assert said == {
+        f"trainer.logger: {logger.rpartition('.')[2]} writes into {tmp_path / name}, as each run has a folder of its "
+        "own, and not into save_dir: runs/a"
+        for name in ("one", "two")
+    }
+    assert not list(tmp_path.glob("*/*"))
+
+
 def test_an_error_says_which_line_gave_it_unless_an_option_did(config: str) -> None:
     wrong = Path(config).with_name("wrong.yaml")
     wrong.write_text(CONFIG.replace("depth: 1", "dpeth: 1"))

@@ -9,10 +9,9 @@ import pickle
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from anyformer.errors import InputError
-from anyformer.runs.metrics_file import MetricsFile, draw_curves, read_metrics, read_rows, write_metrics
+from anyformer.runs.metrics_file import MetricsFile, read_metrics, read_rows, write_metrics
 from tests.helpers.synced_files import Disk
 
 
@@ -143,25 +142,3 @@ def test_figures_are_put_beside_those_there_are(tmp_path: Path) -> None:
         "val/loss": 0.5,
     }
     assert '"step": 7,' in (tmp_path / "metrics.json").read_text()
-
-
-def test_curves_are_drawn(tmp_path: Path) -> None:
-    draw_curves(tmp_path)
-    assert not (tmp_path / "curves.png").exists()
-    rows = MetricsFile(tmp_path)
-    rows.begin()
-    for step in range(3):
-        rows.log_metrics({"train/loss": 2.0 - step, "val/loss": 1.0, "val/accuracy": 0.5, "lr": 0.1}, step)
-    draw_curves(tmp_path)
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.filterwarnings("error")
-def test_curves_of_many_stages_leave_room_for_their_names(tmp_path: Path) -> None:
-    rows = MetricsFile(tmp_path)
-    rows.begin()
-    sets = [f"without_{'+'.join(['picture', 'sound', 'radar'][:n])}_{i}" for n in (1, 2, 3) for i in range(5)]
-    rows.log_metrics({f"val/{each}/{metric}": 0.5 for each in sets for metric in ("accuracy", "loss")}, 0)
-    draw_curves(tmp_path)
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.height > 300 + 15 / 2 * 20

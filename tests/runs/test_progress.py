@@ -23,7 +23,7 @@ BATCH = 240
 @pytest.fixture(autouse=True)
 def undrawn() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+        patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda *_: None)
         patch.setattr("anyformer.tasks.predict.predict.Predict.draw", lambda self, folder: None)
         yield
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as Package
 from tokenizers import models
 
@@ -42,6 +43,16 @@ def test_a_task_can_be_saved_alone(run: Path, tmp_path: Path) -> None:
     again = load(tmp_path / "mine")
     assert again.config() == task.config() and not again.training
     assert again.predict(records) == task.predict(records)
+
+
+def test_a_model_of_before_whose_class_token_was_called_as_a_word_of_python_is_loaded(run: Path) -> None:
+    expected = load(run).predict([Digits()[0]])
+    path = run / "model/weights.safetensors"
+    before = {name.replace("class/", "class"): value for name, value in load_file(path).items()}
+    assert "model.embeddings.lifts.class.table" in before and "model.embeddings.types.class" in before
+    save_file(before, path)
+    relist(run / "model")
+    assert load(run).predict([Digits()[0]]) == expected
 
 
 def test_a_damaged_model_is_not_loaded(run: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_folder_gives_the_same_predictions_and_gradients(tmp_path: Path, varia
     batch = windows("discrete_actions" in VARIANTS[variant])
     found, expected = ours(task, batch), theirs_at_real(theirs, batch)
     # That of the action is the bias of theirs.
-    types = [f"model.embeddings.types.{name}" for name in ("return", "state")]
+    types = [f"model.embeddings.types.{name}" for name in ("return/", "state")]
     assert disagreement(DECISION_TRANSFORMER, tmp_path / "hub", theirs, expected, task, found, types) < 1e-4
 
 

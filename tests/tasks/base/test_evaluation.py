@@ -295,7 +295,7 @@ def small_fit(run: Path, **options: Any) -> dict[str, float]:
 
 
 def test_a_run_stopped_in_the_second_pass_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda *_: None)
     monkeypatch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
     monkeypatch.setattr("anyformer.runs.checkpointing.SAFE_VALIDATION", 0.0)
     whole, run = tmp_path / "whole", tmp_path / "run"

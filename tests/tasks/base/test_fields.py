@@ -127,7 +127,7 @@ def test_fields_that_share_a_lift_learn_of_the_data_as_one() -> None:
     assert [task.tokenizers["left"].decode(ids) for ids in task.tokenizers["right"].encode_batch(["abc"])] == ["abc"]
     task.build()
     lifts = [name for name, _ in task.named_parameters() if ".lifts." in name]
-    assert lifts == [f"model.embeddings.lifts.{name}.table" for name in ("left", "other", "class")]
+    assert lifts == [f"model.embeddings.lifts.{name}.table" for name in ("left", "other", "class/")]
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ OWN = TransformerConfig(d_model=8, depth=1, n_heads=2)
 def undrawn() -> Iterator[None]:
     """Pictures take most of the time of a run of a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+        patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda *_: None)
         patch.setattr("anyformer.tasks.predict.predict.Predict.draw", lambda self, folder: None)
         yield
 

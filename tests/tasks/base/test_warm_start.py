@@ -13,7 +13,7 @@ import torch
 from anyformer.errors import InputError
 from anyformer.runs.checkpointing import Saving
 from anyformer.saving.model_folder import load
-from anyformer.tasks.base.warm_start import inherit_tokenizers
+from anyformer.tasks.base.warm_start import freeze, inherit_tokenizers
 from anyformer.tasks.classify.classify import Classify
 from tests.helpers.small_run import small_fit, small_task
 from tests.runs.test_checkpointing import Signal, assert_same_run
@@ -35,6 +35,15 @@ def test_frozen_parameters_stay_and_all_others_learn() -> None:
     # The moving average of what stays is itself, and what learns has its gradient even where a field is absent.
     assert all(torch.equal(task.best_weights()[name], before[name]) for name in stays)
     assert set(task.lacking) == stays
+
+
+def test_patterns_name_the_class_token_as_before_and_as_today() -> None:
+    for name in ("class", "class/"):
+        task = small_task()
+        task.classes = ["a", "b"]
+        task.configure_model()
+        freeze(task, [f"model.embeddings.lifts.{name}.*"])
+        assert not task.model.embeddings.lifts["class"].table.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -69,7 +78,7 @@ def fine_tuned(source: Path) -> Classify:
 def test_a_run_starts_from_another_and_goes_on_without_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda *_: None)
     monkeypatch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
     first, whole, run = (tmp_path / name for name in ("first", "whole", "run"))
     small_fit(first, max_epochs=1, limit_train_batches=1)

@@ -56,8 +56,8 @@ def test_the_transformer_is_everybodys_and_fields_belong_to_their_names() -> Non
         "model.embeddings.lifts.text.table": [0, -1, 0],
         # Of rows and columns: the same grid, but other fields.
         "model.embeddings.positions.0.table": [0, 0, 1],
-        "model.embeddings.lifts.class.table": [0, 1, 2],
-        "model.embeddings.types.class": [0, 1, 2],
+        "model.embeddings.lifts.class/.table": [0, 1, 2],
+        "model.embeddings.types.class/": [0, 1, 2],
         "heads.class_head.output.weight": [0, 1, 2],
     }
     assert {path: owners(mixture, path) for path in expected} == expected
@@ -115,8 +115,8 @@ def test_heads_are_shared_by_name_with_the_token_that_they_read() -> None:
     mixture.build()
     for path in (
         "heads.class_head.output.weight",
-        "model.embeddings.lifts.class.table",
-        "model.embeddings.types.class",
+        "model.embeddings.lifts.class/.table",
+        "model.embeddings.types.class/",
     ):
         assert owners(mixture, path) == [0, 0, 1]
 
