@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 from anyformer.cli.arguments import Options, require_first
 from anyformer.cli.outputs import show_metrics
-from anyformer.errors import InputError
+from anyformer.errors import InputError, say
 from anyformer.runs.experiment import config_of, parse
 from anyformer.runs.fit import evaluate
 from anyformer.runs.metrics_file import write_metrics
+from anyformer.runs.predictions.predictions import keep_predictions
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import split_run
 from anyformer.saving.run_lock import locked
@@ -54,9 +57,20 @@ def _evaluate(stage: str, args: list[str]) -> None:
     if member:
         model, data, folder = model.members[member], data.parts[member], run / member
     task.use_as(model)
-    with locked(run) if kept else nullcontext():
+    with nullcontext() if overrides else locked(run):
         metrics = evaluate(task, data, stage, folder if kept else None, **experiment.options)
         if kept:
             named = {name.replace("/", f"/{member}/", 1): value for name, value in metrics.items()}
             write_metrics(run, named if member else metrics)
+        if not overrides:
+            for name, one in (task.members or {member: task}).items():
+                _keep_predictions(one, data.parts[name] if task.members else data, part, run / name)
     show_metrics(metrics)
+
+
+def _keep_predictions(task: Any, data: Any, part: str, folder: Path) -> None:
+    """Write what the model predicts of the records that it was evaluated on."""
+    if (source := data.sources.get(part)) is None:
+        return
+    if (path := keep_predictions(task, source, folder, data.on_bad_sample == "skip")) is not None:
+        say(f"the predictions of the {len(source):,} {part} records are in {path}")
