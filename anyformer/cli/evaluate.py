@@ -57,12 +57,14 @@ def _evaluate(stage: str, args: list[str]) -> None:
     if member:
         model, data, folder = model.members[member], data.parts[member], run / member
     task.use_as(model)
-    with nullcontext() if overrides else locked(run):
+    with locked(run) if kept else nullcontext():
         metrics = evaluate(task, data, stage, folder if kept else None, **experiment.options)
         if kept:
             named = {name.replace("/", f"/{member}/", 1): value for name, value in metrics.items()}
             write_metrics(run, named if member else metrics)
-        if not overrides:
+        # Of a part of the records alone there are no predictions of all.
+        limit = "limit_test_batches" if stage == "test" else "limit_val_batches"
+        if not overrides and not experiment.options.get(limit):
             for name, one in (task.members or {member: task}).items():
                 _keep_predictions(one, data.parts[name] if task.members else data, part, run / name)
     show_metrics(metrics)

@@ -341,6 +341,10 @@ class Task(Checked, Trained, ABC):
         """The fields of a record that hold the true values of what `predict` says of it."""
         return [name for name in self.predicted if name not in self.inputs]
 
+    def true_values(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Those that a record has, as they stand beside the predictions."""
+        return {name: record[name] for name in self.truths if name in record}
+
     @property
     def test_options(self) -> Any:
         """The options of `predict` for the predictions that `test` and `validate` write."""

@@ -314,9 +314,8 @@ class LanguageModel(Task):
             return dict(result)
         if "filled" in result:
             return {self.field: result[self.field], "filled": result["filled"]}
-        return {self.field: result[self.field]} | {
-            f"continuation {i}": text for i, text in enumerate(result["continuations"], 1)
-        }
+        continuations = enumerate(result["continuations"], 1)
+        return {self.field: result[self.field]} | {f"continuation {i}": text for i, text in continuations}
 
     def stream(self, record: Mapping[str, Any], options: Any = None) -> Iterator[str]:
         options = options or self.options()

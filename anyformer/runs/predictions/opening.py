@@ -63,9 +63,9 @@ def open_data(places: Sequence[str], task: Task, like: Source | None, id_column:
 def _say_lost(places: Sequence[str], task: Task, like: Source | None, made: Source) -> None:
     """Say which true values the run's records have and these have not."""
     before, now = (getattr(source, "columns", None) for source in (like, made))
-    if isinstance(before, dict) and isinstance(now, dict):
-        if lost := [name for name in task.truths if name in before and name not in now]:
-            say_once(f"{', '.join(places)}: has no {', '.join(lost)}: no true values stand beside the predictions")
+    known = isinstance(before, dict) and isinstance(now, dict)
+    if known and (lost := [name for name in task.truths if name in before and name not in now]):
+        say_once(f"{', '.join(places)}: has no {', '.join(lost)}: no true values stand beside the predictions")
 
 
 def _open(place: str, task: Task) -> Source:
@@ -77,7 +77,10 @@ def _open(place: str, task: Task) -> Source:
         return task.open(place)
     reading = [name for name in task.inputs if task.tokenizers[name].reads_files]
     if len(reading) != 1:
-        return task.open(place)
+        made = task.open(place)
+        if isinstance(made, Folders) and not reading:
+            raise InputError(f"{place} is a folder, and the model reads no files; give a table")
+        return made
     return Folders(place, {reading[0]: "file"}, tuple(task.tokenizers[reading[0]].endings))
 
 

@@ -20,30 +20,28 @@ from anyformer.local_files import read_json
 from anyformer.parsing.plain import difference
 from anyformer.runs.predictions.tables import Row, read_rows, to_json
 from anyformer.saving.atomic import PART, write_whole
+from anyformer.tasks.base.given import AT_ONCE
 
 ABOUT = "about.json"
 NAME = re.compile(r"(\d{12})-(\d{12})\.jsonl")
 MOST_RECORDS = 1024
-"""Of a part."""
+"""Of a part, about."""
 MOST_SECONDS = 10.0
-"""After which a part is written, however few records it has: what a kill costs at most."""
+"""After which a part is written, however few records it has."""
 
 
 class Parts:
     """The parts of one table. Used within `locked(folder)`."""
 
-    def __init__(self, output: Path, about: Mapping[str, Any], anew: bool = False) -> None:
-        """about: plain values that say what is predicted. anew: whether what is there is removed.
+    def __init__(self, output: Path, about: Mapping[str, Any]) -> None:
+        """about: plain values that say what is predicted.
 
         Raises InputError where the parts that are there are of something else, or damaged.
         """
         self.output, self.folder = output, folder_of(output)
         self._rows: list[Row] = []
-        if anew:
-            for path in self.folder.glob("*.json*"):
-                path.unlink()
         path = self.folder / ABOUT
-        if path.exists():
+        if path.exists() and self._files():
             self._compare(read_json(path), about)
         else:
             write_whole(path, json.dumps(about) + "\n")
@@ -80,7 +78,9 @@ class Parts:
         """Take the rows of the next record."""
         self._rows += rows
         self._end += 1
-        if self._end - self._written >= MOST_RECORDS or time.monotonic() - self._since >= MOST_SECONDS:
+        # Of what is predicted together: what is gone on with is then predicted in the same batches.
+        is_due = self._end - self._written >= MOST_RECORDS or time.monotonic() - self._since >= MOST_SECONDS
+        if is_due and self._end % AT_ONCE == 0:
             self.flush()
 
     def flush(self) -> None:

@@ -78,7 +78,7 @@ class RowsOfSource:
         if name is not None and name not in record:
             raise no_column(f"--id: {self.source.name(i)}", name, record)
         head = {self.source.id_name: self.source.id_of(i)} if name is None else {name: record[name]}
-        return head | {f"true_{name}": record[name] for name in self.task.truths if name in record}
+        return head | {f"true_{name}": value for name, value in self.task.true_values(record).items()}
 
     def _rows(self, head: dict[str, Any], result: Any) -> list[Row]:
         rows = self.task.rows(result, self.whole)
