@@ -189,6 +189,13 @@ class Subset(Source):
     def columns_of(self, field: str) -> list[frozenset[str]]:
         return self.source.columns_of(field)
 
+    @property
+    def id_name(self) -> str:  # type: ignore[override]
+        return self.source.id_name
+
+    def id_of(self, i: int) -> Any:
+        return self.source.id_of(int(self.indices[i]))
+
     def column(self, name: str) -> list[Any]:
         values = self.source.column(name)
         return [values[i] for i in self.indices.tolist()]
@@ -288,6 +295,13 @@ class Pick(Source):
 
     def columns_of(self, field: str) -> list[frozenset[str]]:
         return self.source.columns_of(field)
+
+    @property
+    def id_name(self) -> str:  # type: ignore[override]
+        return self.source.id_name
+
+    def id_of(self, i: int) -> Any:
+        return self._picked.id_of(i)
 
     def at(self, places: Sequence[str], needed: Collection[str]) -> Source | None:
         return self.source.at(places, needed)

@@ -51,7 +51,7 @@ def open_data(places: Sequence[str], task: Task, like: Source | None, id_column:
         each = [_open(place, task) for place in places]
         made = each[0] if len(each) == 1 else Joined(tuple(each))
     elif isinstance(made, Corpus) and isinstance(like, Corpus) and made.split != like.split:
-        say_once(f"{', '.join(places)}: read line by line, each line a record; for whole files give a folder of them")
+        say_once(f"{', '.join(places)}: each line that is not empty is a record; for whole files give a folder of them")
     if id_column is not None:
         made = _with_column(made, id_column)
     if not len(made):
