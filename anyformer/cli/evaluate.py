@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 from anyformer.cli.arguments import Options, require_first
 from anyformer.cli.outputs import show_metrics
-from anyformer.errors import InputError
+from anyformer.errors import InputError, say
 from anyformer.runs.experiment import config_of, parse
 from anyformer.runs.fit import evaluate
 from anyformer.runs.metrics_file import write_metrics
+from anyformer.runs.predictions.predictions import keep_predictions
 from anyformer.runs.reports.classes import rows_of, show_classes
 from anyformer.runs.reports.ending import of_the_whole
 from anyformer.runs.reports.subsets import show_subsets, subsets_in, write_subsets
@@ -63,8 +66,21 @@ def _evaluate(stage: str, args: list[str]) -> None:
             named = {name.replace("/", f"/{member}/", 1): value for name, value in metrics.items()}
             write_metrics(run, named if member else metrics)
             write_subsets(run, task.grouped_by)
+        # Of a part of the records alone there are no predictions of all.
+        limit = "limit_test_batches" if stage == "test" else "limit_val_batches"
+        if not overrides and not experiment.options.get(limit):
+            for name, one in (task.members or {member: task}).items():
+                _keep_predictions(one, data.parts[name] if task.members else data, part, run / name)
     by = model.grouped_by
     show_metrics(of_the_whole(metrics, by))
     tables = [show_subsets(table) for table in subsets_in(metrics, by).values()]
     for table in filter(None, [*tables, show_classes(rows_of(task, part))]):
         print(f"\n{table}")
+
+
+def _keep_predictions(task: Any, data: Any, part: str, folder: Path) -> None:
+    """Write what the model predicts of the records that it was evaluated on."""
+    if (source := data.sources.get(part)) is None:
+        return
+    if (path := keep_predictions(task, source, folder, data.on_bad_sample == "skip")) is not None:
+        say(f"the predictions of the {len(source):,} {part} records are in {path}")

@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -18,10 +19,9 @@ from tqdm import tqdm
 from anyformer.cli.records import STANDARD_INPUT, Record
 from anyformer.errors import InputError
 from anyformer.faults import writing
+from anyformer.runs.predictions import tables
+from anyformer.runs.predictions.tables import ERROR, WITH_JSON, Row, kind_of, to_json
 from anyformer.saving.atomic import write_whole
-
-KINDS = {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}
-"""What the name of an output file may end in, and what is then written into it."""
 
 
 class Outcome(NamedTuple):
@@ -106,22 +106,23 @@ def write_files(
 
 
 def write_outcomes(
-    outcomes: Iterator[Outcome], file: TextIO, kind: str, row: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    outcomes: Iterator[Outcome], file: TextIO, as_json: bool, row: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> None:
-    """Write outcomes as they come.
+    """Write outcomes as they come, a line for each.
 
-    kind: csv: a line for each, the record's fields, what `row` makes of the result, and the error; jsonl: an object a
-        line, of the fields and the result or the error; json: a list of those.
+    as_json: an object a line, of the fields and the result or the error; else CSV: the record's fields, what `row`
+        makes of the result, and the error.
     """
-    if kind == "csv":
+    if not as_json:
         _write_csv(outcomes, file, row)
         return
-    between = "[\n" if kind == "json" else ""
     for outcome in outcomes:
-        last = {"error": outcome.error} if outcome.result is None else outcome.result
-        file.write(between + json.dumps({**_named(outcome.record), **last}))
-        between = ",\n" if kind == "json" else "\n"
-    file.write("\n]\n" if kind == "json" else "\n")
+        file.write(to_json(_entry(outcome)) + "\n")
+
+
+def _entry(outcome: Outcome) -> Row:
+    """What JSON holds of an outcome."""
+    return {**_named(outcome.record), **({ERROR: outcome.error} if outcome.result is None else outcome.result)}
 
 
 def _write_csv(
@@ -134,7 +135,7 @@ def _write_csv(
         if outcome.result is None and writer is None:
             continue  # Only a result tells the columns.
         if writer is None:
-            writer = _begin(file, [*outcome.record, *row(outcome.result)])
+            writer = _begin(file, list(outcome.record | row(outcome.result)))
         for held in waiting:
             writer.writerow({**_named(held.record), **(row(held.result) if held.result else {}), "error": held.error})
         waiting = []
@@ -156,8 +157,7 @@ def _begin(file: TextIO, columns: Sequence[str]) -> csv.DictWriter:
 
 def check_table(output: Path, as_json: bool) -> None:
     """Raise InputError where a table cannot be written as it was asked for."""
-    if output.suffix.lower() not in KINDS:
-        raise InputError(f"--output must end in {', '.join(KINDS)}, got {output}")
+    kind_of(output)
     if as_json:
         raise InputError("--json prints, and --output writes a file: FILE.jsonl for JSON; give one of the two")
     if not output.parent.is_dir():
@@ -165,11 +165,19 @@ def check_table(output: Path, as_json: bool) -> None:
 
 
 def write_table(output: Path, outcomes: Iterable[Outcome], row: Callable[[Any], Mapping[str, Any]]) -> None:
-    def write(part: Path) -> None:
-        with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            write_outcomes(iter(outcomes), file, KINDS[output.suffix.lower()], row)
+    """Write outcomes as a table, with a column for the error of each; in JSON those that failed have it alone."""
+    whole = kind_of(output) in WITH_JSON
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        for outcome in outcomes:
+            flat = {} if whole or outcome.result is None else row(outcome.result)
+            file.write(to_json(_entry(outcome) if whole else {**_named(outcome.record), **flat, ERROR: outcome.error}))
+            file.write("\n")
 
-    write_whole(output, write)
+        def read() -> Iterator[Row]:
+            file.seek(0)
+            yield from map(json.loads, file)
+
+        tables.write_table(output, read)
 
 
 def show_metrics(metrics: Mapping[str, float]) -> None:

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from anyformer.cli.arguments import Options, add_options, read_options, require_first
 from anyformer.cli.outputs import (
-    KINDS,
     Outcome,
     check_table,
     predict_each,
@@ -24,28 +23,52 @@ from anyformer.cli.outputs import (
     write_table,
 )
 from anyformer.cli.records import STANDARD_INPUT, Record, find_records
-from anyformer.errors import InputError, suggest
+from anyformer.errors import InputError, say, suggest
+from anyformer.runs.predictions.opening import open_data, run_source
+from anyformer.runs.predictions.predictions import print_predictions, write_predictions
+from anyformer.runs.predictions.rows import RowsOfSource
+from anyformer.runs.predictions.tables import ERROR, KINDS
 from anyformer.saving.model_folder import load
 
 
 def predict_command(args: list[str]) -> None:
-    parser = Options("predict", "Predict with the best model of a run, for one record or many files.")
+    parser = Options("predict", "Predict with the best model of a run: for a record, many files, or all of --data.")
     parser.add_argument("run", metavar="RUN", help="the run's folder; RUN:TASK is one task of a mixture")
     fields = {
         "metavar": "FIELD=VALUE",
         "help": "the record; a picture or a sound is given by the path of its file. A folder, a zip or a pattern "
         "('pets/**/*.jpg', quoted) stands for every file in it: one field may be many, the others are the same for "
-        "all. - is standard input: a file, or one text a line. FIELD,FIELD=VALUE gives several fields one value. A "
-        "policy takes no fields: it plays episodes",
+        "all. A text that is the name of a file stands for the lines of it, each a record. - is standard input: a "
+        "file, or one text a line. FIELD,FIELD=VALUE gives several fields one value. A policy takes no fields: it "
+        "plays episodes",
     }
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        nargs="+",
+        help="instead of fields the records of a table (csv, tsv, json, jsonl, parquet), a folder of files, texts, "
+        "episodes, ..., read as the run reads its own: the same columns, the same root. True values may be missing; "
+        "where they are there they stand beside the predictions. Of aligned files: FIELD=FILE for each",
+    )
+    parser.add_argument(
+        "--id", metavar="COLUMN", help="with --data: what tells the records apart; their number or file when left out"
+    )
+    parser.add_argument(
+        "--on_bad_sample",
+        choices=("fail", "skip"),
+        default="fail",
+        help="with --data: whether a record that cannot be used ends it, and what is done stays; or is left out, with "
+        "its error in a column of its own. fail by default",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print the whole result as JSON; for many records, one object a line"
     )
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="write a table to FILE.csv, FILE.jsonl or FILE.json; subtitles to FILE.srt and the like, or for "
-        "many records to a folder",
+        help="write a table to FILE.csv, FILE.jsonl, FILE.json or FILE.parquet; with --data a command that is killed "
+        "goes on where it was when it is given again. Subtitles to FILE.srt and the like, or for many records to a "
+        "folder",
     )
     require_first("run's folder", "predict RUN", args)
     if hasattr(sys.stdout, "reconfigure"):
@@ -62,13 +85,23 @@ def predict_command(args: list[str]) -> None:
         raise InputError(f"{args[0]} is a mixture; name one of its tasks: {names}")
     if task.inputs:
         fields["help"] = f"{', '.join(task.inputs)}: {fields['help']}"
-    parser.add_argument("fields", nargs="+" if task.inputs else "*", **fields)
+    parser.add_argument("fields", nargs="*", **fields)
     add_options(parser, task.options)
     own = parser.parse_args(args)
     options = [] if task.options is None else [read_options(own, task.options)]
+    if own.data is not None:
+        _predict_data(task, own, options)
+        return
+    if own.id is not None or own.on_bad_sample != "fail":
+        raise InputError("--id and --on_bad_sample are for the records of --data; give that too")
     if not task.inputs:
         _rollout(task, own, options)
         return
+    if not own.fields:
+        raise InputError(
+            f"nothing to predict: give {' '.join(f'{name}=...' for name in task.inputs)}, or --data FILE; see "
+            f"anyformer predict {own.run} --help"
+        )
     given: dict[str, str] = {}
     same: dict[str, str] = {}
     for field in own.fields:
@@ -119,7 +152,7 @@ def predict_command(args: list[str]) -> None:
         for outcome in outcomes:
             print("" if outcome.result is None else task.render(outcome.result), flush=True)
     elif output is None:
-        write_outcomes(outcomes, sys.stdout, "jsonl" if own.json else "csv", task.row)
+        write_outcomes(outcomes, sys.stdout, own.json, task.row)
         sys.stdout.flush()
     else:
         write_table(output, outcomes, task.row)
@@ -130,6 +163,26 @@ def _records(given: dict[str, str], same: dict[str, str], task: Any) -> tuple[li
     """As `find_records`, with the fields that have the value of another. same: by field that other one."""
     records, field = find_records(given, task.tokenizers)
     return [{**record, **{name: record[first] for name, first in same.items()}} for record in records], field
+
+
+def _predict_data(task: Any, own: argparse.Namespace, options: Sequence[Any]) -> None:
+    """Predict all records of --data into a table, or print it."""
+    if own.fields:
+        raise InputError(f"--data gives the records; leave {own.fields[0]!r} out, or give fields alone")
+    if ending := task.ending(*options):
+        raise InputError(f"--data makes one table, and {ending} is a file a record; give fields, or leave --format out")
+    output = None if own.output is None else Path(own.output)
+    if output is not None:
+        check_table(output, own.json)
+    like = run_source(own.run, task, own.unsafe_imports)
+    source, skip = open_data(own.data, task, like, own.id), own.on_bad_sample == "skip"
+    chosen = options[0] if options else None
+    if output is None:
+        n_bad = print_predictions(RowsOfSource(task, source, chosen, id_column=own.id, whole=own.json), own.json, skip)
+    else:
+        n_bad = write_predictions(own.run, task, source, output, chosen, id_column=own.id, skip=skip)
+    if n_bad:
+        say(f"{n_bad:,} of {len(source):,} records could not be used; see the column {ERROR!r}")
 
 
 def _rollout(task: Any, own: argparse.Namespace, options: Sequence[Any]) -> None:

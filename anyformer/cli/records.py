@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anyformer.data.files import count_endings, is_folder, say_left_out, survey_files
+from anyformer.data.files import count_endings, is_folder, read_lines, say_left_out, survey_files
 from anyformer.data.values import spells_values
-from anyformer.errors import InputError
+from anyformer.errors import InputError, say
 from anyformer.tokens import Tokenizer
 
 Record = dict[str, Any]
@@ -27,7 +27,8 @@ def find_records(given: Mapping[str, str], tokenizers: Mapping[str, Tokenizer]) 
     The value of a field that reads files may be a file; a folder or a zip: all files in it that end as the tokenizer
     says; or a pattern (`*`, `**`, `?`, `[...]`): all files that match and are not hidden. Both come sorted. One field
     may be many, and the others are the same in every record. `-` is standard input: the bytes of a file, where the
-    field reads files; else every line of it is a record.
+    field reads files; else every line of it is a record. So is every line of a file that the value of another field
+    names, which one line says.
     Raises InputError for a folder or a pattern without files, for standard input without a line, and for several fields
     that are many.
     """
@@ -41,16 +42,27 @@ def find_records(given: Mapping[str, str], tokenizers: Mapping[str, Tokenizer]) 
         if not lines:
             raise InputError(f"field {name!r}: standard input is empty")
         return [{**given, name: line} for line in lines], name
-    many = {
-        name: files
-        for name, value in given.items()
-        if tokenizers[name].reads_files and (files := _files(name, value, tokenizers[name].endings)) is not None
-    }
+    many: dict[str, Sequence[str]] = {}
+    for name, value in given.items():
+        if not tokenizers[name].reads_files:
+            if os.path.isfile(value):
+                many[name] = _lines(name, value)
+        elif (files := _files(name, value, tokenizers[name].endings)) is not None:
+            many[name] = files
     if len(many) > 1:
-        raise InputError(f"only one field may be a folder or a pattern, got {' and '.join(many)}")
+        raise InputError(f"only one field may be a folder, a pattern or a file of lines, got {' and '.join(many)}")
     for name, files in many.items():
         return [{**given, name: file} for file in files], name
     return [dict(given)], None
+
+
+def _lines(name: str, value: str) -> Sequence[str]:
+    """The lines of a file."""
+    lines = read_lines(value)
+    if not len(lines):
+        raise InputError(f"field {name!r}: {value} is empty")
+    say(f"{name}: each line of the file {value} is a record; to give its name itself, pipe it in: {name}=-")
+    return lines
 
 
 def _files(name: str, value: str, endings: Sequence[str]) -> list[str] | None:

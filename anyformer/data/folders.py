@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -96,6 +96,30 @@ class Folders(Source):
         if empty := [name for name in list_folders(self.folder) if name not in inside]:
             left_out[f"empty class folders, as {empty[0]}"] += len(empty)
         return [file for file in files if "/" in file]
+
+    id_name = "file"
+
+    def id_of(self, i: int) -> str:
+        return self.name(i)
+
+    def _at(self, place: str, needed: Collection[str]) -> Folders | None:
+        found = find_file(place)
+        if not is_folder(found) or (os.path.isdir(found) and is_parted(found)):
+            return None
+        endings = tuple(ending.lower() for ending in self.endings)
+        files = [file for file in survey_files(found)[0] if file.lower().endswith(endings)]
+        tops = {file.partition("/")[0] for file in files}
+        # Labels are known where every file lies in a class folder.
+        is_classified = all("/" in file for file in files) and not find_parts(tops)
+        columns = {
+            name: column
+            for name, column in self.columns.items()
+            if column != "folder" or is_classified or name in needed
+        }
+        return replace(self, path=place, columns=columns)
+
+    def read_from(self) -> list[str]:
+        return [os.path.join(self.folder, file) for file in self._files]
 
     def require_classes(self) -> None:
         """Raise InputError where there is only one class folder, from which nothing can be learnt."""

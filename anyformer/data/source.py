@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -127,6 +127,37 @@ class Source(Checked, ABC):
         given = columns.get(field, field) if isinstance(columns, Mapping) else field
         return [frozenset([given] if isinstance(given, str) else given)]
 
+    id_name = "row"
+    """What the column is called that tells the records apart in a table of predictions."""
+
+    def id_of(self, i: int) -> Any:
+        """What tells record i apart there: its number, or the path of its file."""
+        return range(len(self))[i]
+
+    def at(self, places: Sequence[str], needed: Collection[str]) -> Source | None:
+        """The records of other files or folders, one after another, read as these are: the same columns, the same rule
+        for the root.
+
+        needed: the fields that must be there. What is read of others, as labels, may be missing, and is then left out.
+        Returns None where a place is of another kind, or these records lie nowhere. Raises InputError for a place that
+        is not there.
+        """
+        found = [self._at(place, needed) for place in places]
+        if any(source is None for source in found):
+            return None
+        return found[0] if len(found) == 1 else Joined(tuple(found))  # type: ignore[arg-type]
+
+    def _at(self, place: str, needed: Collection[str]) -> Source | None:
+        """The same, of one place."""
+        return None
+
+    def read_from(self) -> list[str]:
+        """The files that the records are read from; where they lie, as `find_file` says. None where that is not known.
+
+        Files that a table names are not among them.
+        """
+        return []
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Subset:
         """The records of these numbers, in this order."""
         return Subset(self, np.asarray(indices, dtype=np.int64))
@@ -158,6 +189,13 @@ class Subset(Source):
     def columns_of(self, field: str) -> list[frozenset[str]]:
         return self.source.columns_of(field)
 
+    @property
+    def id_name(self) -> str:  # type: ignore[override]
+        return self.source.id_name
+
+    def id_of(self, i: int) -> Any:
+        return self.source.id_of(int(self.indices[i]))
+
     def column(self, name: str) -> list[Any]:
         values = self.source.column(name)
         return [values[i] for i in self.indices.tolist()]
@@ -187,6 +225,18 @@ class Joined(Source):
 
     def columns_of(self, field: str) -> list[frozenset[str]]:
         return [columns for source in self.sources for columns in source.columns_of(field)]
+
+    @property
+    def id_name(self) -> str:  # type: ignore[override]
+        return self.sources[0].id_name
+
+    def id_of(self, i: int) -> Any:
+        source, own = self._find(i)
+        # A number alone would stand for a record of each source.
+        return source.id_of(own) if isinstance(source.id_of(own), str) else source.name(own)
+
+    def read_from(self) -> list[str]:
+        return [file for source in self.sources for file in source.read_from()]
 
     def column(self, name: str) -> list[Any]:
         return [value for source in self.sources for value in source.column(name)]
@@ -245,6 +295,16 @@ class Pick(Source):
 
     def columns_of(self, field: str) -> list[frozenset[str]]:
         return self.source.columns_of(field)
+
+    @property
+    def id_name(self) -> str:  # type: ignore[override]
+        return self.source.id_name
+
+    def id_of(self, i: int) -> Any:
+        return self._picked.id_of(i)
+
+    def at(self, places: Sequence[str], needed: Collection[str]) -> Source | None:
+        return self.source.at(places, needed)
 
     def column(self, name: str) -> list[Any]:
         return self._picked.column(name)

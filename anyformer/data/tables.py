@@ -5,16 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from anyformer.data.files import find_file
 from anyformer.data.rows.arrow_rows import ArrowRows
 from anyformer.data.rows.missing_rows import MissingRows
-from anyformer.data.rows.opening import open_rows
+from anyformer.data.rows.opening import is_parted, open_rows, table_ending, table_files
 from anyformer.data.rows.rows import Rows, no_column
 from anyformer.data.source import Source, join_columns, select_fields
 from anyformer.errors import InputError
@@ -96,6 +96,34 @@ class Table(Source):
         is_each = (self.columns or {}).get(name, name) == self.each
         return [values[row - start][entry] if is_each else values[row - start] for row, entry in self._entries]
 
+    def _at(self, place: str, needed: Collection[str]) -> Table | None:
+        if not is_table(find_file(place)):
+            return None
+        moved = replace(self, path=place, rows=None, root=self._root_beside(place))
+        there = {name: column for name, column in (self.columns or {}).items() if name in needed or moved._has(name)}
+        return moved if self.columns is None else replace(moved, columns=there)
+
+    def _root_beside(self, place: str) -> str | None:
+        """The root for another table: beside that one, or found as for this one, or else this one's own."""
+        if self.root is None or "{stem}" in self.root:
+            return self.root
+        if os.path.exists(os.path.join(os.path.dirname(find_file(place)), self.root)):
+            return self.root
+        try:
+            return os.path.abspath(self.folder)
+        except InputError:
+            return self.root
+
+    def _has(self, name: str) -> bool:
+        """Whether the columns of a field are there."""
+        try:
+            return bool(replace(self, columns={name: self.columns[name]})._rows)  # type: ignore[index]
+        except InputError:
+            return False
+
+    def read_from(self) -> list[str]:
+        return list(table_files(find_file(self.path)))
+
     @cached_property
     def _entries(self) -> list[tuple[int, int]]:
         """Row and place in it of every record, where each entry of a list is one."""
@@ -122,6 +150,11 @@ class Table(Source):
         if not 0 <= start < stop <= n:
             raise InputError(f"{self.path}: rows {start} to {stop} were asked for, the table has rows 0 to {n}")
         return start, stop
+
+
+def is_table(place: str) -> bool:
+    """Whether a file, or a folder of parts, is a table by its name."""
+    return is_parted(place) if os.path.isdir(place) else table_ending(place) is not None
 
 
 def _names_of(columns: Mapping[str, str | list[str]]) -> list[str]:
@@ -196,6 +229,14 @@ class Hub(Source):
 
     def column(self, name: str) -> list[Any]:
         return _column(self._rows, name, self.columns, 0, len(self))
+
+    def _at(self, place: str, needed: Collection[str]) -> Source | None:
+        """A file is read by a `Table` of the same columns; another set of the hub stands for all else."""
+        try:
+            found = find_file(place)
+        except InputError:
+            return replace(self, path=place)
+        return Table(place, self.columns)._at(place, needed) if is_table(found) else replace(self, path=place)
 
     @cached_property
     def _rows(self) -> Rows:

@@ -168,6 +168,18 @@ def to_number(value: Any, what: str, mend: str = "mend it, or leave it empty") -
     return number
 
 
+def number_or_text(value: Any) -> Any:
+    """The number that a text spells; anything else as it is.
+
+    >>> number_or_text("10.5"), number_or_text("ten"), number_or_text(None)
+    (10.5, 'ten', None)
+    """
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def to_array(value: Any, what: str) -> np.ndarray:
     """Lists of numbers, or columns of a table with one each, {pixel0: 0, pixel1: 255}, in their sequence.
 

@@ -152,7 +152,7 @@ def _in_use(path: Path, holder: Holder) -> InputError:
         else f"wait for its end; if it no longer runs there, remove {path}"
     )
     return InputError(
-        f"{path.parent} is in use: process {holder.pid} on {holder.host} has trained there since {holder.since}; "
+        f"{path.parent} is in use: process {holder.pid} on {holder.host} has worked there since {holder.since}; "
         f"{way_out}"
     )
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import wraps
 from inspect import signature
+from itertools import islice
 from numbers import Real
 from typing import Any
 
 from anyformer.data.python_records import FrameRecords, is_frame
-from anyformer.data.source import Source, join_files
+from anyformer.data.source import Source
 from anyformer.errors import InputError, suggest
+
+AT_ONCE = 64
+"""Records that are predicted together, where nothing else is said."""
 
 
 def takes_records(predict: Callable[..., list[Any]]) -> Callable[..., Any]:
@@ -27,34 +31,40 @@ def takes_records(predict: Callable[..., list[Any]]) -> Callable[..., Any]:
     def taking(self: Any, records: Any, options: Any = None, **keywords: Any) -> Any:
         given, is_one = read_records(self, records)
         options, others = _read_keywords(self, options, keywords, accepted)
-        results = predict(self, given, options, **others)
-        return results[0] if is_one else results
+        if isinstance(given, list):
+            results = predict(self, given, options, **others)
+            return results[0] if is_one else results
+        # What is read as it is asked for is never held as a whole.
+        results = []
+        while some := list(islice(given, others.get("batch_size", AT_ONCE))):
+            results += predict(self, some, options, **others)
+        return results
 
     return taking
 
 
-def read_records(task: Any, given: Any) -> tuple[list[dict[str, Any]], bool]:
-    """The records, and whether it is one that stood alone. Raises InputError for what holds none.
+def read_records(task: Any, given: Any) -> tuple[list[dict[str, Any]] | Iterator[dict[str, Any]], bool]:
+    """The records, of a source or a dataset one by one, and whether it is one that stood alone.
 
-    A file name in a source starts from its folder, as in training; one in a dict is a path.
+    A file name in a source starts from its folder, as in training; one in a dict is a path. Raises InputError for what
+    holds none.
     """
     names = task.inputs
     if isinstance(given, Mapping):
         return [_record(task, given, None)], True
     if isinstance(given, Source):
-        found = (({n: v for n, v in given[i].items() if n in names}, given.folder_of(i)) for i in range(len(given)))
-        return [join_files(record, folder, task.tokenizers) for record, folder in found], False
+        return (task.take_record(given[i], given.folder_of(i)) for i in range(len(given))), False
     if isinstance(given, list | tuple):
         if len(names) == 1 and _is_value(given):
             return [{names[0]: given}], True
         return [_record(task, each, i) for i, each in enumerate(given)], False
     if is_frame(given):
         rows = FrameRecords(given)
-        return [rows[i] for i in range(len(rows))], False
+        return (rows[i] for i in range(len(rows))), False
     if _is_dataset(given):
         by_number = hasattr(given, "__getitem__") and hasattr(given, "__len__")
         every = (given[i] for i in range(len(given))) if by_number else given
-        return [_record(task, each, i) for i, each in enumerate(every)], False
+        return (_record(task, each, i) for i, each in enumerate(every)), False
     return [_record(task, given, None)], True
 
 

@@ -347,6 +347,29 @@ class Task(Checked, Trained, ABC):
         """
         raise self._undefined("predict", "" if self.inputs else ", as it is given no records: use `rollout`")
 
+    def take_record(self, record: Mapping[str, Any], folder: str) -> dict[str, Any]:
+        """What `predict` is given of a record of a source. folder: where its file names start from."""
+        return join_files({name: record[name] for name in self.inputs if name in record}, folder, self.tokenizers)
+
+    @property
+    def truths(self) -> list[str]:
+        """The fields of a record that hold the true values of what `predict` says of it."""
+        return [name for name in self.predicted if name not in self.inputs]
+
+    def true_values(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Those that a record has, as they stand beside the predictions."""
+        return {name: record[name] for name in self.truths if name in record}
+
+    @property
+    def test_options(self) -> Any:
+        """The options of `predict` for the predictions that `test` and `validate` write."""
+        return None
+
+    @property
+    def shows_predictions(self) -> bool:
+        """Whether there are such."""
+        return type(self).predict is not Task.predict
+
     def render(self, result: Mapping[str, Any]) -> str:
         """A result of `predict` for the terminal."""
         raise self._undefined("render")
@@ -354,6 +377,13 @@ class Task(Checked, Trained, ABC):
     def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """A result of `predict` as a row of a table, the same columns for every result; numbers and text alone."""
         return dict(result)
+
+    def rows(self, result: Mapping[str, Any], whole: bool = False) -> list[dict[str, Any]]:
+        """The rows of a table that a result of `predict` comes to: one, but where a record has many predictions.
+
+        whole: with all that the result holds, lists and dicts too, for JSON.
+        """
+        return [dict(result) if whole else self.row(result)]
 
     def stream(self, record: Mapping[str, Any], options: Any = None) -> Iterator[str]:
         """A result for the terminal, piece by piece as it comes to be."""

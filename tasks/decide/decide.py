@@ -21,6 +21,7 @@ from anyformer.model.by_field import FieldModules
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig, axes_of_attention, default_positions
 from anyformer.optim.optimizer import OptimizerConfig
+from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.decide.actor import ActingModel, LearnedActor, PlayConfig, Policy
 from anyformer.tasks.decide.batch import (
@@ -34,6 +35,7 @@ from anyformer.tasks.decide.batch import (
     WindowExamples,
 )
 from anyformer.tasks.decide.play import RolloutConfig, episodes, return_metrics, rollout, summarize
+from anyformer.tasks.decide.replay import flat_row, replay
 from anyformer.tokenizers.episode.continuous import Returns
 from anyformer.tokenizers.episode.environments import make, reference
 from anyformer.tokenizers.episode.episode import EnvironmentConfig, origin
@@ -359,6 +361,26 @@ class Decide(Task):
 
     def rollout(self, options: RolloutConfig | None = None, folder: Path | None = None) -> Iterator[dict[str, Any]]:
         return rollout(self.acting_model(), options or self.options, folder)
+
+    @takes_records
+    def predict(
+        self, records: Sequence[Mapping[str, Any]], options: RolloutConfig | None = None
+    ) -> list[dict[str, Any]]:
+        """What the policy would have done at each step of recorded episodes, of what was seen, done and got before.
+
+        records: `{"episode": Episode}`, or a source of episodes. The target return is the episode's own, unless
+            `target_return` is given.
+        Returns for each episode `{"steps": [{"step", "action", "true_action"}, ...]}`, actions as plain values. Raises
+        InputError for an episode of other spaces, and for options of playing.
+        """
+        episodes = [record["episode"] for record in records]
+        return [{"steps": steps} for steps in replay(self.acting_model(), episodes, options or self.options)]
+
+    def take_record(self, record: Mapping[str, Any], folder: str) -> dict[str, Any]:
+        return {"episode": record["episode"]}
+
+    def rows(self, result: Mapping[str, Any], whole: bool = False) -> list[dict[str, Any]]:
+        return [dict(step) if whole else flat_row(step) for step in result["steps"]]
 
     def summarize(self, results: Sequence[Mapping[str, Any]]) -> str:
         return summarize(results, self.known_returns)

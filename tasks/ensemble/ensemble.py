@@ -166,6 +166,9 @@ class Ensemble(Task):
             results += self.first.results(self.outputs(batch), aimed)
         return results
 
+    def true_values(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        return self.first.true_values(record)
+
     def render(self, result: Mapping[str, Any]) -> str:
         return self.first.render(result)
 

@@ -29,6 +29,7 @@ from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
+from anyformer.tasks.language.scoring import TextConfig, score_texts
 from anyformer.tasks.language.windows import Pieces, TextWindows
 from anyformer.tokenizers.text.corpus import Corpus, Documents
 from anyformer.tokenizers.text.corpus_cache import learn_once
@@ -208,7 +209,20 @@ class LanguageModel(Task):
 
     @property
     def options(self) -> type:  # type: ignore[override]
-        return GenerationConfig if self.masking is None else FillConfig
+        return TextConfig if self.masking is None else FillConfig
+
+    @property
+    def test_options(self) -> TextConfig:
+        return TextConfig(score=True)
+
+    @property
+    def shows_predictions(self) -> bool:
+        # What is masked is drawn; of a whole text there is nothing to say.
+        return self.masking is None
+
+    def take_record(self, record: Mapping[str, Any], folder: str) -> dict[str, Any]:
+        # Of a corpus the text is called so whatever the field is.
+        return {self.field: record.get(self.field, record.get("text"))}
 
     def generate_examples(self) -> list[Generated]:
         if self.example is None or self.masking is not None:
@@ -233,11 +247,15 @@ class LanguageModel(Task):
         text = self.text
         return Generator(self.model, self.head, self.field, start=text.eos_id, decode=text.decode, context=self.context)
 
-    def _prompt(self, record: Mapping[str, Any], blank: str | None = None) -> Sample:
-        """A text as tokens: in sequence, or at once, with the mask token in the place of each `blank`."""
+    def _given(self, record: Mapping[str, Any]) -> str:
         given = record.get(self.field)
         if not isinstance(given, str):
             raise InputError(f"a record needs the field {self.field!r}, a text; it has {', '.join(record) or 'none'}")
+        return given
+
+    def _prompt(self, record: Mapping[str, Any], blank: str | None = None) -> Sample:
+        """A text as tokens: in sequence, or at once, with the mask token in the place of each `blank`."""
+        given = self._given(record)
         parts = [given] if blank is None else given.split(blank)
         if blank is not None and self.text.leads_with_space:
             # The word that is missing would have brought its space.
@@ -267,6 +285,7 @@ class LanguageModel(Task):
     ) -> list[dict[str, Any]]:
         """What follows on texts: for each the text and the list of its `continuations`. Or what fits into their gaps:
         the text `filled` with the likeliest, and the `candidates` of each gap, pairs of a text and its probability.
+        With `score` how probable the texts are: their `tokens`, the `loss` in nats a token, and the `perplexity`.
 
         Raises InputError for a text longer than the context, and one without a gap where gaps are filled.
         """
@@ -274,6 +293,8 @@ class LanguageModel(Task):
         options = options or self.options()
         if self.masking is not None:
             return [self._fill(record, options) for record in records]
+        if getattr(options, "score", False):
+            return score_texts(self, [self._given(record) for record in records])
         prompts = [self._prompt(record) for record in records]
         # All of one number, so that a seed gives a prompt the same text whatever it comes with.
         found = self.generator.generate(prompts, self._options(options), numbers=[0] * len(prompts))
@@ -302,13 +323,17 @@ class LanguageModel(Task):
         return {self.field: record[self.field], "filled": text.decode(ids), "candidates": candidates}
 
     def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        if "loss" in result:
+            return dict(result)
         if "filled" in result:
-            return {"filled": result["filled"]}
-        return {f"continuation {i}": text for i, text in enumerate(result["continuations"], 1)}
+            return {self.field: result[self.field], "filled": result["filled"]}
+        continuations = enumerate(result["continuations"], 1)
+        return {self.field: result[self.field]} | {f"continuation {i}": text for i, text in continuations}
 
     def stream(self, record: Mapping[str, Any], options: Any = None) -> Iterator[str]:
         options = options or self.options()
-        if self.masking is not None or options.decoded_by.not_streamed or options.n_samples > 1:
+        is_whole = self.masking is not None or getattr(options, "score", False)
+        if is_whole or options.decoded_by.not_streamed or options.n_samples > 1:
             yield from super().stream(record, options)
             return
         self.eval()
@@ -318,6 +343,8 @@ class LanguageModel(Task):
             yield step.text
 
     def render(self, result: Mapping[str, Any]) -> str:
+        if "loss" in result:
+            return "  ".join(f"{name} {result[name]:.4g}" for name in ("tokens", "loss", "perplexity"))
         if "filled" in result:
             lines = ["  ".join(f"{word!r} {p:.1%}" for word, p in each) for each in result["candidates"]]
             return "\n".join([result["filled"], *lines])

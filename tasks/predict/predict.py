@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from anyformer.batch import Batch
 from anyformer.choices import Checked
 from anyformer.data.source import Source
+from anyformer.data.values import number_or_text
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
@@ -426,6 +427,11 @@ class Predict(Task):
                 self.outputs(batch, [name for name in batch.aims if name not in self._texts]), batch
             )
         return results
+
+    def true_values(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        numbers = {column for name, each in self.targets.items() if each.of_numbers for column in each.columns_of(name)}
+        values = super().true_values(record)
+        return {name: number_or_text(value) if name in numbers else value for name, value in values.items()}
 
     def aim_at_all(self, batch: Aims) -> Aims:
         """A batch in which every sample has a prediction of each target that is read of samples."""

@@ -61,6 +61,7 @@ class Regression(Target):
     weight: float = 1.0
     """Of its losses among those of other targets."""
 
+    of_numbers = True
     means = ("n", "scaling", "mean", "std")
     averages = ("n", "columns")
 

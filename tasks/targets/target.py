@@ -48,6 +48,8 @@ class Target(Checked, ABC):
     """Whether it is read of the sample's one vector, and not of tokens."""
     hides = False
     """Whether it hides tokens of the input of its name, see `hide`; then it has no column and no values."""
+    of_numbers = False
+    """Whether its columns hold numbers, which a CSV has as texts."""
     is_balanced = True
     """False of classes that all weigh the same in the loss, however rare."""
     means: tuple = ()

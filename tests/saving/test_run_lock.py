@@ -54,7 +54,7 @@ def take(run: Path) -> None:
 
 
 def test_a_second_process_is_refused_by_host_and_process(other: subprocess.Popen, tmp_path: Path) -> None:
-    wanted = rf"^{tmp_path} is in use: process {other.pid} on {socket.gethostname()} has trained there since .*; wait"
+    wanted = rf"^{tmp_path} is in use: process {other.pid} on {socket.gethostname()} has worked there since .*; wait"
     with pytest.raises(InputError, match=wanted) as refusal, locked(tmp_path):
         pass
     assert f"kill {other.pid}" in str(refusal.value)

@@ -9,13 +9,13 @@ import os
 import posixpath
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from anyformer.data.files import find_file, list_files, read_lines
+from anyformer.data.files import find_file, is_folder, list_files, read_lines
 from anyformer.data.rows.rows import no_column
 from anyformer.data.source import Source, select_fields
 from anyformer.errors import InputError, nearest
@@ -48,6 +48,19 @@ class LibriSpeech(Source):
 
     def name(self, i: int) -> str:
         return os.path.join(self.path, self._rows[i][0])
+
+    id_name = "file"
+
+    def id_of(self, i: int) -> str:
+        return self.name(i)
+
+    def _at(self, place: str, needed: Collection[str]) -> LibriSpeech | None:
+        found = find_file(place)
+        has_transcripts = is_folder(found) and any(file.endswith(TRANSCRIPTS) for file in list_files(found))
+        return replace(self, path=place) if has_transcripts else None
+
+    def read_from(self) -> list[str]:
+        return [os.path.join(self.folder, file) for file in list_files(self.folder)]
 
     @cached_property
     def folder(self) -> str:

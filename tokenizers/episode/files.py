@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 
-from anyformer.data.files import find_file
+from anyformer.data.files import find_file, list_files
 from anyformer.errors import InputError, nearest
 from anyformer.local_files import open_file
 from anyformer.tokenizers.episode.array_files import Opened, read_hdf5, read_npz, read_parquet, with_spaces
@@ -63,8 +64,18 @@ class EpisodesOfFile(EpisodeSource):
             environment=self.played_in,
         )
 
+    id_name = "episode"
+
     def name(self, i: int) -> str:
         return f"{self._place} episode {i}"
+
+    def _at(self, place: str, needed: Collection[str]) -> Episodes:
+        find_file(place)
+        return Episodes(place, self.environment)
+
+    def read_from(self) -> list[str]:
+        place = find_file(self._place)
+        return [os.path.join(place, file) for file in list_files(place)] if os.path.isdir(place) else [place]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import struct
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -27,8 +28,8 @@ class Idx(Source):
 
     images: str
     """The file of pictures, `train-images-idx3-ubyte.gz`: from the current folder, else inside $ANYFORMER_DATA."""
-    labels: str
-    """The file of labels, `train-labels-idx1-ubyte.gz`."""
+    labels: str | None = None
+    """The file of labels, `train-labels-idx1-ubyte.gz`. Without it there are pictures alone, which can be predicted."""
     classes: str | None = None
     """A text file with the name of a class a line; their numbers if left out."""
     rows: tuple[int, int] | None = None
@@ -40,10 +41,26 @@ class Idx(Source):
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         number = self._range[0] + range(len(self))[i]
-        return {"image": self._images[number], "label": self._labels[number]}
+        label = {} if self.labels is None else {"label": self._labels[number]}
+        return {"image": self._images[number], **label}
 
     def name(self, i: int) -> str:
         return f"{self.images} picture {self._range[0] + i}"
+
+    def _at(self, place: str, needed: Collection[str]) -> Idx | None:
+        """The labels are those of the file beside it that is named as in every set of the family, if it is there."""
+        if not read_unpacked(find_file(place)).startswith(_magic(3)):
+            return None
+        folder, file = os.path.split(place)
+        beside = os.path.join(folder, file.replace("images", "labels").replace("idx3", "idx1"))
+        try:
+            labels = beside if beside != place and find_file(beside) else None
+        except InputError:
+            labels = None
+        return replace(self, images=place, labels=labels, rows=None)
+
+    def read_from(self) -> list[str]:
+        return [find_file(file) for file in (self.images, self.labels) if file is not None]
 
     @cached_property
     def _images(self) -> np.ndarray:
@@ -51,7 +68,7 @@ class Idx(Source):
 
     @cached_property
     def _labels(self) -> list[str]:
-        numbers = _read_idx(find_file(self.labels), 1)
+        numbers = _read_idx(find_file(self.labels), 1)  # type: ignore[arg-type]
         if len(numbers) != len(self._images):
             raise InputError(
                 f"{self.labels} holds {len(numbers)} labels for the {len(self._images)} pictures of {self.images}; "
@@ -66,11 +83,16 @@ class Idx(Source):
 
     @cached_property
     def _range(self) -> tuple[int, int]:
-        n = len(self._labels)
+        n = len(self._images if self.labels is None else self._labels)
         start, stop = self.rows or (0, n)
         if not 0 <= start < stop <= n:
             raise InputError(f"{self.images}: rows {start} to {stop} were asked for, the file has pictures 0 to {n}")
         return start, stop
+
+
+def _magic(axes: int) -> bytes:
+    """What a file begins with, before the length of each axis: two zeros, the code of unsigned bytes, how many axes."""
+    return bytes([0, 0, 8, axes])
 
 
 def _read_idx(path: str, axes: int) -> np.ndarray:
@@ -81,8 +103,7 @@ def _read_idx(path: str, axes: int) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _read_idx_once(path: str, axes: int, changed: int) -> np.ndarray:
     content = read_unpacked(path)
-    # Two zeros, the code of unsigned bytes, the number of axes; then the length of each axis.
-    if content[:4] != bytes([0, 0, 8, axes]) or len(content) < 4 * (1 + axes):
+    if not content.startswith(_magic(axes)) or len(content) < 4 * (1 + axes):
         raise InputError(f"{path}: must be an idx file of bytes with {axes} axes, which begins with 0 0 8 {axes}")
     shape = struct.unpack(f">{axes}I", content[4 : 4 * (1 + axes)])
     array = np.frombuffer(content, np.uint8, offset=4 * (1 + axes))

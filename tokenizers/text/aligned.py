@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from anyformer.data.files import Lines, find_file, read_lines
 from anyformer.data.rows.rows import no_column
 from anyformer.data.source import Source
-from anyformer.errors import InputError
+from anyformer.errors import InputError, nearest
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,31 @@ class Aligned(Source):
         if name not in self.files:
             raise no_column(", ".join(self.files.values()), name, self.files)
         return [line or None for line in self._lines[name]]
+
+    def at(self, places: Sequence[str], needed: Collection[str]) -> Aligned:
+        """places: `FIELD=FILE` each, or the one file of the one field that is needed."""
+        found = {}
+        for place in places:
+            name, equals, file = place.partition("=")
+            if not equals and len(places) == len(needed) == 1:
+                (name,), file = needed, place
+            elif not equals or name not in self.files:
+                raise InputError(
+                    f"{place}: aligned files are given by their fields, as in "
+                    f"{' '.join(f'{name}=FILE' for name in self.files)}{nearest(name, self.files)}"
+                )
+            found[name] = file
+        if lost := [name for name in needed if name in self.files and name not in found]:
+            raise InputError(f"the file of the field {lost[0]!r} is missing; give {lost[0]}=FILE too")
+        return Aligned(found)
+
+    id_name = "line"
+
+    def id_of(self, i: int) -> int:
+        return range(len(self))[i] + 1
+
+    def read_from(self) -> list[str]:
+        return [find_file(file) for file in self.files.values()]
 
     @cached_property
     def _lines(self) -> Mapping[str, Lines]:

@@ -12,7 +12,7 @@ import json
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -31,6 +31,7 @@ from anyformer.tokenizers.text.document_files import (
     file_kind,
     find_spans,
     group_sizes,
+    is_table,
     read_group,
     read_span,
     row_sizes,
@@ -207,6 +208,17 @@ class Corpus(Documents):
     def fingerprint(self) -> str:
         files = [(os.path.abspath(file), *file_version(file)) for file in self.files]
         return json.dumps([self.column, self.split, self.part, self.errors, files])
+
+    def at(self, places: Sequence[str], needed: Collection[str]) -> Corpus | None:
+        """A file of plain text is read line by line, where nothing else parts it: it would be one record."""
+        if any(is_table(place) for place in places):
+            return None
+        made = replace(self, path=tuple(places), part=(0.0, 1.0))
+        is_text = len(made.files) == 1 and file_kind(made.files[0]) == "text"
+        return replace(made, split="line") if is_text and self.split is None else made
+
+    def read_from(self) -> list[str]:
+        return list(self.files)
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, bool]]:
         index, stop = self._index, len(self) if stop is None else stop
