@@ -106,6 +106,9 @@ class Tokenizer(Checked, ABC):
     """Relations are 0 ... n_relations - 1."""
     takes_columns: ClassVar[bool] = False
     """Whether a record of it is a dict of several columns."""
+    together: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Groups of arguments that say one thing together, as a vocabulary: where a config gives one of them otherwise than
+    the model that it starts from, it takes none of the group over."""
     endings: ClassVar[tuple[str, ...]] = ()
     """What the names of the files end in that `encode` opens, in small letters; () where it opens none."""
 

@@ -53,6 +53,8 @@ def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[st
         return build(make(config, unsafe_imports=unsafe))
     parsed = parse("params", [str(config)], overrides, unsafe, kind=Unmade)
     task = instantiate(yaml.safe_load(parsed.resolved)["model"], unsafe)
+    if parsed.start is not None:
+        parsed.start.prepare(task)
     if n_classes is not None:
         if not any(hasattr(target, "classes") for target in task.targets.values()):
             raise InputError(f"--classes: {type(task).__name__} has no classes")

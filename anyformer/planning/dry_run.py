@@ -34,6 +34,7 @@ from anyformer.runs.trainer import NEVER_VALIDATED, check_callbacks, listed, mak
 from anyformer.saving.atomic import write_whole
 from anyformer.tasks.base.run_length import run_length
 from anyformer.tasks.base.task import Task
+from anyformer.tasks.start.opening import hand_over
 
 N_DRAWN = 6
 """Samples in the picture, of all tasks together."""
@@ -60,6 +61,7 @@ def plan(task: Task, data: LightningDataModule, picture: str | Path | None = Non
     """
     check_callbacks(listed(options.get("callbacks")))
     task, data = copy.deepcopy(task), copy.deepcopy(data)
+    hand_over(task)
     for part in getattr(data, "parts", {"": data}).values():
         # What cannot be used is counted and said with the rest.
         part.on_bad_sample = "skip"

@@ -49,6 +49,9 @@ class Trained(lightning.LightningModule):
         """How the arguments differ from those of the checkpoint that training goes on from."""
         self.pretrained: str | None = None
         """The run of `pretrain`, in the run's own folder, which training starts from."""
+        self.origin: tuple[Any] | None = None
+        """The model of `init_from` with its weights, where it is of another library and has been opened. In a tuple, as
+        it is no part of this module."""
         self._is_fitting = self._has_started = False
         self._n_targets = torch.zeros(())
         self._evaluation: Evaluation | None = None
@@ -66,7 +69,10 @@ class Trained(lightning.LightningModule):
                 "use bf16-mixed or 32-true"
             )
         if self.model is None:
-            warm_start.inherit_tokenizers(self, self.pretrained or self.init_from)
+            if self.origin is not None:
+                self.inherit_from(self.origin[0])
+            else:
+                warm_start.inherit_tokenizers(self, self.pretrained or self.init_from)
             self.fit_tokenizers(self.trainer.datamodule.sources["train"])
 
     def configure_model(self) -> None:
@@ -107,7 +113,8 @@ class Trained(lightning.LightningModule):
     def on_fit_start(self) -> None:
         # A run that goes on has its weights, and need not have the file any more.
         if (source := self.pretrained or self.init_from) is not None and not self._has_started:
-            report = self.start_from(source)
+            origin, self.origin = self.origin, None
+            report = self.start_from(source) if origin is None else self.take_over(origin[0], source)
             if self.trainer.is_global_zero:
                 say(str(report))
         self._has_started = True

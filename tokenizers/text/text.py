@@ -69,6 +69,7 @@ class Text(Tokenizer):
     """What `fit` has learnt: the JSON of the BPE, or the characters. It travels in the config of a run."""
 
     axes: ClassVar[tuple[str, ...]] = ("word",)
+    together: ClassVar[tuple[tuple[str, ...], ...]] = (("kind", "file", "normalize", "vocabulary", "least_ids"),)
 
     def __post_init__(self) -> None:
         if self.file is not None and self.kind != "bpe":
