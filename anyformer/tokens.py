@@ -196,6 +196,11 @@ class Tokenizer(Checked, ABC):
         the weights that were made for that."""
         return self
 
+    def rows_from(self, other: Tokenizer) -> Tensor | None:
+        """Of a vocabulary: for each id here the id of the other that means the same, (v,) int64, -1 where there is
+        none. None where all ids are the same, and for what has no vocabulary."""
+        return None
+
     def agree(self, other: Tokenizer, name: str) -> None:
         """Raise InputError, with the first difference, if the content of the other, of that name, means something else
         than the same content here: other words for the same ids."""

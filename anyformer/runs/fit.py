@@ -121,9 +121,11 @@ def _fit(
         _pretrain(task, data, run, resume, checkpoint is None, saving, options)
     if checkpoint is None:
         hand_over(task)
-    elif task.model is None and (task.pretrained or task.init_from) is not None:
+    else:
         # What it was started from need not be there any more.
-        task.inherit_from(instantiate(Checkpoints().load_checkpoint(checkpoint)["config"], task.packages))
+        task.has_started = True
+        if task.model is None and (task.pretrained or task.init_from) is not None:
+            task.inherit_from(instantiate(Checkpoints().load_checkpoint(checkpoint)["config"], task.packages))
     settings = {"trainer": describe_options(options), "checkpoints": describe(saving)}
     if isinstance(data, Records | Mixed):
         settings["data"] = data.config()

@@ -46,6 +46,8 @@ def open_model(source: str | Path, packages: Sequence[str] = ()) -> Task | None:
 def hand_over(task: Task) -> None:
     """Open the checkpoint of another library that a task's `init_from` names, for training to start from."""
     source = task.init_from
+    if task.has_started:
+        return
     if task.pretrained is None and source is not None and "://" not in source and _foreign(_find(source)[0]):
         task.origin = (open_model(source),)
 

@@ -47,7 +47,9 @@ class Start:
                 say(f"options {what} from {self.name}: {len(names)} ({', '.join(names[:6])}{more})")
 
 
-def find_start(contents: Sequence[Mapping[str, Any]], overrides: Sequence[str], packages: Sequence[str]) -> Start | None:
+def find_start(
+    contents: Sequence[Mapping[str, Any]], overrides: Sequence[str], packages: Sequence[str]
+) -> Start | None:
     """The start of an experiment's configs, of which a later one overrides those before; None without an `init_from`.
 
     Raises InputError for a source that is needed and cannot be had.
