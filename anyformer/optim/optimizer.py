@@ -180,9 +180,7 @@ def make_optimizer(
     """
     weights = decaying(module)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = set()
-    if config.name == "muon":
-        matrices = {parameter for stack in trunk for parameter in decaying(stack) if parameter.requires_grad}
+    matrices = _matrices(trunk, config)
     groups = [
         {"params": [p for p in trained if p in matrices], "weight_decay": config.weight_decay, "lr": config.lr},
         {"params": [p for p in trained if p in weights - matrices], "weight_decay": config.weight_decay},
@@ -205,6 +203,19 @@ def make_optimizer(
         raise InputError(f"optimizer.options do not fit {config.name}: {error}") from None
     except ValueError as error:
         raise InputError(f"optimizer.name {config.name!r} cannot be used: {error}") from None
+
+
+def base_rates(module: nn.Module, trunk: Iterable[nn.Module], config: OptimizerConfig) -> dict[Tensor, float]:
+    """The highest learning rate of each parameter, before any factor on it."""
+    matrices, other = _matrices(trunk, config), config.adamw_lr if config.name == "muon" else config.lr
+    return {parameter: config.lr if parameter in matrices else other for parameter in module.parameters()}
+
+
+def _matrices(trunk: Iterable[nn.Module], config: OptimizerConfig) -> set[Tensor]:
+    """The parameters that are Muon's."""
+    if config.name != "muon":
+        return set()
+    return {parameter for stack in trunk for parameter in decaying(stack) if parameter.requires_grad}
 
 
 def _raise_versions(optimizer: torch.optim.Optimizer, *_: Any) -> None:
