@@ -106,6 +106,9 @@ class Tokenizer(Checked, ABC):
     """Relations are 0 ... n_relations - 1."""
     takes_columns: ClassVar[bool] = False
     """Whether a record of it is a dict of several columns."""
+    together: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Groups of arguments that say one thing together, as a vocabulary: where a config gives one of them otherwise than
+    the model that it starts from, it takes none of the group over."""
     endings: ClassVar[tuple[str, ...]] = ()
     """What the names of the files end in that `encode` opens, in small letters; () where it opens none."""
 
@@ -196,6 +199,11 @@ class Tokenizer(Checked, ABC):
         """A copy that holds what another one learnt of its data, where this would learn it anew: training starts from
         the weights that were made for that."""
         return self
+
+    def rows_from(self, other: Tokenizer) -> Tensor | None:
+        """Of a vocabulary: for each id here the id of the other that means the same, (v,) int64, -1 where there is
+        none. None where all ids are the same, and for what has no vocabulary."""
+        return None
 
     def agree(self, other: Tokenizer, name: str) -> None:
         """Raise InputError, with the first difference, if the content of the other, of that name, means something else

@@ -55,7 +55,7 @@ def _evaluate(stage: str, args: list[str]) -> None:
     if member:
         overrides = [re.sub("^--data[.]", f"--data.parts.{member}.", option) for option in overrides]
         overrides = [re.sub("^--model[.]", f"--model.tasks.{member}.init_args.", option) for option in overrides]
-    experiment = parse(stage, [config_of(run)], overrides, own.unsafe_imports)
+    experiment = parse(stage, [config_of(run)], overrides, own.unsafe_imports, starts=False)
     model, data, folder = experiment.model, experiment.datamodule, run
     if member:
         model, data, folder = model.members[member], data.parts[member], run / member

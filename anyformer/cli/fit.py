@@ -48,7 +48,9 @@ def fit_command(args: list[str]) -> None:
         fit_trials(own, overrides, run)
         print(ask(f"{program()} baseline {run}"))
         return
-    experiment = parse("fit", configs, overrides, own.unsafe_imports, run)
+    experiment = parse("fit", configs, overrides, own.unsafe_imports, run, starts=not own.resume)
+    if experiment.start is not None and rank_zero_only.rank == 0:
+        experiment.start.tell()
     begin = time.perf_counter()
     metrics = fit(
         experiment.model,

@@ -14,9 +14,11 @@ from anyformer.cli.arguments import Options, read_tokens, require_first
 from anyformer.errors import InputError
 from anyformer.parsing.instantiate import instantiate
 from anyformer.planning.parameters import measure, token_counts
+from anyformer.planning.training import how_trained, show_training
 from anyformer.runs.experiment import Unmade, parse
 from anyformer.saving.model_folder import make
 from anyformer.saving.run_folder import split_run
+from anyformer.tasks.base.warm_start import freeze
 
 
 def params_command(args: list[str]) -> None:
@@ -37,6 +39,8 @@ def params_command(args: list[str]) -> None:
     own, overrides = parser.parse_known_args(args)
     task = _without_weights(Path(own.config), overrides, own.unsafe_imports, own.classes)
     print(measure(task, token_counts(task, read_tokens(own.tokens)), task.conditions))
+    if rows := how_trained(task):
+        print(f"\n{show_training(rows)}")
 
 
 def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[str], n_classes: int | None) -> Any:
@@ -45,6 +49,8 @@ def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[st
     def build(task: Any) -> Any:
         with torch.device("meta"):
             task.build()
+        if task.frozen:
+            freeze(task, task.frozen)
         return task
 
     if split_run(config)[0].is_dir():
@@ -53,6 +59,8 @@ def _without_weights(config: Path, overrides: Sequence[str], unsafe: Sequence[st
         return build(make(config, unsafe_imports=unsafe))
     parsed = parse("params", [str(config)], overrides, unsafe, kind=Unmade)
     task = instantiate(yaml.safe_load(parsed.resolved)["model"], unsafe)
+    if parsed.start is not None:
+        parsed.start.prepare(task)
     if n_classes is not None:
         if not any(hasattr(target, "classes") for target in task.targets.values()):
             raise InputError(f"--classes: {type(task).__name__} has no classes")

@@ -46,9 +46,19 @@ def find_file(path: str | Path) -> str:
 
     Raises InputError that names the places tried, and for a device, a pipe or a socket.
     """
+    return _find(path, [os.environ.get("ANYFORMER_DATA", "data")])
+
+
+def find_beside(path: str | Path) -> str:
+    """As `find_file`, and then beside $ANYFORMER_DATA, where a folder of models stands: `models/whisper_tiny_en`."""
+    data = os.environ.get("ANYFORMER_DATA", "data")
+    return _find(path, [data, os.path.dirname(os.path.abspath(data))])
+
+
+def _find(path: str | Path, folders: Sequence[str]) -> str:
     tried = [str(path)]
     if not os.path.isabs(path):
-        tried.append(os.path.join(os.environ.get("ANYFORMER_DATA", "data"), path))
+        tried += [os.path.join(folder, path) for folder in folders]
     for place in tried:
         if kind := special_kind(place):
             raise InputError(f"{path} is {kind} and no file; give the path of a file or folder")

@@ -5,20 +5,48 @@ from __future__ import annotations
 import math
 import types
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from anyformer.choices import check_choices
-from anyformer.errors import InputError
+from anyformer.errors import InputError, nearest
 from anyformer.model.anyformer import Anyformer
+from anyformer.model.by_field import weight_name
 from anyformer.optim.muon import Muon
 
 OF_GOING_ON = ("lr", "weight_decay", "adamw_lr", "warmup", "schedule", "final", "hold", "ema")
 """Fields of `OptimizerConfig` that may change when a run goes on; by the others goes the optimiser's state."""
+
+
+@dataclass(frozen=True)
+class Unfreezing:
+    """Layers that join the training one after another, from the top (ULMFiT, Howard and Ruder 2018, 3.3)."""
+
+    after: int = 1
+    """Epochs in which only what stands behind the blocks is trained, heads and final norms, and what is new beside the
+    weights of `init_from`. Then the last block joins."""
+    every: int = 1
+    """Epochs from a block to the one before it; behind the first block the embeddings join. 0: all at once."""
+
+    def __post_init__(self) -> None:
+        if self.after < 1 or self.every < 0:
+            raise InputError(
+                "optimizer.unfreeze needs after of at least 1 and every of at least 0, "
+                f"got {self.after} and {self.every}"
+            )
+
+    def first_epoch(self, distance: int) -> int:
+        """The epoch, from 0, that a parameter is trained from, which stands `distance` blocks before the end.
+
+        >>> [Unfreezing(after=2, every=3).first_epoch(distance) for distance in range(4)]
+        [0, 2, 5, 8]
+        """
+        return self.after + (distance - 1) * self.every if distance else 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,11 @@ class OptimizerConfig:
     layer_decay: float | None = None
     """Factor on the learning rate from each block to the one before, for fine-tuning: what stands after the blocks has
     all of it, the last block this part, the embeddings the least (BEiT, Bao et al. 2022); none when left out."""
+    lr_mults: dict[str, float] = field(default_factory=dict)
+    """Factors on the learning rate, beside that of layer_decay, by patterns of names of parameters as the shell has
+    them, as in {"model.encoder.*": 0.1}; the first that a name fits counts."""
+    unfreeze: Unfreezing | None = None
+    """Layers that join the training one after another; all are trained from the first step on when left out."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the optimiser, by its own names (betas, momentum, of muon also normalize, ...)."""
 
@@ -63,6 +96,12 @@ class OptimizerConfig:
             raise InputError(f"optimizer.ema must lie between 0 and 1, got {self.ema}")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise InputError(f"optimizer.layer_decay must be above 0 and at most 1, got {self.layer_decay}")
+
+        for pattern, factor in self.lr_mults.items():
+            if not factor > 0:
+                raise InputError(
+                    f"optimizer.lr_mults: {pattern} must be above 0, got {factor}; freeze takes out of training"
+                )
 
     def factor(self, step: int, total: int) -> float:
         """The learning rate at a step (0, 1, ...) of a run of `total` steps, as a factor on the highest.
@@ -88,20 +127,45 @@ def decaying(module: nn.Module) -> set[Tensor]:
     return {layer.weight for layer in module.modules() if isinstance(layer, layers)}
 
 
-def layer_factors(model: Anyformer, decay: float) -> dict[Tensor, float]:
-    """The factor on the learning rate of each parameter of a model, by how far it is from the end.
+def layer_distances(model: Anyformer) -> dict[Tensor, int]:
+    """How many blocks each parameter of a model stands before the end.
 
-    For n blocks: decay^(n + 1) before them, decay^(n - i) in block i = 0 ... n - 1, and 1 after them (BEiT, Bao et al.
-    2022; timm). Each of two stacks counts its own blocks, and the embeddings stand before the deeper one.
+    For n blocks: n + 1 before them, n - i in block i = 0 ... n - 1, and 0 after them. Each of two stacks counts its own
+    blocks, and the embeddings stand before the deeper one.
     """
     stacks = [stack for stack in (model.transformer, model.encoder) if stack is not None]
-    first = decay ** (max(len(stack.blocks) for stack in stacks) + 1)
-    factors = dict.fromkeys(model.parameters(), first)
+    distances = dict.fromkeys(model.parameters(), max(len(stack.blocks) for stack in stacks) + 1)
     for stack in stacks:
-        factors |= dict.fromkeys(stack.final_norm.parameters(), 1.0)
+        distances |= dict.fromkeys(stack.final_norm.parameters(), 0)
         for i, block in enumerate(stack.blocks):
-            factors |= dict.fromkeys(block.parameters(), decay ** (len(stack.blocks) - i))
+            distances |= dict.fromkeys(block.parameters(), len(stack.blocks) - i)
+    return distances
+
+
+def rate_factors(module: nn.Module, distances: Mapping[Tensor, int], config: OptimizerConfig) -> dict[Tensor, float]:
+    """The factor on the learning rate of each parameter of a module: layer_decay to the power of its distance from the
+    end (BEiT, Bao et al. 2022; timm), times that of the first pattern of lr_mults which its name fits.
+
+    distances: 0 where there is none. Raises InputError for a pattern that no name fits.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    factors_by_pattern = {weight_name(pattern): factor for pattern, factor in config.lr_mults.items()}
+    for pattern in factors_by_pattern:
+        check_pattern(pattern, names, "optimizer.lr_mults")
+    decay = 1.0 if config.layer_decay is None else config.layer_decay
+    factors = {}
+    for name, parameter in module.named_parameters():
+        mults = (factor for pattern, factor in factors_by_pattern.items() if fnmatchcase(name, pattern))
+        factors[parameter] = decay ** distances.get(parameter, 0) * next(mults, 1.0)
     return factors
+
+
+def check_pattern(pattern: str, names: Sequence[str], option: str) -> None:
+    """Raise InputError, with the nearest names, for a pattern of names of parameters that is the name of none."""
+    if not any(fnmatchcase(name, pattern) for name in names):
+        words = [name.split(".") for name in names]
+        near = {".".join(parts[:n]) + ".*" for parts in words for n in range(1, len(parts))}
+        raise InputError(f"{option}: no parameter is named {pattern!r}{nearest(pattern, sorted({*near, *names}))}")
 
 
 def make_optimizer(
@@ -118,9 +182,7 @@ def make_optimizer(
     """
     weights = decaying(module)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = set()
-    if config.name == "muon":
-        matrices = {parameter for stack in trunk for parameter in decaying(stack) if parameter.requires_grad}
+    matrices = _matrices(trunk, config)
     groups = [
         {"params": [p for p in trained if p in matrices], "weight_decay": config.weight_decay, "lr": config.lr},
         {"params": [p for p in trained if p in weights - matrices], "weight_decay": config.weight_decay},
@@ -143,6 +205,19 @@ def make_optimizer(
         raise InputError(f"optimizer.options do not fit {config.name}: {error}") from None
     except ValueError as error:
         raise InputError(f"optimizer.name {config.name!r} cannot be used: {error}") from None
+
+
+def base_rates(module: nn.Module, trunk: Iterable[nn.Module], config: OptimizerConfig) -> dict[Tensor, float]:
+    """The highest learning rate of each parameter, before any factor on it."""
+    matrices, other = _matrices(trunk, config), config.adamw_lr if config.name == "muon" else config.lr
+    return {parameter: config.lr if parameter in matrices else other for parameter in module.parameters()}
+
+
+def _matrices(trunk: Iterable[nn.Module], config: OptimizerConfig) -> set[Tensor]:
+    """The parameters that are Muon's."""
+    if config.name != "muon":
+        return set()
+    return {parameter for stack in trunk for parameter in decaying(stack) if parameter.requires_grad}
 
 
 def _raise_versions(optimizer: torch.optim.Optimizer, *_: Any) -> None:

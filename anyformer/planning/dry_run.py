@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,16 +25,19 @@ from anyformer.data.loader import Loader
 from anyformer.drawing.token_strips import draw_strips
 from anyformer.errors import InputError
 from anyformer.faults import writing
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.planning.checks import cautions
 from anyformer.planning.parameters import measure
 from anyformer.planning.probe import count, drawable, look, sizes, tokens_of, trunk
 from anyformer.planning.report import TIMES, Memory, Part, Planned, Step
 from anyformer.planning.token_budget import count_budget, stacks
+from anyformer.planning.training import Training, how_trained
 from anyformer.runs.signals import stopping_at_once
 from anyformer.runs.trainer import NEVER_VALIDATED, check_callbacks, listed, make_trainer, quiet
 from anyformer.saving.atomic import write_whole
 from anyformer.tasks.base.run_length import run_length
 from anyformer.tasks.base.task import Task
+from anyformer.tasks.start.opening import hand_over
 
 N_DRAWN = 6
 """Samples in the picture, of all tasks together."""
@@ -60,10 +64,13 @@ def plan(task: Task, data: LightningDataModule, picture: str | Path | None = Non
     """
     check_callbacks(listed(options.get("callbacks")))
     task, data = copy.deepcopy(task), copy.deepcopy(data)
+    hand_over(task)
+    watch = _Watch(picture, task.optimizer)
+    # What a step costs once all layers have joined.
+    task.optimizer = replace(task.optimizer, unfreeze=None)
     for part in getattr(data, "parts", {"": data}).values():
         # What cannot be used is counted and said with the rest.
         part.on_bad_sample = "skip"
-    watch = _Watch(picture)
     task.train()
     with quiet(), stopping_at_once():
         trainer = make_trainer(
@@ -115,8 +122,9 @@ class _Taken(NamedTuple):
 class _Watch(Callback):
     """Looks at a training that begins, and breaks it off."""
 
-    def __init__(self, picture: str | Path | None) -> None:
-        self.picture = picture
+    def __init__(self, picture: str | Path | None, optimizer: OptimizerConfig) -> None:
+        """optimizer: as the task has it."""
+        self.picture, self.optimizer = picture, optimizer
         self.began = time.perf_counter()
         self.before = _process_peak()
         self.batches: list[_Taken] = []
@@ -167,11 +175,19 @@ class _Watch(Callback):
             "validation_seconds": _time_validation(trainer, members.values()) if n_validations else 0.0,
             "warnings": tuple(warnings),
             "picture": self._draw(members, strips),
+            "training": self._training(module),
         }
         module.train()
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
         self.stepping = self.last = time.perf_counter()
+
+    def _training(self, module: Task) -> tuple[Training, ...]:
+        held, module.optimizer = module.optimizer, self.optimizer
+        try:
+            return tuple(how_trained(module))
+        finally:
+            module.optimizer = held
 
     def _draw(self, members: Mapping[str, _Member], strips: Mapping[str, list]) -> str | None:
         tokenizers = {name: dict(member.task.model.tokenizers) for name, member in members.items()}

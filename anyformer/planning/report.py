@@ -12,6 +12,7 @@ from typing import Any
 
 from anyformer.planning.parameters import Sizes
 from anyformer.planning.token_budget import Budget
+from anyformer.planning.training import Training, show_training
 from anyformer.runs.progress import duration
 
 
@@ -120,6 +121,8 @@ class Planned:
     warnings: tuple[str, ...]
     picture: str | None = None
     """The file that shows what the model sees."""
+    training: tuple[Training, ...] = ()
+    """The parts of the model where they are not all trained alike."""
 
     @property
     def seconds(self) -> float:
@@ -138,6 +141,8 @@ class Planned:
         blocks = [f"{name}: {part}" if name else str(part) for name, part in self.parts.items()]
         if len(self.parts) > 1:
             blocks.append(f"all tasks together have {self.n_parameters:,} parameters")
+        if self.training:
+            blocks.append(show_training(self.training))
         blocks.append(self._run())
         if self.picture is not None:
             blocks.append(f"What the model sees is in {self.picture}.")

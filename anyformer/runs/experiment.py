@@ -33,6 +33,7 @@ from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.mixture.data import Mixed
 from anyformer.tasks.mixture.shared_fields import OF_ALL
+from anyformer.tasks.start.start import Start, find_start
 
 OWN_OPTIONS = """\
   --config FILE             the experiment, in YAML; `--print_config` shows it with all defaults
@@ -71,12 +72,14 @@ class Experiment(LightningCLI):
         unsafe: Sequence[str],
         is_mixed: bool = False,
         run: Path | None = None,
+        start: Start | None = None,
     ) -> None:
         """unsafe: the packages that the user opened.
         is_mixed: whether the config names the class of its data, as that of a mixture does.
         run: the folder that loggers write into.
+        start: the model that the config starts from.
         """
-        self.unsafe, self.is_mixed, self.run = unsafe, is_mixed, run
+        self.unsafe, self.is_mixed, self.run, self.start = unsafe, is_mixed, run, start
         super().__init__(
             Task,
             Mixed if is_mixed else Records,
@@ -137,6 +140,8 @@ class Experiment(LightningCLI):
         with one_line():
             self.config_init = make_objects(self.parser, self.config, (MisconfigurationException,))
         self.model, self.datamodule = self.config_init["model"], self.config_init["data"]
+        if self.start is not None:
+            self.start.prepare(self.model)
         self.options = dict(self.config_init["trainer"])
 
     @property
@@ -183,11 +188,13 @@ def parse(
     unsafe: Sequence[str],
     run: Path | None = None,
     kind: type[Experiment] = Experiment,
+    starts: bool = True,
 ) -> Experiment:
     """The experiment of config files and options that override them. Raises InputError of one line.
 
     run: the folder that loggers write into, whatever folder the config gives them: it may be run under several names.
     kind: Unmade where nothing of it is to be made.
+    starts: whether `init_from` is looked at, which completes the model of the config; else it is as it stands.
     """
     for option in overrides:
         if kind_of := special_kind(option.partition("=")[2] or option):
@@ -196,9 +203,9 @@ def parse(
         # Sub-configs are local files: nothing is fetched.
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
         is_mixed, hints = False, {"trainer": Trainer, "model": Task, "seed_everything": int, "checkpoints": Saving}
-        given, args = {}, []
-        for config in configs:
-            content, lines = read_yaml(config)
+        given, args, read = {}, [], [read_yaml(config) for config in configs]
+        start = find_start([content for content, _ in read], overrides, unsafe) if starts else None
+        for config, (content, lines) in zip(configs, read, strict=True):
             for section in content.keys() & {"trainer", "checkpoints", "model", "data"}:
                 kinds = dict | None if section in ("trainer", "checkpoints") else dict | str | None
                 if not isinstance(got := content[section], kinds):
@@ -212,16 +219,22 @@ def parse(
                     f"{config} line {lines['data.parts']}: data that has parts is a mixture's; give class_path: Mixed "
                     "and put them under init_args"
                 )
-            check(content, {**hints, "data": Mixed if names_data else Records}, config, lines)
+            own = content if start is None else {**content, "model": start.model}
+            check(own, {**hints, "data": Mixed if names_data else Records}, config, lines)
             is_mixed |= names_data
             for path in lines.keys() & {"data.seed", "data.init_args.seed"}:
                 raise InputError(f"{config} line {lines[path]}: {path} is what seed_everything says; give that")
             given |= {path: f"{config} line {line}" for path, line in lines.items()}
-            args += ["--config", config]
+            if start is None:
+                args += ["--config", config]
+            elif rest := {key: value for key, value in content.items() if key != "model"}:
+                args.append(f"--config={dump_yaml(rest)}")
             if run and (loggers := _filled((content.get("trainer") or {}).get("logger"), run)):
                 args.append(f"--trainer.logger={json.dumps(loggers)}")
+        if start is not None:
+            args.append(f"--config={dump_yaml({'model': start.model})}")
         try:
-            return kind([*args, *overrides], command, unsafe, is_mixed, run)
+            return kind([*args, *overrides], command, unsafe, is_mixed, run, start)
         except InputError as error:
             raise InputError(locate(str(error), given, overrides)) from error
 

@@ -25,6 +25,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from anyformer.errors import InputError, program, say
 from anyformer.faults import MachineError, machine_faults, writing
+from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.plain import describe
 from anyformer.runs.checkpoint_io import Checkpoints
 from anyformer.runs.checkpointing import RunCallback, Saving
@@ -45,6 +46,7 @@ from anyformer.saving.run_lock import locked
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.mixture.data import Mixed
+from anyformer.tasks.start.opening import hand_over
 
 PRETRAINED = "pretrained"
 """The folder of the run of `pretrain`, in that of the whole run."""
@@ -120,6 +122,13 @@ def _fit(
         rows.begin()
     if task.pretrain is not None:
         _pretrain(task, data, run, resume, checkpoint is None, saving, options)
+    if checkpoint is None:
+        hand_over(task)
+    else:
+        # What it was started from need not be there any more.
+        task.has_started = True
+        if task.model is None and (task.pretrained or task.init_from) is not None:
+            task.inherit_from(instantiate(Checkpoints().load_checkpoint(checkpoint)["config"], task.packages))
     settings = {"trainer": describe_options(options), "checkpoints": describe(saving)}
     if isinstance(data, Records | Mixed):
         settings["data"] = data.config()

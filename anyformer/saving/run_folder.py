@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from anyformer.data.files import find_file
+from anyformer.data.files import find_beside
 from anyformer.errors import InputError
 from anyformer.local_files import read_json
 
@@ -30,12 +30,12 @@ def split_run(run_dir: str | Path) -> tuple[Path, str]:
 
 
 def find_run(source: str | Path) -> tuple[Path, str]:
-    """Where weights are, as `find_file` finds them: a file; or a run's folder, and `:digits` where a task is named.
+    """Where weights are, as `find_beside` finds them: a file; or a run's folder, and `:digits` where a task is named.
 
     Raises InputError if they are nowhere.
     """
     path, member = split_run(source)
-    return Path(find_file(path)), f":{member}" if member else ""
+    return Path(find_beside(path)), f":{member}" if member else ""
 
 
 Metrics = Mapping[str, float]

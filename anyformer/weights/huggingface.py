@@ -12,7 +12,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from anyformer.choices import Checked
-from anyformer.data.files import find_file
+from anyformer.data.files import find_beside
 from anyformer.errors import InputError
 from anyformer.local_files import read_json
 from anyformer.model.by_field import module_name
@@ -106,8 +106,8 @@ class Design:
         embedding = {name: getattr(self.embedding, name) for name in ("scale", "norm", "offset")}
         embedding["positions"] = positions
         parts = {
-            "transformer": _plain_stack(self.transformer),
-            "encoder": {} if self.encoder is None else _plain_stack(self.encoder),
+            "transformer": plain_stack(self.transformer),
+            "encoder": {} if self.encoder is None else plain_stack(self.encoder),
             "embedding": embedding,
             "output": {} if self.output is None else asdict(self.output),
         }
@@ -119,7 +119,8 @@ class Design:
         }
 
 
-def _plain_stack(config: TransformerConfig) -> dict[str, Any]:
+def plain_stack(config: TransformerConfig) -> dict[str, Any]:
+    """A stack with what is left out filled in."""
     has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm
     return asdict(config) | {
         "d_head": config.head_width,
@@ -279,10 +280,13 @@ def untyped(pieces: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
 
 
 def find_model(folder: str | Path) -> Path:
-    """Where a folder is: as given from the current folder, else inside $ANYFORMER_DATA. Raises InputError for none."""
+    """Where a folder is: as given from the current folder, else inside $ANYFORMER_DATA or beside it.
+
+    Raises InputError for none.
+    """
     if "://" in str(folder):
         raise InputError(f"a model is a local folder, and nothing is loaded from the network, got {folder}")
-    place = Path(find_file(folder))
+    place = Path(find_beside(folder))
     if not place.is_dir():
         raise InputError(f"{folder} is no folder; give the one that holds {CONFIG} and the weights")
     return place

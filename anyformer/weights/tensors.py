@@ -53,6 +53,8 @@ class Report:
     """Ours, left at their initial values."""
     unused: tuple[str, ...]
     """Theirs, for which there is no place here."""
+    notes: tuple[str, ...] = ()
+    """What else is to be said."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.taken)} tensors taken"]
@@ -61,7 +63,7 @@ class Report:
             if names:
                 more = f" and {len(names) - 4} more" if len(names) > 4 else ""
                 parts.append(f"{len(names)} {what} ({', '.join(names[:4])}{more})")
-        return f"weights from {self.source}: {', '.join(parts)}"
+        return "; ".join([f"weights from {self.source}: {', '.join(parts)}", *self.notes])
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -98,7 +100,7 @@ def take(
 
     names: what the source calls them, for messages. grids: rows and columns of its joint tables of positions, by name;
     a table of other rows and columns here is resized. strange: what the names begin with of those that are not taken,
-    as they mean something else; nor is a last layer of another number of classes.
+    as they mean something else; nor is a layer behind the model of another shape: a head of other classes or words.
     Raises InputError, before anything is changed, if the trunks differ or a tensor has another shape.
     """
     names, grids = names or {}, grids or {}
@@ -106,7 +108,7 @@ def take(
     _check_trunk(own, tensors, names, source)
     values, resized = {}, []
     for name, tensor in tensors.items():
-        is_other_head = name.startswith(HEAD) and name in own and tensor.shape != own[name].shape
+        is_other_head = not name.startswith("model.") and name in own and tensor.shape != own[name].shape
         if name not in own or is_other_head or name.startswith(tuple(strange)):
             continue
         values[name] = tensor

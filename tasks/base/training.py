@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anyformer.errors import InputError, say
 from anyformer.model.anyformer import Anyformer
-from anyformer.optim.optimizer import OF_GOING_ON, OptimizerConfig, layer_factors, make_optimizer
+from anyformer.optim.optimizer import OF_GOING_ON, OptimizerConfig, layer_distances, make_optimizer, rate_factors
 from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.plain import plain
 from anyformer.tasks.base import warm_start
@@ -51,7 +51,16 @@ class Trained(lightning.LightningModule):
         """The run of `pretrain`, in the run's own folder, which training starts from."""
         self.generated: list[Generated] = []
         """What was generated at the last validation of a training."""
-        self._is_fitting = self._has_started = False
+        self.origin: tuple[Any] | None = None
+        """The model of `init_from` with its weights, where it is of another library and has been opened. In a tuple, as
+        it is no part of this module."""
+        self.fresh: tuple[str, ...] = ()
+        """The parameters that the model of `init_from` did not have."""
+        self._is_fitting = False
+        self.has_started = False
+        """Whether training has begun before, and goes on from its own weights."""
+        self._joins: dict[Tensor, int] = {}
+        """The epoch, from 1, that a parameter is trained from, where that is not the first."""
         self._n_targets = torch.zeros(())
         self._evaluation: Evaluation | None = None
         self._recent: tuple[str, ...] = ()
@@ -68,22 +77,62 @@ class Trained(lightning.LightningModule):
                 "use bf16-mixed or 32-true"
             )
         if self.model is None:
-            warm_start.inherit_tokenizers(self, self.pretrained or self.init_from)
+            if self.origin is not None:
+                self.inherit_from(self.origin[0])
+            else:
+                warm_start.inherit_tokenizers(self, self.pretrained or self.init_from)
             self.fit_tokenizers(self.trainer.datamodule.sources["train"])
 
     def configure_model(self) -> None:
         if self.model is None:
             self.build()
-        if self._is_fitting and self.frozen:
+        if not self._is_fitting:
+            return
+        if not self.has_started:
+            self._start()
+        if self.frozen:
             warm_start.freeze(self, self.frozen)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        trunk = [stack for stack in (self.model.transformer, self.model.encoder) if stack is not None]
-        decay = self.optimizer.layer_decay
-        factors = {} if decay is None else layer_factors(self.model, decay)
-        return self._with_schedule(make_optimizer(self, trunk, self.optimizer, factors))
+    def _start(self) -> None:
+        """Take the weights that training starts from, if any."""
+        self.has_started = True
+        source, origin = self.pretrained or self.init_from, self.origin
+        if source is None:
+            return
+        try:
+            report = self.start_from(source) if origin is None else self.take_over(origin[0], source)
+        except BaseException:
+            self.has_started = False
+            raise
+        self.origin, self.fresh = None, report.fresh
+        if self.trainer.is_global_zero:
+            say(str(report))
 
-    def _with_schedule(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    @property
+    def models(self) -> list[Anyformer]:
+        """The models that are trained."""
+        return [self.model]
+
+    def distances(self) -> dict[Tensor, int]:
+        """How many blocks each parameter stands before the end; what is new beside the weights that training started
+        from counts as the end, wherever it stands."""
+        found = {parameter: n for model in self.models for parameter, n in layer_distances(model).items()}
+        own = dict(self.named_parameters())
+        return found | {own[name]: 0 for name in self.fresh if name in own}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        self._wake()
+        distances = self.distances()
+        if (unfreeze := self.optimizer.unfreeze) is not None:
+            trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            self._joins = {p: begin for p in trained if (begin := unfreeze.first_epoch(distances.get(p, 0)))}
+            if len(self._joins) == len(trained):
+                raise InputError(
+                    "optimizer.unfreeze: nothing stands behind the blocks that could be trained in the first epoch; "
+                    "leave unfreeze out"
+                )
+        trunk = [stack for model in self.models for stack in (model.transformer, model.encoder) if stack is not None]
+        optimizer = make_optimizer(self, trunk, self.optimizer, rate_factors(self, distances, self.optimizer))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -106,14 +155,6 @@ class Trained(lightning.LightningModule):
             )
         return max(int(total), 1)
 
-    def on_fit_start(self) -> None:
-        # A run that goes on has its weights, and need not have the file any more.
-        if (source := self.pretrained or self.init_from) is not None and not self._has_started:
-            report = self.start_from(source)
-            if self.trainer.is_global_zero:
-                say(str(report))
-        self._has_started = True
-
     def on_train_start(self) -> None:
         if self.global_step == 0:
             # Now the length is known: set the first step's learning rate.
@@ -127,6 +168,24 @@ class Trained(lightning.LightningModule):
             self.average.begin(self, self.device)
         else:
             self.average.forget()
+        # A run that goes on within an epoch does not begin one.
+        self._rest()
+
+    def on_train_epoch_start(self) -> None:
+        self._rest()
+
+    def on_train_end(self) -> None:
+        self._wake()
+
+    def _rest(self) -> None:
+        """Take out of training what `unfreeze` has not let join yet, and nothing is computed for it. Processes that
+        wait for each other's gradients need all of them: there they are left out of the step instead."""
+        for parameter, first in self._joins.items():
+            parameter.requires_grad_(self.trainer.world_size > 1 or self.current_epoch >= first)
+
+    def _wake(self) -> None:
+        for parameter in self._joins:
+            parameter.requires_grad_(True)
 
     def _take_rates(self) -> None:
         """Give the optimiser, which a checkpoint has filled, the learning rates and weight decay of the config."""
@@ -156,6 +215,9 @@ class Trained(lightning.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # That of `optimizer.lr`: the others (AdamW's beside Muon, those of other layers) move in proportion.
         self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
+        for parameter, first in self._joins.items():
+            if self.current_epoch < first:
+                parameter.grad = None
         n_targets = self._n_targets
         world = self.trainer.world_size
         if world > 1:
@@ -224,6 +286,7 @@ class Trained(lightning.LightningModule):
         self.average.save(checkpoint)
         checkpoint["config"] = self.config()
         checkpoint["of_training"] = self._of_training()
+        checkpoint["fresh"] = list(self.fresh)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         before, now = checkpoint["config"], self.config()
@@ -238,7 +301,7 @@ class Trained(lightning.LightningModule):
                 for name in self.tokenizers.keys() & trained.keys():
                     trained[name].agree(self.tokenizers[name], f"tokenizers.{name}")
             raise
-        self._has_started = True
+        self.has_started, self.fresh = True, tuple(checkpoint.get("fresh", ()))
         self.average.load(checkpoint)
 
     def _of_training(self) -> dict[str, Any]:

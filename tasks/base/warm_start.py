@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
-from anyformer.errors import InputError, nearest
+from anyformer.errors import InputError
 from anyformer.model.by_field import weight_name
+from anyformer.model.heads import Head
+from anyformer.optim.optimizer import check_pattern
 from anyformer.saving.model_folder import SavedTask, load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tokens import Tokenizer
@@ -66,10 +69,46 @@ def take_weights(task: Startable, other: Startable, source: str) -> Report:
         names = " or ".join(f"{source}:{name}" for name in other.members)
         raise InputError(f"init_from: {source} is a mixture; name one of its tasks: {names}")
     ours, theirs = task.learnt, other.learnt
+    tensors, notes = other.state_dict(), []
     for name in ours.keys() & theirs.keys():
-        theirs[name].agree(ours[name], f"tokenizers.{name} and init_from {source}")
+        rows = ours[name].rows_from(theirs[name])
+        if rows is None:
+            theirs[name].agree(ours[name], f"tokenizers.{name} and init_from {source}")
+            continue
+        is_target = name == getattr(task, "target", name) == getattr(other, "target", name)
+        moved = move_rows(task, tensors, name.replace(".", "/"), rows, is_target)
+        n = int((rows >= 0).sum())
+        notes.append(f"another vocabulary of {name}: {n} tokens of the same spelling taken, {len(rows) - n} new")
+        tensors |= moved
     strange = task.strange_weights(other)
-    return take(task, other.state_dict(), source, grids=joint_grids(other), strange=strange)
+    report = take(task, tensors, source, grids=joint_grids(other), strange=strange)
+    return replace(report, notes=tuple(notes))
+
+
+def move_rows(
+    task: nn.Module, tensors: Mapping[str, Tensor], field: str, rows: Tensor, is_target: bool
+) -> dict[str, Tensor]:
+    """The tensors of a source that have a row for each id of a field's vocabulary, as those of another vocabulary.
+
+    rows: for each id the row of it in the source, (v,), -1 for none: that is new, at the mean of those taken.
+    is_target: whether the output layers over a vocabulary are of this field.
+    """
+    own = task.state_dict()
+    heads = {
+        f"{at}.{name}" for at, part in task.named_modules() if isinstance(part, Head) for name in part.state_dict()
+    }
+    moved, known = {}, rows >= 0
+    for name in own.keys() & tensors.keys():
+        of_field = name.startswith(f"model.embeddings.lifts.{field}.") or (is_target and name in heads)
+        if not of_field or len(own[name]) != len(rows) or own[name].shape[1:] != tensors[name].shape[1:]:
+            continue
+        taken = tensors[name][rows[known].to(tensors[name].device)]
+        new = own[name].to(taken, copy=True)
+        new[known] = taken
+        if len(taken):
+            new[~known] = taken.mean(0)
+        moved[name] = new
+    return moved
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
@@ -80,10 +119,7 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
     names = [name for name, _ in module.named_parameters()]
     patterns = [weight_name(pattern) for pattern in patterns]
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            words = [name.split(".") for name in names]
-            near = {".".join(parts[:n]) + ".*" for parts in words for n in range(1, len(parts))}
-            raise InputError(f"freeze: no parameter is named {pattern!r}{nearest(pattern, sorted({*near, *names}))}")
+        check_pattern(pattern, names, "freeze")
     for name, parameter in module.named_parameters():
         if any(fnmatchcase(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)

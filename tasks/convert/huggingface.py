@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyformer.data.files import find_file
+from anyformer.data.files import find_beside
 from anyformer.errors import InputError
 from anyformer.faults import writing
 from anyformer.saving.atomic import PART, sync_file, sync_folder, write_counted, write_tensors, write_whole
@@ -53,8 +54,8 @@ def from_transformers(
     GPT2LMHeadModel goes on with a `text`, BertForMaskedLM fills the gaps of one, BertForSequenceClassification tells
     classes apart; BERT reads one sentence at a time. WhisperForConditionalGeneration writes down what is said in an
     `audio`, MarianMTModel and T5ForConditionalGeneration write what answers to a `text`. DecisionTransformerModel acts.
-    folder: as given from the current folder, else inside $ANYFORMER_DATA; or OpenAI's file of a Whisper, FILE.pt, with
-        a tokenizer.json beside it.
+    folder: as given from the current folder, else inside $ANYFORMER_DATA or beside it; or OpenAI's file of a Whisper,
+        FILE.pt, with a tokenizer.json beside it, or the folder of both.
     language: of Whisper: the one that is spoken, such as `de`; told from the sound when left out.
     pad: of Whisper: whether a recording is filled with silence to 30 seconds, as all were that it has learnt from; so
         it is when left out.
@@ -69,9 +70,18 @@ def take_in(
     folder: str | Path, language: str | None = None, pad: bool | None = None, environment: str | None = None
 ) -> tuple[Task, Report]:
     """As `from_transformers`, with what became of every tensor."""
-    if Path(folder).suffix == ".pt":
-        source = find_file(folder)
-        folder = Path(source).parent
+    task, load = open_folder(folder, language, pad, environment)
+    task.build()
+    return task.eval(), load()
+
+
+def open_folder(
+    folder: str | Path, language: str | None = None, pad: bool | None = None, environment: str | None = None
+) -> tuple[Task, Callable[[], Report]]:
+    """As `take_in`, but the task is not built yet; what it is given with puts the weights into it once it is."""
+    path = openai_file(find_beside(folder)) if "://" not in str(folder) else None
+    if path is not None:
+        folder, source = path.parent, str(path)
         (read_file,) = (family.read_file for family in FAMILIES if family.read_file)
         settings, state = read_file(source)
     else:
@@ -100,10 +110,17 @@ def take_in(
     else:
         text = sized_text(read_vocabulary(folder), design.max_len, design.vocab_size, settings.path)
         task = text_task(kind, design, text, settings)
-    task.build()
     field = task.target if isinstance(task, SequenceToSequence) else None if acting else FIELD
-    report = family.load(task, field, state, settings, source)
-    return task.eval(), report
+    return task, lambda: family.load(task, field, state, settings, source)
+
+
+def openai_file(place: str | Path) -> Path | None:
+    """OpenAI's file of a Whisper: itself, or the only one of a folder without a config.json; None if it is none."""
+    place = Path(place)
+    if place.is_dir() and not (place / CONFIG).exists():
+        files = sorted(place.glob("*.pt"))
+        return files[0] if len(files) == 1 else None
+    return place if place.suffix == ".pt" else None
 
 
 def to_transformers(task: Task, folder: str | Path) -> None:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
+from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
-from anyformer.optim.optimizer import OptimizerConfig, layer_factors, make_optimizer
+from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import plain
 from anyformer.tasks.base.evaluation import Evaluations, of_task
 from anyformer.tasks.base.examples import Generated
@@ -298,13 +299,9 @@ class Mixture(Task):
 
     # Steps
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        models = [task.model for task in self.tasks.values()]
-        trunk = [stack for model in models for stack in (model.transformer, model.encoder) if stack is not None]
-        decay, factors = self.optimizer.layer_decay, {}
-        if decay is not None:
-            factors = {parameter: f for model in models for parameter, f in layer_factors(model, decay).items()}
-        return self._with_schedule(make_optimizer(self, trunk, self.optimizer, factors))
+    @property
+    def models(self) -> list[Anyformer]:
+        return [task.model for task in self.tasks.values()]
 
     def loss(self, batch: Turn) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         loss, n_targets = self.tasks[batch.task].loss(batch.batch)

@@ -9,7 +9,14 @@ from torch import nn
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
-from anyformer.optim.optimizer import OptimizerConfig, decaying, layer_factors, make_optimizer
+from anyformer.optim.optimizer import (
+    OptimizerConfig,
+    Unfreezing,
+    decaying,
+    layer_distances,
+    make_optimizer,
+    rate_factors,
+)
 from tests.helpers.witnesses import Vectors
 
 
@@ -136,7 +143,7 @@ def test_the_learning_rate_falls_from_the_head_to_the_embeddings(name):
     module = nn.ModuleDict({"model": Anyformer({"x": field}, sizes), "head": nn.Linear(4, 2)})
     config = OptimizerConfig(name=name, lr=0.8, adamw_lr=0.08, weight_decay=0.1, layer_decay=0.5)
     trunk = module["model"].transformer
-    optimizer = make_optimizer(module, [trunk], config, layer_factors(module["model"], 0.5))
+    optimizer = make_optimizer(module, [trunk], config, rate_factors(module, layer_distances(module["model"]), config))
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert len(groups) == len(list(module.parameters()))
     muons = decaying(trunk) if name == "muon" else set(module.parameters())
@@ -161,11 +168,38 @@ def test_the_learning_rate_falls_from_the_head_to_the_embeddings(name):
 def test_two_stacks_count_their_own_blocks():
     field, sizes = Vectors(3, ("row",), (4,)), TransformerConfig(d_model=4, n_heads=2, depth=2)
     model = Anyformer({"x": field}, sizes, encoder=TransformerConfig(d_model=4, n_heads=2, depth=1))
-    factors = layer_factors(model, 0.5)
-    assert {factors[p] for p in model.embeddings.parameters()} == {0.125}
-    assert {factors[p] for p in model.encoder.blocks[0].parameters()} == {0.5}
-    assert {factors[p] for p in model.transformer.blocks[0].parameters()} == {0.25}
-    assert {factors[p] for p in model.transformer.final_norm.parameters()} == {1.0}
+    distances = layer_distances(model)
+    assert {distances[p] for p in model.embeddings.parameters()} == {3}
+    assert {distances[p] for p in model.encoder.blocks[0].parameters()} == {1}
+    assert {distances[p] for p in model.transformer.blocks[0].parameters()} == {2}
+    assert {distances[p] for p in model.transformer.final_norm.parameters()} == {0}
+
+
+def test_rates_by_pattern_multiply_with_layer_decay_and_the_first_that_fits_counts():
+    module = net()
+    trunk = dict.fromkeys(module["trunk"].parameters(), 1)
+    config = OptimizerConfig(layer_decay=0.5, lr_mults={"trunk.*bias": 0.1, "trunk.*": 0.2})
+    factors = rate_factors(module, trunk, config)
+    for name, parameter in module.named_parameters():
+        wanted = 1.0 if not name.startswith("trunk.") else 0.05 if name.endswith("bias") else 0.1
+        assert factors[parameter] == pytest.approx(wanted), name
+    with pytest.raises(InputError, match=r"^optimizer.lr_mults: no parameter is named 'trnk\.\*'; did you mean 'trunk"):
+        rate_factors(module, trunk, OptimizerConfig(lr_mults={"trnk.*": 0.2}))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: OptimizerConfig(lr_mults={"head.*": 0.0}),
+            r"optimizer.lr_mults: head.\* must be above 0, got 0.0; freeze",
+        ),
+        (lambda: Unfreezing(after=0), r"optimizer.unfreeze needs after of at least 1 .*, got 0 and 1"),
+    ],
+)
+def test_rates_of_nothing_are_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
 
 
 def test_a_frozen_parameter_is_not_given_to_the_optimizer():

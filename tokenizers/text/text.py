@@ -25,6 +25,7 @@ from anyformer.tokenizers.text.vocabulary import (
     Bytes,
     Characters,
     Package,
+    add_specials,
     clean,
     learn_characters,
     open_vocabulary,
@@ -63,12 +64,16 @@ class Text(Tokenizer):
     """Cut a text off at max_len instead."""
     wrap: bool = False
     """Put around each record what the tokenizer.json puts there: `[CLS]` and `[SEP]` for BERT."""
+    special_tokens: tuple[str, ...] = ()
+    """Special tokens to add behind the vocabulary of a bpe, by their spelling, for what a task says by them, as in the
+    `start` of a target. Those that it has already stay as they are."""
     least_ids: int | None = None
     """Ids at the least. Those past the vocabulary stand for nothing; models have them to make their tables round."""
     vocabulary: str | None = None
     """What `fit` has learnt: the JSON of the BPE, or the characters. It travels in the config of a run."""
 
     axes: ClassVar[tuple[str, ...]] = ("word",)
+    together: ClassVar[tuple[tuple[str, ...], ...]] = (("kind", "file", "normalize", "vocabulary", "least_ids"),)
 
     def __post_init__(self) -> None:
         if self.file is not None and self.kind != "bpe":
@@ -81,6 +86,8 @@ class Text(Tokenizer):
             )
         if self.max_len is not None and self.max_len < 1:
             raise InputError(f"max_len must be at least 1, got {self.max_len}")
+        if self.special_tokens and (self.kind != "bpe" or not all(self.special_tokens)):
+            raise InputError(f"special_tokens are spellings, for kind: bpe, got {list(self.special_tokens)}")
         if self.truncate and self.max_len is None:
             raise InputError("truncate cuts texts off at max_len; give that too")
         if self.wrap and (self.kind != "bpe" or (self.file is None and self.vocabulary is None)):
@@ -160,24 +167,42 @@ class Text(Tokenizer):
         """
         if self.vocabulary is not None:
             if self.file is not None:
-                self.check_vocabulary(read_vocabulary(self.file), self.file)
-            return self
+                self.check_vocabulary(self._with_specials(read_vocabulary(self.file)), self.file)
+            return replace(self, vocabulary=self._with_specials(self.vocabulary))
         if self.kind == "bytes":
             return self
         if self.file is not None:
-            return replace(self, vocabulary=read_vocabulary(self.file))
-        learnt = learn_characters if self.kind == "characters" else train_bpe
-        return replace(self, vocabulary=learnt(read_texts(records), self.normalize, self.vocab_size))
+            return replace(self, vocabulary=self._with_specials(read_vocabulary(self.file)))
+        learn = learn_characters if self.kind == "characters" else train_bpe
+        learnt = learn(read_texts(records), self.normalize, self.vocab_size)
+        return replace(self, vocabulary=self._with_specials(learnt))
+
+    def _with_specials(self, vocabulary: str) -> str:
+        return add_specials(vocabulary, self.special_tokens) if self.special_tokens else vocabulary
 
     def inherit(self, other: Tokenizer) -> Self:
         has_own = self.file is not None or self.vocabulary is not None
         if has_own or not isinstance(other, Text) or other.kind != self.kind or other.vocabulary is None:
             return self
-        return replace(self, vocabulary=other.vocabulary, normalize=other.normalize, vocab_size=other.vocab_size)
+        learnt = self._with_specials(other.vocabulary)
+        return replace(self, vocabulary=learnt, normalize=other.normalize, vocab_size=other.vocab_size)
 
     def agree(self, other: Tokenizer, name: str) -> None:
         if isinstance(other, Text) and other.kind == self.kind and None not in (self.vocabulary, other.vocabulary):
             self.check_vocabulary(other.vocabulary, f"{name}, {other.file}" if other.file else name)
+
+    def rows_from(self, other: Tokenizer) -> Tensor | None:
+        if not isinstance(other, Text) or None in (self._spelt, other._spelt) or self._spelt == other._spelt:
+            return None
+        theirs = {spelling: i for i, spelling in enumerate(other._spelt) if spelling is not None}
+        rows = torch.full((self.n_ids,), -1)
+        rows[: len(self._spelt)] = torch.tensor([theirs.get(spelling, -1) for spelling in self._spelt])
+        return rows
+
+    @property
+    def _spelt(self) -> list[str | None] | None:
+        """What every id is spelt as; None before `fit`."""
+        return None if self.vocabulary is None and self.kind != "bytes" else self._table.spellings
 
     def check_vocabulary(self, vocabulary: str, name: str = "the tokenizer") -> None:
         """Raise InputError, with the first difference, if ids of another vocabulary do not mean what ours mean.

@@ -105,6 +105,14 @@ def read_vocabulary(file: str) -> str:
     return package.to_str()
 
 
+def add_specials(vocabulary: str, spellings: Sequence[str]) -> str:
+    """The JSON of a tokenizer.json with further special tokens behind its ids, those that it lacks."""
+    from tokenizers import Tokenizer as Package
+
+    package = Package.from_str(vocabulary)
+    return package.to_str() if package.add_special_tokens(list(spellings)) else vocabulary
+
+
 @lru_cache(maxsize=1)
 def _keep_forks_quiet() -> None:
     """Let processes forked from this one use the package in one thread.

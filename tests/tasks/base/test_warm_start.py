@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from anyformer.errors import InputError
+from anyformer.optim.optimizer import Unfreezing
 from anyformer.runs.checkpointing import Saving
 from anyformer.saving.model_folder import load
 from anyformer.tasks.base.warm_start import freeze, inherit_tokenizers
@@ -116,3 +121,73 @@ def test_a_run_whose_source_is_gone_inherits_nothing(tmp_path: Path) -> None:
     for source in (None, "https://host/run", str(tmp_path / "gone")):
         inherit_tokenizers(task, source)
     assert task.tokenizers == before
+
+
+class Snapshots(Callback):
+    """Keeps the parameters of every epoch's end."""
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, Tensor]] = []
+
+    def on_train_start(self, trainer: Trainer, task: Classify) -> None:
+        self.on_train_epoch_end(trainer, task)
+
+    def on_train_epoch_end(self, trainer: Trainer, task: Classify) -> None:
+        self.taken.append({name: p.detach().clone() for name, p in task.named_parameters()})
+
+    def moved(self, epoch: int) -> set[str]:
+        before, after = self.taken[epoch : epoch + 2]
+        changed = (name for name in after if not torch.equal(before[name], after[name]))
+        return {re.match("heads|model.embeddings|model.transformer.[a-z_]+", name)[0] for name in changed}
+
+
+def joining(name: str) -> Classify:
+    start = small_task()
+    lr_mults = {"*.q.*": 0.5, "heads.*": 2.0}
+    start.optimizer = replace(
+        start.optimizer, name=name, lr=0.003, layer_decay=0.5, lr_mults=lr_mults, unfreeze=Unfreezing()
+    )
+    return start
+
+
+@pytest.mark.parametrize("name", ["muon", "lion"])
+def test_layers_join_one_after_another_and_a_killed_run_goes_on_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+    monkeypatch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
+    monkeypatch.setattr("anyformer.runs.checkpointing.draw_first_samples", lambda *args, **kwargs: None)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    task, options = joining(name), {"max_epochs": 3, "limit_train_batches": 2, "limit_val_batches": 1}
+    snapshots = Snapshots()
+    small_fit(whole, task=task, saving=Saving(None), callbacks=[snapshots], **options)
+    behind = {"heads", "model.transformer.final_norm"}
+    blocks = behind | {"model.transformer.blocks"}
+    assert [snapshots.moved(epoch) for epoch in range(3)] == [behind, blocks, blocks | {"model.embeddings"}]
+    assert all(parameter.requires_grad for parameter in task.parameters())
+
+    with pytest.raises(SystemExit):
+        small_fit(run, task=joining(name), saving=Saving(None), callbacks=[Signal(signal.SIGTERM, 3)], **options)
+    small_fit(run, task=joining(name), saving=Saving(None), resume=True, **options)
+    assert_same_run(run, whole)
+
+
+def test_processes_leave_out_of_a_step_what_has_not_joined() -> None:
+    made = []
+    for n in (1, 2):
+        task = Watched()
+        task.optimizer = replace(task.optimizer, unfreeze=Unfreezing(after=1, every=0))
+        before = {name: p.detach().clone() for name, p in task.named_parameters()}
+        parts = batches(task, records(), [4, 4])
+        fit(task, *([parts[:1], parts[1:]] if n == 2 else [parts]), accumulate_grad_batches=1 if n == 2 else 2)
+        moved = {name for name, p in task.named_parameters() if not torch.equal(p, before[name])}
+        assert moved and not any(name.startswith(("model.embeddings", "model.transformer.blocks")) for name in moved)
+        made.append({name: p.detach() for name, p in task.named_parameters()})
+    torch.testing.assert_close(made[1], made[0], atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_to_train_in_the_first_epoch_is_refused() -> None:
+    task = Watched(freeze=["heads.*", "*final_norm*"])
+    task.optimizer = replace(task.optimizer, unfreeze=Unfreezing())
+    with pytest.raises(InputError, match=r"optimizer.unfreeze: nothing stands behind the blocks"):
+        fit(task, batches(task, records(), [8]))

@@ -1,0 +1,77 @@
+"""Whether a task and the model that it starts from are of one make; the first option that is another is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
+from anyformer.parsing.plain import plain
+from anyformer.tasks.base.task import Task
+from anyformer.tokens import Tokenizer
+from anyformer.weights.huggingface import OF_TRAINING, plain_stack
+
+
+def check_agreement(task: Task, source: Task, name: str) -> None:
+    """Raise InputError for the first option of a task's model that differs from that of the source, with both values.
+
+    Only what says how outputs come from weights must agree; dropout and the like may be others. name: of the source.
+    """
+    for path, ours, theirs in _differences(task, source):
+        raise InputError(
+            f"model.{path} is {_shown(ours)}, and init_from {name} has {_shown(theirs)}; leave it out, or give "
+            f"{_shown(theirs)}"
+        )
+
+
+def _differences(task: Task, source: Task) -> Iterator[tuple[str, Any, Any]]:
+    if task.members or source.members:
+        return
+    yield from _of("transformer", _stack(task.transformer), _stack(source.transformer))
+    if type(task) is type(source) and task.has_encoder and source.has_encoder:
+        yield from _of("encoder", *(_stack(each.encoder or each.transformer) for each in (task, source)))
+        yield from _of("output", plain(task.output), plain(source.output))
+    for part in ("norm", "scale", "offset"):
+        yield from _of(f"embedding.{part}", getattr(task.embedding, part), getattr(source.embedding, part))
+    for name in task.tokenizers.keys() & source.tokenizers.keys():
+        yield from _of_tokenizer(name, task.tokenizers[name], source.tokenizers[name], task.transformer.d_model)
+
+
+def _stack(config: TransformerConfig) -> dict[str, Any]:
+    return {key: plain(value) for key, value in plain_stack(config).items() if key not in (*OF_TRAINING, "layer_scale")}
+
+
+def _of(path: str, ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        for key in ours:
+            yield from _of(f"{path}.{key}", ours[key], theirs.get(key))
+    elif ours != theirs:
+        yield path, ours, theirs
+
+
+def _of_tokenizer(name: str, ours: Tokenizer, theirs: Tokenizer, d_model: int) -> Iterator[tuple[str, Any, Any]]:
+    """The arguments that make the lift of a field one of other sizes; those of a vocabulary are matched otherwise."""
+    if type(ours) is not type(theirs) or ours.together:
+        return
+    for each in fields(ours):
+        one, other = getattr(ours, each.name), getattr(theirs, each.name)
+        if each.init and one != other:
+            try:
+                changed = replace(theirs, **{each.name: one})
+            except InputError:  # It goes with another argument, which is looked at too.
+                continue
+            if _sizes(changed, d_model) != _sizes(theirs, d_model):
+                yield f"tokenizers.{name}.{each.name}", plain(one), plain(other)
+
+
+def _sizes(tokenizer: Tokenizer, d_model: int) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in tokenizer.lift(d_model).state_dict().items()}
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
