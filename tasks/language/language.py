@@ -220,11 +220,15 @@ class LanguageModel(Task):
         text = self.text
         return Generator(self.model, self.head, self.field, start=text.eos_id, decode=text.decode, context=self.context)
 
-    def _prompt(self, record: Mapping[str, Any], blank: str | None = None) -> Sample:
-        """A text as tokens: in sequence, or at once, with the mask token in the place of each `blank`."""
+    def _given(self, record: Mapping[str, Any]) -> str:
         given = record.get(self.field)
         if not isinstance(given, str):
             raise InputError(f"a record needs the field {self.field!r}, a text; it has {', '.join(record) or 'none'}")
+        return given
+
+    def _prompt(self, record: Mapping[str, Any], blank: str | None = None) -> Sample:
+        """A text as tokens: in sequence, or at once, with the mask token in the place of each `blank`."""
+        given = self._given(record)
         parts = [given] if blank is None else given.split(blank)
         if blank is not None and self.text.leads_with_space:
             # The word that is missing would have brought its space.
@@ -244,6 +248,17 @@ class LanguageModel(Task):
             )
         place = torch.arange(len(ids))
         return {self.field: TokenSet(ids, place[:, None], place if blank is None else None)}
+
+    def samples_of(self, record: Mapping[str, Any]) -> list[Sample]:
+        """A text as a prompt is read; a longer one in pieces of the context."""
+        is_causal, text = self.masking is None, self._given(record)
+        around = ([self.text.eos_id] if self.samples == "documents" else [], []) if is_causal else None
+        pieces = self.text.encode_pieces(text, self.context, around)
+        return [{self.field: piece.at(piece.position[:, 0]) if is_causal else piece} for piece in pieces]
+
+    @property
+    def class_field(self) -> str | None:  # type: ignore[override]
+        return self.field if self.text.around[0] else None
 
     def _options(self, options: GenerationConfig) -> GenerationConfig:
         return replace(options, stop_ids=tuple({*options.stop_ids, self.text.eos_id}))

@@ -19,6 +19,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.model.vectors import Pooling
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.given import takes_records
@@ -29,6 +30,7 @@ from anyformer.tasks.targets.aims import Aim, Aims
 from anyformer.tasks.targets.masked import Masked
 from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.targets.target import Stage, Target, TargetHead
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Sample, Tokenizer, expand
 
 
@@ -417,6 +419,21 @@ class Predict(Task):
                 self.outputs(batch, [name for name in batch.aims if name not in self._texts]), batch
             )
         return results
+
+    @property
+    def default_pool(self) -> Pooling:  # type: ignore[override]
+        return "class" if self.read in ("class", "first") and self._reads_samples else "mean"
+
+    @property
+    def class_field(self) -> str | None:  # type: ignore[override]
+        if self.read == "class" and self._reads_samples:
+            return OWN_FIELD
+        name, tokenizer = next(iter(expand(self.tokenizers).items()))
+        return name if self._first is not None or (isinstance(tokenizer, Text) and tokenizer.around[0]) else None
+
+    def samples_of(self, record: Mapping[str, Any]) -> list[Sample]:
+        chopper = self.chopper(training=False)
+        return [chopper.conditions(record) | chopper.own_tokens]
 
     def aim_at_all(self, batch: Aims) -> Aims:
         """A batch in which every sample has a prediction of each target that is read of samples."""

@@ -108,6 +108,20 @@ class Text(Tokenizer):
         content = torch.from_numpy(ids)
         return TokenSet(content, torch.arange(len(content))[:, None])
 
+    def encode_pieces(
+        self, record: str, length: int, around: tuple[list[int], list[int]] | None = None
+    ) -> list[TokenSet]:
+        """A text of any length in pieces of at most so many tokens, one after another; of an empty text one.
+
+        around: the ids that are put before and after each; as around a record when left out.
+        """
+        (ids,) = self.encode_batch([record])
+        before, after = self.around if around is None else around
+        n = length - len(before) - len(after)
+        pieces = [ids[start : start + n] for start in range(0, max(len(ids), 1), n)]
+        contents = [torch.from_numpy(np.concatenate([before, piece, after]).astype(np.int64)) for piece in pieces]
+        return [TokenSet(content, torch.arange(len(content))[:, None]) for content in contents]
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text, (n,) int64, as they stand: nothing put around, nothing cut off. Runs in parallel.
 
