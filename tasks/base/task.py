@@ -403,8 +403,6 @@ class Task(Checked, Trained, ABC):
         that stands alone, its own.
         Raises InputError for a record that cannot be used, and for what the model does not have.
         """
-        if type(self).samples_of is Task.samples_of:
-            raise self._undefined("embed", "; embed with one of its runs" if self.model is None else "")
         config = self.vector_config(layer, pool, field, normalize)
         given, is_one = self.records_to_embed(records)
         self.eval()
@@ -413,7 +411,8 @@ class Task(Checked, Trained, ABC):
             samples = [self.samples_of(record) for record in given[start : start + batch_size]]
             for i, own in enumerate(samples, start):
                 if not any(len(sample.get(name, ())) for sample in own for name in config.read):
-                    raise InputError(f"record {i} has nothing in {', '.join(config.read)}, which is to be read")
+                    which = "the record" if is_one else f"record {i}"
+                    raise InputError(f"{which} has nothing in {', '.join(config.read)}, which is to be read")
             if pool == "tokens":
                 found += token_vectors(self.model, samples, config)
             else:
@@ -425,6 +424,8 @@ class Task(Checked, Trained, ABC):
         self, layer: int, pool: Pooling | Literal["tokens"] | None, field: str | None, normalize: bool | None
     ) -> VectorConfig:
         """What `embed` reads. Raises InputError for a field, a layer or a class token that the model does not have."""
+        if type(self).samples_of is Task.samples_of:
+            raise self._undefined("embed", "; embed with one of its runs" if self.model is None else "")
         fields, pool = self.embedded_fields, pool or self.default_pool
         if field is not None:
             parts = [name for name in fields if name == field or name.startswith(f"{field}.")]
