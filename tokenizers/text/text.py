@@ -187,7 +187,9 @@ class Text(Tokenizer):
         has_own = self.file is not None or self.vocabulary is not None
         if has_own or not isinstance(other, Text) or other.kind != self.kind or other.vocabulary is None:
             return self
-        return replace(self, vocabulary=other.vocabulary, normalize=other.normalize, vocab_size=other.vocab_size)
+        learnt = {name: getattr(other, name) for name in ("vocabulary", "normalize", "vocab_size")}
+        # Its table has a row for each of them, and it has always read a text with what is put around it.
+        return replace(self, **learnt, least_ids=self.least_ids or other.least_ids, wrap=self.wrap or other.wrap)
 
     def agree(self, other: Tokenizer, name: str) -> None:
         if isinstance(other, Text) and other.kind == self.kind and None not in (self.vocabulary, other.vocabulary):
