@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from anyformer.tasks.decide.actor import Policy as Policy
     from anyformer.tasks.decide.collect import Collected as Collected
     from anyformer.tasks.decide.decide import Decide as Decide
+    from anyformer.tasks.embed.embed import Embed as Embed
     from anyformer.tasks.ensemble.ensemble import Ensemble as Ensemble
     from anyformer.tasks.language.batch import Masking as Masking
     from anyformer.tasks.language.chat import ChatModel as ChatModel
@@ -122,6 +123,7 @@ _HOMES = {
     "DigitSensors": "tokenizers.image.digit_sensors",
     "Digits": "tokenizers.image.sources",
     "ActionTarget": "tasks.targets.action",
+    "Embed": "tasks.embed.embed",
     "EmbeddingConfig": "model.embeddings",
     "Ensemble": "tasks.ensemble.ensemble",
     "EnvironmentConfig": "tokenizers.episode.episode",

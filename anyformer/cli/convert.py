@@ -10,15 +10,19 @@ from anyformer.runs.averaging.average import average
 from anyformer.saving.model_folder import load, save
 from anyformer.saving.run_folder import run_folder
 from anyformer.tasks.convert.huggingface import export, take_in
+from anyformer.tasks.embed.embed import Embed
 
 
 def import_command(args: list[str]) -> None:
-    parser = Options("import", "Make a run from the weights of another library, for `predict`, `export` and init_from.")
+    parser = Options(
+        "import", "Make a run from the weights of another library, for `predict`, `embed`, `export` and init_from."
+    )
     parser.add_argument(
         "folder",
         metavar="FOLDER",
-        help="of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer, as save_pretrained of transformers writes "
-        "it; or OpenAI's file of a Whisper, FILE.pt, with a tokenizer.json beside it",
+        help="of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer, or of BERT, RoBERTa, GPT-2, T5's encoder "
+        "or ViT without a head, as save_pretrained of transformers or sentence-transformers writes it; or OpenAI's "
+        "file of a Whisper, FILE.pt, with a tokenizer.json beside it",
     )
     parser.add_argument("run", metavar="RUN", help="the folder to make")
     parser.add_argument("--language", metavar="CODE", help="of Whisper: the language spoken; detected when left out")
@@ -35,7 +39,8 @@ def import_command(args: list[str]) -> None:
     task, report = take_in(own.folder, own.language, own.pad, own.env)
     save(task, run / "model")
     fields = " ".join(f"{name}=..." for name in task.inputs) or "--episodes 10"
-    print(f"{report}\nThe model is in {run}. Next:\n  {program()} predict {run} {fields}")
+    command = "embed" if isinstance(task, Embed) else "predict"
+    print(f"{report}\nThe model is in {run}. Next:\n  {program()} {command} {run} {fields}")
 
 
 def export_command(args: list[str]) -> None:

@@ -1,5 +1,5 @@
-"""The command line, on LightningCLI: fit, plan, baseline, validate, test, predict, collect, params,
-import, export, average.
+"""The command line, on LightningCLI: fit, plan, baseline, validate, test, predict, embed,
+collect, params, import, export, average.
 
 Its front is `__main__`.
 """
@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from anyformer.cli.baseline import baseline_command
 from anyformer.cli.collect import collect_command
 from anyformer.cli.convert import average_command, export_command, import_command
+from anyformer.cli.embed.embed import embed_command
 from anyformer.cli.evaluate import test_command, validate_command
 from anyformer.cli.fit import fit_command
 from anyformer.cli.params import params_command
@@ -29,6 +30,7 @@ COMMANDS = {
     "validate": validate_command,
     "test": test_command,
     "predict": predict_command,
+    "embed": embed_command,
     "plan": plan_command,
     "params": params_command,
     "baseline": baseline_command,

@@ -96,6 +96,17 @@ class Anyformer(nn.Module):
         """The encoder's hidden vectors of the conditions, (rows, length, d), 0 at padding."""
         return self._run(self.encoder, conditions, self._context(self.encoder, conditions, conditions.layout))
 
+    @property
+    def reader(self) -> Transformer:
+        """The stack that reads what is given: the encoder, where there is one."""
+        return self.transformer if self.encoder is None else self.encoder
+
+    def hidden_at(self, batch: Batch, n_blocks: int) -> Tensor:
+        """The hidden vectors behind so many blocks of `reader`, the final norm behind all: (rows, length, d), 0 at
+        padding."""
+        stack = self.reader
+        return self._run(stack, batch, self._context(stack, batch, batch.layout), n_blocks=n_blocks)
+
     def biases(self, stack: Transformer) -> tuple[RelationBias | None, RelativeBias | None]:
         """What is added to the logits of self-attention in a stack."""
         if stack is self.encoder:
@@ -112,8 +123,15 @@ class Anyformer(nn.Module):
             n_samples=batch.n_samples,
         )
 
-    def _run(self, stack: Transformer, batch: Batch, context: Context, read: Tensor | None = None) -> Tensor:
-        hidden = stack(self.embeddings(batch), context, read)
+    def _run(
+        self,
+        stack: Transformer,
+        batch: Batch,
+        context: Context,
+        read: Tensor | None = None,
+        n_blocks: int | None = None,
+    ) -> Tensor:
+        hidden = stack(self.embeddings(batch), context, read, n_blocks)
         if not hidden.numel():
             # Attention without queries leaves its mask out of the graph, and no parameter may be without a gradient.
             for bias in self.biases(stack):

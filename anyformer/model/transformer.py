@@ -142,13 +142,18 @@ class Transformer(nn.Module):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor, context: Context, read: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context, read: Tensor | None = None, n_blocks: int | None = None) -> Tensor:
         """x: (b, n, d), 0 at padding. Returns (b, n, d).
 
         read: (b, r) int64, the places of every row that are wanted; the last block works out only these, from the keys
             of all, and (b, r, d) is returned.
+        n_blocks: how many of the first blocks are run; where it is not all of them, the final norm is left out.
         """
         x = self.first_norm(x)
+        if n_blocks is not None and n_blocks < len(self.blocks):
+            for layer, block in enumerate(self.blocks[:n_blocks]):
+                x = block(x, context, layer)
+            return x
         for layer, block in enumerate(self.blocks):
             wanted = read if layer == len(self.blocks) - 1 else None
             if self.config.checkpointing and self.training and torch.is_grad_enabled():

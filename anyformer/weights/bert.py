@@ -1,4 +1,5 @@
-"""BERT (Devlin et al. 2019) of transformers: its config.json and its tensors, in and out.
+"""BERT (Devlin et al. 2019) of transformers: its config.json and its tensors, in and out; and RoBERTa (Liu et al.
+2019), which is one with other places, in.
 
 One sentence at a time: its token type is the type vector of our field, and the types of other sentences stay out.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,6 +41,7 @@ NAMES = {
     "bert.pooler.dense.*": "pool.dense.*",
     "classifier.*": f"{HEAD}*",
 }
+PREFIX = "bert."
 POOLING = {"read": "first", "pool_dense": True, "pool_norm": False, "n_registers": 0}
 """What its classifiers read."""
 OLD = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
@@ -93,9 +96,10 @@ def _settings(design: Design) -> dict[str, Any]:
 
 
 def _apart(state: Mapping[str, Tensor], settings: Settings) -> dict[str, Tensor]:
-    pieces = {}
+    pieces, has_prefix = {}, any(name.startswith(PREFIX) for name in state)
     for full_name, tensor in state.items():
-        name = full_name
+        # Alone, without a head, the model's names have nothing before them.
+        name = full_name if has_prefix else PREFIX + full_name
         for old, new in OLD.items():
             name = re.sub(rf"{re.escape(old)}$", new, name)
         if name == TYPES:
@@ -124,4 +128,38 @@ BERT = Family(
     "bert.encoder.layer.",
     _apart,
     _together,
+    bare={"BertModel": "bare"},
 )
+
+PLACES = "bert.embeddings.position_embeddings.weight"
+
+
+def _roberta_design(settings: Settings, architecture: str) -> Design:
+    n_places = settings.get("max_position_embeddings", 512) - _n_unused(settings)
+    design = _design(settings, architecture)
+    return replace(design, max_len=n_places, vocab_size=settings.get("vocab_size", 50265))
+
+
+def _n_unused(settings: Settings) -> int:
+    """Rows of its table before the place of the first token: places are counted behind the id of the padding."""
+    return settings.get("pad_token_id", 1) + 1
+
+
+def _roberta_apart(state: Mapping[str, Tensor], settings: Settings) -> dict[str, Tensor]:
+    pieces = _apart({re.sub("^roberta[.]", PREFIX, name): tensor for name, tensor in state.items()}, settings)
+    return {name: tensor[_n_unused(settings) :] if name == PLACES else tensor for name, tensor in pieces.items()}
+
+
+ROBERTA = Family(
+    "roberta",
+    {},
+    _roberta_design,
+    None,
+    NAMES,
+    "bert.encoder.layer.",
+    _roberta_apart,
+    None,
+    bare={"RobertaModel": "bare"},
+)
+XLM_ROBERTA = replace(ROBERTA, model_type="xlm-roberta", bare={"XLMRobertaModel": "bare"})
+"""The same of many languages."""

@@ -69,12 +69,14 @@ def trunk_settings(config: TransformerConfig) -> dict[str, Any]:
 
 
 def _design(settings: Settings, architecture: str) -> Design:
+    is_bare = architecture in GPT2.bare
     return Design(
         read_trunk(settings, settings.get("n_embd", 768), depth=12, n_heads=12, activation="gelu_new"),
         EmbeddingConfig(types=False, dropout=settings.get("embd_pdrop", 0.1, float)),
         max_len=settings.get("n_positions", 1024),
         vocab_size=settings.get("vocab_size", 50257),
-        output=HeadConfig(tied=settings.get("tie_word_embeddings", True)),
+        output=None if is_bare else HeadConfig(tied=settings.get("tie_word_embeddings", True)),
+        options={"causal": True} if is_bare else {},
     )
 
 
@@ -124,4 +126,14 @@ def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-GPT2 = Family("gpt2", {"GPT2LMHeadModel": "language"}, _design, _settings, NAMES, "h.", _apart, _together)
+GPT2 = Family(
+    "gpt2",
+    {"GPT2LMHeadModel": "language"},
+    _design,
+    _settings,
+    NAMES,
+    "h.",
+    _apart,
+    _together,
+    bare={"GPT2Model": "bare"},
+)

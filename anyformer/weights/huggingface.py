@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from anyformer.choices import Checked
@@ -20,9 +21,13 @@ from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
-from anyformer.weights.tensors import Report, read_tensors, rename, take
+from anyformer.weights.tensors import Report, read_pickled, read_tensors, rename, take
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+"""The older form of the weights, of which nothing but tensors is loaded."""
+DTYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool}
+"""Of weights, and of the places and masks that files hold beside them."""
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -140,9 +145,9 @@ def _plain_positions(config: PositionConfig) -> tuple[Any, ...]:
     return axes, "learned" if scheme == "joint" and len(axes) == 1 else scheme
 
 
-Kind = Literal["language", "masked", "classify", "sequence", "speech", "decide"]
+Kind = Literal["language", "masked", "classify", "sequence", "speech", "decide", "bare"]
 """What a model is here: a language model, one of masked tokens, or one that tells classes apart; an encoder-decoder
-that reads a text, or speech, and writes a text; or one that acts."""
+that reads a text, or speech, and writes a text; one that acts; or one without a head, which gives vectors."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +181,9 @@ class Family(Checked):
     """By their names."""
     design: Callable[[Settings, str], Design]
     """The design that a config.json of an architecture says. Raises InputError for what we have no counterpart of."""
-    settings: Callable[[Design], dict[str, Any]]
-    """The way back, for a design of which `design` knows every option."""
+    settings: Callable[[Design], dict[str, Any]] | None
+    """The way back, for a design of which `design` knows every option; None where models of the family come in
+    alone."""
     names: Mapping[str, str]
     """Their tensors, or the pieces of them, and ours. * is a word that both share; FIELD is our field of text, SOURCE
     what an encoder reads, and positions.WORD the table of the axis `word`."""
@@ -185,9 +191,11 @@ class Family(Checked):
     """What the names of tensors of a block begin with."""
     apart: Callable[[Mapping[str, Tensor], Settings], dict[str, Tensor]]
     """Their tensors to the pieces that have a name here."""
-    together: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    together: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None
     """The way back, from the pieces of a whole model. The type vectors of our field of text and of another are among
     them, as `type` and `type.source`, if there are any; those without a text are in `names`."""
+    bare: Mapping[str, Kind] = field(default_factory=dict)
+    """By their names, architectures without a head, which come in and do not go out."""
     settled: Callable[[Settings, Mapping[str, Tensor]], Settings] = lambda settings, state: settings
     """The settings as the tensors show them to be, where a config.json does not tell the whole."""
     vocabulary: Literal["tokenizer.json", "spiece.model", "source.spm"] = "tokenizer.json"
@@ -199,6 +207,11 @@ class Family(Checked):
     """Reads the single file, FILE.pt, of the family's own library: as a config.json and tensors of transformers."""
     write_file: Callable[[Mapping[str, Any], Mapping[str, Tensor]], dict[str, Any]] | None = None
     """The way back: what that file holds."""
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """What each architecture that comes in is."""
+        return {**self.architectures, **self.bare}
 
     def architecture(self, kind: Kind) -> str:
         return next(name for name, its in self.architectures.items() if its == kind)
@@ -301,26 +314,42 @@ def read_settings(folder: Path) -> Settings:
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a folder, in one file or in shards, and the file that names them.
+    """The tensors of a folder, in one file or in shards, of safetensors or else of torch, and the file that names them.
 
-    Raises InputError if there are none, one is missing or a file is damaged.
+    Raises InputError if there are none, one is missing or no float, or a file is damaged or holds more than tensors.
     """
-    whole, index = folder / WEIGHTS, folder / INDEX
-    if whole.is_file():
-        return read_tensors(whole.absolute()), str(whole)
-    if not index.is_file():
-        if pickled := sorted(path.name for path in folder.glob("*.bin")):
+    found = [name for name in (WEIGHTS, INDEX, *PICKLED) if (folder / name).is_file()]
+    if not found:
+        raise InputError(f"{folder} holds no weights: there is no {WEIGHTS}, nor {PICKLED[0]}")
+    source = folder / found[0]
+    tensors = _read_shards(source) if source.suffix == ".json" else _read_file(source)
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES:
+            kind = str(tensor.dtype).removeprefix("torch.")
             raise InputError(
-                f"{folder} holds {pickled[0]} and no {WEIGHTS}; it may run code when it is read, and is not opened: "
-                "convert it where you trust it, with save_pretrained of transformers"
+                f"{source}: {name} is of {kind}, as of quantised weights, which cannot be brought in; save the model "
+                "in float32, bfloat16 or float16"
             )
-        raise InputError(f"{folder} holds no weights: there is no {WEIGHTS}")
+    return tensors, str(source)
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or any(name != Path(str(name)).name for name in shards.values()):
         raise InputError(f"{index} is damaged: its weight_map must name a file of the folder for each tensor")
-    tensors: dict[str, Tensor] = {}
-    for name in sorted(set(shards.values())):
-        tensors |= read_tensors((folder / name).absolute())
+    files = sorted(set(shards.values()))
+    if absent := [name for name in files if not (index.parent / name).is_file()]:
+        raise InputError(f"{index} names {absent[0]}, which is not there; copy the folder anew")
+    tensors = {name: tensor for file in files for name, tensor in _read_file(index.parent / file).items()}
     if missing := sorted(shards.keys() - tensors.keys()):
         raise InputError(f"{index} names {missing[0]}, which {shards[missing[0]]} does not hold; copy the folder anew")
-    return tensors, str(index)
+    return tensors
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return read_tensors(path.absolute())
+    loaded = read_pickled(path)
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise InputError(f"{path} holds more than tensors by name; save the model anew, as safetensors")
+    return dict(loaded)

@@ -128,6 +128,11 @@ def _settled(settings: Settings, state: Mapping[str, Tensor]) -> Settings:
     return replace(settings, values=values)
 
 
+def _encoder_design(settings: Settings, architecture: str) -> Design:
+    whole = _design(settings, architecture)
+    return replace(whole, transformer=whole.encoder, encoder=None, output=None)
+
+
 def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
     pieces = untyped(pieces, "t5")
     # Beside a gate the matrix in is called otherwise.
@@ -144,6 +149,25 @@ T5 = Family(
     ("encoder.block.", "decoder.block."),
     _apart,
     _together,
-    _settled,
+    settled=_settled,
+    vocabulary="spiece.model",
+)
+
+T5_ENCODER = Family(
+    "t5",
+    {},
+    _encoder_design,
+    None,
+    {
+        theirs: ours.replace("model.encoder", "model.transformer").replace(
+            "model.transformer_relative", "model.relative"
+        )
+        for theirs, ours in NAMES.items()
+        if theirs == SHARED or theirs.startswith("encoder.")
+    },
+    "encoder.block.",
+    _apart,
+    None,
+    bare={"T5EncoderModel": "bare"},
     vocabulary="spiece.model",
 )

@@ -1,14 +1,17 @@
 """What carries weights into a task, whatever family they are of: files read, names turned, tensors set, and a report.
 
-Files are safetensors on the disk: no pickle is opened and nothing is fetched.
+Files are local, and nothing is fetched; of a pickle nothing but tensors is loaded.
 """
 
 from __future__ import annotations
 
+import pickle
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 
 from anyformer.data.files import find_file
 from anyformer.errors import InputError
+from anyformer.local_files import check_archive
 from anyformer.model.positions import JointPositions, resize_grid
 
 HEAD = "heads.class_head.output."
@@ -86,6 +90,21 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         return load_file(place)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged or no safetensors file ({error}); copy or convert it anew") from None
+
+
+def read_pickled(path: str | Path) -> Any:
+    """What a file of `torch.save` holds, on the CPU: tensors and plain values, for nothing else is loaded.
+
+    Raises InputError if it is damaged or holds more.
+    """
+    try:
+        check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except InputError:
+        raise
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} is damaged, or holds more than tensors ({reason[:120]}); copy it anew") from None
 
 
 def take(

@@ -5,26 +5,24 @@ The encoder's sines come as a table and stay one: those of the published files a
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from anyformer.errors import InputError
-from anyformer.local_files import check_archive
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.weights.huggingface import Design, Family, Settings, Speech
 from anyformer.weights.marian import BLOCKS, LAYERS, STACKS, read_stacks, stack_settings
-from anyformer.weights.tensors import rename
+from anyformer.weights.tensors import read_pickled, rename
 
 HEAD = "proj_out.weight"
+PREFIX = "model."
+"""Of all names but the head's."""
 TIMES, WORDS = "model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"
 NAMES = {
     "model.encoder.conv1.*": "model.embeddings.lifts.SOURCE.convolutions.0.*",
@@ -40,6 +38,8 @@ NAMES = {
 
 def _design(settings: Settings, architecture: str) -> Design:
     settings.require(scale_embedding=False)
+    if architecture in WHISPER.bare:
+        settings.require(tie_word_embeddings=True)
     dropout = settings.get("dropout", 0.0, float)
     decoder, encoder = read_stacks(settings, 384, 4, 6, 1536, k_bias=False, dropout=dropout)
     max_len = settings.get("max_target_positions", 448)
@@ -75,7 +75,9 @@ def _settings(design: Design) -> dict[str, Any]:
 
 def _apart(state: Mapping[str, Tensor], settings: Settings) -> dict[str, Tensor]:
     left_out = {HEAD} if settings.get("tie_word_embeddings", True) else set()
-    return {name: tensor for name, tensor in state.items() if name not in left_out}
+    # Alone, without a head, the model's names have nothing before them.
+    prefix = "" if any(name.startswith(PREFIX) for name in state) else PREFIX
+    return {prefix + name: tensor for name, tensor in state.items() if name not in left_out}
 
 
 def _together(pieces: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -228,14 +230,7 @@ def read_openai(path: str | Path) -> tuple[Settings, dict[str, Tensor]]:
 
     Runs nothing that the file holds. Raises InputError if it is none of these.
     """
-    try:
-        check_archive(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except InputError:
-        raise
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is damaged, or holds more than tensors ({reason[:120]}); copy it anew") from None
+    loaded = read_pickled(path)
     dims, state = (loaded.get(part) if isinstance(loaded, dict) else None for part in ("dims", "model_state_dict"))
     if not isinstance(dims, Mapping) or not isinstance(state, Mapping):
         raise InputError(f"{path} is no Whisper of OpenAI: it must hold dims and model_state_dict")
@@ -245,7 +240,7 @@ def read_openai(path: str | Path) -> tuple[Settings, dict[str, Tensor]]:
         raise InputError(f"{path}: encoder and decoder differ in width, which no Whisper does")
     values = {theirs: dims[own] for own, theirs in DIMS.items()}
     values |= {f"{stack}_ffn_dim": 4 * dims["n_audio_state"] for stack in STACKS}
-    named = {"model_type": WHISPER.model_type, "architectures": list(WHISPER.architectures)}
+    named = {"model_type": WHISPER.model_type, "architectures": [WHISPER.architecture("speech")]}
     tensors = {rename(name, OPENAI) or name: tensor for name, tensor in state.items()}
     return Settings(named | values, str(path)), tensors
 
@@ -287,6 +282,7 @@ WHISPER = Family(
         _sound,
         {"tokenizer_class": "WhisperTokenizer", "processor_class": "WhisperProcessor"},
     ),
+    bare={"WhisperModel": "speech"},
     read_file=read_openai,
     write_file=to_openai,
 )

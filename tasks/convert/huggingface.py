@@ -19,6 +19,7 @@ from anyformer.faults import writing
 from anyformer.saving.atomic import PART, sync_file, sync_folder, write_counted, write_tensors, write_whole
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.convert.bare import bare_task, read_sentences
 from anyformer.tasks.convert.decide import decide_design, decide_settings, decide_task, with_spaces
 from anyformer.tasks.convert.sequence import (
     sequence_design,
@@ -29,10 +30,11 @@ from anyformer.tasks.convert.sequence import (
 )
 from anyformer.tasks.convert.text import FIELD, text_design, text_kind, text_task
 from anyformer.tasks.decide.decide import Decide
+from anyformer.tasks.embed.embed import Embed
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.huggingface import read_vocabulary, sized_text, write_vocabulary
-from anyformer.weights.families import FAMILIES, choose_family, find_family
+from anyformer.weights.families import FAMILIES, choose_family, find_bare, find_family
 from anyformer.weights.huggingface import (
     CONFIG,
     WEIGHTS,
@@ -52,8 +54,10 @@ def from_transformers(
     """The task of a folder that transformers' `save_pretrained` wrote, with its weights, ready for `predict`.
 
     GPT2LMHeadModel goes on with a `text`, BertForMaskedLM fills the gaps of one, BertForSequenceClassification tells
-    classes apart; BERT reads one sentence at a time. WhisperForConditionalGeneration writes down what is said in an
-    `audio`, MarianMTModel and T5ForConditionalGeneration write what answers to a `text`. DecisionTransformerModel acts.
+    classes apart; BERT reads one sentence at a time. BertModel, RobertaModel, XLMRobertaModel, GPT2Model,
+    T5EncoderModel and ViTModel give vectors (`Embed`), and so does what a folder of sentence-transformers holds.
+    WhisperForConditionalGeneration and WhisperModel write down what is said in an `audio`, MarianMTModel and
+    T5ForConditionalGeneration write what answers to a `text`. DecisionTransformerModel acts.
     folder: as given from the current folder, else inside $ANYFORMER_DATA or beside it; or OpenAI's file of a Whisper,
         FILE.pt, with a tokenizer.json beside it, or the folder of both.
     language: of Whisper: the one that is spoken, such as `de`; told from the sound when left out.
@@ -79,6 +83,7 @@ def open_folder(
     folder: str | Path, language: str | None = None, pad: bool | None = None, environment: str | None = None
 ) -> tuple[Task, Callable[[], Report]]:
     """As `take_in`, but the task is not built yet; what it is given with puts the weights into it once it is."""
+    sentences = None
     path = openai_file(find_beside(folder)) if "://" not in str(folder) else None
     if path is not None:
         folder, source = path.parent, str(path)
@@ -86,12 +91,15 @@ def open_folder(
         settings, state = read_file(source)
     else:
         folder = find_model(folder)
+        sentences = read_sentences(folder)
+        folder = folder if sentences is None else sentences.model
         settings, state = read_settings(folder), None
-    family, architecture = find_family(settings)
+    # Of a folder that makes vectors of sentences the head is of no use.
+    family, architecture = (sentences and find_bare(settings)) or find_family(settings)
     settings.require(quantization_config=None)
     if state is None:
         state, source = read_folder(folder)
-    settings, kind = family.settled(settings, state), family.architectures[architecture]
+    settings, kind = family.settled(settings, state), family.kinds[architecture]
     if kind == "decide":
         settings = with_spaces(settings, environment)
     elif environment is not None:
@@ -107,10 +115,12 @@ def open_folder(
         task: Task = sequence_task(family, design, settings, folder, language, pad is not False)
     elif acting is not None:
         task = acting
+    elif kind == "bare":
+        task = bare_task(family, design, settings, folder, sentences)
     else:
         text = sized_text(read_vocabulary(folder), design.max_len, design.vocab_size, settings.path)
         task = text_task(kind, design, text, settings)
-    field = task.target if isinstance(task, SequenceToSequence) else None if acting else FIELD
+    field = task.target if isinstance(task, SequenceToSequence) else FIELD if FIELD in task.tokenizers else None
     return task, lambda: family.load(task, field, state, settings, source)
 
 
@@ -171,6 +181,11 @@ class _Export:
 
 def _convert(task: Task) -> _Export:
     """Raises InputError for what transformers does not support."""
+    if isinstance(task, Embed):
+        raise InputError(
+            "a model without a head is as it was brought in, and is not exported; train a task with init_from its "
+            "folder, and export that"
+        )
     if isinstance(task, SequenceToSequence):
         kind = sequence_kind(task)
         name, design, rest = task.target, sequence_design(task), sequence_settings(task)
@@ -190,7 +205,9 @@ def export(task: Task, target: str | Path) -> None:
     Raises InputError for what has no counterpart there.
     """
     target = Path(target)
-    is_vit = any(isinstance(tokenizer, ImagePatches) for tokenizer in task.tokenizers.values())
+    is_vit = not isinstance(task, Embed) and any(
+        isinstance(tokenizer, ImagePatches) for tokenizer in task.tokenizers.values()
+    )
     if not is_vit and target.suffix == ".pt":
         _to_openai(task, target)
         return

@@ -23,7 +23,7 @@ from anyformer.tokenizers.episode.continuous import Returns
 from anyformer.tokenizers.episode.episode import Episode, lengths, take
 from anyformer.tokenizers.episode.spaces import check, split
 from anyformer.tokenizers.episode.steps import StepTokenizer, Stretch
-from anyformer.tokens import Tokenizer
+from anyformer.tokens import Sample, Tokenizer, TokenSet
 
 RETURN, STATE, ACTION = "return", "state", "action"
 """What the fields of a step are called; leaves of nested spaces follow behind a dot."""
@@ -93,12 +93,20 @@ class StepFields:
         """A batch of steps, each sample's in its row; `rows` as in `packing.collate`."""
         given = {}
         for name, part in fields.items():
-            tokens = self.tokenizers[name].encode(Stretch(part.values, part.steps))
-            # Tokens are numbered within their step, and 0 begins another.
-            step = (tokens.order == 0).cumsum(0) - 1
-            order = self.order(name, torch.from_numpy(part.number)[step], tokens.order)
-            given[name] = [tokens.at(order)], part.owner[step.numpy()]
+            tokens, step = self._encode(name, part)
+            given[name] = [tokens], part.owner[step.numpy()]
         return lay(given, self.tokenizers, n_samples, rows)
+
+    def sample(self, fields: Mapping[str, Steps]) -> Sample:
+        """The steps of one sample as token sets."""
+        return {name: self._encode(name, part)[0] for name, part in fields.items()}
+
+    def _encode(self, name: str, part: Steps) -> tuple[TokenSet, Tensor]:
+        """The tokens of steps, and which of the steps each is of, (n,) int64."""
+        tokens = self.tokenizers[name].encode(Stretch(part.values, part.steps))
+        # Tokens are numbered within their step, and 0 begins another.
+        step = (tokens.order == 0).cumsum(0) - 1
+        return tokens.at(self.order(name, torch.from_numpy(part.number)[step], tokens.order)), step
 
 
 class CutEpisodes(Sequence[dict[str, np.ndarray]]):

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,23 +28,26 @@ from anyformer.tasks.decide.actor import ActingModel, LearnedActor, PlayConfig, 
 from anyformer.tasks.decide.batch import (
     ACTION,
     RETURN,
+    REWARD,
     STATE,
     CutEpisodes,
     EpisodeWindows,
     StepFields,
+    Steps,
     WindowChopper,
     WindowExamples,
+    cut,
 )
 from anyformer.tasks.decide.play import RolloutConfig, episodes, return_metrics, rollout, summarize
 from anyformer.tasks.decide.replay import flat_row, replay
 from anyformer.tokenizers.episode.continuous import Returns
 from anyformer.tokenizers.episode.environments import make, reference
-from anyformer.tokenizers.episode.episode import EnvironmentConfig, origin
+from anyformer.tokenizers.episode.episode import EnvironmentConfig, Episode, origin
 from anyformer.tokenizers.episode.files import Episodes
 from anyformer.tokenizers.episode.spaces import leaves, read_space, step_tokenizer
 from anyformer.tokenizers.episode.spaces import plain as plain_space
 from anyformer.tokenizers.episode.steps import StepTokenizer
-from anyformer.tokens import Tokenizer
+from anyformer.tokens import Sample, Tokenizer
 
 METRICS = {
     "loss": LOSS,
@@ -346,6 +350,33 @@ class Decide(Task):
             self.reference,
             self.play,
         )
+
+    @property
+    def embedded_fields(self) -> list[str]:
+        return list(self.tokenizers)
+
+    def records_to_embed(self, given: Any) -> tuple[list[dict[str, Any]], bool]:
+        """Episodes: a source of them, an `Episode`, or a list of these; each may stand in a dict as `episode`."""
+        if isinstance(given, Source):
+            return [given[i] for i in range(len(given))], False
+        is_one = isinstance(given, Episode | Mapping)
+        found = [each if isinstance(each, Mapping) else {"episode": each} for each in ([given] if is_one else given)]
+        for i, record in enumerate(found):
+            if not isinstance(record.get("episode"), Episode):
+                raise InputError(f"record {i} must be an Episode, or hold one as `episode`; it has {', '.join(record)}")
+        return found, is_one
+
+    def samples_of(self, record: Mapping[str, Any]) -> list[Sample]:
+        """An episode in windows of the context, with its returns where the model is told them."""
+        values = cut(record["episode"], *self.spaces)
+        n = len(values[REWARD])
+        fields, samples = StepFields(self.tokenizers), []
+        for start in range(0, n, self.context):
+            steps = np.arange(start, min(start + self.context, n))
+            one = np.zeros_like(steps)
+            parts = {name: Steps(values[name][steps], steps, one, steps - start) for name in self.tokenizers}
+            samples.append(fields.sample(parts))
+        return samples
 
     def policy(self, target_return: float | None = None, play: PlayConfig | None = None) -> Policy:
         """The policy in one environment: `action = policy(observation, reward)`; `policy.reset()` ends an episode.

@@ -276,6 +276,17 @@ class LanguageModel(Task):
         place = torch.arange(len(ids))
         return {self.field: TokenSet(ids, place[:, None], place if blank is None else None)}
 
+    def samples_of(self, record: Mapping[str, Any]) -> list[Sample]:
+        """A text as a prompt is read; a longer one in pieces of the context."""
+        is_causal, text = self.masking is None, self._given(record)
+        around = ([self.text.eos_id] if self.samples == "documents" else [], []) if is_causal else None
+        pieces = self.text.encode_pieces(text, self.context, around)
+        return [{self.field: piece.at(piece.position[:, 0]) if is_causal else piece} for piece in pieces]
+
+    @property
+    def class_field(self) -> str | None:  # type: ignore[override]
+        return self.field if self.text.around[0] else None
+
     def _options(self, options: GenerationConfig) -> GenerationConfig:
         return replace(options, stop_ids=tuple({*options.stop_ids, self.text.eos_id}))
 

@@ -20,6 +20,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.model.vectors import Pooling
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.fields import FieldsConfig
@@ -31,6 +32,7 @@ from anyformer.tasks.targets.aims import Aim, Aims
 from anyformer.tasks.targets.masked import Masked
 from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.targets.target import Stage, Target, TargetHead
+from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Sample, Tokenizer, expand
 
 
@@ -432,6 +434,21 @@ class Predict(Task):
         numbers = {column for name, each in self.targets.items() if each.of_numbers for column in each.columns_of(name)}
         values = super().true_values(record)
         return {name: number_or_text(value) if name in numbers else value for name, value in values.items()}
+
+    @property
+    def default_pool(self) -> Pooling:  # type: ignore[override]
+        return "class" if self.read in ("class", "first") and self._reads_samples else "mean"
+
+    @property
+    def class_field(self) -> str | None:  # type: ignore[override]
+        if self.read == "class" and self._reads_samples:
+            return OWN_FIELD
+        name, tokenizer = next(iter(expand(self.tokenizers).items()))
+        return name if self._first is not None or (isinstance(tokenizer, Text) and tokenizer.around[0]) else None
+
+    def samples_of(self, record: Mapping[str, Any]) -> list[Sample]:
+        chopper = self.chopper(training=False)
+        return [chopper.conditions(record) | chopper.own_tokens]
 
     def aim_at_all(self, batch: Aims) -> Aims:
         """A batch in which every sample has a prediction of each target that is read of samples."""

@@ -32,7 +32,7 @@ from anyformer.tasks.sequence.batch import Architecture, Pair, PairChopper, Pair
 from anyformer.tasks.sequence.decoding import DecodeConfig, Decoded, Decoder
 from anyformer.tasks.sequence.subtitles import Word
 from anyformer.tasks.sequence.transcribe import Transcript, join_transcripts, stream_transcript, transcribe
-from anyformer.tasks.sequence.transcripts import TranscriptConfig, show_words
+from anyformer.tasks.sequence.transcripts import TranscriptConfig, parts, show_words
 from anyformer.tasks.sequence.worst_cases import WorstCases
 from anyformer.tasks.targets.classes import check_smoothing
 from anyformer.tokenizers.audio.audio import Audio
@@ -431,6 +431,16 @@ class SequenceToSequence(Task):
 
     def stream(self, record: Mapping[str, Any], options: DecodeConfig | None = None) -> Iterator[str]:
         return stream_transcript(self, record, options or self.options)
+
+    def samples_of(self, record: Mapping[str, Any]) -> list[Sample]:
+        chopper = self.chopper(training=False)
+        every = parts(record, chopper.tokenizers, piece_seconds=None)
+        return [chopper(part.record, labelled=False).sample for part in every]
+
+    @property
+    def class_field(self) -> str | None:  # type: ignore[override]
+        name, tokenizer = next(iter(expand({self.inputs[0]: self.tokenizers[self.inputs[0]]}).items()))
+        return name if isinstance(tokenizer, Text) and tokenizer.around[0] else None
 
     def ending(self, options: DecodeConfig | None = None) -> str:
         form = getattr(options, "format", "txt")

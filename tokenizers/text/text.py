@@ -115,6 +115,20 @@ class Text(Tokenizer):
         content = torch.from_numpy(ids)
         return TokenSet(content, torch.arange(len(content))[:, None])
 
+    def encode_pieces(
+        self, record: str, length: int, around: tuple[list[int], list[int]] | None = None
+    ) -> list[TokenSet]:
+        """A text of any length in pieces of at most so many tokens, one after another; of an empty text one.
+
+        around: the ids that are put before and after each; as around a record when left out.
+        """
+        (ids,) = self.encode_batch([record])
+        before, after = self.around if around is None else around
+        n = length - len(before) - len(after)
+        pieces = [ids[start : start + n] for start in range(0, max(len(ids), 1), n)]
+        contents = [torch.from_numpy(np.concatenate([before, piece, after]).astype(np.int64)) for piece in pieces]
+        return [TokenSet(content, torch.arange(len(content))[:, None]) for content in contents]
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text, (n,) int64, as they stand: nothing put around, nothing cut off. Runs in parallel.
 
@@ -184,8 +198,10 @@ class Text(Tokenizer):
         has_own = self.file is not None or self.vocabulary is not None
         if has_own or not isinstance(other, Text) or other.kind != self.kind or other.vocabulary is None:
             return self
-        learnt = self._with_specials(other.vocabulary)
-        return replace(self, vocabulary=learnt, normalize=other.normalize, vocab_size=other.vocab_size)
+        learnt = {name: getattr(other, name) for name in ("normalize", "vocab_size")}
+        learnt["vocabulary"] = self._with_specials(other.vocabulary)
+        # Its table has a row for each of them, and it has always read a text with what is put around it.
+        return replace(self, **learnt, least_ids=self.least_ids or other.least_ids, wrap=self.wrap or other.wrap)
 
     def agree(self, other: Tokenizer, name: str) -> None:
         if isinstance(other, Text) and other.kind == self.kind and None not in (self.vocabulary, other.vocabulary):

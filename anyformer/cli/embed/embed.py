@@ -1,0 +1,149 @@
+"""`anyformer embed`: the hidden vectors of records, of the best model of a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from anyformer.cli.arguments import Options, require_first
+from anyformer.cli.embed.vector_files import check_target, plain, write_vectors
+from anyformer.cli.outputs import Outcome, say_failed, watched
+from anyformer.cli.records import STANDARD_INPUT, find_records
+from anyformer.errors import InputError, suggest
+from anyformer.saving.model_folder import load
+
+NAME = "record"
+"""What the record that a vector is of is called in what is written."""
+AT_ONCE = 64
+"""Records that are held in memory, with their vectors."""
+
+
+class Given(NamedTuple):
+    """The records, of which a few at a time are held."""
+
+    n: int
+    read: Callable[[int, int], list[dict[str, Any]]]
+    """Those from a number up to another. Raises InputError where one cannot be read."""
+    name: Callable[[int], str]
+    are_files: bool
+    """Whether the names are those of files or rows, and no texts."""
+
+
+def embed_command(args: list[str]) -> None:
+    parser = Options("embed", "Write the hidden vectors of records, of the best model of a run.")
+    parser.add_argument("run", metavar="RUN", help="the run's folder; RUN:TASK is one task of a mixture")
+    parser.add_argument(
+        "fields",
+        metavar="FIELD=VALUE",
+        nargs="*",
+        help="the record, with some or all of the model's fields, as for predict: the path of a file, a folder, a zip "
+        "or a quoted pattern for many; - is standard input: a file, or one text a line",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="in place of fields: all records of a path, opened as the run's task opens data.train: class folders, a "
+        "table, texts, episodes",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="FILE.parquet or FILE.npz; one JSON object a record without it"
+    )
+    parser.add_argument(
+        "--pool",
+        choices=("mean", "class", "last", "tokens"),
+        help="one vector a record: the mean of its tokens, its class token or its last token; or those of all tokens. "
+        "As the model's folder or head says when left out, else mean",
+    )
+    parser.add_argument(
+        "--layer",
+        metavar="N",
+        type=int,
+        default=-1,
+        help="0 is what the first block reads, -1 the last layer (default)",
+    )
+    parser.add_argument("--field", metavar="FIELD", help="read the tokens of this field alone")
+    parser.add_argument(
+        "--normalize",
+        action="store_true",
+        default=None,
+        help="divide each vector by its length; so it is without saying where the model's folder says so",
+    )
+    parser.add_argument(
+        "--no-normalize", action="store_false", dest="normalize", help="leave vectors as long as they are"
+    )
+    require_first("run's folder", "embed RUN", args)
+    own = parser.parse_args(args)
+    output = None if own.output is None else check_target(own.output)
+    if bool(own.fields) == bool(own.data):
+        raise InputError("give the record as FIELD=VALUE, or many with --data PATH; one of the two")
+    task = load(own.run, unsafe_imports=own.unsafe_imports)
+    config = task.vector_config(own.layer, own.pool, own.field, own.normalize)
+    given = _from_source(task, own.data) if own.data else _from_fields(task, own.fields, own.run)
+    options = {name: getattr(own, name) for name in ("layer", "pool", "field", "normalize")}
+    failed: list[str] = []
+    bar = tqdm(embed_each(partial(task.embed, **options), given), total=given.n, file=sys.stderr, disable=None)
+    outcomes = watched(bar, NAME, failed)
+    if output is None:
+        for outcome in outcomes:
+            print(json.dumps(plain(outcome, config)), flush=True)
+    else:
+        write_vectors(output, outcomes, given.n, task.model.transformer.config.d_model, config, given.are_files)
+    say_failed(failed, range(given.n))
+
+
+def embed_each(embed: Callable[[Any], Any], given: Given) -> Iterator[Outcome]:
+    """The vectors of each record, a few at a time; one that cannot be used holds up no other, unless it is alone."""
+    for start in range(0, given.n, AT_ONCE):
+        stop = min(start + AT_ONCE, given.n)
+        names = [{NAME: given.name(i)} for i in range(start, stop)]
+        try:
+            yield from map(Outcome, names, embed(given.read(start, stop)))
+        except InputError:
+            if given.n == 1:
+                raise
+            for i, name in enumerate(names, start):
+                try:
+                    yield Outcome(name, embed(given.read(i, i + 1)[0]))
+                except InputError as error:
+                    yield Outcome(name, None, str(error))
+
+
+def _from_fields(task: Any, fields: list[str], run: str) -> Given:
+    values: dict[str, str] = {}
+    for field in fields:
+        name, equals, value = field.partition("=")
+        if not equals:
+            raise InputError(f"a field is given as FIELD=VALUE, got {field!r}")
+        if name in values:
+            raise InputError(f"the field {name!r} is given twice; for many files give a folder or a quoted pattern")
+        if name not in task.inputs:
+            where = suggest(name, task.inputs) or "; give its records with --data"
+            raise InputError(f"the model of {run} has no field {name!r}{where}")
+        values[name] = value
+    records, many = find_records(values, task.tokenizers)
+    field = many or next(iter(values))
+
+    def name_of(i: int) -> str:
+        return STANDARD_INPUT if isinstance(records[i][field], bytes) else records[i][field]
+
+    return Given(len(records), lambda start, stop: records[start:stop], name_of, task.tokenizers[field].reads_files)
+
+
+def _from_source(task: Any, path: str) -> Given:
+    source = task.open(path)
+    first, wanted = source[0], task.inputs or ["episode"]
+    if not first.keys() & {*wanted}:
+        raise InputError(
+            f"--data {path}: a record has {', '.join(first)}, and the model reads {', '.join(wanted)}; name the "
+            "columns so"
+        )
+
+    def read(start: int, stop: int) -> list[dict[str, Any]]:
+        return task.records_to_embed(source.take(range(start, stop)))[0]
+
+    return Given(len(source), read, source.name, are_files=True)

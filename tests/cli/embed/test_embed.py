@@ -1,0 +1,78 @@
+"""`anyformer embed`, called in the process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+import anyformer
+from anyformer.__main__ import main
+from anyformer.tokenizers.image.sources import Digits
+from tests.helpers.small_cli import refused
+
+pytestmark = pytest.mark.usefixtures("at_home")
+
+RUN = "runs/small"
+
+
+def pictures(folder: Path, n: int) -> list[str]:
+    """Class folders of digits."""
+    for i in range(n):
+        place = folder / Digits()[i]["label"]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(Digits()[i]["image"])).save(place / f"{i}.png")
+    return sorted(str(path) for path in folder.rglob("*.png"))
+
+
+def test_one_record_is_printed_and_many_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    model = anyformer.load(RUN)
+    assert main(["embed", RUN, "image=seven.png"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["record"] == "seven.png"
+    np.testing.assert_allclose(found["vector"], model.embed({"image": "seven.png"}), rtol=1e-5, atol=1e-5)
+    files = pictures(Path("digits"), 5)
+    wanted = model.embed([{"image": file} for file in files], layer=1, pool="mean", normalize=True)
+    options = ["--layer", "1", "--pool", "mean", "--normalize"]
+    assert main(["embed", RUN, "image=digits", *options, "--output", "v.parquet"]) == 0
+    table = pyarrow.parquet.read_table("v.parquet").to_pydict()
+    assert table["record"] == files
+    np.testing.assert_allclose(table["vector"], wanted, rtol=1e-5, atol=1e-5)
+    assert main(["embed", RUN, "--data", "digits", *options, "--output", "v.npz"]) == 0
+    with np.load("v.npz") as file:
+        np.testing.assert_allclose(file["vectors"], wanted, rtol=1e-5, atol=1e-5)
+        assert file["records"].tolist() == files
+    assert main(["embed", RUN, "image=seven.png", "--pool", "tokens", "--output", "t.npz"]) == 0
+    with np.load("t.npz") as file:
+        assert file["0/image"].shape == model.embed({"image": "seven.png"}, pool="tokens")["image"].shape
+
+
+def test_what_cannot_be_read_is_named_and_holds_up_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    files = pictures(Path("digits"), 3)
+    Path(files[1]).write_bytes(b"no picture")
+    for given in (["image=digits"], ["--data", "digits"]):
+        assert main(["embed", RUN, *given, "--output", "v.npz"]) == 2
+        said = capsys.readouterr().err
+        assert files[1] in said and "anyformer: 1 of 3 could not be used" in said
+        with np.load("v.npz") as file:
+            assert np.isnan(file["vectors"]).all(1).tolist() == [False, True, False]
+    assert files[1] in refused(capsys, "embed", RUN, f"image={files[1]}")
+
+
+def test_bad_commands_are_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "embed", RUN) == "give the record as FIELD=VALUE, or many with --data PATH; one of the two"
+    assert refused(capsys, "embed", RUN, "image=a", "--data", "b").startswith("give the record as FIELD=VALUE, or many")
+    assert "there is no field 'imgae'" in refused(capsys, "embed", RUN, "image=a", "--field", "imgae")
+    assert "has no field 'imag'; did you mean 'image'?" in refused(capsys, "embed", RUN, "imag=seven.png")
+    assert refused(capsys, "embed", RUN, "seven.png") == "a field is given as FIELD=VALUE, got 'seven.png'"
+    assert "is given twice" in refused(capsys, "embed", RUN, "image=a", "image=b")
+    assert "layer must be from" in refused(capsys, "embed", RUN, "image=a", "--layer", "99")
+    assert "--output must end in" in refused(capsys, "embed", RUN, "image=seven.png", "--output", "v.csv")
+    Path("t.jsonl").write_text('{"size": 1}\n')
+    assert refused(capsys, "embed", RUN, "--data", "t.jsonl") == (
+        "--data t.jsonl: a record has size, and the model reads image; name the columns so"
+    )
