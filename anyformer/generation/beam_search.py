@@ -65,7 +65,7 @@ class BeamSearch:
         divisor = self._length**self.options.length_penalty
         # The best of the logits are those of the log-probabilities, which are worked out for these alone.
         found = logits.topk(min(n_kept, logits.shape[1]))
-        log_p = found.values if self.rows.second is not None else found.values - _log_sum_exp_(logits)
+        log_p = found.values if self.rows.are_scores else found.values - _log_sum_exp_(logits)
         so_far = torch.tensor([score for prompt in live for score in self._scores[prompt]], device=logits.device)
         values = log_p + so_far[:, None]
         values, places = values.view(len(live), -1).topk(min(n_kept, values.shape[1] * n))

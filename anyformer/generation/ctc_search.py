@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from anyformer.errors import InputError
+from anyformer.generation.fusion.prior import TextPrior
 from anyformer.model.losses.ctc import LEAST, needed_frames
 
 
@@ -29,28 +30,32 @@ def greedy(log_probs: Tensor, lengths: Sequence[int]) -> list[list[int]]:
 
 
 def prefix_beam_search(
-    log_probs: Tensor, lengths: Sequence[int], n_beams: int = 10
+    log_probs: Tensor, lengths: Sequence[int], n_beams: int = 10, prior: TextPrior | None = None
 ) -> list[list[tuple[list[int], float]]]:
     """The likeliest ids of each utterance over all their paths, as far as the beams go (Graves 2008; Hannun 2014).
 
     log_probs: (total, v). lengths: frames of each utterance.
+    prior: what is known of the text besides, whose score is added: beams are chosen by the sum so far.
     Returns the last beams of each utterance, best first: ids, and their log-probability, of which the paths that left
-    the beams on the way are missing.
+    the beams on the way are missing; with a prior its score, that of the end included, in sum with that.
     """
-    return _PrefixBeams(log_probs, lengths, n_beams).search() if len(lengths) else []
+    return _PrefixBeams(log_probs, lengths, n_beams, prior).search() if len(lengths) else []
 
 
 class _PrefixBeams:
     """Beams of all utterances at once: the longest first, so that those with frames left are always the first."""
 
-    def __init__(self, log_probs: Tensor, lengths: Sequence[int], n_beams: int) -> None:
+    def __init__(self, log_probs: Tensor, lengths: Sequence[int], n_beams: int, prior: TextPrior | None = None) -> None:
+        self.prior = prior
         self.order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         self.lengths = [lengths[i] for i in self.order]
         self.n, self.blank = n_beams, log_probs.shape[1] - 1
         parts = log_probs.detach().split(list(lengths))
         frames = pad_sequence([parts[i] for i in self.order])
         # The others of a beam's extensions cannot be among the best n_beams; one more, as one may repeat the last id.
-        found = frames[..., : self.blank].topk(min(self.blank, n_beams + 1))
+        # With a prior any may: those of fewer are left out that are far from likely in a frame.
+        n_new = n_beams + 1 if prior is None else max(2 * n_beams, LEAST_NEW)
+        found = frames[..., : self.blank].topk(min(self.blank, n_new))
         self.frames, self.new, self.new_score = (each.cpu().numpy() for each in (frames, found.indices, found.values))
         shape = len(lengths), n_beams
         # Log-probabilities of the paths that end in a blank, and in the last id; the first beam is the empty prefix.
@@ -61,12 +66,20 @@ class _PrefixBeams:
         self.key, self.parent = np.full(shape, NO_PREFIX), np.full(shape, NO_PARENT)
         self.key[:, 0] = 0
         self.history: list[tuple[np.ndarray, np.ndarray]] = []
+        # What the prior says of each prefix so far, and what it goes on from.
+        self.known = np.zeros(shape)
+        self.states = np.full(shape, None, dtype=object)
+        if prior is not None:
+            self.states[:, 0] = [prior.start] * len(lengths)
 
     def search(self) -> list[list[tuple[list[int], float]]]:
         for t in range(self.lengths[0]):
             self._step(t, sum(length > t for length in self.lengths))
         results: list[list[tuple[list[int], float]]] = [[] for _ in self.order]
         total = np.logaddexp(self.in_blank, self.in_id)
+        if self.prior is not None:
+            for row, beam in np.argwhere(total > -np.inf):
+                total[row, beam] += self.known[row, beam] + self.prior.end(self.states[row, beam])
         for row, i in enumerate(self.order):
             beams = [beam for beam in np.argsort(-total[row], kind="stable") if total[row, beam] > -np.inf]
             results[i] = [(self._ids(row, beam), float(total[row, beam])) for beam in beams]
@@ -94,18 +107,41 @@ class _PrefixBeams:
         row, child = (has_parent & repeats.any(2)).nonzero()
         grown[row, place[row, child], repeats.argmax(2)[row, child]] = -np.inf
         every = np.concatenate([np.logaddexp(stay_blank, stay_id), grown.reshape(n_active, -1)], 1)
-        best = np.argpartition(-every, self.n - 1, axis=1)[:, : self.n]
+        known = self._known(grown, new)
+        chosen_by = every if known is None else every + known
+        best = np.argpartition(-chosen_by, self.n - 1, axis=1)[:, : self.n]
         score, is_new = every[rows, best], best >= self.n
+        is_there = chosen_by[rows, best] > -np.inf
         owner = np.where(is_new, (best - self.n) // new.shape[1], best)
         ids = np.where(is_new, new[rows, (best - self.n) % new.shape[1]], -1)
-        self.in_blank[here] = np.where(is_new, -np.inf, stay_blank[rows, owner])
-        self.in_id[here] = np.where(is_new, score, stay_id[rows, owner])
+        self.in_blank[here] = np.where(is_new | ~is_there, -np.inf, stay_blank[rows, owner])
+        self.in_id[here] = np.where(is_there, np.where(is_new, score, stay_id[rows, owner]), -np.inf)
         self.last[here] = np.where(is_new, ids, last[rows, owner])
         # One that is there for want of others must not pass for a prefix that is there already.
-        is_there, own_key = score > -np.inf, key[rows, owner]
+        own_key = key[rows, owner]
         self.parent[here] = np.where(is_there, np.where(is_new, own_key, parent[rows, owner]), NO_PARENT)
         self.key[here] = np.where(is_there, np.where(is_new, _extend(own_key, ids), own_key), NO_PREFIX)
         self.history.append((owner, ids))
+        if known is not None:
+            self.known[here] = np.where(is_there, known[rows, best], 0.0)
+            states = self.states[here][rows, owner]
+            for row, beam in np.argwhere(is_new & is_there):
+                states[row, beam], _ = self.prior.advance(states[row, beam], int(ids[row, beam]))
+            self.states[here] = states
+
+    def _known(self, grown: np.ndarray, new: np.ndarray) -> np.ndarray | None:
+        """What the prior says of the prefixes as they are, and of those with one id more, (b, beams + beams * new).
+
+        grown: of the latter the log-probability, (b, beams, new). new: ids, (b, new).
+        """
+        if self.prior is None:
+            return None
+        own = self.known[: len(new)]
+        more = np.zeros_like(grown)
+        for row, beam, place in np.argwhere(grown > -np.inf):
+            _, added = self.prior.advance(self.states[row, beam], int(new[row, place]))
+            more[row, beam, place] = own[row, beam] + added
+        return np.concatenate([own, more.reshape(len(new), -1)], 1)
 
     def _ids(self, row: int, beam: int) -> list[int]:
         ids = []
@@ -116,6 +152,8 @@ class _PrefixBeams:
         return ids[::-1]
 
 
+LEAST_NEW = 64
+"""Ids that a prior may choose from in each frame, at the least."""
 NO_PREFIX, NO_PARENT = np.uint64(2**64 - 2), np.uint64(2**64 - 1)
 
 

@@ -17,7 +17,7 @@ from anyformer.generation.config import GenerationConfig
 from anyformer.generation.continuation import Continuation, Step
 from anyformer.generation.method import Method
 from anyformer.generation.prepacked import PackedWeights
-from anyformer.generation.running_batch import Allow, RowModel, Rows, Scorer
+from anyformer.generation.running_batch import Allow, Prior, RowModel, Rows, Scorer
 from anyformer.model.anyformer import Anyformer
 from anyformer.tokens import Sample
 
@@ -67,6 +67,7 @@ class Generator:
         numbers: Sequence[int] | None = None,
         memory: Tensor | None = None,
         second: Scorer | None = None,
+        prior: Prior | None = None,
     ) -> list[list[Continuation]]:
         """The n_samples continuations of every prompt; of beams the best first.
 
@@ -77,11 +78,12 @@ class Generator:
         numbers: of the prompts, 0, 1, ... when left out. The draws of a continuation depend on the seed and the number
             of its prompt and sample alone, not on the prompts beside it.
         second: what has a say in the next id beside the model, such as `CTCPrefixScorer`.
+        prior: what is added to the score, such as `PriorScorer`.
         Raises InputError for what cannot be continued.
         """
         if not prompts:
             return []
-        method, steps = self._start(prompts, config, conditions, allow, numbers, memory, second)
+        method, steps = self._start(prompts, config, conditions, allow, numbers, memory, second, prior)
         for _ in steps:
             pass
         return method.continuations()
@@ -95,13 +97,14 @@ class Generator:
         numbers: Sequence[int] | None = None,
         memory: Tensor | None = None,
         second: Scorer | None = None,
+        prior: Prior | None = None,
     ) -> Iterator[list[Step]]:
         """As `generate`, token by token: each time the next token of every continuation that has not ended."""
         if why := config.decoded_by.not_streamed:
             raise InputError(why)
         if not prompts:
             return iter(())
-        return self._start(prompts, config, conditions, allow, numbers, memory, second)[1]
+        return self._start(prompts, config, conditions, allow, numbers, memory, second, prior)[1]
 
     @property
     def parts(self) -> RowModel:

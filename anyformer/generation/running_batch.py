@@ -28,16 +28,12 @@ SPARE = 16
 """Tokens of padding that a row of a prefill takes on a CPU: about what reading the weights once more would cost."""
 
 
-class Scorer(Protocol):
-    """A second opinion on the next id of every row, at first a row for each prompt; it is led through one generation.
-
-    The score of a row is a sum of log-probabilities, of which `weight` is the share of this one, from 0 to 1.
-    """
-
-    weight: float
+class Prior(Protocol):
+    """What is added to the score of every row by its next id, at first a row for each prompt; it is led through one
+    generation."""
 
     def score(self) -> Tensor:
-        """Log-probabilities of all ids, (rows, v)."""
+        """What each id adds, (rows, v)."""
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows only; one may be kept several times."""
@@ -47,6 +43,13 @@ class Scorer(Protocol):
 
     def advance(self, new: Sequence[int]) -> None:
         """Take in one more id in each row."""
+
+
+class Scorer(Prior, Protocol):
+    """A second opinion on the next id: its scores are log-probabilities, of which `weight` is the share beside those of
+    the model, from 0 to 1."""
+
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,12 @@ class Rows:
         numbers: Sequence[int] | None = None,
         memory: Tensor | None = None,
         second: Scorer | None = None,
+        prior: Prior | None = None,
     ) -> None:
         """As in `Generator.generate`."""
         self.of, self.options, self.allow = of, options, allow
         self.numbers = range(len(prompts)) if numbers is None else numbers
-        self.conditions, self.memory, self.second = conditions, memory, second
+        self.conditions, self.memory, self.second, self.prior = conditions, memory, second, prior
         if conditions is not None and (not conditions.one_per_row or conditions.n_samples != len(prompts)):
             raise InputError(
                 f"conditions must be a row for each of the {len(prompts)} prompts, got {conditions.n_samples} samples "
@@ -155,8 +159,9 @@ class Rows:
     def restrict(self, logits: Tensor, ids: Sequence[list[int]]) -> Tensor:
         """Logits (b, v) under the repetition penalty, -inf for what is not allowed after the ids of each row.
 
-        With a second scorer what is returned are the scores of both, each of log-probabilities. What is given is
-        changed: on a CPU another array of this size costs more than what is done with it.
+        With a second scorer, or a prior, what is returned are scores, the model's of log-probabilities: see
+        `are_scores`. What is given is changed: on a CPU another array of this size costs more than what is done with
+        it.
         """
         if self.history is not None:
             logits = penalize(logits, self.history, self.options.repetition_penalty)
@@ -172,14 +177,26 @@ class Rows:
         if self.second is not None:
             share = self.second.weight
             logits = (1 - share) * logits.log_softmax(1) + share * self.second.score().to(logits.dtype)
+        if self.prior is not None:
+            own = logits if self.second is not None else logits.log_softmax(1)
+            logits = own + self.prior.score().to(logits)
         return logits
+
+    @property
+    def are_scores(self) -> bool:
+        """Whether `restrict` gives scores, which add up over a text as they are; else logits."""
+        return self.second is not None or self.prior is not None
+
+    @property
+    def _scorers(self) -> list[Prior]:
+        return [each for each in (self.second, self.prior) if each is not None]
 
     def select(self, rows: Sequence[int], sharing: int = 1) -> None:
         """Keep these rows only; one may be kept several times. sharing: of each prompt come so many, one after
         another."""
         index = torch.tensor(rows, device=self.device)
-        if self.second is not None:
-            self.second.select(rows)
+        for scorer in self._scorers:
+            scorer.select(rows)
         self.cache.select(index, sharing)
         self.samples, self.ids, self.places, self.orders = (
             [each[i] for i in rows] for each in (self.samples, self.ids, self.places, self.orders)
@@ -193,8 +210,8 @@ class Rows:
         """Overwrite rows with others of the same prompt, (source, target) each."""
         sources, targets = [source for source, _ in moves], [target for _, target in moves]
         self.cache.copy(sources, targets, self.shared)
-        if self.second is not None:
-            self.second.copy(moves)
+        for scorer in self._scorers:
+            scorer.copy(moves)
         for source, target in moves:
             self.ids[target] = list(self.ids[source])
         if self.history is not None and moves:
@@ -204,8 +221,8 @@ class Rows:
         """The logits after one more id in each row, (b, v)."""
         for own, token in zip(self.ids, new, strict=True):
             own.append(token)
-        if self.second is not None:
-            self.second.advance(new)
+        for scorer in self._scorers:
+            scorer.advance(new)
         if self.history is not None:
             self.history = torch.cat([self.history, torch.tensor(new, device=self.device)[:, None]], 1)
         context = self.of.context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
@@ -15,15 +15,18 @@ from anyformer.choices import check_choices
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig, MethodOptions
-from anyformer.generation.ctc_search import CTCPrefixScorer, greedy, prefix_beam_search
+from anyformer.generation.ctc_search import CTCPrefixScorer, align, greedy, prefix_beam_search
 from anyformer.generation.fallback import Doubt, FallbackOptions, judge
+from anyformer.generation.fusion.options import LanguageOptions, make_prior
+from anyformer.generation.fusion.prior import PriorScorer, TextPrior
 from anyformer.generation.generator import Generator
 from anyformer.generation.options import check_counts
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.heads import Head
-from anyformer.model.losses.ctc import CTCHead
+from anyformer.model.losses.ctc import CTCHead, needed_frames
 from anyformer.packing import collate
 from anyformer.tokenizers.text.text import Text
+from anyformer.tokenizers.text.vocabulary import NORMALIZERS
 from anyformer.tokens import Sample, TokenSet
 
 LONGEST = 512
@@ -31,7 +34,7 @@ LONGEST = 512
 
 
 @dataclass(frozen=True)
-class DecodeConfig(MethodOptions, FallbackOptions):
+class DecodeConfig(MethodOptions, LanguageOptions, FallbackOptions):
     """How a text is found, greedily when nothing is given. Of the options of generation ctc goes by n_beams alone."""
 
     method: Literal["attention", "ctc", "joint"] | None = None
@@ -41,10 +44,14 @@ class DecodeConfig(MethodOptions, FallbackOptions):
     """What ctc has to say in joint decoding; attention has the rest."""
     max_new_tokens: int | None = None
     """Tokens of a text at the most; by default twice those of the longest in training. Not of ctc."""
+    confidence: bool = False
+    """Say how sure the model is of each text and each of its words: the geometric mean of the probabilities of its
+    tokens."""
 
     def __post_init__(self) -> None:
         check_choices(self)
         super().__post_init__()
+        LanguageOptions.__post_init__(self)
         FallbackOptions.__post_init__(self)
         check_counts(self, "max_new_tokens")
         if not 0 < self.ctc_weight < 1:
@@ -63,6 +70,8 @@ class Decoded(NamedTuple):
     """What is wrong with it, if it was judged; for silence there are no ids."""
     temperature: float = 0.0
     """At which it was found."""
+    log_probs: tuple[float, ...] = ()
+    """Where confidence is asked for, of each id, and of attention of the end behind them."""
 
 
 def written(ids: Sequence[int] | Tensor, start: Sequence[int]) -> TokenSet:
@@ -123,6 +132,7 @@ class Decoder:
         self.model, self.head, self.ctc_head = model, head, ctc_head
         self.field, self.text, self.start, self.choices = field, text, tuple(start), dict(choices or {})
         self.generator = None if head is None else Generator(model, head, field)
+        self._priors: dict[tuple[Any, ...], TextPrior] = {}
 
     def method(self, config: DecodeConfig) -> str:
         """The method of a config. Raises InputError where the model lacks the part for it."""
@@ -174,19 +184,31 @@ class Decoder:
         method = self.method(config)
         log_probs = None if method == "attention" else self.ctc_head(frames)
         if method == "ctc":
-            if config.fallback:
-                raise InputError("fallback finds a text anew by drawing, which method: ctc does not; leave it out")
-            if 0 in lengths:
-                raise InputError("method: ctc needs the sound, and a record is without it; take attention or joint")
-            if config.n_beams == 1:
-                return [Decoded(ids) for ids in greedy(log_probs, lengths)]
-            return [Decoded(beams[0][0]) for beams in prefix_beam_search(log_probs, lengths, config.n_beams)]
+            found = self._by_ctc(config, log_probs, lengths)
+            return _sure_by_ctc(found, log_probs, lengths) if config.confidence else found
         starts = self.starts(prompts, conditions, memory) if starts is None else starts
-        if config.fallback and (config.silence_id or 0) >= self.text.n_ids:
-            raise InputError(f"silence_id must be an id of the text, below {self.text.n_ids}, got {config.silence_id}")
-        if config.fallback and conditions is not None and memory is None:
+        if conditions is not None and memory is None and (config.fallback or config.confidence):
             memory = self.model.encode(conditions)
         inputs = _Inputs(prompts, starts, conditions, memory, log_probs, lengths)
+        found = self._by_attention(config, inputs)
+        return self._sure(config, inputs, found) if config.confidence else found
+
+    def _by_ctc(self, config: DecodeConfig, log_probs: Tensor, lengths: Sequence[int]) -> list[Decoded]:
+        """The text of each sound."""
+        if config.fallback:
+            raise InputError("fallback finds a text anew by drawing, which method: ctc does not; leave it out")
+        if 0 in lengths:
+            raise InputError("method: ctc needs the sound, and a record is without it; take attention or joint")
+        prior = self.prior(config)
+        if config.n_beams == 1 and prior is None:
+            return [Decoded(ids) for ids in greedy(log_probs, lengths)]
+        found = prefix_beam_search(log_probs, lengths, config.n_beams, prior)
+        return [Decoded(self._whole(config, beams[0][0])) for beams in found]
+
+    def _by_attention(self, config: DecodeConfig, inputs: _Inputs) -> list[Decoded]:
+        """The text of each prompt, found anew where the fallback says so."""
+        if config.fallback and (config.silence_id or 0) >= self.text.n_ids:
+            raise InputError(f"silence_id must be an id of the text, below {self.text.n_ids}, got {config.silence_id}")
         found = self._write(config, inputs)
         if not config.fallback:
             return found
@@ -205,34 +227,72 @@ class Decoder:
         options, second = self.generation(config), None
         if inputs.log_probs is not None:
             second = CTCPrefixScorer(inputs.log_probs, inputs.lengths, options.stop_ids, config.ctc_weight)
-        opened = self._with(inputs.prompts, inputs.starts)
+        opened, prior = self._with(inputs.prompts, inputs.starts), self.prior(config)
+        scorer = None if prior is None else PriorScorer(prior, len(opened), self.text.n_ids, options.stop_ids)
         # All of one number, so that a seed gives an input the same text whatever it comes with.
         found = self.generator.generate(
-            opened, options, inputs.conditions, numbers=[0] * len(opened), memory=inputs.memory, second=second
+            opened,
+            options,
+            inputs.conditions,
+            numbers=[0] * len(opened),
+            memory=inputs.memory,
+            second=second,
+            prior=scorer,
         )
         return [
-            Decoded(best.ids, best.ended, tuple(start), temperature=config.temperature)
+            Decoded(self._whole(config, best.ids), best.ended, tuple(start), temperature=config.temperature)
             for (best, *_), start in zip(found, inputs.starts, strict=True)
         ]
 
-    def _judged(self, config: DecodeConfig, inputs: _Inputs, found: Sequence[Decoded]) -> list[Decoded]:
-        """The texts with what is wrong with each, by how likely the model finds them, read in one pass."""
+    def prior(self, config: DecodeConfig) -> TextPrior | None:
+        """What is known of texts besides, by the options of a config; read once, and kept."""
+        if not config.fuses:
+            return None
+        key = tuple(getattr(config, each.name) for each in fields(LanguageOptions))
+        if key not in self._priors:
+            self._priors = {key: make_prior(config, self.text, NORMALIZERS[self.text.normalize], self.field)}
+        return self._priors[key]
+
+    def _whole(self, config: DecodeConfig, ids: list[int]) -> list[int]:
+        """The ids of whole words of a lexicon, where there is one."""
+        return ids if config.lexicon is None else self.prior(config).whole_words(ids)
+
+    def _read(self, inputs: _Inputs, found: Sequence[Decoded]) -> Iterator[tuple[Decoded, list[int], Tensor]]:
+        """Each text with its ids, the end behind them where it has ended, and what the model says of the next id after
+        each of those before them, the start included, (n, v). All are read in one pass."""
         targets = [[*each.ids, *[self.text.eos_id] * (each.ended == "stop")] for each in found]
         read = [[*start, *ids[:-1]] for start, ids in zip(inputs.starts, targets, strict=True)]
         batch = collate(self._with(inputs.prompts, read), self.model.tokenizers)
         batch = batch.to(next(self.model.parameters()).device)
         hidden = self.model(batch, inputs.conditions, memory=inputs.memory).flatten(0, 1)
         own = hidden[batch.fields[self.field].index].split([len(ids) for ids in read])
-        judged = []
         for each, ids, vectors in zip(found, targets, own, strict=True):
             # One after another, as the logits of all would take gigabytes.
-            logits = self.head(vectors).float()
+            yield each, ids, self.head(vectors).float()
+
+    def _judged(self, config: DecodeConfig, inputs: _Inputs, found: Sequence[Decoded]) -> list[Decoded]:
+        """The texts with what is wrong with each, by how likely the model finds them."""
+        judged = []
+        for each, ids, logits in self._read(inputs, found):
             at = config.silence_id
             silence = 0.0 if at is None else float(logits[0].softmax(0)[at])
             log_prob = self._mean_log_prob(config, logits[len(each.start) - 1 :], ids) if ids else 0.0
             doubt = judge(config, self.text.decode(each.ids).strip(), log_prob, silence)
             judged.append(each._replace(doubt=doubt, ids=[] if doubt == "silence" else each.ids))
         return judged
+
+    def _sure(self, config: DecodeConfig, inputs: _Inputs, found: Sequence[Decoded]) -> list[Decoded]:
+        """The texts with the log-probability of each id: by attention, or jointly in the shares of the search."""
+        sure = []
+        heard = _sure_by_ctc(found, inputs.log_probs, inputs.lengths) if inputs.log_probs is not None else found
+        for (each, ids, logits), by_ctc in zip(self._read(inputs, found), heard, strict=True):
+            own = logits[len(each.start) - 1 :].log_softmax(1)[torch.arange(len(ids)), torch.tensor(ids)].tolist()
+            if len(by_ctc.log_probs) == len(each.ids):
+                share = config.ctc_weight
+                mixed = [(1 - share) * a + share * c for a, c in zip(own, by_ctc.log_probs, strict=False)]
+                own = [*mixed, *own[len(mixed) :]]
+            sure.append(each._replace(log_probs=tuple(own)))
+        return sure
 
     def _mean_log_prob(self, config: DecodeConfig, logits: Tensor, ids: Sequence[int]) -> float:
         """Of ids among those that are allowed. logits: (n, v). What breaks off is as long as if it had been ended."""
@@ -261,6 +321,19 @@ class Decoder:
 
     def _with(self, prompts: Sequence[Sample], starts: Sequence[Sequence[int]]) -> list[Sample]:
         return [{**prompt, self.field: written([], start)} for prompt, start in zip(prompts, starts, strict=True)]
+
+
+def _sure_by_ctc(found: Sequence[Decoded], log_probs: Tensor, lengths: Sequence[int]) -> list[Decoded]:
+    """Texts with the log-probability of each id where CTC hears it best, on the likeliest path that stands for the
+    text; of a text of nothing with that of the blank in each frame; none where CTC has no path for it."""
+    sure = []
+    for each, own in zip(found, log_probs.split(list(lengths)), strict=True):
+        if needed_frames(each.ids) > len(own):
+            sure.append(each)
+            continue
+        heard = [float(own[start:end, i].max()) for i, (start, end) in zip(each.ids, align(own, each.ids), strict=True)]
+        sure.append(each._replace(log_probs=tuple(heard or own[:, -1].tolist())))
+    return sure
 
 
 def read_target(

@@ -415,7 +415,8 @@ class SequenceToSequence(Task):
         self, records: Sequence[Mapping[str, Any]], options: DecodeConfig | None = None
     ) -> list[dict[str, Any]]:
         """The texts of records: for each `{target: text, "ended": "stop"}`, or "length" where a text is cut off at
-        max_new_tokens; where times are asked for, with `words`, each `{"text", "start", "end"}`; and with a `fallback`
+        max_new_tokens; where times are asked for, with `words`, each `{"text", "start", "end"}`; where confidence is,
+        with that of the text, and `word_confidence`, each `{"text", "confidence"}`; and with a `fallback`
         `doubt`, what is wrong with the text ("silence", "repetition", "improbable", of several pieces several; "" for
         nothing), and `temperature`, the highest at which it was found.
 
@@ -455,6 +456,9 @@ class SequenceToSequence(Task):
     def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
         words = {"words": json.dumps(result["words"])} if "words" in result else {}
         judged = {name: result[name] for name in ("doubt", "temperature") if name in result}
+        if "confidence" in result:
+            sure = {"confidence": result["confidence"], "word_confidence": json.dumps(result["word_confidence"])}
+            judged = judged | sure
         return {self.target: result[self.target], "ended": result["ended"], **judged, **words}
 
     def model_inputs(self, batch: Pairs) -> tuple[Batch, Batch | None]:  # type: ignore[override]

@@ -6,6 +6,7 @@ Times are seconds from the beginning of the recording.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -56,6 +57,32 @@ def join_words(pieces: Iterable[tuple[str, float, float]]) -> list[Word]:
                 words.append(Word(part, start, end))
                 is_open = True
     return words
+
+
+def word_confidences(pieces: Iterable[tuple[str, Sequence[float]]]) -> list[tuple[str, float]]:
+    """Words from pieces of a text with the log-probabilities of their tokens, each with its confidence: the geometric
+    mean of the probabilities. White space alone belongs to no word.
+
+    >>> word_confidences([("a", [math.log(0.5)]), (" ", [-9.0]), ("b", [0.0]), ("c", [math.log(0.25)])])
+    [('a', 0.5), ('bc', 0.5)]
+    """
+    words: list[tuple[str, list[float]]] = []
+    is_open = False
+    for text, log_probs in pieces:
+        for i, part in enumerate(_split(text)):
+            if i or not part:
+                is_open = False
+            if part and is_open:
+                words[-1] = words[-1][0] + part, [*words[-1][1], *log_probs]
+            elif part:
+                words.append((part, list(log_probs)))
+                is_open = True
+    return [(word, confidence(log_probs)) for word, log_probs in words]
+
+
+def confidence(log_probs: Sequence[float]) -> float:
+    """The geometric mean of probabilities; 1 of none."""
+    return math.exp(sum(log_probs) / len(log_probs)) if log_probs else 1.0
 
 
 def _split(text: str) -> list[str]:

@@ -13,8 +13,8 @@ from anyformer.errors import InputError, say
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.tasks.sequence.batch import PairChopper, Pairs
 from anyformer.tasks.sequence.decoding import DecodeConfig, Decoded
-from anyformer.tasks.sequence.subtitles import Word
-from anyformer.tasks.sequence.transcripts import Part, TranscriptConfig, find_words, parts, show_words
+from anyformer.tasks.sequence.subtitles import Word, confidence
+from anyformer.tasks.sequence.transcripts import Part, TranscriptConfig, find_words, parts, show_words, sure_words
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 
@@ -63,6 +63,8 @@ class Transcript(NamedTuple):
     """With their times, where these are asked for."""
     found: Decoded = Decoded([])
     """Its ids, and what is said of them."""
+    sure_words: tuple[tuple[str, float], ...] = ()
+    """The words with their confidence, where it is asked for."""
 
 
 @torch.inference_mode()
@@ -111,15 +113,16 @@ def _transcribe_batch(
     reading = task.read(batch)
     found = task.find(batch, options, reading, starts)
     texts = [task.text.decode(own.ids).strip() for own in found]
+    sure = [tuple(sure_words(own.ids, own.log_probs, task.text)) if options.confidence else () for own in found]
     if not is_timed(options):
-        return [Transcript(text, found=own) for text, own in zip(texts, found, strict=True)]
+        return [Transcript(text, (), own, words) for text, own, words in zip(texts, found, sure, strict=True)]
     log_probs, seconds = [None] * len(found), 0.0
     if task.ctc_head is not None:
         log_probs = task.ctc_head(reading.frames).split(batch.n_frames)
         seconds = task.tokenizers[task.ctc_field].seconds_per_token
     return [
-        Transcript(text, tuple(find_words(own.ids, task.text, part, frames, seconds)), own)
-        for text, own, part, frames in zip(texts, found, of, log_probs, strict=True)
+        Transcript(text, tuple(find_words(own.ids, task.text, part, frames, seconds)), own, words)
+        for text, own, part, frames, words in zip(texts, found, of, log_probs, sure, strict=True)
     ]
 
 
@@ -130,6 +133,11 @@ def join_transcripts(target: str, found: Sequence[Transcript], options: DecodeCo
     if options.fallback:
         result["doubt"] = ", ".join(dict.fromkeys(piece.found.doubt for piece in found if piece.found.doubt))
         result["temperature"] = max((piece.found.temperature for piece in found), default=0.0)
+    if options.confidence:
+        result["confidence"] = confidence([each for piece in found for each in piece.found.log_probs])
+        result["word_confidence"] = [
+            {"text": word, "confidence": sure} for piece in found for word, sure in piece.sure_words
+        ]
     if is_timed(options):
         result["words"] = [word._asdict() for piece in found for word in piece.words]
     return result
@@ -139,8 +147,10 @@ def stream_transcript(task: Writer, record: Mapping[str, Any], options: DecodeCo
     """The text of a record part by part, in the form that is asked for; what is wrong with it is said at the end."""
     form, words, is_first, is_cut = getattr(options, "format", "txt"), [], True, False
     doubts: Counter[str] = Counter()
+    every: list[Transcript] = []
     for _, told in transcribe(task, [record], options, window=8):
         words += told.words
+        every.append(told)
         is_cut |= told.found.ended == "length"
         doubts[told.found.doubt] += 1
         shown = show_words(told.words, "txt") if is_timed(options) else told.text
@@ -149,11 +159,19 @@ def stream_transcript(task: Writer, record: Mapping[str, Any], options: DecodeCo
             is_first = False
     if form != "txt":
         yield show_words(words, form)
+    elif options.confidence:
+        yield "\n" + show_confidence(join_transcripts("", every, options))
     for doubt, what in DOUBTS.items():
         if n := doubts[doubt]:
             say(what if doubts.total() == 1 else f"{n} of {doubts.total()} pieces: {what}")
     if is_cut:
         say("the text was cut off, as it reached the limit of --max_new_tokens; give more for all of it")
+
+
+def show_confidence(result: Mapping[str, Any]) -> str:
+    """How sure the model is of a text and of its words, in a line."""
+    words = " ".join(f"{word['text']} {word['confidence']:.2f}" for word in result["word_confidence"])
+    return f"confidence {result['confidence']:.3f}{words and ': '}{words}"
 
 
 def is_timed(options: DecodeConfig) -> bool:

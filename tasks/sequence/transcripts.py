@@ -14,7 +14,7 @@ from anyformer.generation.ctc_search import align
 from anyformer.generation.detokenizer import ShownText
 from anyformer.model.losses.ctc import needed_frames
 from anyformer.tasks.sequence.decoding import DecodeConfig
-from anyformer.tasks.sequence.subtitles import FORMATS, Word, break_lines, join_words
+from anyformer.tasks.sequence.subtitles import FORMATS, Word, break_lines, join_words, word_confidences
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.audio.reading import pieces, sound_seconds
 from anyformer.tokenizers.text.text import Text
@@ -106,6 +106,18 @@ def find_words(
     if since is not None:
         told.append((shown.flush()[0], since, min(end, part.end)))
     return join_words(told)
+
+
+def sure_words(ids: Sequence[int], log_probs: Sequence[float], text: Text) -> list[tuple[str, float]]:
+    """The words of a text with their confidence. log_probs: of the ids; what comes behind these is not looked at."""
+    shown, pieces, held = ShownText(text.decode), [], []
+    for i, log_prob in zip(ids, log_probs, strict=False):
+        said, _ = shown.push(i)
+        held.append(log_prob)
+        if said:
+            pieces.append((said, held))
+            held = []
+    return word_confidences([*pieces, (shown.flush()[0], held)])
 
 
 def show_words(words: Sequence[Word], form: str) -> str:

@@ -69,6 +69,10 @@ class TextTarget(Target):
         check_smoothing(self.label_smoothing)
         if self.decoding is not None and self.decoding.method not in (None, "attention"):
             raise InputError(f"decoding.method must be attention, got {self.decoding.method}: there is no ctc here")
+        if self.decoding is not None and self.decoding.confidence:
+            raise InputError(
+                "decoding.confidence: a target's text comes without it; leave it out, or take SequenceToSequence"
+            )
         if self.decoding is not None and self.decoding.fallback:
             raise InputError(
                 "decoding.fallback: a target's text says nothing of its doubt; leave it out, or take SequenceToSequence"

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from anyformer.errors import InputError
 from anyformer.generation.ctc_search import CTCPrefixScorer, align, greedy, prefix_beam_search
+from anyformer.generation.fusion.ngrams import NGrams
+from anyformer.generation.fusion.prior import UNFINISHED, TextPrior
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.labellings import Labelling, collapse, draw_log_probs, every_labelling
 
 # Decoding by CTC alone
@@ -71,6 +74,51 @@ def test_narrow_beams_are_those_of_the_plain_algorithm(n_beams: int) -> None:
         expected = beams_by_hand(part, n_beams)
         assert {tuple(ids): math.exp(score) for ids, score in found} == pytest.approx(expected, rel=1e-4)
     assert results[2] == [([], 0.0)] and prefix_beam_search(log_probs[:0], []) == []
+
+
+LETTERS = Text("characters").fit(["ab "])
+NGRAMS = NGrams([["ab", "a"], ["b", "ab"], ["ab"]], 2)
+
+
+@pytest.mark.parametrize("by_word", [True, False])
+@pytest.mark.parametrize("lexicon", [None, ["ab", "b", "bba"]])
+def test_beams_wide_enough_find_what_is_best_by_all_paths_and_a_prior(by_word: bool, lexicon: list[str] | None) -> None:
+    ngrams = NGRAMS if by_word else NGrams(["ab a", "b ab", "ab"], 3)
+    prior = TextPrior(LETTERS, ngrams, by_word, weight=0.8, word_bonus=0.4, lexicon=lexicon)
+    lengths = [3, 5, 1, 4]
+    log_probs = draw_log_probs(sum(lengths), LETTERS.n_ids + 1, seed=3)
+    # Only letters and the space, so that every path can be written down.
+    log_probs[:, 3:-1] = -torch.inf
+    results = prefix_beam_search(log_probs, lengths, 500, prior)
+    for part, found in zip(log_probs.split(lengths), results, strict=True):
+        expected = {
+            ids: math.log(p) + prior.score(ids)
+            for ids, p in every_labelling(torch.cat([part[:, :3], part[:, -1:]], 1)).items()
+            if prior.score(ids) > -math.inf
+        }
+        assert {tuple(ids): score for ids, score in found} == pytest.approx(expected, rel=1e-5)
+        assert found[0][0] == list(max(expected, key=expected.get))
+
+
+@pytest.mark.parametrize("n_beams", [3, 70])
+def test_a_prior_of_no_weight_changes_nothing(n_beams: int) -> None:
+    lengths = [30, 11, 0, 24]
+    log_probs = draw_log_probs(sum(lengths), LETTERS.n_ids + 1, spread=1.0)
+    without = prefix_beam_search(log_probs, lengths, n_beams)
+    for prior in (TextPrior(LETTERS), TextPrior(LETTERS, NGRAMS, weight=0.0)):
+        assert prefix_beam_search(log_probs, lengths, n_beams, prior) == without
+    assert prefix_beam_search(log_probs, lengths, n_beams, TextPrior(LETTERS, NGRAMS, weight=1.0)) != without
+
+
+def test_narrow_beams_write_nothing_but_words_of_a_lexicon_and_may_have_to_leave_the_last_one_open() -> None:
+    prior = TextPrior(LETTERS, lexicon=["ab", "abba"])
+    lengths = [30, 11, 24, 2]
+    log_probs = draw_log_probs(sum(lengths), LETTERS.n_ids + 1, spread=2.0, seed=1)
+    log_probs[:, 3:-1] = -torch.inf
+    for beams in prefix_beam_search(log_probs, lengths, 4, prior):
+        assert beams and set(LETTERS.decode(prior.whole_words(beams[0][0])).split()) <= {"ab", "abba"}
+        whole = [score > UNFINISHED / 2 for _, score in beams]
+        assert whole == sorted(whole, reverse=True), "what ends within a word is behind all others"
 
 
 def test_all_paths_of_some_ids_may_outweigh_the_likeliest_path() -> None:

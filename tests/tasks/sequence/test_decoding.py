@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import product
+import math
+from itertools import groupby, product
 
 import pytest
 import torch
@@ -247,3 +248,136 @@ def test_silence_gives_no_text_and_is_said(capsys: pytest.CaptureFixture[str]) -
     assert "".join(task.stream(record, config)) == ""
     assert "no speech was heard" in capsys.readouterr().err
     assert "doubt" not in task.predict([record], DecodeConfig(max_new_tokens=9))[0]
+
+
+# A language model, a bonus for words, a lexicon
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What n-grams are counted from, and a few words that the target may consist of."""
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "texts.txt").write_text("\n".join(Turned(30, 2)[i]["text"] for i in range(30)))
+    (folder / "words.txt").write_text("ab\nba\na\n")
+    return {"language_model": str(folder / "texts.txt"), "lexicon": str(folder / "words.txt")}
+
+
+METHODS = [
+    ("encoder_decoder", "attention", 1),
+    ("encoder_decoder", "attention", 3),
+    ("encoder_decoder", "joint", 3),
+    ("decoder", "joint", 2),
+    ("encoder", "ctc", 40),
+]
+
+
+@pytest.mark.parametrize(("architecture", "method", "n_beams"), METHODS)
+def test_a_language_model_has_as_much_to_say_as_its_weight(architecture, method, n_beams, files) -> None:
+    task = built(recogniser(architecture, ctc=CTCConfig(), output=HeadConfig(tied=False)))
+    chopper = task.chopper(False)
+    batch = chopper.collate([chopper(Turned()[i], labelled=False) for i in range(4)])
+    options = {"method": method, "n_beams": n_beams, "max_new_tokens": 5}
+    without = task.write(batch, DecodeConfig(**options))
+    model = {"language_model": files["language_model"], "lm_unit": "character"}
+    assert task.write(batch, DecodeConfig(**options, **model, lm_weight=0.0)) == without
+    assert task.write(batch, DecodeConfig(**options, **model, lm_weight=20.0)) != without
+    found = task.write(batch, DecodeConfig(**options, lexicon=files["lexicon"], word_bonus=3.0))
+    texts = [task.text.decode(ids) for ids in found]
+    assert {word for text in texts for word in text.split()} <= {"ab", "ba", "a"} and any(texts)
+
+
+@torch.no_grad()
+def test_beams_wide_enough_find_the_best_of_all_texts_by_attention_and_a_prior(files) -> None:
+    task = built(translator(output=HeadConfig(tied=False)))
+    chopper, n = task.chopper(False), task.text.n_ids
+    batch = chopper.collate([chopper(Turned()[0], labelled=False)])
+    config = DecodeConfig(
+        n_beams=n * n,
+        length_penalty=0.0,
+        max_new_tokens=3,
+        language_model=files["language_model"],
+        lm_unit="character",
+        word_bonus=6.0,
+        suppressed=tuple({*task.text.special_ids, task.text.unk_id} - {task.text.eos_id}),
+    )
+    prior, eos = task.decoder.prior(config), task.text.eos_id
+    used = [i for i in range(n) if i not in config.suppressed]
+    scores: dict[tuple[int, ...], float] = {}
+    pair = chopper(Turned()[0], labelled=False)
+    for length in range(4):
+        for ids in product([i for i in used if i != eos], repeat=length):
+            text = {task.target: written(ids, task.start_ids)}
+            fields = task.model.tokenizers
+            logits = task.head(task.model(collate([text], fields), collate([pair.sample], fields))[0]).double()
+            logits[:, list(config.suppressed)] = -torch.inf
+            log_p = logits.log_softmax(1)
+            own = sum(float(log_p[i, new]) for i, new in enumerate(ids))
+            if length < 3:
+                scores[ids] = own + float(log_p[len(ids), eos]) + prior.score(ids)
+            else:
+                # What is cut off has no end.
+                state, added = prior.start, 0.0
+                for new in ids:
+                    state, more = prior.advance(state, new)
+                    added += more
+                scores[ids] = own + added
+    (found,) = task.find(batch, config)
+    assert tuple(found.ids) == max(scores, key=scores.get)
+    plain = task.write(batch, DecodeConfig(n_beams=n * n, length_penalty=0.0, max_new_tokens=3))
+    assert len(scores) > 50 and found.ids and plain[0] != found.ids
+
+
+def test_the_files_of_a_language_model_are_read_once(files, monkeypatch) -> None:
+    task = built(recogniser("encoder"))
+    config = DecodeConfig(n_beams=2, language_model=files["language_model"])
+    assert task.decoder.prior(config) is task.decoder.prior(
+        DecodeConfig(n_beams=5, language_model=config.language_model)
+    )
+    assert task.decoder.prior(DecodeConfig()) is None
+    with pytest.raises(InputError, match=r"nothing\.txt"):
+        task.predict([Turned()[0]], DecodeConfig(n_beams=2, language_model="nothing.txt"))
+
+
+# Confidence
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.no_grad()
+def test_the_confidence_of_a_text_is_that_of_its_tokens_and_its_end(architecture: str) -> None:
+    task = built(translator(architecture, output=HeadConfig(tied=False)))
+    record, chopper = Turned()[1], task.chopper(False)
+    (plain,) = task.predict([record], DecodeConfig(max_new_tokens=9))
+    (result,) = task.predict([record], DecodeConfig(max_new_tokens=9, confidence=True))
+    assert result[task.target] == plain[task.target]
+    (found,) = task.find(chopper.collate([chopper(record, labelled=False)]), DecodeConfig(max_new_tokens=9))
+    targets = [*found.ids, *[task.text.eos_id] * (found.ended == "stop")]
+    log_probs = []
+    for n, new in enumerate(targets):
+        pair, text = chopper(record, labelled=False), {task.target: written(targets[:n], task.start_ids)}
+        if architecture == "decoder":
+            hidden = task.model(collate([{**pair.sample, **text}], task.model.tokenizers))
+        else:
+            fields = task.model.tokenizers
+            hidden = task.model(collate([text], fields), collate([pair.sample], fields))
+        log_probs.append(float(task.head(hidden[0, -1]).log_softmax(0)[new]))
+    assert result["confidence"] == pytest.approx(math.exp(sum(log_probs) / len(log_probs)), rel=1e-4)
+    assert [word["text"] for word in result["word_confidence"]] == result[task.target].split()
+    assert all(0 < word["confidence"] <= 1 for word in result["word_confidence"])
+
+
+@torch.no_grad()
+def test_ctc_is_as_sure_of_an_id_as_where_it_hears_it_best() -> None:
+    task = built(recogniser("encoder"))
+    records, chopper = [Turned()[i] for i in range(3)], task.chopper(False)
+    batch = chopper.collate([chopper(record, labelled=False) for record in records])
+    log_probs = task.ctc_head(task.read(batch).frames).split(batch.n_frames)
+    for found, own in zip(task.find(batch, DecodeConfig(confidence=True)), log_probs, strict=True):
+        # Greedily each id is the best of each of its frames.
+        runs = [(int(i), list(rows)) for i, rows in groupby(range(len(own)), key=lambda row: int(own[row].argmax()))]
+        best = [max(float(own[row, i]) for row in rows) for i, rows in runs if i != own.shape[1] - 1]
+        assert found.log_probs == pytest.approx(best or own[:, -1].tolist())
+    joint = built(recogniser(ctc=CTCConfig(), output=HeadConfig(tied=False)))
+    (result,) = joint.predict([Turned()[0]], DecodeConfig("joint", max_new_tokens=4, confidence=True))
+    assert 0 < result["confidence"] < 1 and joint.row(result)["confidence"] == result["confidence"]
+    said = "".join(joint.stream(Turned()[0], DecodeConfig("joint", max_new_tokens=4, confidence=True)))
+    assert f"\nconfidence {result['confidence']:.3f}" in said

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
-from anyformer.tasks.sequence.subtitles import FORMATS, Line, Word, break_lines, join_words, to_json, to_srt, to_vtt
+from anyformer.tasks.sequence.subtitles import (
+    FORMATS,
+    Line,
+    Word,
+    break_lines,
+    confidence,
+    join_words,
+    to_json,
+    to_srt,
+    to_vtt,
+    word_confidences,
+)
 
 
 def words(text: str, start: float = 0.0) -> list[Word]:
@@ -87,3 +99,10 @@ def test_a_line_that_ends_as_it_starts_is_shown_for_a_moment_and_one_without_tex
 @pytest.mark.parametrize(("kind", "nothing"), [("srt", ""), ("vtt", "WEBVTT\n"), ("json", "[]\n")])
 def test_silence_is_a_file_without_lines(kind: str, nothing: str) -> None:
     assert FORMATS[kind]([]) == nothing
+
+
+def test_the_confidence_of_a_word_is_that_of_its_tokens_and_of_white_space_nobodys() -> None:
+    half, quarter = math.log(0.5), math.log(0.25)
+    pieces = [("", [half]), (" one", [quarter]), ("s ", [half]), (" ", [-9.0]), ("two", [0.0])]
+    assert word_confidences(pieces) == [("ones", pytest.approx(0.125**0.5)), ("two", 1.0)]
+    assert confidence([half, quarter]) == pytest.approx(0.125**0.5) and confidence([]) == 1.0
