@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support, roc_auc_score
 
-from anyformer.metrics.classification import auroc, average_precision, macro_f1, mean_average_precision
+from anyformer.metrics.classification import auroc, average_precision, by_class, macro_f1, mean_average_precision
 
 
 @pytest.mark.parametrize("n_levels", [1000, 4], ids=["apart", "ties"])
@@ -26,6 +26,17 @@ def test_the_f1_is_a_mean_over_the_classes_that_occur():
     for i, j in zip(true, said, strict=True):
         confusion[i, j] += 1
     assert macro_f1(confusion).item() == pytest.approx(f1_score(true, said, average="macro"))
+
+
+def test_precision_and_recall_of_each_class_are_those_of_sklearn():
+    true, said = [0, 0, 1, 3, 3, 4], [0, 1, 1, 3, 0, 1]
+    confusion = torch.zeros(6, 6)
+    for i, j in zip(true, said, strict=True):
+        confusion[i, j] += 1
+    found = by_class(confusion.diagonal(), confusion.sum(0), confusion.sum(1))
+    expected = precision_recall_fscore_support(true, said, labels=range(6), zero_division=np.nan)
+    expected[2][4] = 0.0  # Never predicted, but there: of an F1 that is one in every definition by counts.
+    np.testing.assert_allclose(found.numpy(), np.stack(expected, 1))
 
 
 def test_a_label_that_is_never_true_is_not_in_the_mean_of_the_average_precisions():

@@ -51,7 +51,7 @@ def copy(trained: tuple, tmp_path: Path) -> Path:
 def test_a_run_folder_holds_what_is_promised(trained: tuple) -> None:
     run, metrics, _ = trained
     assert sorted(os.listdir(run)) == [
-        "checkpoints", "confusion.png", "curves.png", "metrics.csv", "metrics.json", "model",
+        "by_class.csv", "checkpoints", "confusion.png", "curves.png", "metrics.csv", "metrics.json", "model",
         "samples.png",
     ]  # fmt: skip
     assert sorted(os.listdir(run / "model")) == ["config.json", "manifest.jsonl", "weights.safetensors"]

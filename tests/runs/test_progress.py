@@ -28,15 +28,23 @@ def undrawn() -> Iterator[None]:
         yield
 
 
+BEFORE = ("records ", "label ", "parameters ", "device ", "run ")
+"""What is said before training."""
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line for line in capsys.readouterr().out.splitlines() if not line.startswith(BEFORE)]
+
+
 def test_without_a_terminal_there_is_a_line_for_each_validation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small_fit(tmp_path / "run", enable_progress_bar=None, max_epochs=2)
-    out = capsys.readouterr().out
+    out = lines(capsys)
     number = r"\d+\.?\d*(e-\d+)?"
     metrics = "  ".join(rf"{name} {number}" for name in ("train/loss", "val/loss"))
     last = rf"val/accuracy {number} \(best {number}\)  val/f1 {number}  val/top5 {number}  [\d,]+ samples/s"
-    first, second, end = out.splitlines()
+    first, second, end = out
     assert re.fullmatch(rf"epoch 1/2  step {BATCHES}/{2 * BATCHES}  {metrics}  {last}  [\d. mins]+ left", first), first
     assert re.fullmatch(rf"epoch 2/2  step {2 * BATCHES}/{2 * BATCHES}  {metrics}  {last}", second), second
     assert end == "ended after 2 epochs (trainer.max_epochs)"
@@ -50,26 +58,26 @@ def test_who_asks_for_no_bar_gets_no_lines(tmp_path: Path, capsys: pytest.Captur
 def test_the_best_is_that_of_the_metric_that_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_fit(tmp_path / "run", max_epochs=4, enable_progress_bar=None)
     pattern = r"val/accuracy ([\d.]+) \(best ([\d.]+)\)"
-    shown = [re.search(pattern, line) for line in capsys.readouterr().out.splitlines()[:-1]]
+    shown = [re.search(pattern, line) for line in lines(capsys)[:-1]]
     values, bests = zip(*(map(float, each.groups()) for each in shown), strict=True)
     assert list(bests) == [max(values[: i + 1]) for i in range(4)]
 
 
 def test_an_epoch_without_a_validation_has_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_fit(tmp_path / "run", max_epochs=3, check_val_every_n_epoch=2, enable_progress_bar=None)
-    assert [("val/loss" in line, line.split("  ")[0]) for line in capsys.readouterr().out.splitlines()[:-1]] == [
+    assert [("val/loss" in line, line.split("  ")[0]) for line in lines(capsys)[:-1]] == [
         (False, "epoch 1/3"), (True, "epoch 2/3"), (False, "epoch 3/3"),
     ]  # fmt: skip
     data = Records(Digits(), batch_size=BATCH)
     small_fit(tmp_path / "other", data=data, max_steps=3, max_epochs=-1, enable_progress_bar=None)
-    line, end = capsys.readouterr().out.splitlines()
+    line, end = lines(capsys)
     assert re.fullmatch(r"epoch 1  step 3/3  train/loss [\d.]+  [\d,]+ samples/s", line)
     assert end == "ended after 3 steps (trainer.max_steps)"
 
 
 def test_validations_within_an_epoch_have_their_lines_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_fit(tmp_path / "run", max_epochs=1, val_check_interval=2, enable_progress_bar=None)
-    steps = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines()[:-1]]
+    steps = [line.split("  ")[1] for line in lines(capsys)[:-1]]
     assert steps == [f"step {n}/{BATCHES}" for n in (2, 4, 6)]
 
 
@@ -80,7 +88,7 @@ def test_the_pace_is_that_of_training_alone(tmp_path: Path, capsys: pytest.Captu
     )
     options = {"num_sanity_val_steps": 0, "callbacks": [slow], "enable_progress_bar": None}
     small_fit(tmp_path / "run", max_epochs=2, **options)
-    first, second, _ = capsys.readouterr().out.splitlines()
+    first, second, _ = lines(capsys)
     rate = int(re.search(r"([\d,]+) samples/s", second)[1].replace(",", ""))
     # The second epoch took that long, validation included.
     assert BATCHES * BATCH / rate < ends[1] - ends[0] - 0.95
@@ -105,7 +113,7 @@ small_fit(Path(sys.argv[1]), callbacks=[LambdaCallback(on_train_epoch_start=wait
     read = tmp_path / "read"
     argv = [sys.executable, "-c", program, str(tmp_path / "run"), str(read)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
-        assert process.stdout.readline().startswith("epoch 1/2  ")
+        assert next(line for line in process.stdout if not line.startswith(BEFORE)).startswith("epoch 1/2  ")
         read.touch()
         assert process.stdout.read().startswith("epoch 2/2  ")
     assert process.returncode == 0
@@ -118,7 +126,7 @@ def test_a_run_that_was_stopped_early_says_by_what(tmp_path: Path, capsys: pytes
     small_fit(tmp_path / "run", max_epochs=9, callbacks=[stop()], enable_progress_bar=None)
     n = int(re.fullmatch(
         r"ended early, after epoch (\d), by EarlyStopping: val/loss was not better for 1 validations",
-        capsys.readouterr().out.splitlines()[-1],
+        lines(capsys)[-1],
     )[1])  # fmt: skip
     assert 1 < n < 9
     small_fit(tmp_path / "run", max_epochs=9, callbacks=[stop()], resume=True, enable_progress_bar=None)
@@ -129,7 +137,7 @@ def test_a_run_that_was_stopped_early_says_by_what(tmp_path: Path, capsys: pytes
 def test_other_reasons_of_an_early_end_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stop = EarlyStopping("val/loss", stopping_threshold=100.0)
     small_fit(tmp_path / "first", max_epochs=5, callbacks=[stop], enable_progress_bar=None)
-    end = capsys.readouterr().out.splitlines()[-1]
+    end = lines(capsys)[-1]
     assert end.startswith("ended early, after epoch 1, by EarlyStopping: Stopping threshold reached: val/loss = ")
 
     def enough(trainer, *_):
@@ -137,7 +145,7 @@ def test_other_reasons_of_an_early_end_are_told_apart(tmp_path: Path, capsys: py
 
     own = LambdaCallback(on_train_epoch_end=enough)
     small_fit(tmp_path / "own", max_epochs=50, callbacks=[own], enable_progress_bar=None)
-    end = capsys.readouterr().out.splitlines()[-1]
+    end = lines(capsys)[-1]
     assert end == f"ended early, in epoch 1 at step {BATCHES}, by a callback"
 
 
@@ -145,7 +153,7 @@ def test_a_run_that_its_time_ended_goes_on_with_more(tmp_path: Path, capsys: pyt
     small_fit(tmp_path / "run", max_epochs=9, max_time={"milliseconds": 1}, enable_progress_bar=None)
     assert re.fullmatch(
         r"ended by the trainer.max_time of 1 ms, at step \d; fit --resume with a longer one trains on",
-        capsys.readouterr().out.splitlines()[-1],
+        lines(capsys)[-1],
     )
     small_fit(tmp_path / "run", max_epochs=12, max_time={"milliseconds": 1}, resume=True)
     assert "nothing was trained: the trainer.max_time of 1 ms is used up; give a longer one" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from anyformer.drawing.worst_cases import Sound
+from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.sequence.worst_cases import N_WORST, WorstCases
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.text import Text
@@ -28,6 +29,15 @@ def test_the_worst_come_first_and_theirs_are_the_only_inputs_kept() -> None:
     assert [bool(case.source) for case in cases.all] == [True] * N_WORST + [False] * 2 * N_WORST
     cases.add([{}, {}], ["", "one"], ["two words", "one"], ["a row", "another"])
     assert (cases.all[0].score, cases.all[0].name, cases.all[-1].score) == (2.0, "a row", 0.0)
+
+
+def test_the_first_record_is_shown_again_and_again_whatever_its_errors() -> None:
+    cases = WorstCases({})
+    assert cases.generated() == []
+    cases.add([{}, {}], ["a b", "c d"], ["a b", "e f"], ["row 3", "row 0"])
+    cases.add([{}], ["g"], ["h"], ["row 1"])
+    assert cases.all[0].name == "row 0"
+    assert cases.generated("en") == [Generated("a b", "a b", "en", "row 3")]
 
 
 def test_inputs_are_shown_as_what_they_are(tmp_path: Path) -> None:

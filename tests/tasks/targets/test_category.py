@@ -92,6 +92,21 @@ def test_the_rows_of_the_confusion_matrix_are_the_true_classes(tmp_path):
     assert metrics["f1"].item() == pytest.approx(f1_score([0, 0, 1, 0], [1, 2, 1, 1], average="macro", zero_division=0))
 
 
+def test_a_category_counts_its_classes_and_says_how_each_is_found():
+    target = Category(classes=("a", "b", "c"))
+    assert target.counts("kind", column("kind", ["b", None, "a", "b"])) == {"a": 1, "b": 2, "c": 0}
+    head, _, values = evaluated(target, ["a", "a", "b", "a"])
+    assert head.by_class() == []
+    with torch.no_grad():
+        head.output.weight.copy_(torch.eye(3, 6))
+    head.reset()
+    head.evaluate(head(torch.eye(6)[[0, 2, 1, 1]]), values)
+    head.compute()
+    first, second, third = head.by_class()
+    assert first == {"class": "a", "precision": 1.0, "recall": 1 / 3, "f1": 0.5, "support": 3}
+    assert (second["precision"], third["precision"], third["support"]) == (0.5, 0.0, 0)
+
+
 def test_a_category_of_two_has_an_area_under_the_curve(tmp_path):
     head, _, values = evaluated(Category(classes=("no", "yes")), ["no", "yes", "yes", "no"])
     with torch.no_grad():

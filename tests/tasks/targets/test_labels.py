@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
 
 from anyformer.errors import InputError
 from anyformer.tasks.targets.labels import Labels
@@ -66,6 +66,17 @@ def test_f1_is_that_of_all_decisions_and_map_the_mean_over_the_labels():
     assert [result["labels"] for result in head.results(head(vectors))] == [
         [each for p, each in sorted(zip(row, target.classes, strict=True), reverse=True) if p > 0.5] for row in scores
     ]
+
+
+def test_each_label_has_its_precision_and_recall():
+    target = Labels(classes=("a", "b", "c"))
+    assert target.counts("tags", column("tags", [["a"], ["b", "a"], None, []])) == {"a": 2, "b": 1, "c": 0}
+    head, vectors, values = evaluated(target, [["a"], ["a", "b"], [], ["c"], ["a", "c"], [], ["b"]], name="tags")
+    head.compute()
+    said = head.output(vectors).detach() > 0
+    expected = precision_recall_fscore_support(values.numpy(), said.numpy(), zero_division=np.nan)
+    found = [[row[name] for name in ("precision", "recall", "f1", "support")] for row in head.by_class()]
+    np.testing.assert_allclose(np.nan_to_num(found), np.nan_to_num(np.stack(expected, 1).astype(float)))
 
 
 def test_what_cannot_be_is_refused():
