@@ -15,7 +15,8 @@ from anyformer.data.folders import Folders
 from anyformer.data.source import Joined, Source
 from anyformer.data.tables import is_table
 from anyformer.errors import InputError, say_once
-from anyformer.runs.experiment import config_of, parse
+from anyformer.parsing.instantiate import instantiate
+from anyformer.runs.averaging.config import read_config
 from anyformer.saving.fingerprint import fingerprint
 from anyformer.saving.manifest import MANIFEST
 from anyformer.saving.model_folder import model_folder
@@ -30,14 +31,15 @@ def run_source(run: str | Path, task: Task, unsafe: Sequence[str] = ()) -> Sourc
     None for a run that has no config.yaml, as one that was trained from Python.
     """
     folder, member = split_run(run)
-    try:
-        config = config_of(folder)
-    except InputError:
-        return None
-    data = parse("predict", [config], [], unsafe).datamodule
-    given = (data.parts[member] if member else data).given["train"]
-    given = given[0] if isinstance(given, list) else given
-    return task.open(given) if isinstance(given, str) else given
+    config = read_config(folder)
+    data = None if config is None else config.get("data")
+    if member and data is not None:
+        data = data["init_args"]["parts"][member]
+    given = (data or {}).get("train")
+    given = given[0] if isinstance(given, list) and given else given
+    if isinstance(given, dict):
+        return instantiate(given, unsafe)
+    return task.open(given) if isinstance(given, str) else None
 
 
 def open_data(places: Sequence[str], task: Task, like: Source | None, id_column: str | None = None) -> Source:
