@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -52,7 +53,7 @@ def open_data(places: Sequence[str], task: Task, like: Source | None, id_column:
     if made is None:
         each = [_open(place, task) for place in places]
         made = each[0] if len(each) == 1 else Joined(tuple(each))
-    elif isinstance(made, Corpus) and isinstance(like, Corpus) and made.split != like.split:
+    if isinstance(made, Corpus) and made.split is not None and getattr(like, "split", None) is None:
         say_once(f"{', '.join(places)}: each line that is not empty is a record; for whole files give a folder of them")
     if id_column is not None:
         made = _with_column(made, id_column)
@@ -74,12 +75,14 @@ def _open(place: str, task: Task) -> Source:
     """What a path says by itself: files of the one field that reads files, or whatever the task opens."""
     if not task.inputs:
         return task.open(place)
+    if "=" in place and place.partition("=")[0] in task.inputs and not os.path.exists(place):
+        raise InputError(f"{place}: --data takes paths; leave the field out, or give fields alone")
     found = find_file(place)
-    if not is_folder(found) or is_table(found):
-        return task.open(place)
     reading = [name for name in task.inputs if task.tokenizers[name].reads_files]
-    if len(reading) != 1:
+    if len(reading) != 1 or not is_folder(found) or is_table(found):
         made = task.open(place)
+        if isinstance(made, Corpus):
+            return made.at([place], task.inputs) or made
         if isinstance(made, Folders) and not reading:
             raise InputError(f"{place} is a folder, and the model reads no files; give a table")
         return made

@@ -64,11 +64,10 @@ def test_a_bad_record_ends_it_and_what_is_done_stays(at_goods: Path, capsys: pyt
     rows = goods(5)
     rows[3][1] = "heavy"
     write_goods(Path("new.csv"), rows)
-    with pytest.raises(
-        InputError, match=r"^new.csv row 3: .*got 'heavy'.*; 3 of 5 records are done, in out.csv.parts$"
-    ):
+    done = r"^new.csv row 3: .*got 'heavy'.*; 3 of 5 records are done, in out.csv.parts$"
+    with pytest.raises(InputError, match=done):
         predict("out.csv")
-    with pytest.raises(InputError, match="out.csv.parts holds a part of other predictions: the data has changed since"):
+    with pytest.raises(InputError, match=r"out.csv.parts holds a part of other predictions: the data has changed"):
         predict("out.csv", data="goods.csv")
     assert not Path("out.csv").exists()
     assert predict("out.csv", skip=True) == 1
@@ -78,9 +77,14 @@ def test_a_bad_record_ends_it_and_what_is_done_stays(at_goods: Path, capsys: pyt
     assert [bool(row["error"]) for row in found] == [False, False, False, True, False]
 
 
+def refuse_as_in_use() -> None:
+    with pytest.raises(InputError, match="is in use: process"):
+        predict("out.csv", data="goods.csv")
+
+
 def test_two_commands_do_not_write_one_table(at_goods: Path) -> None:
     with predictions.locked(parts.folder_of(Path("out.csv"))):
-        assert in_a_fork(lambda: pytest.raises(InputError, predict, "out.csv", data="goods.csv")) == 0
+        assert in_a_fork(refuse_as_in_use) == 0
     assert not Path("out.csv").exists()
 
 
