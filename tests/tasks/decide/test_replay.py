@@ -11,6 +11,7 @@ import torch
 from anyformer.errors import InputError
 from anyformer.tasks.decide.batch import WindowChopper
 from anyformer.tasks.decide.replay import flat_row
+from anyformer.tokens import TokenSet
 from tests.helpers.worlds import decider, walks
 
 
@@ -28,7 +29,7 @@ def test_a_step_is_what_the_model_predicts_of_the_episode_up_to_it() -> None:
         with torch.no_grad():
             hidden = task.read(batch)
             ((name, before, _),) = task._predicted(batch, hidden)
-            wanted = task.head(name).choose(before).numpy().clip(-1, 1)  # As the space is.
+            wanted = task.tokenizers[name].decode(TokenSet(task.head(name).choose(before)))
         steps = found[number]["steps"]
         assert [step["step"] for step in steps] == list(range(len(source.episode(number))))
         assert np.allclose([step["action"] for step in steps], wanted, atol=1e-5)
