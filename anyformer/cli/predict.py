@@ -87,7 +87,8 @@ def predict_command(args: list[str]) -> None:
         fields["help"] = f"{', '.join(task.inputs)}: {fields['help']}"
     parser.add_argument("fields", nargs="*", **fields)
     add_options(parser, task.options)
-    own = parser.parse_args(args)
+    # Fields may stand between options, and be none.
+    own = parser.parse_intermixed_args(args)
     options = [] if task.options is None else [read_options(own, task.options)]
     if own.data is not None:
         _predict_data(task, own, options)

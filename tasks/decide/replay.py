@@ -26,8 +26,9 @@ def replay(acting: ActingModel, episodes: Sequence[Episode], options: RolloutCon
     for episode in episodes:
         cut(episode, seen, done)  # Which says what is wrong with it.
     actor = LearnedActor(acting, options.target_return, options.play(options.target_return))
+    one = actor.target_return
     if options.target_return is None:
-        # A row for each episode.
+        # A row for each episode, which all begin with the first step.
         actor.target_return = np.array([episode.total for episode in episodes])  # type: ignore[assignment]
     found: list[list[dict[str, Any]]] = [[] for _ in episodes]
     actor.begin(range(len(episodes)))
@@ -41,6 +42,7 @@ def replay(acting: ActingModel, episodes: Sequence[Episode], options: RolloutCon
         rewards = np.array([episode.rewards[step - 1] if step else 0.0 for episode in now])
         taken = stack(done, [take(episode.actions, step - 1) for episode in now]) if step else None
         actions = join(done, ACTION, split(done, ACTION, actor.act(observations, rewards, taken)))
+        actor.target_return = one
         for row, action in zip(rows, actions, strict=True):
             true = take(episodes[row].actions, step)
             found[row].append({"step": step, "action": plain(action), "true_action": plain(true)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -23,6 +24,22 @@ def test_test_and_validate_give_the_best_models_figures(capsys: pytest.CaptureFi
     assert main(["validate", "runs/small", "--data.n_workers=1"]) == 0
     assert f"val/accuracy  {before['best/val/accuracy']:.4f}" in capsys.readouterr().out
     assert read_metrics(Path("runs/small")) == before
+
+
+def test_the_predictions_are_kept_in_the_run_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("runs/small/predictions.csv")
+    for command, metric in (("test", "test/accuracy"), ("validate", "val/accuracy")):
+        assert main([command, "runs/small"]) == 0
+        out, err = capsys.readouterr()
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        assert re.search(rf"the predictions of the {len(rows)} \w+ records are in {path}\n", err)
+        right = sum(row["label"] == row["true_label"] for row in rows) / len(rows)
+        assert f"{metric}  {right:.4f}" in out
+        path.unlink()
+        # Of other records nothing is kept.
+        assert main([command, "runs/small", "--data.validation=0.2", "--data.test=0.2"]) == 0
+        capsys.readouterr()
+        assert not path.exists()
 
 
 def test_other_records_are_tested_without_changing_the_runs_figures(capsys: pytest.CaptureFixture[str]) -> None:

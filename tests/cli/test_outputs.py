@@ -6,9 +6,12 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from anyformer.cli.outputs import Outcome, predict_each, write_outcomes
+import pyarrow.parquet
+
+from anyformer.cli.outputs import Outcome, predict_each, write_outcomes, write_table
 from anyformer.errors import InputError
 
 
@@ -44,26 +47,33 @@ def test_results_come_batch_by_batch() -> None:
     assert asked == [3, 3, 1]
 
 
-def table(kind: str, *names: str) -> str:
+def table(as_json: bool, *names: str) -> str:
     file = io.StringIO()
-    write_outcomes(iter(outcomes(*names)), file, kind, lambda result: {"label": result["label"]})
+    write_outcomes(iter(outcomes(*names)), file, as_json, lambda result: {"label": result["label"]})
     return file.getvalue()
 
 
 def test_a_csv_has_a_line_for_each_in_their_sequence_also_before_the_columns_are_known() -> None:
-    assert table("csv", "bad, 1", "b", "bad") == ('x,label,error\n"bad, 1",,"bad, 1 is bad"\nb,B,\nbad,,bad is bad\n')
-    assert table("csv", "bad1", "bad2") == "x,error\nbad1,bad1 is bad\nbad2,bad2 is bad\n"
-    assert next(csv.DictReader(io.StringIO(table("csv", 'a\n"b"'))))["x"] == 'a\n"b"'
+    assert table(False, "bad, 1", "b", "bad") == ('x,label,error\n"bad, 1",,"bad, 1 is bad"\nb,B,\nbad,,bad is bad\n')
+    assert table(False, "bad1", "bad2") == "x,error\nbad1,bad1 is bad\nbad2,bad2 is bad\n"
+    assert next(csv.DictReader(io.StringIO(table(False, 'a\n"b"'))))["x"] == 'a\n"b"'
 
 
-def test_json_holds_all_of_a_result_or_its_error() -> None:
+def test_json_holds_all_of_a_result_or_its_error(tmp_path: Path) -> None:
     expected = [{"x": "a", "label": "A", "of": 1}, {"x": "bad", "error": "bad is bad"}]
-    lines = table("jsonl", "a", "bad")
+    lines = table(True, "a", "bad")
     assert [json.loads(line) for line in lines.splitlines()] == expected and lines.endswith("\n")
-    assert json.loads(table("json", "a", "bad")) == expected
+    write_table(tmp_path / "out.json", outcomes("a", "bad"), dict)
+    assert json.loads((tmp_path / "out.json").read_text()) == expected
+
+
+def test_a_table_has_the_columns_of_a_row_and_the_error(tmp_path: Path) -> None:
+    write_table(tmp_path / "out.parquet", outcomes("a", "bad"), lambda result: {"label": result["label"]})
+    rows = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert rows == [{"x": "a", "label": "A", "error": ""}, {"x": "bad", "label": None, "error": "bad is bad"}]
 
 
 def test_what_came_from_standard_input_is_named_so() -> None:
     file = io.StringIO()
-    write_outcomes(iter([Outcome({"image": b"\xff"}, {"label": "A"})]), file, "jsonl", dict)
+    write_outcomes(iter([Outcome({"image": b"\xff"}, {"label": "A"})]), file, True, dict)
     assert json.loads(file.getvalue()) == {"image": "-", "label": "A"}

@@ -17,6 +17,9 @@ import pytest
 
 import anyformer
 from anyformer.__main__ import main
+from anyformer.tokenizers.text.corpus import Corpus
+from tests.helpers.goods import goods, goods_run, write_goods
+from tests.helpers.language_models import task as language_task
 from tests.helpers.small_cli import pictures, refused
 
 pytestmark = pytest.mark.usefixtures("at_home")
@@ -170,6 +173,60 @@ def test_predict_ends_quietly_when_nobody_reads_on(at_home: Path) -> None:
     assert done.stderr == ""
 
 
+def test_predict_writes_the_records_of_a_table_and_names_one_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "goods"
+    home.mkdir()
+    goods_run(home)
+    monkeypatch.chdir(home)
+    write_goods(Path("new.csv"), goods(70, seed=3), ("sku", "title", "colour", "grams", "price"))
+    assert main(["predict", "run", "--data", "goods.csv", "--output", "out.jsonl"]) == 0
+    assert capsys.readouterr() == ("", "")
+    lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines] == list(range(100))
+    assert [(line["true_kind"], line["true_price"]) for line in lines] == [
+        (row[4], float(row[5])) for row in goods(100)
+    ]
+    first = {"weight": {"grams": goods(1)[0][1]}, "colour": {"colour": goods(1)[0][2]}, "title": goods(1)[0][3]}
+    result = anyformer.load("run").predict(first)
+    assert lines[0]["price"] == pytest.approx(result["price"]) and lines[0]["kind"]["label"] == result["kind"]["label"]
+    assert main(["predict", "run", "--data", "new.csv", "--id", "sku"]) == 0
+    out, err = capsys.readouterr()
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [row["sku"] for row in rows] == [f"S{i:04}" for i in range(70)]
+    assert list(rows[0]) == ["sku", "true_price", "kind", "kind(car)", "kind(frog)", "price"]
+    assert err == "new.csv: has no kind: no true values stand beside the predictions\n"
+    bad = goods(3)
+    bad[1][1] = "heavy"
+    write_goods(Path("bad.csv"), bad)
+    message = refused(capsys, "predict", "run", "--data", "bad.csv", "--output", "out.csv")
+    assert message.startswith("bad.csv row 1: field 'weight': column 'grams' must hold a number, got 'heavy'; ")
+    assert message.endswith("; 1 of 3 records are done, in out.csv.parts")
+    assert main(["predict", "run", "--data", "bad.csv", "--on_bad_sample", "skip", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [list(json.loads(line)) for line in out.splitlines()][1] == ["row", "error"]
+    assert "\n1 of 3 records could not be used; see the column 'error'\n" in err
+
+
+def test_a_text_that_names_a_file_is_its_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "play.txt"
+    corpus.write_text("to be\nor not\n")
+    monkeypatch.chdir(tmp_path)
+    made = language_task(Corpus(str(corpus)), tmp_path)
+    anyformer.save(made, "model")
+    assert main(["predict", "model", "text=play.txt", "--json", "--max_new_tokens", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["to be", "or not"]
+    assert "text: each line of the file play.txt is a record; to give its name itself, pipe it in: text=-\n" in err
+    assert main(["predict", "model", "--data", "play.txt", "--score", "--output", "scores.csv"]) == 0
+    rows = list(csv.DictReader(Path("scores.csv").read_text().splitlines()))
+    assert [(row["text"], row["tokens"]) for row in rows] == [("to be", "5"), ("or not", "6")]
+    assert float(rows[0]["loss"]) == pytest.approx(made.predict("to be", score=True)["loss"])
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -181,10 +238,18 @@ def test_predict_ends_quietly_when_nobody_reads_on(at_home: Path) -> None:
         ("predict runs/small image=no*.png", r"field 'image': no file matches no\*.png$"),
         ("predict runs/small image=empty", "field 'image': empty is empty$"),
         ("predict runs/small image=runs/small/model", "none of the 3 files in runs/small/model ends in .png, .jpg"),
-        ("predict runs/small image=seven.png --output x.txt", "--output must end in .csv, .jsonl, .json, got x.txt"),
+        (
+            "predict runs/small image=seven.png --output x.txt",
+            "--output must end in .csv, .jsonl, .json, .parquet, got x.txt",
+        ),
         ("predict runs/small image=seven.png --output no/x.csv", "--output no/x.csv: there is no folder no$"),
         ("predict runs/small image=seven.png --output x.csv --json", "--json prints, and --output writes a file"),
         ("predict runs/absent image=seven.png", "there is no run folder runs/absent"),
+        ("predict runs/small", "nothing to predict: give image=..., or --data FILE; see anyformer predict runs/small"),
+        ("predict runs/small --data empty image=seven.png", "image=seven.png: --data takes paths; leave the field out"),
+        ("predict runs/small --data empty", "empty: the folder is empty"),
+        ("predict runs/small --data no.csv --output x.csv", "no.csv: no such file"),
+        ("predict runs/small image=seven.png --id sku", "--id and --on_bad_sample are for the records of --data"),
     ],
 )
 def test_a_wrong_command_is_refused_in_one_line(argv: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def test_anything_else_is_one_record(folder: Path, value: str) -> None:
 
 
 def test_only_one_field_may_be_many(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"^only one field may be a folder or a pattern, got image and mask$"):
+    with pytest.raises(InputError, match=r"may be a folder, a pattern or a file of lines, got image and mask$"):
         find_records({"image": "in", "mask": "in/*"}, FIELDS)
 
 
@@ -90,3 +90,18 @@ def test_standard_input_is_a_file_or_a_record_for_each_line(monkeypatch: pytest.
         find_records({"text": "-"}, FIELDS)
     with pytest.raises(InputError, match=r"only one field may be standard input \(-\), got image and text"):
         find_records({"image": "-", "text": "-"}, FIELDS)
+
+
+def test_a_value_that_names_a_file_is_its_lines_where_the_field_reads_none(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("lines.txt").write_text("one\r\n\ntwo")
+    records, field = find_records({"text": "lines.txt", "image": "in/b.png"}, FIELDS)
+    assert [record["text"] for record in records] == ["one", "", "two"] and field == "text"
+    assert capsys.readouterr().err.startswith("text: each line of the file lines.txt is a record; ")
+    assert find_records({"text": "other.txt"}, FIELDS) == ([{"text": "other.txt"}], None)
+    Path("none.txt").touch()
+    with pytest.raises(InputError, match=r"field 'text': none.txt is empty"):
+        find_records({"text": "none.txt"}, FIELDS)
+    with pytest.raises(InputError, match="only one field may be a folder, a pattern or a file of lines, got image and"):
+        find_records({"image": "in", "text": "lines.txt"}, FIELDS)

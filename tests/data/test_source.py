@@ -27,6 +27,17 @@ def test_a_field_that_no_record_has_is_told_from_one_that_some_lack():
         few.require("kinds")
 
 
+def test_records_are_told_apart_as_where_they_lie(tmp_path):
+    (tmp_path / "a.csv").write_text("x,kind\n1,odd\n2,even\n3,odd\n")
+    table = Table(str(tmp_path / "a.csv"))
+    for part in (table.take([2]), Pick(table, "kind", ("odd",)).take([1])):
+        assert (part.id_name, part.id_of(0)) == ("row", 2)
+    both = Joined((table, table.take([1])))
+    assert (both.id_of(0), both.id_of(3)) == (f"{table.path} row 0", f"{table.path} row 1")
+    assert both.read_from() == [table.path]
+    assert Numbers(9).at([table.path], ["x"]) is None and Pick(table).at([table.path], ["x"]) == table
+
+
 # Picks
 
 

@@ -163,6 +163,8 @@ class EpisodeSource(Source):
         """The returns that a normalised score takes as 0 and as 100, where the data itself names them."""
         return None
 
+    id_name = "episode"
+
     def __len__(self) -> int:
         return len(self.lengths)
 

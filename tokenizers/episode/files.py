@@ -64,8 +64,6 @@ class EpisodesOfFile(EpisodeSource):
             environment=self.played_in,
         )
 
-    id_name = "episode"
-
     def name(self, i: int) -> str:
         return f"{self._place} episode {i}"
 

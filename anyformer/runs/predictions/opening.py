@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from anyformer.data.folders import Folders
 from anyformer.data.source import Joined, Source
 from anyformer.data.tables import is_table
 from anyformer.errors import InputError, say_once
-from anyformer.runs.experiment import config_of, parse
+from anyformer.parsing.instantiate import instantiate
+from anyformer.runs.averaging.config import read_config
 from anyformer.saving.fingerprint import fingerprint
 from anyformer.saving.manifest import MANIFEST
 from anyformer.saving.model_folder import model_folder
@@ -30,14 +32,15 @@ def run_source(run: str | Path, task: Task, unsafe: Sequence[str] = ()) -> Sourc
     None for a run that has no config.yaml, as one that was trained from Python.
     """
     folder, member = split_run(run)
-    try:
-        config = config_of(folder)
-    except InputError:
-        return None
-    data = parse("predict", [config], [], unsafe).datamodule
-    given = (data.parts[member] if member else data).given["train"]
-    given = given[0] if isinstance(given, list) else given
-    return task.open(given) if isinstance(given, str) else given
+    config = read_config(folder)
+    data = None if config is None else config.get("data")
+    if member and data is not None:
+        data = data["init_args"]["parts"][member]
+    given = (data or {}).get("train")
+    given = given[0] if isinstance(given, list) and given else given
+    if isinstance(given, dict):
+        return instantiate(given, unsafe)
+    return task.open(given) if isinstance(given, str) else None
 
 
 def open_data(places: Sequence[str], task: Task, like: Source | None, id_column: str | None = None) -> Source:
@@ -50,7 +53,7 @@ def open_data(places: Sequence[str], task: Task, like: Source | None, id_column:
     if made is None:
         each = [_open(place, task) for place in places]
         made = each[0] if len(each) == 1 else Joined(tuple(each))
-    elif isinstance(made, Corpus) and isinstance(like, Corpus) and made.split != like.split:
+    if isinstance(made, Corpus) and made.split is not None and getattr(like, "split", None) is None:
         say_once(f"{', '.join(places)}: each line that is not empty is a record; for whole files give a folder of them")
     if id_column is not None:
         made = _with_column(made, id_column)
@@ -72,12 +75,14 @@ def _open(place: str, task: Task) -> Source:
     """What a path says by itself: files of the one field that reads files, or whatever the task opens."""
     if not task.inputs:
         return task.open(place)
+    if "=" in place and place.partition("=")[0] in task.inputs and not os.path.exists(place):
+        raise InputError(f"{place}: --data takes paths; leave the field out, or give fields alone")
     found = find_file(place)
-    if not is_folder(found) or is_table(found):
-        return task.open(place)
     reading = [name for name in task.inputs if task.tokenizers[name].reads_files]
-    if len(reading) != 1:
+    if len(reading) != 1 or not is_folder(found) or is_table(found):
         made = task.open(place)
+        if isinstance(made, Corpus):
+            return made.at([place], task.inputs) or made
         if isinstance(made, Folders) and not reading:
             raise InputError(f"{place} is a folder, and the model reads no files; give a table")
         return made

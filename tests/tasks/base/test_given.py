@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from anyformer.data.python_records import PythonRecords
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
-from anyformer.tasks.base.given import read_records, takes_records
+from anyformer.tasks.base.given import AT_ONCE, read_records, takes_records
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.predict.predict import PredictOptions
 from anyformer.tokenizers.image.patches import ImagePatches
@@ -64,6 +66,26 @@ def test_many_records_come_in_many_forms(model: Classify, make: Any) -> None:
     expected = model.predict([{"image": picture} for picture in PICTURES])
     assert len({result["probabilities"]["a"] for result in expected}) == 3
     assert model.predict(make()) == expected
+
+
+def test_what_is_read_as_it_is_asked_for_is_never_held_as_a_whole(model: Classify) -> None:
+    alive: weakref.WeakSet = weakref.WeakSet()
+    most = 0
+
+    class Record(dict):
+        __hash__ = object.__hash__
+
+    def records(n: int) -> Iterator[dict[str, Any]]:
+        nonlocal most
+        for i in range(n):
+            record = Record(image=PICTURES[i % 3])
+            alive.add(record)
+            most = max(most, len(alive))
+            yield record
+
+    results = model.predict(records(5 * AT_ONCE + 3))
+    assert len(results) == 5 * AT_ONCE + 3 and most <= AT_ONCE + 1
+    assert results[3:6] == results[AT_ONCE + 2 : AT_ONCE + 5] == model.predict(list(PICTURES))
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,8 @@ def test_gaps_are_filled_with_what_is_likeliest_there(corpus, tmp_path):
     assert result["filled"] == f"t{best[0]} b{best[1]}"
     assert [len(each) for each in result["candidates"]] == [5, 5]
     assert dict(result["candidates"][0])[best[0]] == pytest.approx(p[1].max().item(), rel=1e-4)
-    assert made.render(result).startswith(result["filled"] + "\n") and made.row(result) == {"filled": result["filled"]}
+    assert made.render(result).startswith(result["filled"] + "\n")
+    assert made.row(result) == {name: result[name] for name in ("text", "filled")}
     assert "".join(made.stream({"text": "t___"})) == made.render(made.predict([{"text": "t___"}])[0])
     (other,) = made.predict([{"text": "t? b?"}], FillConfig(blank="?", top=2))
     assert other["filled"] == result["filled"] and len(other["candidates"][0]) == 2
@@ -311,7 +312,8 @@ def test_a_run_learns_says_something_and_comes_back_with_its_vocabulary(corpus, 
     options = GenerationConfig(max_new_tokens=5, temperature=1.0, n_samples=2, seed=1)
     (result,) = again.predict([{"text": "to be"}], options)
     assert result == made.predict([{"text": "to be"}], options)[0] and len(result["continuations"]) == 2
-    assert again.row(result) == dict(zip(("continuation 1", "continuation 2"), result["continuations"], strict=True))
+    first, second = result["continuations"]
+    assert again.row(result) == {"text": "to be", "continuation 1": first, "continuation 2": second}
     greedy = GenerationConfig(max_new_tokens=5)
     assert "".join(again.stream({"text": "to"}, greedy)) == again.render(again.predict([{"text": "to"}], greedy)[0])
     beams = GenerationConfig(max_new_tokens=4, n_beams=2)

@@ -210,3 +210,11 @@ def test_a_set_that_is_not_there_says_so_and_nothing_is_fetched(tmp_path):
     (tmp_path / "waves_yesno" / "0_1_1.wav").write_text("no sound")
     with pytest.raises(InputError, match=r"0_1_1.wav: no recording that can be read \("):
         TorchAudio("YESNO", str(tmp_path))[0]
+
+
+def test_such_folders_elsewhere_are_read_alike_and_others_by_what_they_are(tmp_path):
+    before = LibriSpeech("LibriSpeech", {"sound": "audio", "words": "text"})
+    made = before.at([str(libri(tmp_path / "new"))], ["sound"])
+    assert made[1] == {"sound": "dev/84/12/84-12-0001.flac", "words": "GO ON"} and made.id_name == "file"
+    assert made.id_of(0) == made.name(0) and len(made.read_from()) == 5
+    assert before.at([str(tmp_path / "new" / "dev" / "9" / "3" / "9-3-0000.flac")], ["sound"]) is None

@@ -126,3 +126,13 @@ def test_hopper_as_d4rl_and_as_minari_has_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read.episode(i).actions, one.actions)
         np.testing.assert_array_equal(read.episode(i).observations, one.observations[:-1])
         assert read.episode(i).terminated
+
+
+def test_episodes_elsewhere_are_played_in_the_same_environment(minari_home: Path) -> None:
+    write_minari(Collected(EnvironmentConfig("Counter-v0"), ("random",), 2), minari_home / "counter-v0")
+    before = Minari("ours", EnvironmentConfig("Counter-v0", max_episode_steps=5))
+    made = before.at([str(minari_home / "counter-v0")], [])
+    assert made == Episodes(str(minari_home / "counter-v0"), before.environment) and made.id_name == "episode"
+    assert {Path(file).name for file in made.read_from()} == {"main_data.hdf5", "metadata.json"}
+    with pytest.raises(InputError, match="nowhere: no such file"):
+        before.at(["nowhere"], [])

@@ -73,3 +73,16 @@ def test_the_digits_are_all_there():
     assert record["image"].shape == (8, 8) and record["image"].dtype == np.uint8 and record["label"] == "3"
     assert digits.column("label")[:10] == [str(i) for i in range(10)]
     assert min(digits[i]["image"].min() for i in range(99)) == 0 and digits[0]["image"].max() == 239
+
+
+def test_pictures_elsewhere_have_the_labels_of_the_file_beside_them_if_there_is_one(tmp_path):
+    places = [str(tmp_path / f"t10k-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
+    write_idx(Path(places[0]), noise(5, 4, 6))
+    before = Idx("train-images", "train-labels", rows=(0, 3))
+    alone = before.at(places[:1], ["image"])
+    assert len(alone) == 5 and alone[0].keys() == {"image"} and alone.read_from() == places[:1]
+    write_idx(Path(places[1]), noise(5))
+    both = before.at(places[:1], ["image"])
+    assert both[0].keys() == {"image", "label"} and both.read_from() == places
+    (tmp_path / "new.csv").write_text("image\n1.png\n")
+    assert before.at([str(tmp_path / "new.csv")], ["image"]) is None

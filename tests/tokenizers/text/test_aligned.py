@@ -91,3 +91,16 @@ def test_a_real_corpus_is_aligned_and_divided():
     assert pairs[0]["de"].startswith("Zwei junge weiße Männer")
     left, parts = split(pairs, {"validation": 0.1})
     assert (len(left), len(parts["validation"])) == (26_100, 2_900)
+
+
+def test_other_files_are_given_by_their_fields_or_the_one_that_is_needed(tmp_path):
+    pairs = two(tmp_path, b"One dog.\nTwo cats.\n", b"Ein Hund.\nZwei Katzen.\n")
+    new = str(tmp_path / "t.en")
+    assert pairs.at([new], ["en"]) == pairs.at([f"en={new}"], ["en"]) == Aligned({"en": new})
+    assert pairs.at([f"de={new}", f"en={new}"], ["en"]) == Aligned({"de": new, "en": new})
+    assert [pairs.id_of(i) for i in range(2)] == [1, 2] and pairs.id_name == "line"
+    assert pairs.read_from() == list(pairs.files.values())
+    with pytest.raises(InputError, match=r"fr=x: aligned files are given by their fields, as in en=FILE de=FILE"):
+        pairs.at(["fr=x"], ["en"])
+    with pytest.raises(InputError, match="the file of the field 'en' is missing; give en=FILE too"):
+        pairs.at([f"de={new}"], ["en"])

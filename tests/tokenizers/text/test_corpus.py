@@ -212,3 +212,16 @@ def test_shares_of_a_part_lie_within_it(tmp_path: Path) -> None:
     texts = ["".join(part.texts()) for part in (left, parts["validation"], parts["test"])]
     assert [text[:7] for text in texts] == ["line 10", "line 20", "line 26"]
     assert "".join(texts) == "".join(whole.texts())
+
+
+def test_a_single_text_elsewhere_is_read_by_lines_where_nothing_else_parts_it(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("to be\n\nor not\n")
+    (tmp_path / "b.jsonl").write_text('{"text": "to be\\nor not"}\n')
+    (tmp_path / "c.csv").write_text("text\nto be\n")
+    before = Corpus("play.txt", part=(0.0, 0.5))
+    assert texts(before.at([str(tmp_path / "a.txt")], ["text"])) == ["to be", "or not"]
+    assert texts(before.at([str(tmp_path / "b.jsonl")], ["text"])) == ["to be\nor not"]
+    several = before.at([str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl")], ["text"])
+    assert len(several) == 2 and several.read_from() == [str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl")]
+    assert Corpus("play.txt", split="paragraph").at([str(tmp_path / "a.txt")], ["text"]).split == "paragraph"
+    assert before.at([str(tmp_path / "c.csv")], ["text"]) is None

@@ -1,0 +1,64 @@
+"""How probable texts are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from anyformer.errors import InputError
+from anyformer.tasks.language import scoring
+from anyformer.tokenizers.text.corpus import Corpus
+from tests.helpers.language_models import task
+
+
+def test_a_loss_is_that_of_each_token_after_those_before_it(
+    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = task(corpus, tmp_path)
+    texts = ["to be", "o", "that is the question"]
+    scored = made.predict(texts, score=True)
+    for text, result in zip(texts, scored, strict=True):
+        ids = made.text.encode_batch([text])[0].tolist()
+        losses = []
+        for i, token in enumerate(ids):
+            # In windows of 8 that lie end to end.
+            start = i - i % 8
+            prompt = torch.tensor([*([made.text.eos_id] if not start else [ids[start - 1]]), *ids[start:i]])
+            with torch.no_grad():
+                logits = made.head(made.model(_batch(made, prompt))[0, -1:]).float()
+            losses.append(float(torch.nn.functional.cross_entropy(logits, torch.tensor([token]))))
+        assert result["text"] == text and result["tokens"] == len(ids)
+        assert result["loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+        assert result["perplexity"] == pytest.approx(math.exp(result["loss"]))
+    monkeypatch.setattr(scoring, "LOGITS", 1)
+    one_by_one = made.predict(texts, score=True)
+    assert [each["loss"] for each in one_by_one] == pytest.approx([each["loss"] for each in scored], abs=1e-5)
+    assert made.render(scored[0]).startswith("tokens 5  loss ") and made.row(scored[0]) == scored[0]
+    with pytest.raises(InputError, match="field 'text': the text is empty, and has no probability"):
+        made.predict(["a", ""], score=True)
+
+
+def _batch(made: object, ids: torch.Tensor) -> object:
+    from anyformer.packing import collate
+    from anyformer.tokens import TokenSet
+
+    place = torch.arange(len(ids))
+    return collate([{made.field: TokenSet(ids, place[:, None], place)}], made.model.tokenizers)
+
+
+@torch.no_grad()
+def test_the_perplexity_of_the_corpus_is_that_of_an_evaluation(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("to be or not to be that is")
+    corpus = Corpus(str(tmp_path / "one.txt"))
+    made = task(corpus, tmp_path)
+    (result,) = made.predict(corpus, score=True)
+    chopper, source = made.chopper(False), made.view(corpus, False)
+    made.begin_evaluation()
+    made.evaluate(chopper.collate([chopper(source[i]) for i in range(len(source))]))
+    # There the end of the text is predicted too.
+    n = result["tokens"]
+    total = float(made.report("val")["loss"]) * (n + 1)
+    assert n * result["loss"] < total < n * result["loss"] + 20
