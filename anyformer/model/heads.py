@@ -65,6 +65,11 @@ class Head(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_ids)) if config.bias else None
 
     @property
+    def lookup(self) -> Lookup:
+        """What lifts the ids that are predicted."""
+        return self._lookup[0]
+
+    @property
     def weight(self) -> Tensor:
         """(v, d), the matrix of the output layer."""
         return self._lookup[0].table if self.output is None else self.output.weight

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from anyformer.errors import InputError, nearest
@@ -58,7 +59,12 @@ class Undrawn(TorchFunctionMode):
     """While it lasts, initial values are not drawn: those of a large table cost more than to read the trained ones."""
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        return args[0] if function in (Tensor.normal_, Tensor.uniform_) else function(*args, **(kwargs or {}))
+        if function is Tensor.normal_:
+            # `trunc_normal_` draws anew, for ever, what it finds out of bounds, as memory may be that nobody has set.
+            return args[0].zero_()
+        if function in (Tensor.uniform_, init.kaiming_uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 def misfit(error: Exception) -> str | None:

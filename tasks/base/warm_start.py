@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anyformer.errors import InputError
 from anyformer.model.by_field import weight_name
 from anyformer.model.heads import Head
+from anyformer.model.losses.ctc import CTCHead
 from anyformer.optim.optimizer import check_pattern
 from anyformer.saving.model_folder import SavedTask, load, make
 from anyformer.saving.run_folder import find_run
@@ -69,46 +70,47 @@ def take_weights(task: Startable, other: Startable, source: str) -> Report:
         names = " or ".join(f"{source}:{name}" for name in other.members)
         raise InputError(f"init_from: {source} is a mixture; name one of its tasks: {names}")
     ours, theirs = task.learnt, other.learnt
-    tensors, notes = other.state_dict(), []
+    tensors, strange, notes = other.state_dict(), list(task.strange_weights(other)), []
     for name in ours.keys() & theirs.keys():
         rows = ours[name].rows_from(theirs[name])
         if rows is None:
             theirs[name].agree(ours[name], f"tokenizers.{name} and init_from {source}")
             continue
-        is_target = name == getattr(task, "target", name) == getattr(other, "target", name)
-        moved = move_rows(task, tensors, name.replace(".", "/"), rows, is_target)
+        of_ids = _of_ids(task, name.replace(".", "/"))
+        moved = {each: _moved(task, tensors, each, rows) for each in of_ids & tensors.keys()}
+        tensors |= {each: tensor for each, tensor in moved.items() if tensor is not None}
+        # What has a row for each id and cannot be moved has a meaning that is gone.
+        strange += [each for each, tensor in moved.items() if tensor is None]
         n = int((rows >= 0).sum())
         notes.append(f"another vocabulary of {name}: {n} tokens of the same spelling taken, {len(rows) - n} new")
-        tensors |= moved
-    strange = task.strange_weights(other)
     report = take(task, tensors, source, grids=joint_grids(other), strange=strange)
     return replace(report, notes=tuple(notes))
 
 
-def move_rows(
-    task: nn.Module, tensors: Mapping[str, Tensor], field: str, rows: Tensor, is_target: bool
-) -> dict[str, Tensor]:
-    """The tensors of a source that have a row for each id of a field's vocabulary, as those of another vocabulary.
+def _of_ids(task: nn.Module, field: str) -> set[str]:
+    """The names of the tensors with a row for each id of a field of text: its table, and the layers that predict it."""
+    lookup = task.model.embeddings.lifts[field]
+    heads = {f"{at}.": part for at, part in task.named_modules() if isinstance(part, Head) and part.lookup is lookup}
+    names = {f"{at}{name}" for at in heads for name in ("output.weight", "bias")}
+    if heads:
+        ctc = [at for at, part in task.named_modules() if isinstance(part, CTCHead)]
+        names |= {f"{at}.output.{part}" for at in ctc for part in ("weight", "bias")}
+    return {f"model.embeddings.lifts.{field}.table"} | names
+
+
+def _moved(task: nn.Module, tensors: Mapping[str, Tensor], name: str, rows: Tensor) -> Tensor | None:
+    """A tensor of a source with the rows of another vocabulary; None where it has others beside those of the ids.
 
     rows: for each id the row of it in the source, (v,), -1 for none: that is new, at the mean of those taken.
-    is_target: whether the output layers over a vocabulary are of this field.
     """
-    own = task.state_dict()
-    heads = {
-        f"{at}.{name}" for at, part in task.named_modules() if isinstance(part, Head) for name in part.state_dict()
-    }
-    moved, known = {}, rows >= 0
-    for name in own.keys() & tensors.keys():
-        of_field = name.startswith(f"model.embeddings.lifts.{field}.") or (is_target and name in heads)
-        if not of_field or len(own[name]) != len(rows) or own[name].shape[1:] != tensors[name].shape[1:]:
-            continue
-        taken = tensors[name][rows[known].to(tensors[name].device)]
-        new = own[name].to(taken, copy=True)
-        new[known] = taken
-        if len(taken):
-            new[~known] = taken.mean(0)
-        moved[name] = new
-    return moved
+    own, theirs, known = task.state_dict().get(name), tensors[name], rows >= 0
+    if own is None or len(own) != len(rows) or own.shape[1:] != theirs.shape[1:]:
+        return None
+    new = own.to(theirs, copy=True)
+    new[known] = taken = theirs[rows[known].to(theirs.device)]
+    if len(taken):
+        new[~known] = taken.mean(0)
+    return new
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from anyformer.data.files import find_beside
 from anyformer.errors import InputError
 from anyformer.faults import writing
 from anyformer.saving.atomic import PART, sync_file, sync_folder, write_counted, write_tensors, write_whole
+from anyformer.saving.model_folder import Undrawn
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.convert.bare import bare_task, read_sentences
@@ -75,7 +76,8 @@ def take_in(
 ) -> tuple[Task, Report]:
     """As `from_transformers`, with what became of every tensor."""
     task, load = open_folder(folder, language, pad, environment)
-    task.build()
+    with Undrawn():
+        task.build()
     return task.eval(), load()
 
 

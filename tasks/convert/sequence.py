@@ -226,4 +226,4 @@ def write_sequence_files(task: SequenceToSequence, design: Design, family: Famil
 
 def _ids(text: Text) -> dict[str, int]:
     """By the spelling of a token."""
-    return Package.from_str(text.vocabulary).get_vocab()
+    return {spelling: i for i, spelling in enumerate(text.spellings) if spelling is not None}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anyformer.errors import InputError
 from anyformer.saving.manifest import find_folder
-from anyformer.saving.model_folder import load, make
+from anyformer.saving.model_folder import Undrawn, load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.convert.huggingface import open_folder, openai_file
@@ -37,7 +37,8 @@ def open_model(source: str | Path, packages: Sequence[str] = ()) -> Task | None:
     path, member = _find(source)
     if opener := _foreign(path):
         task, fill = opener(path)
-        task.build()
+        with Undrawn():
+            task.build()
         fill()
         return task
     return load(f"{path}{member}", unsafe_imports=packages) if path.is_dir() else None  # type: ignore[return-value]

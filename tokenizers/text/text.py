@@ -27,6 +27,7 @@ from anyformer.tokenizers.text.vocabulary import (
     Package,
     add_specials,
     clean,
+    count_ids,
     learn_characters,
     open_vocabulary,
     read_texts,
@@ -208,16 +209,20 @@ class Text(Tokenizer):
             self.check_vocabulary(other.vocabulary, f"{name}, {other.file}" if other.file else name)
 
     def rows_from(self, other: Tokenizer) -> Tensor | None:
-        if not isinstance(other, Text) or None in (self._spelt, other._spelt) or self._spelt == other._spelt:
+        if (
+            not isinstance(other, Text)
+            or None in (self.spellings, other.spellings)
+            or self.spellings == other.spellings
+        ):
             return None
-        theirs = {spelling: i for i, spelling in enumerate(other._spelt) if spelling is not None}
+        theirs = {spelling: i for i, spelling in enumerate(other.spellings) if spelling is not None}
         rows = torch.full((self.n_ids,), -1)
-        rows[: len(self._spelt)] = torch.tensor([theirs.get(spelling, -1) for spelling in self._spelt])
+        rows[: len(self.spellings)] = torch.tensor([theirs.get(spelling, -1) for spelling in self.spellings])
         return rows
 
     @property
-    def _spelt(self) -> list[str | None] | None:
-        """What every id is spelt as; None before `fit`."""
+    def spellings(self) -> list[str | None] | None:
+        """What every id is spelt as, None where a number is left out; None before `fit`."""
         return None if self.vocabulary is None and self.kind != "bytes" else self._table.spellings
 
     def check_vocabulary(self, vocabulary: str, name: str = "the tokenizer") -> None:
@@ -246,7 +251,8 @@ class Text(Tokenizer):
         """How many ids there are, special ones included; before `fit`, as many as a BPE may get."""
         if self.kind == "bpe" and self.vocabulary is None and self.file is None:
             return self.vocab_size
-        return max(len(self._table.spellings), self.least_ids or 0)
+        known = self.kind == "bpe" and self.vocabulary is not None
+        return max(count_ids(self.vocabulary) if known else len(self._table.spellings), self.least_ids or 0)
 
     @property
     def eos_id(self) -> int:

@@ -136,6 +136,16 @@ def _keep_forks_quiet() -> None:
 
 
 @lru_cache(maxsize=16)
+def count_ids(vocabulary: str) -> int:
+    """How many ids a tokenizer.json has, the numbers that it leaves out included: a tenth of the work of opening it."""
+    content = json.loads(vocabulary)
+    model, added = content["model"]["vocab"], (token["id"] for token in content["added_tokens"])
+    # That of Unigram is a list of pairs.
+    inner = max(model.values(), default=-1) if isinstance(model, dict) else len(model) - 1
+    return max([inner, *added]) + 1
+
+
+@lru_cache(maxsize=16)
 def open_vocabulary(kind: str, vocabulary: str, normalize: str) -> Bytes | Characters | Package:
     if kind == "bpe":
         return Package(vocabulary)
