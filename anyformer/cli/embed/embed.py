@@ -133,6 +133,7 @@ def _from_fields(task: Any, fields: list[str], run: str) -> Given:
 
 def _from_source(task: Any, path: str) -> Given:
     source = task.open(path)
+    n = len(source)  # Raises InputError for a source without records.
 
     def read(start: int, stop: int) -> list[dict[str, Any]]:
         return task.records_to_embed(source.take(range(start, stop)))[0]
@@ -142,4 +143,4 @@ def _from_source(task: Any, path: str) -> Given:
             f"--data {path}: a record has {', '.join(source[0])}, and the model reads {', '.join(task.inputs)}; name "
             "the columns so"
         )
-    return Given(len(source), read, source.name, are_files=True)
+    return Given(n, read, source.name, are_files=True)

@@ -92,6 +92,8 @@ def test_bad_commands_are_refused_in_one_line(capsys: pytest.CaptureFixture[str]
     assert "is given twice" in refused(capsys, "embed", RUN, "image=a", "image=b")
     assert "layer must be from" in refused(capsys, "embed", RUN, "image=a", "--layer", "99")
     assert "--output must end in" in refused(capsys, "embed", RUN, "image=seven.png", "--output", "v.csv")
+    Path("t.csv").write_text("image\n")
+    assert "t.csv: the table has no rows" in refused(capsys, "embed", RUN, "--data", "t.csv")
     Path("t.jsonl").write_text('{"size": 1}\n')
     assert refused(capsys, "embed", RUN, "--data", "t.jsonl") == (
         "--data t.jsonl: a record has size, and the model reads image; name the columns so"
