@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from anyformer.tokenizers.text.aligned import Aligned as Aligned
     from anyformer.tokenizers.text.corpus import Corpus as Corpus
     from anyformer.tokenizers.text.corpus import PythonDocs as PythonDocs
+    from anyformer.tokenizers.text.docstrings import Docstrings as Docstrings
     from anyformer.tokenizers.text.ngrams import NGrams as NGrams
     from anyformer.tokenizers.text.text import Text as Text
     from anyformer.tokenizers.video import Video as Video
@@ -123,6 +124,7 @@ _HOMES = {
     "DigitSensors": "tokenizers.image.digit_sensors",
     "Digits": "tokenizers.image.sources",
     "ActionTarget": "tasks.targets.action",
+    "Docstrings": "tokenizers.text.docstrings",
     "Embed": "tasks.embed.embed",
     "EmbeddingConfig": "model.embeddings",
     "Ensemble": "tasks.ensemble.ensemble",

@@ -29,7 +29,8 @@ Trains one transformer on any kind of data, as a YAML file says.
   plan CONFIG                sizes, tokens, time, memory and warnings of a run, before anything is trained
   baseline CONFIG            what simple models reach on the same records, in seconds to a minute; --folds, --seeds
   params CONFIG              parameters and FLOPs by component, before anything is trained
-  import FOLDER RUN          make a run of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer of transformers
+  import FOLDER RUN          make a run of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer of transformers,
+                             or of a model without a head: a sentence encoder, a ViT
   export RUN TARGET          write the best model as a folder for transformers, or a safetensors file for timm
 
 Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help, and

@@ -65,9 +65,14 @@ def show_row(name, recipe):
 
 
 def table(results):
-    """The lines of the table: a row for each recipe that has figures."""
+    """The lines of the table: a row for each recipe that has figures for it."""
     head = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    return [*head, *(show_row(name, recipe) for name, recipe in results.items() if recipe["figures"])]
+    shown = {name: recipe for name, recipe in results.items() if is_shown(recipe)}
+    return [*head, *(show_row(name, recipe) for name, recipe in shown.items())]
+
+
+def is_shown(recipe):
+    return "note" in recipe or any(stands_in(figure, "readme") for figure in recipe["figures"])
 
 
 def written(page, results):

@@ -62,11 +62,13 @@ def _nearest(named: str, model_type: Any) -> str:
     """What is nearest to an architecture that is not here."""
     if (bare := find_bare(Settings({"model_type": model_type}, ""))) is not None:
         return (
-            f"its trunk can be had as {bare[1]}, which AutoModel.from_pretrained(...).save_pretrained(...) of "
-            "transformers writes"
+            f"of it {bare[1]} can be had, which {bare[1]}.from_pretrained(...).save_pretrained(...) of transformers "
+            "writes"
         )
-    kind = next((kind for kind, endings in ROLES.items() if named.endswith(endings)), "bare")
-    alike = [name for family in FAMILIES for name, its in family.kinds.items() if its == kind]
+    alike = [name for family in FAMILIES if family.model_type == model_type for name in family.kinds]
+    if not alike:
+        kind = next((kind for kind, endings in ROLES.items() if named.endswith(endings)), "bare")
+        alike = [name for family in FAMILIES for name, its in family.kinds.items() if its == kind]
     return f"the nearest is {get_close_matches(named, alike, 1, 0)[0]}"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.data.source import Source
+from anyformer.data.source import Source, Subset
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
@@ -275,6 +275,12 @@ class LanguageModel(Task):
             )
         place = torch.arange(len(ids))
         return {self.field: TokenSet(ids, place[:, None], place if blank is None else None)}
+
+    def records_to_embed(self, given: Any) -> tuple[list[dict[str, Any]], bool]:
+        # Documents call their text so, whatever the field is called.
+        if isinstance(given, Documents) or (isinstance(given, Subset) and isinstance(given.source, Documents)):
+            return [{self.field: given[i]["text"]} for i in range(len(given))], False
+        return super().records_to_embed(given)
 
     def samples_of(self, record: Mapping[str, Any]) -> list[Sample]:
         """A text as a prompt is read; a longer one in pieces of the context."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from anyformer.errors import InputError
 from anyformer.weights import families
-from anyformer.weights.families import FAMILIES, choose_family, find_family
+from anyformer.weights.families import FAMILIES, choose_family, find_bare, find_family
 from anyformer.weights.huggingface import Design, Family, Settings
 
 EVERY = [(family, name) for family in FAMILIES for name in family.architectures]
@@ -51,11 +51,35 @@ def test_a_kind_without_a_family_has_no_counterpart(monkeypatch: pytest.MonkeyPa
         choose_family("masked", *designed(*EVERY[0]))
 
 
+def test_every_architecture_that_comes_in_is_found() -> None:
+    for family in FAMILIES:
+        for name, kind in family.kinds.items():
+            settings = Settings({"architectures": [name], "model_type": family.model_type}, "c.json")
+            assert find_family(settings) == (family, name)
+            # Whatever its head, the model alone is known by its type.
+            if kind == "bare":
+                assert find_bare(Settings({"model_type": family.model_type}, "c.json")) == (family, name)
+    assert find_bare(Settings({"model_type": "marian"}, "c.json")) is None
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, r"^c\.json: architectures is missing; those that can be brought in are GPT2LMHeadModel, Bert"),
-        ({"architectures": ["A", "B"]}, r"architectures is A, B; those"),
+        ({}, r"^c\.json: architectures is missing; those that can be brought in are GPT2LMHeadModel, GPT2Model, Bert"),
+        (
+            {"architectures": ["A", "B"]},
+            r"architectures is A, B; the nearest is \w+; those that can be brought in are G",
+        ),
+        ({"architectures": ["DistilBertModel"], "model_type": "distilbert"}, r"; the nearest is BertModel; those"),
+        ({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}, r"; the nearest is GPT2LMHeadModel; those"),
+        ({"architectures": ["MPNetForMaskedLM"], "model_type": "mpnet"}, r"; the nearest is BertForMaskedLM; those"),
+        ({"architectures": ["BartForConditionalGeneration"]}, r"; the nearest is T5ForConditionalGeneration; those"),
+        ({"architectures": ["MarianModel"], "model_type": "marian"}, r"; the nearest is MarianMTModel; those"),
+        (
+            {"architectures": ["BertForTokenClassification"], "model_type": "bert"},
+            r"; of it BertModel can be had, which BertModel\.from_pretrained\(\.\.\.\)\.save_pretrained\(\.\.\.\) of",
+        ),
+        ({"architectures": ["T5Model"], "model_type": "t5"}, r"; of it T5EncoderModel can be had"),
         ({"architectures": ["GPT2LMHeadModel"], "model_type": "gptj"}, r"model_type: 'gptj' cannot be brought in"),
     ],
 )

@@ -43,8 +43,42 @@ def test_a_folder_in_one_file_and_in_shards_holds_the_same(tmp_path: Path, monke
         assert all(torch.equal(found[each], TENSORS[each]) for each in TENSORS)
 
 
-def pickled(folder: Path) -> Path:
-    torch.save(TENSORS, folder / "pytorch_model.bin")
+class Evil:
+    """Which runs code when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return print, ("ran",)
+
+
+def pickled(folder: Path, holds: Any) -> Path:
+    torch.save(holds, folder / "pytorch_model.bin")
+    return folder
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_weights_of_torch_hold_the_same_whole_and_in_shards(tmp_path: Path, new: bool) -> None:
+    for folder in ("whole", "shards"):
+        (tmp_path / folder).mkdir()
+    torch.save(TENSORS, tmp_path / "whole" / "pytorch_model.bin", _use_new_zipfile_serialization=new)
+    shards = {name: f"pytorch_model-{i}.bin" for i, name in enumerate(TENSORS)}
+    for name, file in shards.items():
+        torch.save({name: TENSORS[name]}, tmp_path / "shards" / file, _use_new_zipfile_serialization=new)
+    index = tmp_path / "shards" / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+    for folder in ("whole", "shards"):
+        found, _ = read_folder(tmp_path / folder)
+        assert found.keys() == TENSORS.keys()
+        assert all(torch.equal(found[each], TENSORS[each]) for each in TENSORS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_file({name: tensor.to(dtype) for name, tensor in TENSORS.items()}, tmp_path / WEIGHTS)
+    assert {tensor.dtype for tensor in read_folder(tmp_path)[0].values()} == {dtype}
+
+
+def quantised(folder: Path) -> Path:
+    save_file({"a": torch.zeros(2, dtype=torch.int8)}, folder / WEIGHTS)
     return folder
 
 
@@ -61,21 +95,36 @@ def cut_index(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: folder, r"holds no weights: there is no model\.safetensors$"),
-        (pickled, r"holds pytorch_model\.bin and no model\.safetensors; it may run code when it is read"),
+        (lambda folder: folder, r"holds no weights: there is no model\.safetensors, nor pytorch_model\.bin$"),
+        (lambda folder: pickled(folder, Evil()), r"pytorch_model\.bin is damaged, or holds more than tensors"),
+        (lambda folder: pickled(folder, {"a": 1}), r"pytorch_model\.bin holds more than tensors by name; save the"),
+        (quantised, r"model\.safetensors: a is of int8, as of quantised weights, which cannot be brought in; save"),
         (damaged, r"model\.safetensors is damaged or no safetensors file"),
         (cut_index, r"index\.json is damaged or no JSON \(.*\); copy it anew$"),
         (
             lambda folder: sharded(folder, a="../a.safetensors"),
             r"index\.json is damaged: its weight_map must name",
         ),
-        (lambda folder: sharded(folder, a="c.safetensors"), r"c\.safetensors: no such file"),
+        (
+            lambda folder: sharded(folder, a="c.safetensors"),
+            r"index\.json names c\.safetensors, which is not there; copy the folder anew",
+        ),
         (
             lambda folder: sharded(folder, c="a.safetensors"),
             r"index\.json names c, which a\.safetensors does not hold; copy the folder anew",
         ),
     ],
-    ids=["none", "pickled", "damaged", "index cut", "outside", "shard missing", "tensor missing"],
+    ids=[
+        "none",
+        "code",
+        "no tensors",
+        "quantised",
+        "damaged",
+        "index cut",
+        "outside",
+        "shard missing",
+        "tensor missing",
+    ],
 )
 def test_a_folder_that_lacks_something_is_told_so(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
     with pytest.raises(InputError, match=message) as raised:

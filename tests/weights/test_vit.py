@@ -1,4 +1,4 @@
-"""What a config.json of a ViT says; that vectors are those of transformers is tested in tests/tasks/convert/test_bare.py."""
+"""What a config.json of a ViT says; that its vectors are transformers' is in tests/tasks/convert/test_bare.py."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -69,12 +70,8 @@ def embed_command(args: list[str]) -> None:
     parser.add_argument("--field", metavar="FIELD", help="read the tokens of this field alone")
     parser.add_argument(
         "--normalize",
-        action="store_true",
-        default=None,
-        help="divide each vector by its length; so it is without saying where the model's folder says so",
-    )
-    parser.add_argument(
-        "--no-normalize", action="store_false", dest="normalize", help="leave vectors as long as they are"
+        action=argparse.BooleanOptionalAction,
+        help="divide each vector by its length; as the model's folder says when left out, else not",
     )
     require_first("run's folder", "embed RUN", args)
     own = parser.parse_args(args)
@@ -136,14 +133,14 @@ def _from_fields(task: Any, fields: list[str], run: str) -> Given:
 
 def _from_source(task: Any, path: str) -> Given:
     source = task.open(path)
-    first, wanted = source[0], task.inputs or ["episode"]
-    if not first.keys() & {*wanted}:
-        raise InputError(
-            f"--data {path}: a record has {', '.join(first)}, and the model reads {', '.join(wanted)}; name the "
-            "columns so"
-        )
+    n = len(source)  # Raises InputError for a source without records.
 
     def read(start: int, stop: int) -> list[dict[str, Any]]:
         return task.records_to_embed(source.take(range(start, stop)))[0]
 
-    return Given(len(source), read, source.name, are_files=True)
+    if not read(0, 1)[0]:
+        raise InputError(
+            f"--data {path}: a record has {', '.join(source[0])}, and the model reads {', '.join(task.inputs)}; name "
+            "the columns so"
+        )
+    return Given(n, read, source.name, are_files=True)

@@ -12,7 +12,10 @@ from PIL import Image
 
 import anyformer
 from anyformer.__main__ import main
+from anyformer.model.config import TransformerConfig
+from anyformer.tasks.language.language import LanguageModel
 from anyformer.tokenizers.image.sources import Digits
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.small_cli import refused
 
 pytestmark = pytest.mark.usefixtures("at_home")
@@ -51,6 +54,23 @@ def test_one_record_is_printed_and_many_are_written(capsys: pytest.CaptureFixtur
         assert file["0/image"].shape == model.embed({"image": "seven.png"}, pool="tokens")["image"].shape
 
 
+def test_all_documents_of_texts_and_all_rows_of_a_table_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    made = LanguageModel({"note": Text("bytes")}, TransformerConfig(d_model=12, depth=1, n_heads=3), context=8)
+    made.build()
+    anyformer.save(made, "runs/poet/model")
+    Path("texts").mkdir()
+    notes = ["to be, or not to be", "that is"]
+    for i, note in enumerate(notes):
+        Path(f"texts/{i}.txt").write_text(note)
+    Path("notes.csv").write_text("note\n" + "".join(f'"{note}"\n' for note in notes))
+    wanted = anyformer.load("runs/poet").embed(notes)
+    for path in ("texts", "notes.csv"):
+        assert main(["embed", "runs/poet", "--data", path]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        np.testing.assert_allclose([line["vector"] for line in lines], wanted, rtol=1e-4, atol=1e-5)
+        assert path in lines[1]["record"]
+
+
 def test_what_cannot_be_read_is_named_and_holds_up_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     files = pictures(Path("digits"), 3)
     Path(files[1]).write_bytes(b"no picture")
@@ -72,6 +92,8 @@ def test_bad_commands_are_refused_in_one_line(capsys: pytest.CaptureFixture[str]
     assert "is given twice" in refused(capsys, "embed", RUN, "image=a", "image=b")
     assert "layer must be from" in refused(capsys, "embed", RUN, "image=a", "--layer", "99")
     assert "--output must end in" in refused(capsys, "embed", RUN, "image=seven.png", "--output", "v.csv")
+    Path("t.csv").write_text("image\n")
+    assert "t.csv: the table has no rows" in refused(capsys, "embed", RUN, "--data", "t.csv")
     Path("t.jsonl").write_text('{"size": 1}\n')
     assert refused(capsys, "embed", RUN, "--data", "t.jsonl") == (
         "--data t.jsonl: a record has size, and the model reads image; name the columns so"

@@ -31,6 +31,8 @@ from transformers import (
     ViTImageProcessor,
     ViTModel,
     WhisperModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
 from anyformer.errors import InputError
@@ -56,14 +58,15 @@ def bert(folder: Path, **options: Any) -> nn.Module:
     return _write(BertModel(BertConfig(**sizes)), word_pieces(), folder)
 
 
-def roberta(folder: Path) -> nn.Module:
+def roberta(folder: Path, is_multilingual: bool = False) -> nn.Module:
     package = byte_level().backend_tokenizer
     package.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     ids = {name: package.token_to_id(name) for name in ("<s>", "</s>", "<pad>")}
     package.post_processor = processors.RobertaProcessing(("</s>", ids["</s>"]), ("<s>", ids["<s>"]))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=package, pad_token="<pad>", cls_token="<s>", sep_token="</s>")
     sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 42, "pad_token_id": 1}
-    return _write(RobertaModel(RobertaConfig(**SMALL, **sizes)), tokenizer, folder)
+    config, model = (XLMRobertaConfig, XLMRobertaModel) if is_multilingual else (RobertaConfig, RobertaModel)
+    return _write(model(config(**SMALL, **sizes)), tokenizer, folder)
 
 
 def gpt2(folder: Path) -> nn.Module:
@@ -95,6 +98,7 @@ def vit(folder: Path, **options: Any) -> nn.Module:
 OF_TEXT: dict[str, Callable[[Path], nn.Module]] = {
     "BertModel": bert,
     "RobertaModel": roberta,
+    "XLMRobertaModel": lambda folder: roberta(folder, is_multilingual=True),
     "GPT2Model": gpt2,
     "T5EncoderModel": t5_encoder,
 }
