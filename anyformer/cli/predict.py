@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anyformer.cli.arguments import Options, add_options, read_options, require_first
+from anyformer.cli.arguments import described, read_options
 from anyformer.cli.outputs import (
     KINDS,
     Outcome,
@@ -25,34 +25,18 @@ from anyformer.cli.outputs import (
 )
 from anyformer.cli.records import STANDARD_INPUT, Record, find_records
 from anyformer.errors import InputError, suggest
+from anyformer.front.parsers import Options, add_fields, add_options, predict_parser, require_first
 from anyformer.saving.model_folder import load
 
 
 def predict_command(args: list[str]) -> None:
-    parser = Options("predict", "Predict with the best model of a run, for one record or many files.")
-    parser.add_argument("run", metavar="RUN", help="the run's folder; RUN:TASK is one task of a mixture")
-    fields = {
-        "metavar": "FIELD=VALUE",
-        "help": "the record; a picture or a sound is given by the path of its file. A folder, a zip or a pattern "
-        "('pets/**/*.jpg', quoted) stands for every file in it: one field may be many, the others are the same for "
-        "all. - is standard input: a file, or one text a line. FIELD,FIELD=VALUE gives several fields one value. A "
-        "policy takes no fields: it plays episodes",
-    }
-    parser.add_argument(
-        "--json", action="store_true", help="print the whole result as JSON; for many records, one object a line"
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help="write a table to FILE.csv, FILE.jsonl or FILE.json; subtitles to FILE.srt and the like, or for "
-        "many records to a folder",
-    )
+    parser = predict_parser()
     require_first("run's folder", "predict RUN", args)
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files, and texts from the command line, may hold bytes that are no text.
         sys.stdout.reconfigure(errors="backslashreplace")
     if not args or args[0].startswith("-"):
-        parser.add_argument("fields", nargs="+", **fields)
+        add_fields(parser)
         parser.parse_args(args)  # Shows the help, or says what is missing.
     # The task may have options of its own, so it is asked before the rest is read.
     unsafe, _ = Options("predict", add_help=False).parse_known_args(args[1:])
@@ -60,10 +44,9 @@ def predict_command(args: list[str]) -> None:
     if task.members:
         names = " or ".join(f"{args[0]}:{name}" for name in task.members)
         raise InputError(f"{args[0]} is a mixture; name one of its tasks: {names}")
-    if task.inputs:
-        fields["help"] = f"{', '.join(task.inputs)}: {fields['help']}"
-    parser.add_argument("fields", nargs="+" if task.inputs else "*", **fields)
-    add_options(parser, task.options)
+    add_fields(parser, task.inputs)
+    if task.options is not None:
+        add_options(parser, *described(task.options))
     own = parser.parse_args(args)
     options = [] if task.options is None else [read_options(own, task.options)]
     if not task.inputs:

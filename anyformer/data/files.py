@@ -23,7 +23,9 @@ from anyformer.local_files import (
     DAMAGE,
     check_unpacked,
     file_version,
+    no_such_file,
     open_file,
+    places,
     read_bytes,
     special_kind,
     unpacked_blocks,
@@ -46,18 +48,12 @@ def find_file(path: str | Path) -> str:
 
     Raises InputError that names the places tried, and for a device, a pipe or a socket.
     """
-    tried = [str(path)]
-    if not os.path.isabs(path):
-        tried.append(os.path.join(os.environ.get("ANYFORMER_DATA", "data"), path))
-    for place in tried:
+    for place in places(path):
         if kind := special_kind(place):
             raise InputError(f"{path} is {kind} and no file; give the path of a file or folder")
         if os.path.exists(place) or _zip_of(place):
             return place
-    raise InputError(
-        f"{path}: no such file; looked for {' and '.join(tried)}. "
-        "Give another path, or set ANYFORMER_DATA to the folder of your data sets"
-    )
+    raise InputError(no_such_file(path))
 
 
 def read_file(path: str | Path) -> bytes:

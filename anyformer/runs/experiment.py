@@ -34,22 +34,6 @@ from anyformer.tasks.base.task import Task
 from anyformer.tasks.mixture.data import Mixed
 from anyformer.tasks.mixture.shared_fields import OF_ALL
 
-OWN_OPTIONS = """\
-  --config FILE             the experiment, in YAML; `--print_config` shows it with all defaults
-  --run_dir FOLDER          where the run is written: runs/<name of the config file> by default
-  --resume FOLDER           go on with a run exactly where it stopped; other options override its config
-  --folds N                 cross-validation: a run for each of N folds of the records of train and validation, each
-                            the validation of its run; their mean and standard error. Given again, it goes on
-  --seeds N                 a run for each of N seeds, of every fold where there are folds
-  --nested                  with --folds K: K outer folds that nothing is chosen by, each the test part of its run; the
-                            others are dealt into inner folds, of which one validates (best step, early stopping)
-  --inner M                 with --nested: into how many; 5 when left out. Of few records more leave more to learn from
-  --inner_runs N            with --nested: a run for each of N inner folds as validation; 1 when left out
-  --over KEY=A,B,...        with --nested: values of an option of which each outer fold takes the best by inner
-                            validation; of several such options every combination is trained
-  --unsafe_imports PACKAGE  let the config name classes of this package, which runs its code
-"""
-
 
 class Parser(LightningArgumentParser):
     """Takes options by their whole names; so do the parsers of its kind that jsonargparse makes for each class."""
@@ -74,11 +58,7 @@ class Experiment(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={
-                "description": OWN_OPTIONS,
-                "exit_on_error": False,
-                "prog": f"anyformer {command}",
-            },
+            parser_kwargs={"exit_on_error": False, "prog": f"anyformer {command}"},
             args=list(args),
             run=False,
             auto_configure_optimizers=False,

@@ -180,7 +180,7 @@ def test_predict_ends_quietly_when_nobody_reads_on(at_home: Path) -> None:
         ("predict runs/small image=seven.png image=seven.png", "the field 'image' is given twice; for many files give"),
         ("predict runs/small image=no*.png", r"field 'image': no file matches no\*.png$"),
         ("predict runs/small image=empty", "field 'image': empty is empty$"),
-        ("predict runs/small image=runs/small/model", "none of the 3 files in runs/small/model ends in .png, .jpg"),
+        ("predict runs/small image=runs/small/model", "none of the 4 files in runs/small/model ends in .png, .jpg"),
         ("predict runs/small image=seven.png --output x.txt", "--output must end in .csv, .jsonl, .json, got x.txt"),
         ("predict runs/small image=seven.png --output no/x.csv", "--output no/x.csv: there is no folder no$"),
         ("predict runs/small image=seven.png --output x.csv --json", "--json prints, and --output writes a file"),

@@ -54,7 +54,7 @@ def test_a_run_folder_holds_what_is_promised(trained: tuple) -> None:
         "checkpoints", "confusion.png", "curves.png", "metrics.csv", "metrics.json", "model",
         "samples.png",
     ]  # fmt: skip
-    assert sorted(os.listdir(run / "model")) == ["config.json", "manifest.jsonl", "weights.safetensors"]
+    assert sorted(os.listdir(run / "model")) == ["config.json", "manifest.jsonl", "usage.json", "weights.safetensors"]
     assert len(os.listdir(run / "checkpoints")) == 3
     assert metrics == json.loads((run / "metrics.json").read_text())
     assert {"train/loss", "val/loss", "val/accuracy", "test/accuracy", "best/val/accuracy"} <= metrics.keys()
