@@ -77,14 +77,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         print(f"anyformer: there is no command {args[0]!r}; {hint}", file=sys.stderr)
         return 2
+    from anyformer.errors import Caller
     from anyformer.front.answers import say_answer
 
-    code = say_answer(args[0], args[1:], COMMANDS)
-    if code is not None:
-        return code
-    from anyformer.cli import main as cli
+    with Caller.on_command_line():
+        code = say_answer(args[0], args[1:], COMMANDS)
+        if code is None:
+            from anyformer.cli import main as cli
 
-    return cli.main(args)
+            code = cli.main(args)
+    return code
 
 
 def leave_the_current_folder() -> None:

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from anyformer.errors import InputError, say, suggest
-from anyformer.front.overrides import check_overrides, options_in
+from anyformer.front.overrides import check_overrides
 from anyformer.front.parsers import PARSERS, Options, add_fields, add_options, require_first
 from anyformer.front.runs import check_config, check_config_or_run, check_fields, check_run, usage_of
 from anyformer.front.usage import fit_help
+from anyformer.parsing.options import options_in
 from anyformer.reference.pages import KINDS, listing, page
 from anyformer.reference.schema import schema
 from anyformer.reference.source import find

@@ -6,38 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from anyformer.errors import InputError, suggest
+from anyformer.parsing.options import options_in
 from anyformer.reference.callbacks import refusal
-from anyformer.reference.schema import choices, trainer_class
-from anyformer.reference.source import Class, find, of_lightning
+from anyformer.reference.schema import CLASS_KEYS, choices, config_types, is_named, lightning_trainer
+from anyformer.reference.source import Class, of_lightning
 from anyformer.reference.types import ANY, Type, type_of
 
-CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
-"""What stands under a key that names a class."""
 OF_THE_PROGRAM = ("seed_everything", "print_config")
-
-
-def sections() -> dict[str, Type]:
-    """What stands at the top of a config."""
-    data = Type("union", (Type("class", cls=find("Records")), Type("class", cls=find("Mixed"))))
-    return {
-        "model": Type("class", cls=find("Task")),
-        "data": data,
-        "trainer": Type("class", cls=trainer_class()),
-        "checkpoints": Type("class", cls=find("Saving")),
-    }
-
-
-def options_in(args: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The options and their values, of what overrides a config; "" where there is no value."""
-    rest = list(args)
-    while rest:
-        first = rest.pop(0)
-        if not first.startswith("--"):
-            raise InputError(f"{first!r} stands alone: a config is given by --config FILE, and a value by --KEY=VALUE")
-        name, equals, value = first[2:].partition("=")
-        if not equals and rest and not rest[0].startswith("--"):
-            value = rest.pop(0)
-        yield name.removesuffix("+"), value
 
 
 def check_overrides(args: Sequence[str], own: Sequence[str], program: str, has_others: bool = False) -> None:
@@ -60,7 +35,7 @@ def check_overrides(args: Sequence[str], own: Sequence[str], program: str, has_o
 def _beside(name: str) -> list[str] | None:
     """The options that there are instead where a name is none; None where it is one."""
     place, *keys = name.split(".")
-    tops = sections()
+    tops = config_types()
     if name in OF_THE_PROGRAM or "help" in keys:
         return None
     if place not in tops:
@@ -92,11 +67,10 @@ def _below(kind: Type) -> dict[str, Type]:
 
 def _arguments(cls: Class) -> dict[str, Type]:
     options = choices(cls)
-    if not options and not cls.is_ours and cls is not trainer_class():
+    if not options and not cls.is_ours and cls is not lightning_trainer():
         return {"*": ANY}
-    is_named = bool(options) or cls.name == "Mixed"
     found = {argument.name: type_of(argument) for each in options or [cls] for argument in each.arguments}
-    if is_named:
+    if is_named(cls):
         itself = Type("class", cls=cls)
         found |= {"class_path": ANY, "init_args": itself, "dict_kwargs": ANY}
     return found
@@ -104,7 +78,7 @@ def _arguments(cls: Class) -> dict[str, Type]:
 
 def _every_option() -> Iterator[str]:
     """The names of all options that are written out, as deep as blocks of values go."""
-    for top, kind in sections().items():
+    for top, kind in config_types().items():
         yield from _dotted(top, kind)
 
 

@@ -6,7 +6,7 @@ import re
 
 from anyformer.front.parsers import fit_parser
 from anyformer.reference.pages import one_line_rows, rows
-from anyformer.reference.schema import plain, trainer_class
+from anyformer.reference.schema import plain, lightning_trainer
 from anyformer.reference.source import Argument, find, subclasses
 
 HEAD = """\
@@ -35,7 +35,7 @@ def fit_help() -> str:
         f"Checkpoints:\n{_options('checkpoints', find('Saving').arguments)}",
         f"Randomness:\n{rows([('--seed_everything', 'Decides everything that is random; 0 when left out.')])}",
         f"Lightning's Trainer (more: anyformer help trainer):\n"
-        f"{_options('trainer', trainer_class().arguments, is_short=True)}",
+        f"{_options('trainer', lightning_trainer().arguments, is_short=True)}",
     ]
     return "\n\n".join(parts)
 

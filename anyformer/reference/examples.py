@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from anyformer.reference.schema import choices, needed, trainer_class
+from anyformer.reference.schema import choices, needed, lightning_trainer
 from anyformer.reference.source import Argument, Class, find, folder_of, subclasses
 from anyformer.reference.types import Type, literal_of, type_of
 
@@ -39,6 +39,18 @@ def config_files() -> list[Path]:
 
 def example(cls: Class) -> str | None:
     """YAML that uses a class, from the top of the config; None where no config has it."""
+    name, values = _usual(cls)
+    placed = _place(cls, values, name)
+    return None if placed is None else dump(placed)
+
+
+def usual_arguments(cls: Class) -> dict[str, Any]:
+    """Some arguments of a class, with those that must be given."""
+    return _usual(cls)[1]
+
+
+def _usual(cls: Class) -> tuple[str, dict[str, Any]]:
+    """Such arguments, and the name of the field that has them in a config, if one does."""
     name, values = _found(cls) or ("", {})
     required = needed(cls)
     if not all(_is_short(values.get(key), LONGEST_NEEDED) for key in required):
@@ -47,16 +59,14 @@ def example(cls: Class) -> str | None:
     given = {key: values[key] for key in required}
     others = (values if values.keys() - given else _defaults(cls)).items()
     simple = [(key, value) for key, value in others if key not in required and _is_short(value, LONGEST)]
-    chosen = given | dict(simple[:MOST_OPTIONS])
-    placed = _place(cls, chosen, name)
-    return None if placed is None else dump(placed)
+    return name, given | dict(simple[:MOST_OPTIONS])
 
 
 def dump(content: Any, indent: int = 0) -> str:
     """YAML with a value on one line where it fits and says which class it is of."""
     lines = []
     for key, value in content.items():
-        flow = _flow(value)
+        flow = dump_flow(value)
         fits = indent + len(key) + 2 + len(flow) <= WIDTH
         is_section = isinstance(value, Mapping) and value and not (fits and ("class_path" in value or indent >= 4))
         if is_section:
@@ -66,13 +76,14 @@ def dump(content: Any, indent: int = 0) -> str:
     return "\n".join(lines)
 
 
-def _flow(value: Any) -> str:
+def dump_flow(value: Any) -> str:
+    """YAML of a value on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _is_short(value: Any, longest: int) -> bool:
-    return value is not None and len(_flow(value)) <= longest
+    return value is not None and len(dump_flow(value)) <= longest
 
 
 def _defaults(cls: Class) -> dict[str, Any]:
@@ -112,7 +123,7 @@ def _found(cls: Class) -> tuple[str, dict[str, Any]] | None:
         if pattern.search(text):
             content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             found += _uses(content, cls, keys, "")
-    return min(found, key=lambda use: len(_flow(use[1])), default=None)
+    return min(found, key=lambda use: len(dump_flow(use[1])), default=None)
 
 
 def _uses(content: Any, cls: Class, keys: tuple[str, ...], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -189,7 +200,7 @@ def config_classes() -> list[Class]:
     for cls in found:
         for argument in cls.arguments:
             found += [each for each in _classes(type_of(argument)) if each.is_values and each not in found]
-    return [*found, trainer_class()]
+    return [*found, lightning_trainer()]
 
 
 @cache

@@ -13,7 +13,7 @@ from pathlib import Path
 from anyformer.errors import InputError, suggest
 from anyformer.reference.callbacks import refusal
 from anyformer.reference.examples import config_classes, config_files, example, owners
-from anyformer.reference.schema import choices, plain, summary, trainer_class
+from anyformer.reference.schema import choices, plain, summary, lightning_trainer
 from anyformer.reference.source import Argument, Class, find, of_lightning, public_names, subclasses
 from anyformer.reference.types import default_of, type_of
 
@@ -52,7 +52,7 @@ def page(name: str, commands: Iterable[str] = ()) -> str:
 
 
 def _class(name: str) -> Class:
-    return trainer_class() if name == "Trainer" else find(name)
+    return lightning_trainer() if name == "Trainer" else find(name)
 
 
 @cache

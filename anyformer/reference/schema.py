@@ -19,7 +19,7 @@ OF_LIGHTNING = {"Callback": "callbacks", "Logger": "loggers"}
 def schema() -> Schema:
     """Of a whole config, with a definition for each class."""
     made = Maker()
-    trainer = made.arguments(trainer_class())
+    trainer = made.arguments(lightning_trainer())
     sections = {
         "seed_everything": {"type": "integer", "minimum": 0, "description": "Decides everything that is random."},
         "model": made.of(Type("class", cls=find("Task"))),
@@ -35,9 +35,31 @@ def schema() -> Schema:
     }
 
 
-def trainer_class() -> Class:
+@cache
+def lightning_trainer() -> Class:
     """Lightning's Trainer."""
     return module("lightning.pytorch.trainer.trainer").find("Trainer")
+
+
+CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
+"""What stands under a key that names a class."""
+
+
+@cache
+def config_types() -> dict[str, Type]:
+    """What stands under the keys at the top of a config."""
+    records, mixed = Type("class", cls=find("Records")), Type("class", cls=find("Mixed"))
+    return {
+        "model": Type("class", cls=find("Task")),
+        "data": Type("union", (records, mixed)),
+        "trainer": Type("class", cls=lightning_trainer()),
+        "checkpoints": Type("class", cls=find("Saving")),
+    }
+
+
+def is_named(cls: Class) -> bool:
+    """Whether a config names such a class by class_path, and does not write its arguments out alone."""
+    return bool(choices(cls)) or cls.name == "Mixed"
 
 
 @cache

@@ -38,7 +38,7 @@ from anyformer.runs.state.loop_state import (
     settle,
 )
 from anyformer.runs.state.random_state import generators, set_generators
-from anyformer.runs.trainer import OF_A_STEP
+from anyformer.runs.trainer import OF_A_STEP, check_monitors
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.fingerprint import changed, fingerprint
 from anyformer.saving.manifest import keep_newest
@@ -237,6 +237,9 @@ class RunCallback(Callback):
         return True
 
     # The moments at which nothing is half done.
+
+    def on_sanity_check_end(self, trainer: Trainer, module: LightningModule) -> None:
+        check_monitors(trainer, module)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         if not self._restore("epoch", trainer) and trainer.global_step:

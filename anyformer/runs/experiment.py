@@ -25,6 +25,8 @@ from anyformer.parsing.classes import allowed_imports, dotted, find_class, subcl
 from anyformer.parsing.instantiate import make_objects
 from anyformer.parsing.large import shared_lists
 from anyformer.parsing.messages import one_line
+from anyformer.parsing.misfits import explain, merged
+from anyformer.parsing.options import options_in
 from anyformer.parsing.scalars import as_written, dump_yaml
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.trainer import quiet
@@ -40,6 +42,10 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+
+class Unfit(InputError):
+    """A value does not fit the type of its key."""
 
 
 class Experiment(LightningCLI):
@@ -82,14 +88,14 @@ class Experiment(LightningCLI):
         try:
             with one_line():
                 self.config = _spelt_out(parser.parse_args(args))
-                check_numbers(self.config.as_dict())
         except InputError as error:
             if unknown := re.search(r"unrecognized arguments: -*([\w.]+)", str(error)):
                 name = unknown[1] if str(error).startswith("unrecognized") else f"model.{unknown[1]}"
                 # There are hundreds.
                 advice = suggest(name, self._options(), f"see {parser.prog} --help")
                 raise InputError(f"there is no option --{name}{advice}") from None
-            raise
+            raise Unfit(str(error)) from error
+        check_numbers(self.config.as_dict())
 
     def _options(self) -> list[str]:
         """The names of all options, those of the tasks included."""
@@ -163,7 +169,7 @@ def parse(
         # Sub-configs are local files: nothing is fetched.
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
         is_mixed, hints = False, {"trainer": Trainer, "model": Task, "seed_everything": int, "checkpoints": Saving}
-        given, args = {}, []
+        given, args, contents = {}, [], []
         for config in configs:
             content, lines = read_yaml(config)
             for section in content.keys() & {"trainer", "checkpoints", "model", "data"}:
@@ -185,12 +191,14 @@ def parse(
                 raise InputError(f"{config} line {lines[path]}: {path} is what seed_everything says; give that")
             given |= {path: f"{config} line {line}" for path, line in lines.items()}
             args += ["--config", config]
+            contents.append(content)
             if run and (loggers := _placed((content.get("trainer") or {}).get("logger"), run)):
                 args.append(f"--trainer.logger={json.dumps(loggers)}")
         try:
             return kind([*args, *overrides], command, unsafe, is_mixed)
         except InputError as error:
-            raise InputError(locate(str(error), given, overrides)) from error
+            reason = explain(merged(contents, options_in(overrides))) if isinstance(error, Unfit) else None
+            raise InputError(locate(reason or str(error), given, overrides)) from error
 
 
 def _placed(loggers: Any, run: Path) -> Any:
