@@ -12,8 +12,8 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
-
 IN_PYTHON = (
+    (re.compile(r"go on with: .*?fit --resume (\S+)"), r"go on with: fit(..., run_dir='\1', resume=True)"),
     (re.compile(r"fit --resume [^\s,;]+"), "resume=True"),
     (re.compile(r"fit --config \.\.\. --run_dir [^\s,;]+"), "fit without resume"),
     (re.compile(r"--unsafe_imports (\w+)"), r"unsafe_imports=['\1']"),

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from anyformer.errors import InputError, say, suggest
+from anyformer.errors import Caller, InputError, say, suggest
 from anyformer.front.overrides import check_overrides
 from anyformer.front.parsers import PARSERS, Options, add_fields, add_options, require_first
 from anyformer.front.runs import check_config, check_config_or_run, check_fields, check_run, usage_of
@@ -41,6 +41,7 @@ def say_answer(command: str, args: Sequence[str], names: Sequence[str] = ()) -> 
     return None if said is None else 0
 
 
+@Caller.on_command_line()
 def answer(command: str, args: Sequence[str], names: Sequence[str] = ()) -> str | None:
     """What is printed, where nothing heavy is needed for it; None where the command is to be carried out.
 

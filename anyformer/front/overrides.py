@@ -1,11 +1,11 @@
-"""Whether the options that override a config are ones, by the types of what they name; their values are not looked at."""
+"""Whether the options that override a config are ones, by the types of what they name; no value is looked at."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
-from anyformer.errors import InputError, suggest
+from anyformer.errors import Caller, InputError, suggest
 from anyformer.parsing.options import options_in
 from anyformer.reference.callbacks import refusal
 from anyformer.reference.schema import CLASS_KEYS, choices, config_types, is_named, lightning_trainer
@@ -15,6 +15,7 @@ from anyformer.reference.types import ANY, Type, type_of
 OF_THE_PROGRAM = ("seed_everything", "print_config")
 
 
+@Caller.on_command_line()
 def check_overrides(args: Sequence[str], own: Sequence[str], program: str, has_others: bool = False) -> None:
     """Raise InputError for an option that is none, and for a callback that is refused.
 

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anyformer.errors import InputError, suggest
+from anyformer.errors import Caller, InputError, suggest
 from anyformer.reference.source import Class
 from anyformer.reference.types import Type, constant, literal_of, type_of
 
@@ -31,6 +31,7 @@ class Options(argparse.ArgumentParser):
             help="let the config name classes of this package, which runs its code",
         )
 
+    @Caller.on_command_line()
     def error(self, message: str) -> typing.NoReturn:
         if unknown := re.match(r"unrecognized arguments: -+([\w.]+)", message):
             names = [option.lstrip("-") for option in self._option_string_actions]
@@ -63,6 +64,7 @@ def _option(kind: Type, name: str) -> dict[str, Any]:
     return options | ({"nargs": "+"} if several else {})
 
 
+@Caller.on_command_line()
 def require_first(what: str, command: str, args: Sequence[str]) -> None:
     """Raise InputError where an option stands in the place of what must stand first."""
     if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
@@ -81,7 +83,7 @@ def fit_parser() -> Options:
     parser.add_argument(
         "--resume",
         metavar="FOLDER",
-        help="go on with a run exactly where it stopped; other options override its config",
+        help="go on with a run exactly where it stopped; options override its config",
     )
     parser.add_argument(
         "--folds", metavar="N", type=int,

@@ -6,7 +6,7 @@ import re
 
 from anyformer.front.parsers import fit_parser
 from anyformer.reference.pages import one_line_rows, rows
-from anyformer.reference.schema import plain, lightning_trainer
+from anyformer.reference.schema import lightning_trainer, plain
 from anyformer.reference.source import Argument, find, subclasses
 
 HEAD = """\

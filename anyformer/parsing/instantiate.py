@@ -33,7 +33,8 @@ def instantiate(config: Mapping[str, Any], unsafe: Sequence[str] = ()) -> Any:
             try:
                 parsed = parser.parse_object({"model": small})
             except (ArgumentError, TypeError, ValueError) as error:
-                reason = explain({"model": small})
+                # What it was given it has changed.
+                reason = explain({"model": take_out(config)[0]})
                 raise error if reason is None else InputError(reason) from error
             put_back(parsed.model, large)
             return make_objects(parser, parsed).model

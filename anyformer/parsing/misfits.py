@@ -7,6 +7,7 @@ those of the source, so that nothing needs to be imported for it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -100,7 +101,11 @@ def _misfit(value: Any, kind: Type, path: str) -> str | None:
     if kind.kind == "choice":
         return None if any(value == each and type(value) is type(each) for each in kind.values) else ""
     if kind.kind == "mapping":
-        return _first(misfit(each, kind.parts[0], f"{path}.{key}") for key, each in value.items()) if isinstance(value, Mapping) else ""
+        return (
+            _first(misfit(each, kind.parts[0], f"{path}.{key}") for key, each in value.items())
+            if isinstance(value, Mapping)
+            else ""
+        )
     if kind.kind in ("list", "items"):
         return _list_misfit(value, kind, path)
     return None if kind.cls is None else _class_misfit(value, kind.cls, path)
@@ -115,14 +120,14 @@ def _is_scalar(value: Any, name: str) -> bool:
         return isinstance(value, str)
     if name == "bool":
         return isinstance(value, bool) or str(value).lower() in BOOLEANS
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return False
-    if isinstance(value, str):
-        try:
-            return NUMBERS[name](value) is not None
-        except ValueError:
-            return False
-    return isinstance(value, int) or (name == "float" and isinstance(value, float)) or value == int(value)
+    if isinstance(value, float):
+        return name == "float" or value.is_integer()
+    try:
+        return NUMBERS[name](value) is not None
+    except ValueError:
+        return False
 
 
 def _list_misfit(value: Any, kind: Type, path: str) -> str | None:
@@ -132,7 +137,9 @@ def _list_misfit(value: Any, kind: Type, path: str) -> str | None:
         return _first(misfit(each, kind.parts[0], f"{path}.{i}") for i, each in enumerate(value))
     if len(value) != len(kind.parts):
         return _other(value, kind, path)
-    return _first(misfit(each, part, f"{path}.{i}") for i, (each, part) in enumerate(zip(value, kind.parts, strict=True)))
+    return _first(
+        misfit(each, part, f"{path}.{i}") for i, (each, part) in enumerate(zip(value, kind.parts, strict=True))
+    )
 
 
 def _class_misfit(value: Any, cls: Class, path: str) -> str | None:
@@ -146,7 +153,7 @@ def _class_misfit(value: Any, cls: Class, path: str) -> str | None:
     if not isinstance(value, Mapping):
         return ""
     if "class_path" in value:
-        name = str(value["class_path"])
+        name = re.sub(r"^anyformer\..*\.", "", str(value["class_path"]))
         if "." in name:
             return None
         if name not in _names(cls):
@@ -187,9 +194,19 @@ def _needs(kind: Type) -> list[str]:
         return [str(value) for value in kind.values]
     block = _block(kind)
     if block is None:
-        return ["a class by its name" if kind.cls is not None and not choices(kind.cls) else f"a {kind}" if kind.cls else str(kind)]
+        return [
+            "a class by its name"
+            if kind.cls is not None and not choices(kind.cls)
+            else f"a {kind}"
+            if kind.cls
+            else str(kind)
+        ]
     usual = usual_arguments(block)
-    form = f"as in {dump_flow([usual] if kind.kind in ('list', 'items') else usual)}" if usual else f"see anyformer help {block.name}"
+    form = (
+        f"as in {dump_flow([usual] if kind.kind in ('list', 'items') else usual)}"
+        if usual
+        else f"see anyformer help {block.name}"
+    )
     many = "a list of " if kind.kind in ("list", "items") else ""
     keys = [each.name for each in block.arguments]
     some = ", ".join(keys[:MOST_KEYS]) + (", ..." if len(keys) > MOST_KEYS else "")
@@ -210,8 +227,18 @@ def _nearest(value: Any, kind: Type, path: str) -> str:
         for argument in block.arguments if block is not None else ():
             if any(value in one.values for one in type_of(argument).members):
                 return f"; did you mean {argument.name}: {value}?"
-    known = [str(name) for each in kind.members for name in (*each.values, *(_names(each.cls) if each.cls and is_named(each.cls) else ()))]
+    known = [
+        str(name)
+        for each in kind.members
+        for name in (*each.values, *(_names(each.cls) if each.cls and is_named(each.cls) else ()))
+    ]
     return suggest(value, known, "").removesuffix("; ")
+
+
+def _chosen(kind: Type) -> list[Class]:
+    """The bases of which a type is a class by its name, or a list of such."""
+    inner = [*kind.classes, *(cls for each in kind.members for part in each.parts for cls in part.classes)]
+    return [cls for cls in inner if is_named(cls)]
 
 
 def _shown(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from anyformer.reference.schema import choices, needed, lightning_trainer
+from anyformer.reference.schema import choices, lightning_trainer, needed
 from anyformer.reference.source import Argument, Class, find, folder_of, subclasses
 from anyformer.reference.types import Type, literal_of, type_of
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from anyformer.errors import InputError, suggest
 from anyformer.reference.callbacks import refusal
 from anyformer.reference.examples import config_classes, config_files, example, owners
-from anyformer.reference.schema import choices, plain, summary, lightning_trainer
+from anyformer.reference.schema import choices, lightning_trainer, plain, summary
 from anyformer.reference.source import Argument, Class, find, of_lightning, public_names, subclasses
 from anyformer.reference.types import default_of, type_of
 
@@ -109,10 +109,8 @@ def _kind(cls: Class) -> str:
 def argument_lines(argument: Argument) -> list[str]:
     """An argument: its name, type and default, and what it means."""
     kind, default = str(type_of(argument)), default_of(argument)
-    tail = (
-        ", required" if default is None else ", may be left out" if default == f"{kind}()" else f", default {default}"
-    )
-    head = textwrap.wrap(f"{argument.name}: {kind}{tail}", width(), initial_indent="  ", subsequent_indent="      ")
+    tail = "required" if default is None else "may be left out" if default == f"{kind}()" else f"default {default}"
+    head = textwrap.wrap(f"{argument.name}: {kind}, {tail}", width(), initial_indent="  ", subsequent_indent="      ")
     return [*head, *(f"      {line}" for line in wrap(plain(argument.text), 6).splitlines())]
 
 

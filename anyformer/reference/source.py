@@ -71,7 +71,8 @@ class Module:
 BODIES = [
     re.compile(
         # A function other than a constructor; its parameters on its line, or on lines of their own; and its body.
-        rf"^({at}(?:async )?def (?!__init__)\w+\((?:.*:\n|[^\n]*\n(?:{at}    .*\n)*?{at}\).*:\n))((?:(?:{at}    .*)?\n)+)",
+        rf"^({at}(?:async )?def (?!__init__)\w+\((?:.*:\n|[^\n]*\n(?:{at}    .*\n)*?{at}\).*:\n))"
+        rf"((?:(?:{at}    .*)?\n)+)",
         re.MULTILINE,
     )
     for at in ("", "    ")

@@ -211,6 +211,8 @@ class RunCallback(Callback):
             self._take_up()
         draw_first_samples(self.run, trainer.train_dataloader, module, again=not self.resuming)
         self._saved_step = trainer.global_step
+        if not trainer.enable_validation:
+            check_monitors(trainer, module)
         # Lightning has put a handler of its own in front, which would exit with 0 and save nothing.
         self.signals.listen()
         if self._resumed.get("point") == "epoch":

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from anyformer.errors import InputError, suggest
+from anyformer.errors import Caller, InputError, suggest
 from anyformer.local_files import special_kind
 from anyformer.parsing.bounds import bounded_yaml
 from anyformer.parsing.check import check, check_numbers, read_yaml
@@ -149,6 +149,7 @@ class Unmade(Experiment):
         pass
 
 
+@Caller.on_command_line()
 def parse(
     command: str,
     configs: Sequence[str],

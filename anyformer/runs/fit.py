@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from lightning import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -139,7 +139,7 @@ def _fit(
     if checkpoint is not None:
         options["num_sanity_val_steps"] = 0
     lines = Lines(lambda: run_callback.best.get("value"), shown=options.get("enable_progress_bar") is not False)
-    if not has_bar():
+    if not has_bar() and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         options.setdefault("enable_progress_bar", False)
     # One that was loaded or has predicted comes in evaluation mode, and Lightning would leave its dropout off.
     task.train()

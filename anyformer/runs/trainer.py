@@ -28,6 +28,8 @@ DEFAULTS = {"log_every_n_steps": 10, "enable_model_summary": False}
 """Where they differ from Lightning's."""
 OF_A_STEP = ("accumulate_grad_batches", "overfit_batches")
 """Options of the Trainer that decide which samples make up a step, and stay as they are when a run goes on."""
+
+
 def make_trainer(options: Mapping[str, Any], **ours: Any) -> Trainer:
     """A Trainer with a user's options, and ours before those.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 USAGE = "usage.json"
-"""Fields with what their files end in, and the dataclass of options with its values; for each task of a mixture. Folders
+"""Fields with what their files end in, and the dataclass of options with its values; of each task of a mixture. Folders
 of before it was written have none."""
 
 
