@@ -46,7 +46,13 @@ class Module:
     def names(self) -> dict[str, ast.AST | tuple[str, str]]:
         """What is defined at the top: classes, the values of assignments, and imports as (module, name)."""
         found: dict[str, ast.AST | tuple[str, str]] = {}
-        for node in _statements(ast.parse(without_bodies(self.path.read_text(encoding="utf-8"))).body):
+        text = self.path.read_text(encoding="utf-8")
+        try:
+            tree = ast.parse(without_bodies(text))
+        except SyntaxError:
+            # Of a text within a function, with lines that begin where statements do.
+            tree = ast.parse(text)
+        for node in _statements(tree.body):
             if isinstance(node, ast.ImportFrom) and node.module:
                 found |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
             elif isinstance(node, ast.ClassDef):

@@ -29,6 +29,12 @@ def image(**arguments: Any) -> dict[str, Any]:
 
 
 TRANSFORMER = {"d_model": 8, "depth": 1, "n_heads": 2}
+
+
+def rotary(**arguments: Any) -> dict[str, Any]:
+    return model(transformer=TRANSFORMER | {"rotary": arguments})
+
+
 WRONG = [
     # A union of a block and null, given what it is not.
     (
@@ -65,8 +71,14 @@ WRONG = [
         r"model.embedding.positions.1.scheme must be learned, joint or sinusoidal, got sinusoid; did you mean "
         r"'sinusoidal'\?",
     ),
-    (model(transformer=TRANSFORMER | {"rotary": {"axes": "row"}}), r"model.transformer.rotary.axes must be \[str, ...\], got row"),
-    (model(transformer=TRANSFORMER | {"rotary": {"base": 3}}), r"model.transformer.rotary.axes is missing: RotaryConfig needs it; see anyformer help RotaryConfig"),
+    (
+        model(transformer=TRANSFORMER | {"rotary": {"axes": "row"}}),
+        r"model.transformer.rotary.axes must be \[str, ...\], got row",
+    ),
+    (
+        model(transformer=TRANSFORMER | {"rotary": {"base": 3}}),
+        r"model.transformer.rotary.axes is missing: RotaryConfig needs it; see anyformer help RotaryConfig",
+    ),
     (image(stem={"kernl": 3}), r"model.tokenizers.image.stem has no key 'kernl'; did you mean 'kernel'\?"),
     # Numbers and lists of them.
     (image(patch="four"), "model.tokenizers.image.patch must be int, got four"),
@@ -87,9 +99,13 @@ WRONG = [
     ),
     (
         {"trainer": {"callbacks": "EarlyStoping"}},
-        r"trainer.callbacks must be \[Callback, ...\], a Callback or null, got EarlyStoping; did you mean 'EarlyStopping'\?",
+        r"trainer.callbacks must be \[Callback, ...\], a Callback or null, got EarlyStoping; did you mean "
+        r"'EarlyStopping'\?",
     ),
-    ({"data": {"train": "Digits", "on_bad_sample": "skp"}}, r"data.on_bad_sample must be fail or skip, got skp; did you mean 'skip'\?"),
+    (
+        {"data": {"train": "Digits", "on_bad_sample": "skp"}},
+        r"data.on_bad_sample must be fail or skip, got skp; did you mean 'skip'\?",
+    ),
 ]
 
 

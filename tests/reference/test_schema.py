@@ -2,70 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from anyformer.parsing.scalars import load_yaml
-from anyformer.reference.schema import schema
+from anyformer.reference.schema import choices, schema
+from anyformer.reference.source import find
+from tests.helpers.json_schema import errors
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
-KINDS = {
-    "object": dict,
-    "array": list,
-    "string": str,
-    "integer": int,
-    "number": (int, float),
-    "boolean": bool,
-    "null": type(None),
-}
-UNDERSTOOD = {
-    *("$schema", "$ref", "title", "description", "definitions", "type", "properties", "required", "items", "minItems"),
-    *("maxItems", "additionalProperties", "allOf", "anyOf", "enum", "const", "pattern", "minimum"),
-}
-
-
-def errors(value: Any, of: dict, whole: dict, place: str = "") -> Iterator[str]:
-    """What draft 7 of JSON Schema has against a value; of its keywords those that ours has."""
-    assert of.keys() <= UNDERSTOOD
-    if "$ref" in of:
-        key = of["$ref"].removeprefix("#/definitions/").replace("%20", " ")
-        yield from errors(value, whole["definitions"][key], whole, place)
-    for each in of.get("allOf", []):
-        yield from errors(value, each, whole, place)
-    if "anyOf" in of:
-        found = [list(errors(value, each, whole, place)) for each in of["anyOf"]]
-        if all(found):
-            yield min(found, key=lambda some: -len(some[0]))[0]
-    if "type" in of and (
-        not isinstance(value, KINDS[of["type"]]) or (isinstance(value, bool) and of["type"] != "boolean")
-    ):
-        yield f"{place} is no {of['type']}"
-        return
-    if ("enum" in of and value not in of["enum"]) or ("const" in of and value != of["const"]):
-        yield f"{place}: {value!r} is none of {of.get('enum', [of.get('const')])}"
-    if isinstance(value, str) and not re.search(of.get("pattern", ""), value):
-        yield f"{place} does not match {of['pattern']}"
-    if isinstance(value, dict):
-        for name in of.get("required", []):
-            if name not in value:
-                yield f"{place} lacks {name}"
-        rest = of.get("additionalProperties", {})
-        for name, inner in value.items():
-            known = of.get("properties", {}).get(name, rest)
-            if known is False:
-                yield f"{place}.{name} is not known"
-            else:
-                yield from errors(inner, known, whole, f"{place}.{name}")
-    if isinstance(value, list):
-        if not of.get("minItems", 0) <= len(value) <= of.get("maxItems", len(value)):
-            yield f"{place} has {len(value)} items"
-        items = of.get("items", {})
-        for i, inner in enumerate(value):
-            yield from errors(inner, items[i] if isinstance(items, list) else items, whole, f"{place}.{i}")
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +22,58 @@ def whole() -> dict:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_is_valid(path: Path, whole: dict) -> None:
     assert list(errors(load_yaml(path.read_text()), whole, whole)) == []
+
+
+RIGHT = """\
+model:
+  class_path: Classify
+  init_args:
+    tokenizers: {image: {class_path: ImagePatches, init_args: {patch: 4}}}
+    optimizer: {schedule: cosine}
+data: {train: Digits}
+trainer: {max_epochs: 3, callbacks: {class_path: EarlyStopping, init_args: {monitor: val/loss}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("patch: 4", "pach: 4", "tokenizers.image.init_args.pach is not known"),
+        ("patch: 4", "patch: four", "patch is no integer"),
+        ("cosine", "cosin", "'cosin' is none of ['cosine', 'linear', 'constant']"),
+        ("max_epochs", "max_epoch", ".trainer.max_epoch is not known"),
+        ("class_path: ImagePatches", "class_path: ImagePaches", "'ImagePaches'"),
+        ("class_path: Classify", "class_path: Clasify", "'Clasify'"),
+        ("monitor:", "monitr:", "monitr is not known"),
+        ("EarlyStopping", "EMAWeightAveraging", "'EMAWeightAveraging'"),
+        ("    tokenizers:", "    tokens:", "lacks tokenizers"),
+        ("model:", "modle:", ".modle is not known"),
+        ("data: {train: Digits}", "data: {validation: 0.1}", "lacks train"),
+    ],
+)
+def test_what_is_misspelt_is_not(old: str, new: str, message: str, whole: dict) -> None:
+    assert list(errors(load_yaml(RIGHT), whole, whole)) == []
+    assert old in RIGHT
+    found = list(errors(load_yaml(RIGHT.replace(old, new)), whole, whole))
+    assert found and message in " ".join(found), found
+
+
+def test_every_key_says_what_it_means(whole: dict) -> None:
+    patches = whole["definitions"]["ImagePatches"]["properties"]
+    assert patches["patch"]["description"].startswith("Side of the square that a token stands for.")
+    assert patches["patch"]["description"].endswith("Default: 4.")
+    for name in ("Classify", "Table", "OptimizerConfig", "Records", "TransformerConfig"):
+        of = whole["definitions"][name]["properties"]
+        assert [key for key, each in of.items() if not each["description"].strip()] == []
+
+
+def test_a_class_of_another_package_is_valid(whole: dict) -> None:
+    mine = RIGHT.replace(
+        "class_path: ImagePatches, init_args: {patch: 4}", "class_path: mine.Radar, init_args: {beams: 4}"
+    )
+    assert list(errors(load_yaml(mine), whole, whole)) == []
+
+
+def test_callbacks_that_cannot_work_are_no_choice() -> None:
+    names = [cls.name for cls in choices(find("EarlyStopping").line[1])]
+    assert "EarlyStopping" in names and "LearningRateFinder" not in names
