@@ -32,6 +32,9 @@ Trains one transformer on any kind of data, as a YAML file says.
   import FOLDER RUN          make a run of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer of transformers,
                              or of a model without a head: a sentence encoder, a ViT
   export RUN TARGET          write the best model as a folder for transformers, or a safetensors file for timm
+  help NAME                  what a class, a key of a config or a command means and takes: help ImagePatches
+  list KIND                  what there is: tokenizers, tasks, targets, sources, configs, callbacks, loggers
+  schema                     the JSON Schema of configs, for editors
 
 Any value of the config can be given as an option: --trainer.max_epochs=3. More: anyformer COMMAND --help, and
 anyformer predict RUN --help for the options of that model.
@@ -49,6 +52,9 @@ COMMANDS = (
     "import",
     "export",
     "average",
+    "help",
+    "list",
+    "schema",
 )
 ALIASES = {"run": "predict"}
 
@@ -60,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     args = list(sys.argv[1:] if argv is None else argv)
     args[:1] = [ALIASES.get(name, name) for name in args[:1]]
-    if not args or args[0] in ("-h", "--help", "help"):
+    if not args or args[0] in ("-h", "--help") or args == ["help"]:
         print(USAGE, end="")
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
@@ -75,21 +81,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         print(f"anyformer: there is no command {args[0]!r}; {hint}", file=sys.stderr)
         return 2
-    if (
-        args[0] not in ("fit", "collect", "plan", "params", "baseline", "import")
-        and len(args) > 1
-        and not args[1].startswith("-")
-        # RUN:TASK is one task of a mixture.
-        and not any(map(os.path.isdir, (args[1], args[1].rpartition(":")[0])))
-    ):
-        print(
-            f"anyformer: there is no run folder {args[1]}; a run is a local folder that fit has written",
-            file=sys.stderr,
-        )
-        return 2
-    from anyformer.cli import main as cli
+    from anyformer.errors import Caller
+    from anyformer.front.answers import say_answer
 
-    return cli.main(args)
+    with Caller.on_command_line():
+        code = say_answer(args[0], args[1:], COMMANDS)
+        if code is None:
+            from anyformer.cli import main as cli
+
+            code = cli.main(args)
+    return code
 
 
 def leave_the_current_folder() -> None:

@@ -3,12 +3,51 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+
+IN_PYTHON = (
+    (re.compile(r"go on with: .*?fit --resume (\S+)"), r"go on with: fit(..., run_dir='\1', resume=True)"),
+    (re.compile(r"fit --resume [^\s,;]+"), "resume=True"),
+    (re.compile(r"fit --config \.\.\. --run_dir [^\s,;]+"), "fit without resume"),
+    (re.compile(r"--unsafe_imports (\w+)"), r"unsafe_imports=['\1']"),
+    (re.compile(r"(?<![\w'\"-])--([a-z]\w*)"), r"\1"),
+)
+"""What messages say of the command line's options, and what Python calls it."""
+
+
+class Caller:
+    """Who is told: a person at the command line, or a program in Python, which gives the same options as arguments."""
+
+    is_command_line = False
+
+    @classmethod
+    @contextmanager
+    def on_command_line(cls) -> Iterator[None]:
+        held, cls.is_command_line = cls.is_command_line, True
+        try:
+            yield
+        finally:
+            cls.is_command_line = held
+
+
+def worded(text: str) -> str:
+    """A message with its options as whoever is told gives them.
+
+    >>> worded("runs/a already holds a run; go on with fit --resume runs/a, or choose another --run_dir")
+    'runs/a already holds a run; go on with resume=True, or choose another run_dir'
+    """
+    if Caller.is_command_line:
+        return text
+    for pattern, instead in IN_PYTHON:
+        text = pattern.sub(instead, text)
+    return text
 
 
 class InputError(ValueError):
@@ -20,10 +59,13 @@ class InputError(ValueError):
 
     exit_code = 2
 
+    def __init__(self, message: str) -> None:
+        super().__init__(worded(str(message)))
+
 
 def say(text: str) -> None:
     """A line for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
+    print(worded(text), file=sys.stderr, flush=True)
 
 
 @cache

@@ -59,6 +59,21 @@ def _kind(mode: int) -> str:
     return next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")
 
 
+def places(path: str | Path, beside: bool = False) -> list[str]:
+    """Where a path is looked for: from the current folder, then inside $ANYFORMER_DATA (`data`), then beside it."""
+    data = os.environ.get("ANYFORMER_DATA", "data")
+    folders = [data, os.path.dirname(os.path.abspath(data))] if beside else [data]
+    return [str(path), *(os.path.join(folder, path) for folder in folders if not os.path.isabs(path))]
+
+
+def no_such_file(path: str | Path, beside: bool = False) -> str:
+    """What is said of a path where nothing is."""
+    return (
+        f"{path}: no such file; looked for {' and '.join(places(path, beside))}. "
+        "Give another path, or set ANYFORMER_DATA to the folder of your data sets"
+    )
+
+
 def check_file(path: str | Path) -> os.stat_result:
     """The facts of a file. Raises InputError for anything else that is there, and OSError where nothing is."""
     try:

@@ -26,7 +26,7 @@ TEST_COMMAND = "pip install uv && uv run pytest"
 FLOORS = (
     {"errors", "text_tables"},
     {"faults"},
-    {"choices", "local_files"},
+    {"choices", "local_files", "reference"},
     {"metrics", "parsing", "tokens"},
     {"batch"},
     {"packing"},
@@ -38,6 +38,7 @@ FLOORS = (
     {"runs"},
     {"baselines"},
     {"planning"},
+    {"front"},
     {"cli"},
 )
 """The folders and files of the package from the ground: each may import what is on floors below, and itself."""
@@ -47,7 +48,7 @@ ABOVE_THE_CORE = {"tasks", "runs", "baselines", "planning", "cli"}
 
 FRONT_DOORS = {
     "__init__.py": "anyformer.load is looked up when it is asked for",
-    "__main__.py": "--help and --version must answer without torch",
+    "__main__.py": "--help and --version must answer without torch, and --version without anything",
 }
 """Files of anyformer/ that import the rest within functions alone, and why."""
 

@@ -6,36 +6,16 @@ import json
 from pathlib import Path
 
 from anyformer.baselines.baseline import baseline
-from anyformer.baselines.examples import MOST_RECORDS
 from anyformer.baselines.paired import pair_all, runs_in
-from anyformer.cli.arguments import Options, require_first
 from anyformer.errors import InputError
+from anyformer.front.parsers import baseline_parser, require_first
 from anyformer.runs.averaging.config import read_config
 from anyformer.runs.experiment import config_of, parse
 from anyformer.saving.run_folder import first_trial, holds_trials
 
 
 def baseline_command(args: list[str]) -> None:
-    parser = Options(
-        "baseline",
-        "Simple models of scikit-learn on the records, columns, splits and folds of a config: the most frequent class "
-        "or the mean, a linear model and a random forest, on each field alone and on all. Nothing is chosen on the "
-        "records that are reported. Any value of the config can be overridden: --data.train=other.csv. Beside a folder "
-        "of runs, as fit --folds writes, the difference is shown, fold by fold",
-    )
-    parser.add_argument("config", metavar="CONFIG", help="a config; or the folder of a run, or of several runs")
-    parser.add_argument("--folds", type=int, metavar="N", help="each of N folds, as fit --folds deals them")
-    parser.add_argument(
-        "--seeds", type=int, metavar="N", default=1, help="each of N seeds, of the forest; 1 by default"
-    )
-    parser.add_argument(
-        "--records",
-        type=int,
-        metavar="N",
-        default=MOST_RECORDS,
-        help=f"of each part at most, a sample of those that are more; {MOST_RECORDS:,} by default",
-    )
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    parser = baseline_parser()
     require_first("config", "baseline CONFIG", args)
     own, overrides = parser.parse_known_args(args)
     if own.folds is not None and own.folds < 2:

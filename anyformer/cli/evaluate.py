@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from anyformer.cli.arguments import Options, require_first
 from anyformer.cli.outputs import show_metrics
 from anyformer.errors import InputError, say
+from anyformer.front.parsers import evaluate_parser, require_first
 from anyformer.runs.experiment import config_of, parse
 from anyformer.runs.fit import evaluate
 from anyformer.runs.metrics_file import write_metrics
@@ -32,9 +32,7 @@ def test_command(args: list[str]) -> None:
 
 def _evaluate(stage: str, args: list[str]) -> None:
     part = "validation" if stage == "validate" else "test"
-    parser = Options(stage, f"Metrics of the best model on {part} records: those of its config, or --data.{part} OTHER")
-    parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
-    parser.add_argument("--views", metavar="N", help="views of each record that predictions are averaged over")
+    parser = evaluate_parser(stage)
     require_first("run's folder", f"{stage} RUN", args)
     own, overrides = parser.parse_known_args(args)
     run, member = split_run(own.run)

@@ -8,9 +8,9 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from anyformer.baselines.beside import ask, best_beside
-from anyformer.cli.arguments import Options
 from anyformer.cli.outputs import show_metrics
 from anyformer.errors import InputError, program
+from anyformer.front.parsers import fit_parser
 from anyformer.runs.cross_validation import fit_trials
 from anyformer.runs.experiment import Experiment, config_of, parse
 from anyformer.runs.fit import fit, holds
@@ -22,16 +22,7 @@ LEAST_SECONDS = 30.0
 
 
 def fit_command(args: list[str]) -> None:
-    parser = Options("fit", add_help=False)
-    parser.add_argument("-c", "--config", action="append", default=[])
-    parser.add_argument("--run_dir")
-    parser.add_argument("--resume")
-    parser.add_argument("--folds", type=int)
-    parser.add_argument("--seeds", type=int)
-    parser.add_argument("--nested", action="store_true")
-    parser.add_argument("--inner", type=int)
-    parser.add_argument("--inner_runs", type=int)
-    parser.add_argument("--over", action="append", default=[])
+    parser = fit_parser()
     own, overrides = parser.parse_known_args(args)
     if own.resume and (own.config or own.run_dir):
         raise InputError("--resume takes the config and the folder of the run; give it without --config and --run_dir")

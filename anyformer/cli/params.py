@@ -10,8 +10,9 @@ from typing import Any
 import torch
 import yaml
 
-from anyformer.cli.arguments import Options, read_tokens, require_first
+from anyformer.cli.arguments import read_tokens
 from anyformer.errors import InputError
+from anyformer.front.parsers import params_parser, require_first
 from anyformer.parsing.instantiate import instantiate
 from anyformer.planning.parameters import measure, token_counts
 from anyformer.planning.training import how_trained, show_training
@@ -22,19 +23,7 @@ from anyformer.tasks.base.warm_start import freeze
 
 
 def params_command(args: list[str]) -> None:
-    parser = Options("params", "Count the parameters and the forward FLOPs of a model; its weights are not made.")
-    parser.add_argument("config", metavar="CONFIG", help="a config, whose values can be overridden; or a run's folder")
-    parser.add_argument(
-        "--tokens",
-        metavar="N",
-        action="append",
-        default=[],
-        help="tokens of the sample whose FLOPs are counted; FIELD=N where there are several fields. By default as many "
-        "as the positions allow",
-    )
-    parser.add_argument(
-        "--classes", metavar="N", type=int, help="how many classes, where neither config nor run has them"
-    )
+    parser = params_parser()
     require_first("config", "params CONFIG", args)
     own, overrides = parser.parse_known_args(args)
     task = _without_weights(Path(own.config), overrides, own.unsafe_imports, own.classes)

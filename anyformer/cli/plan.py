@@ -7,24 +7,15 @@ import shlex
 from pathlib import Path
 
 from anyformer.baselines.beside import best_beside
-from anyformer.cli.arguments import Options, require_first
 from anyformer.errors import InputError, program
+from anyformer.front.parsers import plan_parser, require_first
 from anyformer.planning.dry_run import plan
 from anyformer.runs.experiment import config_of, parse
 from anyformer.saving.run_folder import run_folder
 
 
 def plan_command(args: list[str]) -> None:
-    parser = Options(
-        "plan",
-        "Read real batches and take a few steps, before anything is trained: sizes, tokens, parameters, time and "
-        "memory, a picture of what the model sees, and warnings. Only the picture is written.",
-    )
-    parser.add_argument("config", metavar="CONFIG", help="a config, whose values can be overridden; or a run's folder")
-    parser.add_argument("--json", action="store_true", help="print all that was found as JSON")
-    parser.add_argument(
-        "--output", metavar="FILE", help="the picture, FILE.png: plan.png in the run's folder by default"
-    )
+    parser = plan_parser()
     require_first("config", "plan CONFIG", args)
     own, overrides = parser.parse_known_args(args)
     if own.output is not None and Path(own.output).suffix.lower() != ".png":

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anyformer.cli.arguments import Options, add_options, read_options, require_first
+from anyformer.cli.arguments import described, read_options
 from anyformer.cli.outputs import (
     Outcome,
     check_table,
@@ -24,6 +24,7 @@ from anyformer.cli.outputs import (
 )
 from anyformer.cli.records import STANDARD_INPUT, Record, find_records
 from anyformer.errors import InputError, say, suggest
+from anyformer.front.parsers import Options, add_fields, add_options, predict_parser, require_first
 from anyformer.runs.predictions.opening import open_data, run_source
 from anyformer.runs.predictions.predictions import print_predictions, write_predictions
 from anyformer.runs.predictions.rows import RowsOfSource
@@ -32,50 +33,13 @@ from anyformer.saving.model_folder import load
 
 
 def predict_command(args: list[str]) -> None:
-    parser = Options("predict", "Predict with the best model of a run: for a record, many files, or all of --data.")
-    parser.add_argument("run", metavar="RUN", help="the run's folder; RUN:TASK is one task of a mixture")
-    fields = {
-        "metavar": "FIELD=VALUE",
-        "help": "the record; a picture or a sound is given by the path of its file. A folder, a zip or a pattern "
-        "('pets/**/*.jpg', quoted) stands for every file in it: one field may be many, the others are the same for "
-        "all. A text that is the name of a file stands for the lines of it, each a record. - is standard input: a "
-        "file, or one text a line. FIELD,FIELD=VALUE gives several fields one value. A policy takes no fields: it "
-        "plays episodes",
-    }
-    parser.add_argument(
-        "--data",
-        metavar="PATH",
-        nargs="+",
-        help="instead of fields the records of a table (csv, tsv, json, jsonl, parquet), a folder of files, texts, "
-        "episodes, ..., read as the run reads its own: the same columns, the same root. True values may be missing; "
-        "where they are there they stand beside the predictions. Of aligned files: FIELD=FILE for each",
-    )
-    parser.add_argument(
-        "--id", metavar="COLUMN", help="with --data: what tells the records apart; their number or file when left out"
-    )
-    parser.add_argument(
-        "--on_bad_sample",
-        choices=("fail", "skip"),
-        default="fail",
-        help="with --data: whether a record that cannot be used ends it, and what is done stays; or is left out, with "
-        "its error in a column of its own. fail by default",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print the whole result as JSON; for many records, one object a line"
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help="write a table to FILE.csv, FILE.jsonl, FILE.json or FILE.parquet; with --data a command that is killed "
-        "goes on where it was when it is given again. Subtitles to FILE.srt and the like, or for many records to a "
-        "folder",
-    )
+    parser = predict_parser()
     require_first("run's folder", "predict RUN", args)
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files, and texts from the command line, may hold bytes that are no text.
         sys.stdout.reconfigure(errors="backslashreplace")
     if not args or args[0].startswith("-"):
-        parser.add_argument("fields", nargs="+", **fields)
+        add_fields(parser)
         parser.parse_args(args)  # Shows the help, or says what is missing.
     # The task may have options of its own, so it is asked before the rest is read.
     unsafe, _ = Options("predict", add_help=False).parse_known_args(args[1:])
@@ -83,10 +47,9 @@ def predict_command(args: list[str]) -> None:
     if task.members:
         names = " or ".join(f"{args[0]}:{name}" for name in task.members)
         raise InputError(f"{args[0]} is a mixture; name one of its tasks: {names}")
-    if task.inputs:
-        fields["help"] = f"{', '.join(task.inputs)}: {fields['help']}"
-    parser.add_argument("fields", nargs="*", **fields)
-    add_options(parser, task.options)
+    add_fields(parser, task.inputs)
+    if task.options is not None:
+        add_options(parser, *described(task.options))
     # Fields may stand between options, and be none.
     own = parser.parse_intermixed_args(args)
     options = [] if task.options is None else [read_options(own, task.options)]

@@ -23,7 +23,9 @@ from anyformer.local_files import (
     DAMAGE,
     check_unpacked,
     file_version,
+    no_such_file,
     open_file,
+    places,
     read_bytes,
     special_kind,
     unpacked_blocks,
@@ -46,28 +48,21 @@ def find_file(path: str | Path) -> str:
 
     Raises InputError that names the places tried, and for a device, a pipe or a socket.
     """
-    return _find(path, [os.environ.get("ANYFORMER_DATA", "data")])
+    return _find(path, beside=False)
 
 
 def find_beside(path: str | Path) -> str:
     """As `find_file`, and then beside $ANYFORMER_DATA, where a folder of models stands: `models/whisper_tiny_en`."""
-    data = os.environ.get("ANYFORMER_DATA", "data")
-    return _find(path, [data, os.path.dirname(os.path.abspath(data))])
+    return _find(path, beside=True)
 
 
-def _find(path: str | Path, folders: Sequence[str]) -> str:
-    tried = [str(path)]
-    if not os.path.isabs(path):
-        tried += [os.path.join(folder, path) for folder in folders]
-    for place in tried:
+def _find(path: str | Path, beside: bool) -> str:
+    for place in places(path, beside):
         if kind := special_kind(place):
             raise InputError(f"{path} is {kind} and no file; give the path of a file or folder")
         if os.path.exists(place) or _zip_of(place):
             return place
-    raise InputError(
-        f"{path}: no such file; looked for {' and '.join(tried)}. "
-        "Give another path, or set ANYFORMER_DATA to the folder of your data sets"
-    )
+    raise InputError(no_such_file(path, beside))
 
 
 def read_file(path: str | Path) -> bytes:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.choices import check_choices
-from anyformer.errors import InputError, nearest
+from anyformer.errors import InputError, nearest, suggest
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.by_field import weight_name
 from anyformer.optim.muon import Muon
@@ -85,6 +85,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_name(self.name)
         if self.lr <= 0 or self.adamw_lr <= 0:
             raise InputError(f"optimizer.lr and optimizer.adamw_lr must be above 0, got {self.lr} and {self.adamw_lr}")
         for name in ("warmup", "weight_decay", "final"):
@@ -119,6 +120,20 @@ class OptimizerConfig:
         done = min(max(step - start, 0) / max(total - start, 1), 1.0)
         fall = 1 - done if self.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
         return self.final + (1 - self.final) * fall
+
+
+OWN = ("adamw", "muon")
+"""The optimisers that need no timm."""
+
+
+def check_name(name: str) -> None:
+    """Raise InputError for the name of no optimiser."""
+    if name not in OWN:
+        from timm.optim import list_optimizers
+
+        known = [*OWN, *list_optimizers()]
+        if name.lower().removeprefix("lookahead_") not in known:
+            raise InputError(f"optimizer.name: there is no optimiser {name!r}{suggest(name, known)}")
 
 
 def decaying(module: nn.Module) -> set[Tensor]:

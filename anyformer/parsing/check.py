@@ -18,6 +18,7 @@ from anyformer.local_files import read_bytes, special_kind
 from anyformer.parsing.bounds import MAX_BYTES, compose
 from anyformer.parsing.classes import find_class, is_plain, is_sequence, members, parameters, refusal, subclasses
 from anyformer.parsing.scalars import AsWritten, load_yaml
+from anyformer.reference.callbacks import refusal as unfit
 
 SCALARS = (int, float, str, bool)
 
@@ -138,6 +139,8 @@ def check(
             fail(at, f"there is no class {name!r}{suggest(name.rpartition('.')[2], known)}")
         if bases and inspect.isclass(cls) and not any(issubclass(cls, base) for base in bases):
             fail(at, f"{name} is no {' or '.join(base.__name__ for base in bases)}")
+        if inspect.isclass(cls) and cls.__module__.startswith("lightning.") and (why := unfit([cls.__name__], True)):
+            fail(at, f"{path}: {cls.__name__} {why}")
         for key in value:
             if key not in ("class_path", "init_args", "dict_kwargs"):
                 fail(f"{path}.{key}", f"{key!r} stands beside class_path; arguments of {name} go under init_args")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from anyformer.parsing.check import check
 from anyformer.parsing.classes import allowed_imports, find_class
 from anyformer.parsing.large import put_back, take_out
 from anyformer.parsing.messages import one_line
+from anyformer.parsing.misfits import explain
 from anyformer.parsing.plain import plain
 
 
@@ -28,7 +30,12 @@ def instantiate(config: Mapping[str, Any], unsafe: Sequence[str] = ()) -> Any:
         parser.add_subclass_arguments(base, "model", fail_untyped=False, required=True)
         with one_line("config.json: "):
             small, large = take_out(config)
-            parsed = parser.parse_object({"model": small})
+            try:
+                parsed = parser.parse_object({"model": small})
+            except (ArgumentError, TypeError, ValueError) as error:
+                # What it was given it has changed.
+                reason = explain({"model": take_out(config)[0]})
+                raise error if reason is None else InputError(reason) from error
             put_back(parsed.model, large)
             return make_objects(parser, parsed).model
 

@@ -51,7 +51,7 @@ def condense(message: str) -> str:
         if found := re.match(r"-? ?Expected an? (.+?)(?:\. Got value: (.*))?$", text):
             if found[2] is not None:
                 value = found[2]
-            needed.append(re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", found[1]))
+            needed.append(_plainly(found[1]))
         elif found := re.match(r"Given value: (.*)", text):
             value = found[1] if value is None else value
         elif text and not re.match(FORM, text):
@@ -61,7 +61,18 @@ def condense(message: str) -> str:
         if denied := re.search(r"Importing '(.+?)' is not allowed", causes[0]):
             causes = [refusal(denied[1])]
         return f"{where}: {causes[0]}" if where else causes[0]
-    needed = [name for name in dict.fromkeys(needed) if name != "NoneType"]
+    needed = [name for name in dict.fromkeys(needed) if name not in ("NoneType", "")]
     quotes = "str" in needed and value is not None and re.fullmatch(r"True|False|None|-?[0-9.]+(e[+-]?[0-9]+)?", value)
     hint = "; write in quotes what is a text and YAML takes for a number, a boolean or null" if quotes else ""
-    return f"{where} must be {' or '.join(needed)}, got {value}{hint}"
+    return f"{where} must be {' or '.join(needed) or 'something else'}, got {value}{hint}"
+
+
+def _plainly(kind: str) -> str:
+    """A type as jsonargparse writes it in plainer words; "" for what is no type."""
+    if kind.startswith("path but "):
+        return ""
+    if kind.startswith("dot import path string"):
+        return "the name of a class"
+    if choices := re.fullmatch(r"typing\.Literal\[(.*)\]", kind):
+        return " or ".join(value.strip("' ") for value in choices[1].split(","))
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)

@@ -42,7 +42,7 @@ from anyformer.runs.state.loop_state import (
     settle,
 )
 from anyformer.runs.state.random_state import generators, set_generators
-from anyformer.runs.trainer import OF_A_STEP
+from anyformer.runs.trainer import OF_A_STEP, check_monitors
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.fingerprint import changed, fingerprint
 from anyformer.saving.manifest import keep_newest
@@ -215,6 +215,8 @@ class RunCallback(Callback):
             self._take_up()
         draw_first_samples(self.run, trainer.train_dataloader, module, again=not self.resuming)
         self._saved_step = trainer.global_step
+        if not trainer.enable_validation:
+            check_monitors(trainer, module)
         # Lightning has put a handler of its own in front, which would exit with 0 and save nothing.
         self.signals.listen()
         if self._resumed.get("point") == "epoch":
@@ -241,6 +243,9 @@ class RunCallback(Callback):
         return True
 
     # The moments at which nothing is half done.
+
+    def on_sanity_check_end(self, trainer: Trainer, module: LightningModule) -> None:
+        check_monitors(trainer, module)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         if not self._restore("epoch", trainer) and trainer.global_step:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from anyformer.errors import InputError, say
+from anyformer.errors import Caller, InputError, say
 from anyformer.parsing.plain import differences
 from anyformer.runs.experiment import Experiment, Unmade, parse
 from anyformer.runs.fit import fit
@@ -35,6 +35,7 @@ DEALING = (
 """Options that decide which records are where, or that are the same for all runs anyway."""
 
 
+@Caller.on_command_line()
 def fit_trials(own: argparse.Namespace, overrides: Sequence[str], run: Path) -> None:
     """Train a run for each fold, setting and seed into a folder of its own, and write what all in the folder come to.
 

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from anyformer.errors import InputError, say_once, suggest
+from anyformer.errors import Caller, InputError, say_once, suggest
 from anyformer.local_files import special_kind
 from anyformer.parsing.bounds import bounded_yaml
 from anyformer.parsing.check import check, check_numbers, read_yaml
@@ -25,6 +25,8 @@ from anyformer.parsing.classes import allowed_imports, dotted, find_class, subcl
 from anyformer.parsing.instantiate import make_objects
 from anyformer.parsing.large import shared_lists
 from anyformer.parsing.messages import one_line
+from anyformer.parsing.misfits import explain, merged
+from anyformer.parsing.options import options_in
 from anyformer.parsing.scalars import as_written, dump_yaml
 from anyformer.runs.checkpointing import Saving
 from anyformer.runs.trainer import quiet
@@ -35,22 +37,6 @@ from anyformer.tasks.mixture.data import Mixed
 from anyformer.tasks.mixture.shared_fields import OF_ALL
 from anyformer.tasks.start.start import Start, find_start
 
-OWN_OPTIONS = """\
-  --config FILE             the experiment, in YAML; `--print_config` shows it with all defaults
-  --run_dir FOLDER          where the run is written: runs/<name of the config file> by default
-  --resume FOLDER           go on with a run exactly where it stopped; other options override its config
-  --folds N                 cross-validation: a run for each of N folds of the records of train and validation, each
-                            the validation of its run; their mean and standard error. Given again, it goes on
-  --seeds N                 a run for each of N seeds, of every fold where there are folds
-  --nested                  with --folds K: K outer folds that nothing is chosen by, each the test part of its run; the
-                            others are dealt into inner folds, of which one validates (best step, early stopping)
-  --inner M                 with --nested: into how many; 5 when left out. Of few records more leave more to learn from
-  --inner_runs N            with --nested: a run for each of N inner folds as validation; 1 when left out
-  --over KEY=A,B,...        with --nested: values of an option of which each outer fold takes the best by inner
-                            validation; of several such options every combination is trained
-  --unsafe_imports PACKAGE  let the config name classes of this package, which runs its code
-"""
-
 FOLDERS = ("save_dir", "root_dir")
 """What the loggers of Lightning call the folder that they write into."""
 
@@ -60,6 +46,10 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+
+class Unfit(InputError):
+    """A value does not fit the type of its key."""
 
 
 class Experiment(LightningCLI):
@@ -88,11 +78,7 @@ class Experiment(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={
-                "description": OWN_OPTIONS,
-                "exit_on_error": False,
-                "prog": f"anyformer {command}",
-            },
+            parser_kwargs={"exit_on_error": False, "prog": f"anyformer {command}"},
             args=list(args),
             run=False,
             auto_configure_optimizers=False,
@@ -116,7 +102,6 @@ class Experiment(LightningCLI):
         try:
             with one_line():
                 self.config = _spelt_out(parser.parse_args(args))
-                check_numbers(self.config.as_dict())
                 if self.run is not None:
                     place_loggers(self.config["trainer"]["logger"], self.run)
         except InputError as error:
@@ -125,7 +110,8 @@ class Experiment(LightningCLI):
                 # There are hundreds.
                 advice = suggest(name, self._options(), f"see {parser.prog} --help")
                 raise InputError(f"there is no option --{name}{advice}") from None
-            raise
+            raise Unfit(str(error)) from error
+        check_numbers(self.config.as_dict())
 
     def _options(self) -> list[str]:
         """The names of all options, those of the tasks included."""
@@ -181,6 +167,7 @@ class Unmade(Experiment):
         pass
 
 
+@Caller.on_command_line()
 def parse(
     command: str,
     configs: Sequence[str],
@@ -204,7 +191,8 @@ def parse(
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
         is_mixed, hints = False, {"trainer": Trainer, "model": Task, "seed_everything": int, "checkpoints": Saving}
         given, args, read = {}, [], [read_yaml(config) for config in configs]
-        start = find_start([content for content, _ in read], overrides, unsafe) if starts else None
+        contents = [content for content, _ in read]
+        start = find_start(contents, overrides, unsafe) if starts else None
         for config, (content, lines) in zip(configs, read, strict=True):
             for section in content.keys() & {"trainer", "checkpoints", "model", "data"}:
                 kinds = dict | None if section in ("trainer", "checkpoints") else dict | str | None
@@ -236,7 +224,9 @@ def parse(
         try:
             return kind([*args, *overrides], command, unsafe, is_mixed, run, start)
         except InputError as error:
-            raise InputError(locate(str(error), given, overrides)) from error
+            whole = contents if start is None else [*contents, {"model": start.model}]
+            reason = explain(merged(whole, options_in(overrides))) if isinstance(error, Unfit) else None
+            raise InputError(locate(reason or str(error), given, overrides)) from error
 
 
 def _filled(loggers: Any, run: Path) -> Any:

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from lightning import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -37,7 +37,16 @@ from anyformer.runs.reports.subsets import write_subsets
 from anyformer.runs.signals import STOPS, Stopped, handlers_kept, passed_on, stopping_at_once
 from anyformer.runs.state.loop_state import starts_processes
 from anyformer.runs.state.random_state import generators, set_generators
-from anyformer.runs.trainer import NEVER_VALIDATED, describe_options, given, listed, make_trainer, quiet
+from anyformer.runs.trainer import (
+    NEVER_VALIDATED,
+    check_callbacks,
+    describe_options,
+    given,
+    listed,
+    make_trainer,
+    quiet,
+    unknown_metric,
+)
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.manifest import begin_checkpoints, has_checkpoints, newest
 from anyformer.saving.model_folder import load, misfit, model_folder, read_weights
@@ -85,6 +94,8 @@ def fit(
     machine gave no room or memory or a data worker died; the checkpoints are then those from before.
     """
     run = run_folder(run_dir)
+    # Before there is a folder.
+    check_callbacks(listed(options.get("callbacks")))
     if options.get("fast_dev_run"):
         if resume:
             raise InputError("trainer.fast_dev_run tries a few batches and keeps nothing; resume without it")
@@ -140,7 +151,7 @@ def _fit(
     if checkpoint is not None:
         options["num_sanity_val_steps"] = 0
     lines = Lines(lambda: run_callback.best.get("value"), shown=options.get("enable_progress_bar") is not False)
-    if not has_bar():
+    if not has_bar() and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         options.setdefault("enable_progress_bar", False)
     # One that was loaded or has predicted comes in evaluation mode, and Lightning would leave its dropout off.
     task.train()
@@ -163,10 +174,9 @@ def _fit(
             raise
         except (RuntimeError, ValueError) as error:
             if str(error).startswith("Early stopping conditioned"):
-                raise InputError(
-                    f"trainer.callbacks: {str(error).rstrip('.').split('. Pass')[0]}; name one of those, and let a run "
-                    "be as long as comes before the next validation"
-                ) from None
+                monitor = re.findall("`(.+?)`", str(error))[0]
+                known = unknown_metric("EarlyStopping", monitor, trainer.callback_metrics)
+                raise InputError(f"trainer.callbacks: {known}, where it looks; validate as often") from None
             if "`val_check_interval`" in str(error):
                 raise InputError(NEVER_VALIDATED) from None
             if checkpoint is not None and (wrong := misfit(error)):

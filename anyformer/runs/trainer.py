@@ -10,23 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning import Trainer
-from lightning.pytorch.callbacks import (
-    BaseFinetuning,
-    BatchSizeFinder,
-    Callback,
-    GradientAccumulationScheduler,
-    LearningRateFinder,
-    ModelPruning,
-    OnExceptionCheckpoint,
-    StochasticWeightAveraging,
-    WeightAveraging,
-)
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from anyformer.errors import InputError
+from anyformer.errors import InputError, nearest
 from anyformer.parsing.plain import describe
+from anyformer.reference.callbacks import refusal
+from anyformer.tasks.base.task import Task
 
 NEVER_VALIDATED = (
     "trainer.val_check_interval is more than the batches of an epoch; lower it, or give "
@@ -36,21 +28,6 @@ DEFAULTS = {"log_every_n_steps": 10, "enable_model_summary": False}
 """Where they differ from Lightning's."""
 OF_A_STEP = ("accumulate_grad_batches", "overfit_batches")
 """Options of the Trainer that decide which samples make up a step, and stay as they are when a run goes on."""
-REFUSED = {
-    LearningRateFinder: "takes steps of its own before the run; give model.optimizer.lr",
-    BatchSizeFinder: "takes steps of its own before the run; give data.batch_size or data.max_tokens, and see "
-    "`anyformer plan` for the memory",
-    GradientAccumulationScheduler: "changes what a step is, by which the learning rate is planned; give "
-    "trainer.accumulate_grad_batches",
-    StochasticWeightAveraging: "averages weights that are neither validated nor kept; give model.optimizer.ema",
-    WeightAveraging: "averages weights that are neither validated nor kept; give model.optimizer.ema",
-    BaseFinetuning: "changes what is trained behind the optimiser's back; give model.freeze, or "
-    "model.optimizer.layer_decay",
-    OnExceptionCheckpoint: "saves and loads what a run cannot go on from exactly; checkpoints are saved without it, "
-    "and fit --resume goes on",
-    ModelPruning: "renames the weights, so that the model could not be loaded again; prune what anyformer.load gives",
-}
-"""Lightning's callbacks that cannot do here what they promise: why, and what does."""
 
 
 def make_trainer(options: Mapping[str, Any], **ours: Any) -> Trainer:
@@ -81,9 +58,30 @@ def make_trainer(options: Mapping[str, Any], **ours: Any) -> Trainer:
 def check_callbacks(callbacks: Iterable[Callback]) -> None:
     """Raise InputError for a callback that cannot do here what it promises."""
     for callback in callbacks:
-        for cls, why in REFUSED.items():
-            if isinstance(callback, cls):
-                raise InputError(f"trainer.callbacks: {type(callback).__name__} {why}")
+        names = [cls.__name__ for cls in type(callback).__mro__ if cls.__module__.startswith("lightning.")]
+        if why := refusal(names):
+            raise InputError(f"trainer.callbacks: {type(callback).__name__} {why}")
+
+
+def check_monitors(trainer: Trainer, task: Task) -> None:
+    """Raise InputError for a callback that waits for a metric which there will not be.
+
+    It is called after the sanity check, which has logged what a validation logs.
+    """
+    named = {f"{name}/": member for name, member in task.members.items()} or {"": task}
+    known = ["train/loss", *(f"train/{name}loss" for name in named if name), *trainer.callback_metrics]
+    known += [f"val/{name}{late}" for name, each in named.items() for late in each.late_metrics]
+    grouped = tuple(f"val/{name}{each.fields.by}_" for name, each in named.items() if each.fields.by)
+    for callback in trainer.callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if monitor is not None and monitor not in known and not monitor.startswith(grouped):
+            raise InputError(f"trainer.callbacks: {unknown_metric(type(callback).__name__, monitor, known)}")
+
+
+def unknown_metric(callback: str, monitor: str, known: Iterable[str]) -> str:
+    known = sorted(set(known))
+    near = nearest(monitor, known, 1)
+    return f"{callback} monitors {monitor!r}, which is no metric of this run{near}; there are {', '.join(known)}"
 
 
 def listed(value: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anyformer.errors import InputError
+from anyformer.errors import Caller, InputError
 from anyformer.faults import writing
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.run_folder import Metrics
@@ -49,6 +49,7 @@ class Trial(NamedTuple):
         return f"seed_{self.seed}" if self.fold is None else f"fold_{self.fold}"
 
 
+@Caller.on_command_line()
 def list_trials(
     n_folds: int | None,
     n_seeds: int,

@@ -19,9 +19,11 @@ from anyformer.local_files import read_json, read_value
 from anyformer.model.by_field import with_weight_names
 from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.large import Large, put_back, take_out
+from anyformer.parsing.plain import plain
 from anyformer.saving.atomic import write_tensors
 from anyformer.saving.manifest import MANIFEST, find_folder, listed, read_manifest, replace_folder
 from anyformer.saving.run_folder import first_trial, holds_trials, split_run
+from anyformer.saving.usage import USAGE
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 """What every folder of a model holds."""
@@ -35,6 +37,18 @@ class SavedTask(Protocol):
     @property
     def members(self) -> Mapping[str, Self]:
         """The tasks of a mixture, by name; none of any other."""
+
+    @property
+    def inputs(self) -> list[str]:
+        """The fields that `predict` is given."""
+
+    @property
+    def tokenizers(self) -> Mapping[str, Any]:
+        """By field."""
+
+    @property
+    def options(self) -> Any:
+        """The options of `predict`, a dataclass or one of it; None for none."""
 
     def config(self) -> dict[str, Any]:
         """The task as plain values, which make it again."""
@@ -147,7 +161,8 @@ def read_weights(task: SavedTask, folder: Path) -> None:
 
 
 def save(task: SavedTask, folder: str | Path) -> None:
-    """Write a task with its best weights into a folder of its own: config.json, weights.safetensors, manifest.jsonl.
+    """Write a task with its best weights into a folder of its own: config.json, usage.json, weights.safetensors and
+    manifest.jsonl.
 
     Large values of the config are files of their own, the same value one file: `vocabulary.json`, `classes.json`, ...
     """
@@ -162,6 +177,7 @@ def save(task: SavedTask, folder: str | Path) -> None:
                 (part / files[text]).write_text(text, encoding="utf-8")
             config.setdefault(FILES, []).append({"at": at, "file": files[text]})
         (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (part / USAGE).write_text(json.dumps(_usage(task), indent=2) + "\n", encoding="utf-8")
         # Tied weights share their memory, which the format does not support.
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in task.best_weights().items()}
         write_tensors(part / WEIGHTS, weights)
@@ -169,6 +185,17 @@ def save(task: SavedTask, folder: str | Path) -> None:
     replace_folder(Path(folder), write)
 
 
+def _usage(task: SavedTask) -> dict[str, Any]:
+    if task.members:
+        return {"members": {name: _usage(member) for name, member in task.members.items()}}
+    options, described = task.options, None
+    if options is not None:
+        values = {} if isinstance(options, type) else plain(options)
+        described = {"name": (options if isinstance(options, type) else type(options)).__name__, "values": values}
+    inputs = {name: {"endings": list(task.tokenizers[name].endings)} for name in task.inputs}
+    return {"inputs": inputs, "options": described}
+
+
 def _free_name(argument: str, taken: Collection[str]) -> str:
     names = (f"{argument}{f'_{i}' if i > 1 else ''}.json" for i in count(1))
-    return next(name for name in names if name not in {CONFIG, *taken})
+    return next(name for name in names if name not in {CONFIG, USAGE, *taken})

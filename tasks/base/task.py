@@ -114,6 +114,9 @@ class Task(Checked, Trained, ABC):
             return InputError(f"a mixture has no `{hook}`; load one of its tasks by name: {names}")
         return InputError(f"{type(self).__name__} has no `{hook}`{instead}")
 
+    late_metrics: tuple[str, ...] = ()
+    """The metrics that the few batches before training do not give, and a whole validation does: those of playing."""
+
     # Data
 
     finds_fields: ClassVar[bool] = False

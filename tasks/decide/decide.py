@@ -322,6 +322,11 @@ class Decide(Task):
             kind, (total, n) = self.head(name).metric_name, self.head(name).metric(before, content)
             self.sums.add(**{kind: total, f"n_{kind}": n})
 
+    @property
+    def late_metrics(self) -> tuple[str, ...]:  # type: ignore[override]
+        played = ("return", "length", "success", *(() if self.reference is None else ("score",)))
+        return played if self.plays else ()
+
     def report(self, stage: str) -> dict[str, Tensor]:
         """The mean loss of an action's token, how many were right or how far off, and the metrics of playing."""
         values = self.sums.compute(METRICS)

@@ -7,8 +7,9 @@ from typing import Literal
 
 import pytest
 
-from anyformer.cli.arguments import Options, add_options, read_options
+from anyformer.cli.arguments import described, read_options
 from anyformer.errors import InputError
+from anyformer.front.parsers import Options, add_options
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Cooking:
 
 def parsed(*args: str, of: Cooking | type[Cooking] = Cooking) -> Cooking:
     parser = Options("cook")
-    add_options(parser, of)
+    add_options(parser, *described(of))
     return read_options(parser.parse_args(args), of)
 
 
@@ -47,12 +48,6 @@ def test_the_help_is_that_of_the_fields(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         parsed("--help")
     assert "up to 90 % of them covered" in capsys.readouterr().out
-
-
-def test_none_has_no_options() -> None:
-    parser = Options("cook")
-    add_options(parser, None)
-    assert vars(parser.parse_args([])) == {"unsafe_imports": []}
 
 
 @pytest.mark.parametrize(

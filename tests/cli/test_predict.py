@@ -237,7 +237,7 @@ def test_a_text_that_names_a_file_is_its_lines(
         ("predict runs/small image=seven.png image=seven.png", "the field 'image' is given twice; for many files give"),
         ("predict runs/small image=no*.png", r"field 'image': no file matches no\*.png$"),
         ("predict runs/small image=empty", "field 'image': empty is empty$"),
-        ("predict runs/small image=runs/small/model", "none of the 3 files in runs/small/model ends in .png, .jpg"),
+        ("predict runs/small image=runs/small/model", "none of the 4 files in runs/small/model ends in .png, .jpg"),
         (
             "predict runs/small image=seven.png --output x.txt",
             "--output must end in .csv, .jsonl, .json, .parquet, got x.txt",

@@ -54,7 +54,7 @@ def check_text(text: str, tmp_path: Path) -> None:
         ),
         (
             "model: {class_path: os.system}",
-            "line 1: os.system is refused: .* --unsafe_imports os opens os if you trust it",
+            "line 1: os.system is refused: .* unsafe_imports=\\['os'\\] opens os if you trust it",
         ),
         (
             "data:\n  train: {class_path: subprocess.Popen, init_args: {args: ls}}",

@@ -131,7 +131,7 @@ def test_a_signal_lets_the_batch_end_saves_and_gives_its_code(
 ) -> None:
     code = in_a_fork(lambda: small_fit(tmp_path, saving=Saving(None), callbacks=[Signal(number, 2, hook)]))
     assert code == 128 + number
-    assert f"go on with: anyformer fit --resume {tmp_path}" in capfd.readouterr().err
+    assert f"go on with: fit(..., run_dir='{tmp_path}', resume=True)" in capfd.readouterr().err
     if hook == "on_train_batch_end":
         assert [line["file"] for line in read_manifest(tmp_path / "checkpoints")] == ["batch-00000002-batch.ckpt"]
     assert in_a_fork(lambda: small_fit(tmp_path, resume=True)) == 0

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 
 import anyformer
 from anyformer.data.tables import Table
-from anyformer.errors import InputError, program
+from anyformer.errors import InputError
 from anyformer.faults import MachineError
 from anyformer.model.config import TransformerConfig
 from anyformer.runs.checkpoint_io import Checkpoints
@@ -54,7 +54,7 @@ def test_a_run_folder_holds_what_is_promised(trained: tuple) -> None:
         "by_class.csv", "checkpoints", "confusion.png", "curves.png", "metrics.csv", "metrics.json", "model",
         "samples.png",
     ]  # fmt: skip
-    assert sorted(os.listdir(run / "model")) == ["config.json", "manifest.jsonl", "weights.safetensors"]
+    assert sorted(os.listdir(run / "model")) == ["config.json", "manifest.jsonl", "usage.json", "weights.safetensors"]
     assert len(os.listdir(run / "checkpoints")) == 3
     assert metrics == json.loads((run / "metrics.json").read_text())
     assert {"train/loss", "val/loss", "val/accuracy", "test/accuracy", "best/val/accuracy"} <= metrics.keys()
@@ -91,7 +91,9 @@ def test_the_averaged_weights_are_the_ones_kept(trained: tuple) -> None:
 
 
 def test_a_run_never_starts_over_in_a_folder_that_holds_another(copy: Path) -> None:
-    with pytest.raises(InputError, match=f"{copy} already holds a run; go on with fit --resume {copy}, or .*--run_dir"):
+    with pytest.raises(
+        InputError, match=f"{copy} already holds a run; go on with resume=True, or choose another run_dir"
+    ):
         small_fit(copy)
 
 
@@ -271,5 +273,5 @@ def test_what_is_not_kept_is_not_to_be_gone_on_with(
         with pytest.raises(kind) as error:
             small_fit(run, callbacks=[LambdaCallback(on_train_batch_end=work)], fast_dev_run=fast_dev_run)
         said = f"{error.value} {capsys.readouterr().err}"
-        assert (f"go on with: {program()} fit --resume {run}" in said) == (not fast_dev_run)
-        assert ("--resume" in said) == (not fast_dev_run)
+        assert (f"go on with: fit(..., run_dir='{run}', resume=True)" in said) == (not fast_dev_run)
+        assert ("resume" in said) == (not fast_dev_run)

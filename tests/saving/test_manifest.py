@@ -67,7 +67,7 @@ def test_a_damaged_checkpoint_is_found_and_set_aside_and_the_one_before_is_used(
 def test_where_all_checkpoints_are_damaged_none_is_used(folder: Path) -> None:
     for number in range(3):
         flip(folder / name(number))
-    with pytest.raises(InputError, match=rf"no checkpoint can be used: .*{name(2)} .*{name(0)} .*another --run_dir"):
+    with pytest.raises(InputError, match=rf"no checkpoint can be used: .*{name(2)} .*{name(0)} .*another run_dir"):
         newest(folder, print)
     assert len(os.listdir(folder)) == 4
 

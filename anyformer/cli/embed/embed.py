@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -11,11 +10,11 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from anyformer.cli.arguments import Options, require_first
 from anyformer.cli.embed.vector_files import check_target, plain, write_vectors
 from anyformer.cli.outputs import Outcome, say_failed, watched
 from anyformer.cli.records import STANDARD_INPUT, find_records
 from anyformer.errors import InputError, suggest
+from anyformer.front.parsers import embed_parser, require_first
 from anyformer.saving.model_folder import load
 
 NAME = "record"
@@ -36,43 +35,7 @@ class Given(NamedTuple):
 
 
 def embed_command(args: list[str]) -> None:
-    parser = Options("embed", "Write the hidden vectors of records, of the best model of a run.")
-    parser.add_argument("run", metavar="RUN", help="the run's folder; RUN:TASK is one task of a mixture")
-    parser.add_argument(
-        "fields",
-        metavar="FIELD=VALUE",
-        nargs="*",
-        help="the record, with some or all of the model's fields, as for predict: the path of a file, a folder, a zip "
-        "or a quoted pattern for many; - is standard input: a file, or one text a line",
-    )
-    parser.add_argument(
-        "--data",
-        metavar="PATH",
-        help="in place of fields: all records of a path, opened as the run's task opens data.train: class folders, a "
-        "table, texts, episodes",
-    )
-    parser.add_argument(
-        "--output", metavar="FILE", help="FILE.parquet or FILE.npz; one JSON object a record without it"
-    )
-    parser.add_argument(
-        "--pool",
-        choices=("mean", "class", "last", "tokens"),
-        help="one vector a record: the mean of its tokens, its class token or its last token; or those of all tokens. "
-        "As the model's folder or head says when left out, else mean",
-    )
-    parser.add_argument(
-        "--layer",
-        metavar="N",
-        type=int,
-        default=-1,
-        help="0 is what the first block reads, -1 the last layer (default)",
-    )
-    parser.add_argument("--field", metavar="FIELD", help="read the tokens of this field alone")
-    parser.add_argument(
-        "--normalize",
-        action=argparse.BooleanOptionalAction,
-        help="divide each vector by its length; as the model's folder says when left out, else not",
-    )
+    parser = embed_parser()
     require_first("run's folder", "embed RUN", args)
     own = parser.parse_args(args)
     output = None if own.output is None else check_target(own.output)

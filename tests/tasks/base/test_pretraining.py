@@ -122,7 +122,7 @@ def test_one_killed_in_pretraining_or_after_it_goes_on_exactly(tmp_path: Path, w
 def test_what_was_pretrained_is_not_written_over(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert in_a_fork(killed(BATCHES, lambda: small_fit(run, task=task()))) == -signal.SIGKILL
-    with pytest.raises(InputError, match=r"run already holds a run; go on with fit --resume"):
+    with pytest.raises(InputError, match=r"run already holds a run; go on with resume=True"):
         small_fit(run, task=task())
 
 
@@ -143,7 +143,7 @@ def test_one_that_is_stopped_in_pretraining_says_how_to_go_on(
 
     assert in_a_fork(stopped) == 128 + signal.SIGTERM
     said = capfd.readouterr().err
-    assert f"fit --resume {run}\n" in said
+    assert f"fit(..., run_dir='{run}', resume=True)\n" in said
     with pytest.raises(InputError, match=r"targets\.image\.share was 0\.5 and is now 0\.25"):
         small_fit(run, task=task(pretrain=Pretraining({"image": 0.25}, epochs=2)), resume=True)
 

@@ -167,9 +167,9 @@ def test_what_cannot_be_brought_in_is_named(
 def test_options_of_others_are_refused(tmp_path: Path) -> None:
     decision_transformer(tmp_path / "acts")
     gpt2(tmp_path / "writes")
-    with pytest.raises(InputError, match="--language and --pad are for Whisper; leave them out"):
+    with pytest.raises(InputError, match="language and pad are for Whisper; leave them out"):
         from_transformers(tmp_path / "acts", language="de")
-    with pytest.raises(InputError, match="--env is for Decision Transformers; leave it out"):
+    with pytest.raises(InputError, match="env is for Decision Transformers; leave it out"):
         from_transformers(tmp_path / "writes", environment="CartPole-v1")
 
 

@@ -205,7 +205,7 @@ def test_a_task_is_saved_and_used_as_any_other(
 @pytest.mark.parametrize("options", [{"language": "de"}, {"pad": True}], ids=str)
 def test_what_is_for_whisper_is_not_for_others(tmp_path: Path, options: dict[str, Any]) -> None:
     t5(tmp_path)
-    with pytest.raises(InputError, match=r"--language and --pad are for Whisper; leave them out"):
+    with pytest.raises(InputError, match=r"language and pad are for Whisper; leave them out"):
         from_transformers(tmp_path, **options)
 
 

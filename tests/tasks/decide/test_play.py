@@ -137,7 +137,7 @@ def test_what_contradicts_itself_says_why(options: dict[str, Any], message: str)
 
 def test_what_the_model_has_not_learned_cannot_be_performed() -> None:
     cloned = decider(walks("box"), returns=False)
-    with pytest.raises(InputError, match="--sweep: the model was trained without returns"):
+    with pytest.raises(InputError, match="sweep: the model was trained without returns"):
         list(rollout(cloned.acting_model(), RolloutConfig(sweep=True), None))
     with pytest.raises(InputError, match="takes no target return"):
         list(rollout(cloned.acting_model(), RolloutConfig(target_return=3.0), None))
