@@ -67,7 +67,7 @@ class Aim(ABC):
 
     @abstractmethod
     def score(self, output: np.ndarray, values: Sequence[Any]) -> dict[str, float]:
-        """Predictions in the metrics, all but the loss, which is no measure of models that give no probabilities.
+        """Predictions in the metrics, but for the loss and the calibration error, as some models give no probabilities.
 
         output: of the records, probabilities of the classes or of each label, or the numbers, scaled.
         """
@@ -107,7 +107,7 @@ class TargetAim(Aim):
         said = torch.from_numpy(output)
         self._head.reset()
         self._head.evaluate(said if self.kind == "numbers" else self._head.from_mean(said), torch.stack(values))
-        return {name: value.item() for name, value in self._head.compute().items() if name != "loss"}
+        return {name: value.item() for name, value in self._head.compute().items() if name not in ("loss", "ece")}
 
 
 class TextAim(Aim):

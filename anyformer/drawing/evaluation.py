@@ -37,6 +37,29 @@ def draw_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> Non
     write_whole(path, lambda part: figure.savefig(part, dpi=100, format="png"))
 
 
+def draw_reliability(bins: Tensor, error: float, path: Path) -> None:
+    """Draw how often predictions are right over how probable they are said to be, and how many there are.
+
+    bins: (3, bins) of each bin of probability how many, the sum of their probabilities, how many are right.
+    error: the expected calibration error, for the title.
+    """
+    from matplotlib.figure import Figure
+
+    n, probability, right = bins.numpy()
+    width, seen = 1 / len(n), n > 0
+    centers = (np.arange(len(n)) + 0.5) * width
+    figure = Figure(figsize=(4.5, 5.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.bar(centers[seen], right[seen] / n[seen], width * 0.95, color="C0", label="right")
+    upper.plot(probability[seen] / n[seen], right[seen] / n[seen], "o", color="black", markersize=3)
+    upper.plot([0, 1], [0, 1], color="C1", label="as said")
+    upper.set(ylabel="share that is right", ylim=(0, 1), xlim=(0, 1), title=f"Expected calibration error {error:.4f}")
+    upper.legend(loc="upper left")
+    lower.bar(centers, n, width * 0.95, color="C7")
+    lower.set(xlabel="probability of what is predicted", ylabel="predictions")
+    write_whole(path, lambda part: figure.savefig(part, dpi=100, format="png"))
+
+
 def draw_scatter(true: Tensor, said: Tensor, names: Sequence[str], path: Path) -> None:
     """Draw predicted over true numbers, a panel for each of n.
 

@@ -52,6 +52,29 @@ def by_class(right: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
     return torch.stack([right / predicted, right / true, 2 * right / (predicted + true), true], 1)
 
 
+N_BINS = 15
+"""Of probabilities, by which the calibration error is counted."""
+
+
+def count_bins(probabilities: Tensor, right: Tensor) -> Tensor:
+    """What a calibration error is made of, (3, N_BINS) float64: in each bin of probability how many predictions there
+    are, the sum of their probabilities and how many are right; of batches, or ranks, to be added.
+
+    probabilities: (n,) of what was predicted. right: (n,) whether it was right.
+    """
+    bounds = torch.linspace(0, 1, N_BINS + 1, device=probabilities.device)[1:-1]
+    bins = torch.bucketize(probabilities, bounds, right=True)
+    values = torch.stack([torch.ones_like(probabilities), probabilities, right.to(probabilities.dtype)]).double()
+    return torch.zeros(3, N_BINS, dtype=torch.float64, device=values.device).index_add(1, bins, values)
+
+
+def calibration_error(bins: Tensor) -> Tensor:
+    """The expected calibration error, (): how far the probability of what is predicted is from how often it is right, a
+    mean over the predictions (Naeini et al. 2015); NaN of none. bins: of `count_bins`."""
+    n, probability, right = bins
+    return (probability - right).abs().sum() / n.sum()
+
+
 def macro_f1(confusion: Tensor) -> Tensor:
     """The mean F1 of the classes that occur or are predicted, ().
 

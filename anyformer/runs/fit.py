@@ -32,6 +32,7 @@ from anyformer.runs.checkpointing import RunCallback, Saving
 from anyformer.runs.metrics_file import MetricsFile, has_rows, read_metrics, write_metrics
 from anyformer.runs.progress import Lines, has_bar
 from anyformer.runs.reports.beginning import Beginning
+from anyformer.runs.reports.calibration import calibrate
 from anyformer.runs.reports.classes import write_classes
 from anyformer.runs.reports.subsets import write_subsets
 from anyformer.runs.signals import STOPS, Stopped, handlers_kept, passed_on, stopping_at_once
@@ -121,6 +122,8 @@ def _fit(
     part_of: Path | None = None,
 ) -> dict[str, float]:
     """part_of: the run that one of `pretrain` belongs to."""
+    if task.calibrates and not holds(data, "validation"):
+        raise InputError("calibrate: it is fitted on the validation records; give data.validation, or leave it out")
     rows, checkpoint, is_first = MetricsFile(run), None, rank_zero_only.rank == 0
     if resume:
         checkpoint = newest(run / "checkpoints", say, mends=is_first)
@@ -200,6 +203,10 @@ def _fit(
             vars(task).update(vars(load(run, unsafe_imports=task.packages)))
         else:
             read_weights(task, model_folder(run))
+        if task.calibrates and trainer.world_size == 1:
+            calibrate(task, run, lambda folder: evaluate(task, data, "validate", folder, **options))
+        elif task.calibrates and trainer.is_global_zero:
+            say(f"not calibrated, because {trainer.world_size} processes trained; fit --resume {run} in one does it")
         if trainer.world_size > 1:
             if trainer.is_global_zero and holds(data, "test"):
                 say(f"not tested, because {trainer.world_size} processes trained; test with: {program()} test {run}")

@@ -316,6 +316,25 @@ class Task(Checked, Trained, ABC):
         """
         raise self._undefined("report")
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether anything is fitted on the validation records after training, see `Category.calibrate`."""
+        return any(member.calibrates for member in self.members.values())
+
+    def begin_calibration(self) -> None:
+        """Keep of the next evaluation what `end_calibration` fits to."""
+        for member in self.members.values():
+            member.begin_calibration()
+
+    def end_calibration(self) -> dict[str, float | None]:
+        """The temperatures of what is calibrated, from now on in use, by the name of its calibration error in `report`;
+        None where the evaluation says nothing of it."""
+        return {
+            f"{name}/{metric}": temperature
+            for name, member in self.members.items()
+            for metric, temperature in member.end_calibration().items()
+        }
+
     def by_class(self) -> dict[str, list[dict[str, Any]]]:
         """By target, precision, recall, F1 and support of each class in the last evaluation, see `TargetHead.by_class`;
         targets without classes are left out."""

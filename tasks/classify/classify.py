@@ -77,6 +77,8 @@ class Classify(Predict):
         init_from: str | None = None,
         freeze: list[str] | None = None,
         pretrain: Pretraining | None = None,
+        calibrate: bool = False,
+        temperature: float = 1.0,
     ) -> None:
         """
         Args:
@@ -104,10 +106,13 @@ class Classify(Predict):
             init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
             pretrain: what is learned of the inputs alone before, on the training records and those of data.unlabelled.
+            calibrate: whether after training a temperature is fitted on the validation records, so that probabilities
+                are as often right as they say; no prediction changes.
+            temperature: what logits are divided by in evaluation and use; what calibrate fits.
         """
         super().__init__(
             tokenizers,
-            {target: Category(classes, class_weights, label_smoothing)},
+            {target: Category(classes, class_weights, label_smoothing, 1.0, calibrate, temperature)},
             transformer,
             embedding,
             optimizer,
@@ -156,6 +161,14 @@ class Classify(Predict):
     def label_smoothing(self) -> float:
         return self.category.label_smoothing
 
+    @property
+    def calibrate(self) -> bool:
+        return self.category.calibrate
+
+    @property
+    def temperature(self) -> float:
+        return self.category.temperature
+
     def head_name(self, name: str) -> str:
         # One name, so that weights fit whatever the column is called.
         return "class_head"
@@ -165,7 +178,8 @@ class Classify(Predict):
 
     def forward(self, tokens: Batch) -> Tensor:
         """Logits of every sample, (b, classes)."""
-        return self.head(self.target).output(self.dropout(self.pool.read(self.model, tokens)))
+        head = self.head(self.target)
+        return head.calibrated(head(self.dropout(self.pool.read(self.model, tokens))))
 
     def results(self, outputs: Mapping[str, Tensor], batch: Aims) -> list[dict[str, Any]]:
         """The classes of each sample with their probabilities, likeliest first: `{"label": str, "probabilities":

@@ -351,14 +351,15 @@ class Predict(Task):
         vectors = self._vectors(batch, names)
         found = {name: self.head(name)(own) for name, own in vectors.items()}
         if not batch.views:
-            return found
+            return {name: self.head(name).calibrated(own) for name, own in found.items()}
         averaged = [name for name in names if name in self.averaged]
         sums = {name: self.head(name).to_mean(found[name]) for name in averaged}
         for view in batch.views.values():
             for name, own in self._read(view, averaged, batch.aims).items():
                 sums[name] = sums[name] + self.head(name).to_mean(self.head(name)(own))
         n = 1 + len(batch.views)
-        return found | {name: self.head(name).from_mean(total / n) for name, total in sums.items()}
+        found |= {name: self.head(name).from_mean(total / n) for name, total in sums.items()}
+        return {name: self.head(name).calibrated(own) for name, own in found.items()}
 
     def _vectors(self, batch: Aims, names: Sequence[str]) -> dict[str, Tensor]:
         """The vectors that some targets are predicted from: what is masked is so for its own target alone."""
@@ -390,6 +391,25 @@ class Predict(Task):
             for name, value in metrics.items()
             if name == chosen or not any(name.startswith(prefix) for prefix in unseen)
         }
+
+    @property
+    def _calibrated(self) -> list[str]:
+        return [name for name, target in self.targets.items() if target.calibrate]
+
+    @property
+    def calibrates(self) -> bool:
+        return bool(self._calibrated)
+
+    def begin_calibration(self) -> None:
+        for name in self._calibrated:
+            self.head(name).begin_calibration()
+
+    def end_calibration(self) -> dict[str, float | None]:
+        found = {}
+        for name in self._calibrated:
+            found[f"{self._prefix(name)}ece"] = self.head(name).end_calibration()
+            self.targets[name] = replace(self.targets[name], temperature=self.head(name).temperature)
+        return found
 
     def by_class(self) -> dict[str, list[dict[str, Any]]]:
         return {name: rows for name in self.targets if (rows := self.head(name).by_class())}
@@ -485,6 +505,10 @@ class Predict(Task):
             self.head(name).draw(folder, suffix, self.stage, self.tokenizers)
 
     # Kept
+
+    def is_free(self, path: str) -> bool:
+        # What is fitted when training is over changes nothing of it.
+        return path.rpartition(".")[2] in ("calibrate", "temperature") or super().is_free(path)
 
     def strange_weights(self, other: Task) -> list[str]:
         """The heads of targets whose outputs mean something else there: other classes, another mean."""

@@ -52,6 +52,8 @@ class Target(Checked, ABC):
     """Whether its columns hold numbers, which a CSV has as texts."""
     is_balanced = True
     """False of classes that all weigh the same in the loss, however rare."""
+    calibrate = False
+    """Whether its head has a temperature, in `temperature` too, which is fitted to the validation after training."""
     means: tuple = ()
     """The arguments that say what the outputs of its head mean."""
     averages: tuple | None = None
@@ -172,6 +174,18 @@ class TargetHead(nn.Module):
         vectors: (t, d), which a head that has nothing to be averaged passes on.
         """
         return vectors
+
+    def calibrated(self, outputs: Tensor) -> Tensor:
+        """The outputs in evaluation and use, where a temperature was fitted after training."""
+        return outputs
+
+    def begin_calibration(self) -> None:
+        """Keep of the next evaluation what the temperature of a target with `calibrate` is fitted to."""
+        raise NotImplementedError
+
+    def end_calibration(self) -> float | None:
+        """Fit the temperature and use it; None where what was kept says nothing of it."""
+        raise NotImplementedError
 
     def to_mean(self, outputs: Tensor) -> Tensor:
         """What the mean of several outputs is taken of: probabilities, numbers in the units of the data.

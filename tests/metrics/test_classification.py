@@ -2,8 +2,18 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support, roc_auc_score
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from anyformer.metrics.classification import auroc, average_precision, by_class, macro_f1, mean_average_precision
+from anyformer.metrics.classification import (
+    N_BINS,
+    auroc,
+    average_precision,
+    by_class,
+    calibration_error,
+    count_bins,
+    macro_f1,
+    mean_average_precision,
+)
 
 
 @pytest.mark.parametrize("n_levels", [1000, 4], ids=["apart", "ties"])
@@ -37,6 +47,20 @@ def test_precision_and_recall_of_each_class_are_those_of_sklearn():
     expected = precision_recall_fscore_support(true, said, labels=range(6), zero_division=np.nan)
     expected[2][4] = 0.0  # Never predicted, but there: of an F1 that is one in every definition by counts.
     np.testing.assert_allclose(found.numpy(), np.stack(expected, 1))
+
+
+@pytest.mark.parametrize("n_batches", [1, 3])
+def test_the_calibration_error_is_that_of_torchmetrics(n_batches):
+    logits = 2 * torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    values = torch.arange(200) % 4
+    probabilities, found = logits.softmax(1).max(1)
+    parts = zip(probabilities.chunk(n_batches), (found == values).chunk(n_batches), strict=True)
+    bins = sum(count_bins(*part) for part in parts)
+    expected = multiclass_calibration_error(logits.softmax(1), values, 4, n_bins=N_BINS)
+    assert calibration_error(bins).item() == pytest.approx(expected.item(), rel=1e-5)
+    sure = count_bins(torch.ones(2), torch.tensor([True, False]))
+    assert sure[:, -1].tolist() == [2, 2, 1] and calibration_error(sure) == 0.5
+    assert calibration_error(count_bins(torch.zeros(0), torch.zeros(0, dtype=torch.bool))).isnan()
 
 
 def test_a_label_that_is_never_true_is_not_in_the_mean_of_the_average_precisions():

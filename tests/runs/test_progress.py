@@ -43,7 +43,8 @@ def test_without_a_terminal_there_is_a_line_for_each_validation(
     out = lines(capsys)
     number = r"\d+\.?\d*(e-\d+)?"
     metrics = "  ".join(rf"{name} {number}" for name in ("train/loss", "val/loss"))
-    last = rf"val/accuracy {number} \(best {number}\)  val/f1 {number}  val/top5 {number}  [\d,]+ samples/s"
+    others = "  ".join(rf"val/{name} {number}" for name in ("f1", "top5", "ece"))
+    last = rf"val/accuracy {number} \(best {number}\)  {others}  [\d,]+ samples/s"
     first, second, end = out
     assert re.fullmatch(rf"epoch 1/2  step {BATCHES}/{2 * BATCHES}  {metrics}  {last}  [\d. mins]+ left", first), first
     assert re.fullmatch(rf"epoch 2/2  step {2 * BATCHES}/{2 * BATCHES}  {metrics}  {last}", second), second

@@ -122,7 +122,7 @@ def test_without_passes_and_groups_the_figures_are_as_ever() -> None:
     task = two_inputs(classes=["even", "odd"])
     task.build()
     metrics = evaluate(task, Records(Shown(), test=Shown()), "test")
-    assert metrics.keys() == {f"test/{name}" for name in ("loss", "accuracy", "f1", "auroc")}
+    assert metrics.keys() == {f"test/{name}" for name in ("loss", "accuracy", "f1", "auroc", "ece")}
 
 
 def test_exact_matches_are_given_by_group() -> None:

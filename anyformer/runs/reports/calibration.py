@@ -1,0 +1,33 @@
+"""Calibration of a run's best model on its validation records, see `tasks.targets.calibration`; kept in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from anyformer.errors import say
+from anyformer.runs.metrics_file import write_metrics
+from anyformer.saving.model_folder import save
+from anyformer.tasks.base.task import Task
+
+
+def calibrate(task: Task, run: Path, validate: Callable[[Path | None], Mapping[str, float]]) -> None:
+    """Fit the temperature of every target that asks for one, write the model with them, and say what that changes.
+
+    task: with the best weights. validate: evaluates the task on the validation records, and draws into a folder it is
+    given; returns the metrics.
+    """
+    task.begin_calibration()
+    before = validate(None)
+    temperatures = task.end_calibration()
+    after = validate(run)
+    save(task, run / "model")
+    kept = {f"temperature/{name.rpartition('/')[0]}".rstrip("/"): t for name, t in temperatures.items()}
+    metrics = {name: value for name, value in after.items() if name.removeprefix("val/") in temperatures}
+    write_metrics(run, {f"calibrated/{name}": value for name, value in (metrics | kept).items() if value is not None})
+    for name, temperature in temperatures.items():
+        was, now = before[f"val/{name}"], after[f"val/{name}"]
+        if temperature is None:
+            say(f"not calibrated: all validation records are right, which says nothing of how sure to be (val/{name})")
+        else:
+            say(f"calibrated: val/{name} {was:.4f} before, {now:.4f} after, by a temperature of {temperature:.3g}")

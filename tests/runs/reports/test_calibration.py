@@ -1,0 +1,106 @@
+"""A model that has learnt noise by heart is too sure; calibrated, its folder says what is as often right as it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lightning import seed_everything
+from PIL import Image
+
+from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
+from anyformer.optim.optimizer import OptimizerConfig
+from anyformer.runs.fit import evaluate, fit
+from anyformer.saving.model_folder import load
+from anyformer.tasks.base.records import Records
+from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.predict.predict import Predict
+from anyformer.tasks.targets.category import Category
+from anyformer.tokenizers.row import Row
+
+FIELDS = {"x": Row()}
+SMALL = TransformerConfig(d_model=16, depth=1, n_heads=2)
+FAST = OptimizerConfig(lr=0.03, weight_decay=0.0)
+
+
+def noisy(n: int, seed: int) -> list[dict[str, Any]]:
+    """Of which a quarter has the wrong label."""
+    random = np.random.default_rng(seed)
+    numbers, is_wrong = random.normal(size=(n, 8)).tolist(), random.random(n) < 0.25
+    return [
+        {"x": dict(zip("abcdefgh", row, strict=True)), "label": "high" if (row[0] > 0) != wrong else "low"}
+        for row, wrong in zip(numbers, is_wrong, strict=True)
+    ]
+
+
+def trained(run: Path, task: Any, **options: Any) -> dict[str, float]:
+    seed_everything(0, verbose=False)
+    # One epoch, as a checkpoint is saved at the end of each.
+    data = Records(40 * noisy(60, 0), noisy(300, 1), noisy(300, 2), batch_size=60)
+    options = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "accelerator": "cpu"} | options
+    return fit(task, data, run, **options)
+
+
+def test_an_over_confident_model_is_calibrated_on_the_validation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = Classify(FIELDS, SMALL, optimizer=FAST, calibrate=True)
+    metrics = trained(tmp_path / "run", task)
+    assert metrics["val/ece"] > 0.1 and metrics["calibrated/val/ece"] < metrics["val/ece"] / 2
+    temperature = metrics["calibrated/temperature"]
+    assert temperature > 1.5 and task.temperature == temperature
+    errors = [f"{metrics[name]:.4f}" for name in ("val/ece", "calibrated/val/ece")]
+    assert f"calibrated: val/ece {errors[0]} before, {errors[1]} after, by a temp" in capsys.readouterr().err
+    with Image.open(tmp_path / "run/reliability.png") as picture:
+        assert np.asarray(picture).std() > 1
+    # It is the model's, whoever uses it; without it more is wrong in the test than with it.
+    used, plain = load(tmp_path / "run"), load(tmp_path / "run")
+    plain.head("label").temperature = 1.0
+    data = Records(noisy(60, 0), test=noisy(300, 2))
+    now, then = (evaluate(each, data, enable_progress_bar=False, accelerator="cpu") for each in (used, plain))
+    assert now["test/ece"] == pytest.approx(metrics["test/ece"], abs=1e-6) and now["test/ece"] < then["test/ece"] / 2
+    assert now["test/accuracy"] == then["test/accuracy"] and now["test/loss"] < then["test/loss"]
+    records = noisy(5, 3)
+    for result, before in zip(used.predict(records), plain.predict(records), strict=True):
+        assert result["label"] == before["label"]
+        shares = {name: p ** (1 / temperature) for name, p in before["probabilities"].items()}
+        expected = {name: share / sum(shares.values()) for name, share in shares.items()}
+        assert result["probabilities"] == pytest.approx(expected, rel=1e-4)
+    # Gone on with, it is fitted anew.
+    again = Classify(FIELDS, SMALL, optimizer=FAST, calibrate=True)
+    assert trained(tmp_path / "run", again, resume=True)["calibrated/temperature"] == temperature
+
+
+def test_each_target_that_asks_has_its_own_and_a_perfect_one_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def with_both(n: int, seed: int) -> list[dict[str, Any]]:
+        up = [str(record["x"]["b"] > 0) for record in noisy(n, seed)]
+        return [
+            record | {"sign": sign, "other": sign, "x": record["x"] | {"c": 3.0 * (sign == "True")}}
+            for record, sign in zip(noisy(n, seed), up, strict=True)
+        ]
+
+    targets = {"label": Category(calibrate=True), "sign": Category(calibrate=True), "other": Category()}
+    data = Records(30 * with_both(40, 0), with_both(40, 1), batch_size=40)
+    options = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "accelerator": "cpu"}
+    seed_everything(0, verbose=False)
+    metrics = fit(Predict(FIELDS, targets, SMALL, optimizer=FAST), data, tmp_path / "run", **options)
+    assert {n for n in metrics if n.startswith("calibrated/")} == {
+        "calibrated/temperature/label", "calibrated/val/label/ece", "calibrated/val/sign/ece",
+    }  # fmt: skip
+    assert "not calibrated: all validation records are right" in capsys.readouterr().err
+    kept = load(tmp_path / "run").targets
+    assert kept["label"].temperature == metrics["calibrated/temperature/label"] != 1
+    assert kept["sign"].temperature == kept["other"].temperature == 1
+    assert (tmp_path / "run/reliability_label.png").exists()
+
+
+def test_without_validation_there_is_nothing_to_calibrate_on(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"calibrate: it is fitted on the validation records; give data\.validation"):
+        fit(Classify(FIELDS, SMALL, calibrate=True), Records(noisy(20, 0)), tmp_path / "run")
+    with pytest.raises(InputError, match=r"temperature must be above 0, got 0"):
+        Classify(FIELDS, SMALL, temperature=0)
