@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021) on linear maps: W x becomes W x + scale B A x, and A and B alone are trained.
+"""Low-rank adapters (LoRA, Hu et al. 2021) on linear maps: W x becomes W x + scale B A x; A and B alone are trained.
 
 A map that is adapted keeps its place, its name and its W; beside `weight` and `bias` it then has `lora_a` and `lora_b`.
 """

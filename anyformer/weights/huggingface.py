@@ -105,8 +105,8 @@ class Design:
         embedding = {name: getattr(self.embedding, name) for name in ("scale", "norm", "offset")}
         embedding["positions"] = positions
         parts = {
-            "transformer": _plain_stack(self.transformer),
-            "encoder": {} if self.encoder is None else _plain_stack(self.encoder),
+            "transformer": plain_stack(self.transformer),
+            "encoder": {} if self.encoder is None else plain_stack(self.encoder),
             "embedding": embedding,
             "output": {} if self.output is None else asdict(self.output),
         }
@@ -118,7 +118,8 @@ class Design:
         }
 
 
-def _plain_stack(config: TransformerConfig) -> dict[str, Any]:
+def plain_stack(config: TransformerConfig) -> dict[str, Any]:
+    """The options of a stack, with what is left out filled in."""
     has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm
     return asdict(config) | {
         "d_head": config.head_width,

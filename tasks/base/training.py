@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from anyformer.errors import InputError, say
 from anyformer.model.anyformer import Anyformer
+from anyformer.model.lora import LoraConfig, adapt, adapters, merge_adapters
 from anyformer.optim.optimizer import OF_GOING_ON, OptimizerConfig, layer_factors, make_optimizer
 from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.plain import plain
+from anyformer.saving.base import Base
 from anyformer.tasks.base import warm_start
 from anyformer.tasks.base.evaluation import Evaluation
 from anyformer.tasks.base.examples import Examples
@@ -27,6 +30,7 @@ from anyformer.tasks.base.resume import changes, is_below
 from anyformer.tasks.base.run_length import run_length
 from anyformer.tasks.base.weight_average import WeightAverage
 from anyformer.tokens import Tokenizer
+from anyformer.weights.tensors import Report
 
 
 class Trained(lightning.LightningModule):
@@ -38,6 +42,7 @@ class Trained(lightning.LightningModule):
     optimizer: OptimizerConfig
     init_from: str | None
     frozen: list[str] | None
+    lora: LoraConfig | None
     pretrain: Pretraining | None = None
     """What is learned of the inputs alone before, where the task has such."""
 
@@ -49,6 +54,11 @@ class Trained(lightning.LightningModule):
         """How the arguments differ from those of the checkpoint that training goes on from."""
         self.pretrained: str | None = None
         """The run of `pretrain`, in the run's own folder, which training starts from."""
+        self.base: Base | None = None
+        """What the adapters of `lora` were trained on, once its weights have been taken."""
+        self.of_base: frozenset[str] = frozenset()
+        """The names of the weights that are its own: neither trained nor saved."""
+        self._of_start: Report | None = None
         self._is_fitting = self._has_started = False
         self._n_targets = torch.zeros(())
         self._evaluation: Evaluation | None = None
@@ -65,6 +75,8 @@ class Trained(lightning.LightningModule):
                 "trainer.precision=16-mixed scales the loss until gradients overflow, which is an error here; "
                 "use bf16-mixed or 32-true"
             )
+        if self.lora is not None and self.base is None and (self.pretrained or self.init_from) is None:
+            raise InputError("lora adapts a trained model; name it in init_from, or leave lora out")
         if self.model is None:
             warm_start.inherit_tokenizers(self, self.pretrained or self.init_from)
             self.fit_tokenizers(self.trainer.datamodule.sources["train"])
@@ -72,6 +84,11 @@ class Trained(lightning.LightningModule):
     def configure_model(self) -> None:
         if self.model is None:
             self.build()
+            if self.lora is not None:
+                adapt(self, self.lora)
+        if self._is_fitting and self.lora is not None and self.base is None:
+            # Before there is an optimiser: what comes from the base is not trained.
+            self._of_start = self.take_base(self.pretrained or self.init_from)
         if self._is_fitting and self.frozen:
             warm_start.freeze(self, self.frozen)
 
@@ -107,10 +124,19 @@ class Trained(lightning.LightningModule):
     def on_fit_start(self) -> None:
         # A run that goes on has its weights, and need not have the file any more.
         if (source := self.pretrained or self.init_from) is not None and not self._has_started:
-            report = self.start_from(source)
+            report = self._of_start or self.start_from(source)
             if self.trainer.is_global_zero:
                 say(str(report))
+                if self.lora is not None:
+                    say(self._trained_share())
         self._has_started = True
+
+    def _trained_share(self) -> str:
+        every = list(self.parameters())
+        trained = sum(parameter.numel() for parameter in every if parameter.requires_grad)
+        n = len(adapters(self))
+        adapted = f"adapters of rank {self.lora.rank} on {n} linear maps" if n else "no adapters, the new parts alone"
+        return f"{adapted}: {trained:,} of {sum(p.numel() for p in every):,} parameters are trained"
 
     def on_train_start(self) -> None:
         if self.global_step == 0:
@@ -205,16 +231,40 @@ class Trained(lightning.LightningModule):
     # What is kept
 
     def best_weights(self) -> dict[str, Tensor]:
-        """The weights to keep and use, on the CPU: the moving average where there is one."""
-        return {name: value.detach().cpu() for name, value in self.average.replace(self.state_dict()).items()}
+        """The weights to keep and use, on the CPU: the moving average where there is one; those of a base left out."""
+        weights = self.average.replace(self._without_base(self.state_dict()))
+        return {name: value.detach().cpu() for name, value in weights.items()}
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take weights as `best_weights` gave them; what has been averaged since counts no more."""
-        self.load_state_dict(weights)
+        self.load_state_dict(self._with_base(weights))
         self.average.forget()
+
+    def take_base(self, source: str | Path) -> Report:
+        """Take the weights that the adapters of `lora` are added to, in place: see `warm_start.take_base`."""
+        return warm_start.take_base(self, source)
+
+    def merge(self) -> None:
+        """Make one model of its base and its adapters, in place. Raises InputError where that cannot be."""
+        merge_adapters(self)
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+        self.lora = self.base = None
+        self.of_base = frozenset()
+
+    def _without_base(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in weights.items() if name not in self.of_base}
+
+    def _with_base(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        own = self.state_dict() if self.of_base else {}
+        return {name: own[name] for name in own if name in self.of_base} | dict(weights)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.average.save(checkpoint)
+        if self.base is not None:
+            checkpoint["base_sha256"] = self.base.sha256
+            for part in ("state_dict", "average"):
+                checkpoint[part] = self._without_base(checkpoint[part])
         checkpoint["config"] = self.config()
         checkpoint["of_training"] = self._of_training()
 
@@ -232,7 +282,21 @@ class Trained(lightning.LightningModule):
                     trained[name].agree(self.tokenizers[name], f"tokenizers.{name}")
             raise
         self._has_started = True
+        if self.base is not None:
+            self._check_base(checkpoint.get("base_sha256"))
+            checkpoint["state_dict"] = self._with_base(checkpoint["state_dict"])
+            if checkpoint["average"]:
+                parameters = dict(self.named_parameters())
+                average = self._with_base(checkpoint["average"])
+                checkpoint["average"] = {name: average[name] for name in parameters}
         self.average.load(checkpoint)
+
+    def _check_base(self, sha256: str | None) -> None:
+        if self.base.sha256 != sha256:
+            raise InputError(
+                f"init_from: {self.base.path} has weights of SHA-256 {self.base.sha256[:16]}..., and the adapters of "
+                f"the checkpoint were trained on those of {str(sha256)[:16]}...; name the model that has them"
+            )
 
     def _of_training(self) -> dict[str, Any]:
         """The arguments that say how weights are trained, which a task's `config` does not keep."""
@@ -240,7 +304,9 @@ class Trained(lightning.LightningModule):
 
     def is_free(self, path: str) -> bool:
         """Whether the argument of a dotted path may change when a run goes on."""
-        return is_below(path, *self.inference_args, *(f"optimizer.{name}" for name in OF_GOING_ON))
+        # A base may have moved, and is known by its hash.
+        moved = () if self.lora is None else ("init_from",)
+        return is_below(path, *self.inference_args, *moved, *(f"optimizer.{name}" for name in OF_GOING_ON))
 
 
 def divide_gradients(optimizer: torch.optim.Optimizer, n_targets: Tensor) -> Tensor:

@@ -10,9 +10,12 @@ from typing import Any, Protocol
 from torch import nn
 
 from anyformer.errors import InputError, nearest
+from anyformer.model.lora import LoraConfig
+from anyformer.saving.base import Base, find_base
 from anyformer.saving.model_folder import SavedTask, load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tokens import Tokenizer
+from anyformer.weights.huggingface import OF_TRAINING, plain_stack
 from anyformer.weights.tensors import Report, joint_grids, take
 from anyformer.weights.timm_vit import load_timm
 
@@ -25,6 +28,12 @@ class Startable(SavedTask, Protocol):
 
     @property
     def packages(self) -> list[str]: ...
+
+    lora: LoraConfig | None
+    base: Base | None
+    of_base: frozenset[str]
+
+    def merge(self) -> None: ...
 
     def inherit_from(self, other: Any) -> None: ...
 
@@ -56,7 +65,10 @@ def start_from(task: Startable, source: str | Path) -> Report:
             raise InputError(f"init_from of a mixture is a run folder, got {source}")
         return load_timm(task, path)
     task.configure_model()
-    return task.take_over(load(f"{path}{member}", unsafe_imports=task.packages), str(source))
+    other = load(f"{path}{member}", unsafe_imports=task.packages)
+    if other.base is not None:
+        other.merge()
+    return task.take_over(other, str(source))
 
 
 def take_weights(task: Startable, other: Startable, source: str) -> Report:
@@ -64,11 +76,59 @@ def take_weights(task: Startable, other: Startable, source: str) -> Report:
     if other.members:
         names = " or ".join(f"{source}:{name}" for name in other.members)
         raise InputError(f"init_from: {source} is a mixture; name one of its tasks: {names}")
+    if task.lora is not None:
+        _check_alike(task, other, source)
     ours, theirs = task.learnt, other.learnt
     for name in ours.keys() & theirs.keys():
         theirs[name].agree(ours[name], f"tokenizers.{name} and init_from {source}")
     strange = task.strange_weights(other)
     return take(task, other.state_dict(), source, grids=joint_grids(other), strange=strange)
+
+
+def take_base(task: Startable, source: str | Path) -> Report:
+    """Take the weights that adapters are added to, in place: they are not trained, nor saved with what is.
+
+    Raises InputError where there are none, the two models differ in more than their fields, or nothing is to be
+    trained.
+    """
+    task.base = find_base(source)
+    report = task.start_from(source)
+    task.of_base = frozenset((*report.taken, *report.resized))
+    for name, parameter in task.named_parameters():
+        if name in task.of_base:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in task.parameters()):
+        raise InputError(f"lora.on names no map, and {source} has all parts of the model: nothing is left to train")
+    return report
+
+
+def _check_alike(task: Startable, other: Startable, source: str) -> None:
+    """Raise InputError where a model and the base of its adapters differ by what no shape of a tensor shows."""
+    stacks = [
+        {name: stack.config for name, stack in (("transformer", m.transformer), ("encoder", m.encoder)) if stack}
+        for m in (task.model, other.model)
+    ]
+    for name in stacks[0].keys() & stacks[1].keys():
+        ours, theirs = (plain_stack(each[name]) for each in stacks)
+        for option, value in theirs.items():
+            if option not in OF_TRAINING and ours[option] != value:
+                raise InputError(
+                    f"{name}.{option} is {ours[option]!r}, and that of init_from {source}, which lora adapts, "
+                    f"{value!r}; take that"
+                )
+    for option in ("types", "scale", "norm", "offset"):
+        ours, theirs = (getattr(each.embedding, option) for each in (task, other))
+        if ours != theirs:
+            raise InputError(
+                f"embedding.{option} is {ours}, and that of init_from {source}, which lora adapts, {theirs}; take that"
+            )
+    placed = [[each.axes for each in part.model.embeddings.placed] for part in (task, other)]
+    for i, (ours, theirs) in enumerate(zip(*placed, strict=False)):
+        if ours != theirs:
+            raise InputError(
+                f"embedding.positions.{i} are on {', '.join(ours)}, and those of init_from {source}, which lora "
+                f"adapts, on {', '.join(theirs)}; name new fields, and new positions, behind those that it has"
+            )
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
