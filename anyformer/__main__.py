@@ -22,6 +22,7 @@ Trains one transformer on any kind of data, as a YAML file says.
                              predict with the best model of a run, for a record or a folder of files; also called run
   average RUN RUN ... --output FOLDER
                              one model of several runs: the mean of their predictions; with --weights of their weights
+  merge RUN --output FOLDER  one model of a run with adapters (lora) and the model that it was trained on
   collect --env ID --output DIR
                              play episodes of an environment and save them as a data set for training
   plan CONFIG                sizes, tokens, time, memory and warnings of a run, before anything is trained
@@ -45,6 +46,7 @@ COMMANDS = (
     "import",
     "export",
     "average",
+    "merge",
 )
 ALIASES = {"run": "predict"}
 

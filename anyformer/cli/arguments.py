@@ -32,6 +32,15 @@ class Options(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
+def add_base(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the option of all commands that load a model which may be an adapter."""
+    parser.add_argument(
+        "--base",
+        metavar="FOLDER",
+        help="of a run with adapters (lora): where the model that it was trained on is now, if it has moved",
+    )
+
+
 def add_options(parser: argparse.ArgumentParser, of: Any) -> None:
     """Give a parser an option for each field of a dataclass, `tuple[...]` taking several values.
 

@@ -1,15 +1,17 @@
-"""`anyformer import`, `export` and `average`: models made of others, and for other libraries."""
+"""`anyformer import`, `export`, `average` and `merge`: models made of others, and for other libraries."""
 
 from __future__ import annotations
 
 import argparse
 
-from anyformer.cli.arguments import Options
+from anyformer.cli.arguments import Options, add_base
 from anyformer.errors import InputError, program
 from anyformer.runs.averaging.average import average
+from anyformer.runs.averaging.merge import merge
 from anyformer.saving.model_folder import load, save
 from anyformer.saving.run_folder import run_folder
 from anyformer.tasks.convert.huggingface import export, take_in
+from anyformer.tasks.convert.peft import from_peft, is_peft, to_peft
 
 
 def import_command(args: list[str]) -> None:
@@ -18,7 +20,7 @@ def import_command(args: list[str]) -> None:
         "folder",
         metavar="FOLDER",
         help="of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer, as save_pretrained of transformers writes "
-        "it; or OpenAI's file of a Whisper, FILE.pt, with a tokenizer.json beside it",
+        "it; or OpenAI's file of a Whisper, FILE.pt, with a tokenizer.json beside it; or an adapter (LoRA) of peft",
     )
     parser.add_argument("run", metavar="RUN", help="the folder to make")
     parser.add_argument("--language", metavar="CODE", help="of Whisper: the language spoken; detected when left out")
@@ -28,11 +30,17 @@ def import_command(args: list[str]) -> None:
         help="of Whisper: pad recordings with silence to 30 seconds, as it was trained; so it is when left out",
     )
     parser.add_argument("--env", metavar="ID", help="of a Decision Transformer: where it acts, such as Hopper-v5")
+    parser.add_argument("--base", metavar="RUN", help="of an adapter of peft: the run, once imported, that it is for")
     own = parser.parse_args(args)
     run = run_folder(own.run)
     if run.exists():
         raise InputError(f"{run} is there already; choose another folder")
-    task, report = take_in(own.folder, own.language, own.pad, own.env)
+    if is_peft(own.folder):
+        task, report = from_peft(own.folder, own.base)
+    elif own.base is not None:
+        raise InputError(f"{own.folder} is no adapter of peft, which --base is for; leave it out")
+    else:
+        task, report = take_in(own.folder, own.language, own.pad, own.env)
     save(task, run / "model")
     fields = " ".join(f"{name}=..." for name in task.inputs) or "--episodes 10"
     print(f"{report}\nThe model is in {run}. Next:\n  {program()} predict {run} {fields}")
@@ -47,8 +55,20 @@ def export_command(args: list[str]) -> None:
         help="the folder to make for transformers; of a model of pictures FILE.safetensors, and FILE.pt for a Whisper "
         "as OpenAI has it",
     )
+    parser.add_argument(
+        "--peft",
+        action="store_true",
+        help="of a run with adapters (lora): these alone, as a folder for peft; else they and their base are merged",
+    )
+    add_base(parser)
     own = parser.parse_args(args)
-    export(load(own.run, unsafe_imports=own.unsafe_imports), own.target)
+    task = load(own.run, unsafe_imports=own.unsafe_imports, base=own.base)
+    if own.peft:
+        to_peft(task, own.target)
+    else:
+        if task.base is not None:
+            task.merge()
+        export(task, own.target)
     print(f"The model is in {own.target}.")
 
 
@@ -71,5 +91,18 @@ def average_command(args: list[str]) -> None:
     own = parser.parse_args(args)
     print(average(own.runs, own.output, weights=own.weights, unsafe_imports=own.unsafe_imports))
     task = load(own.output, unsafe_imports=own.unsafe_imports)
+    if task.usage is not None:
+        print(f"Next:\n  {program()} predict {own.output} {task.usage}")
+
+
+def merge_command(args: list[str]) -> None:
+    parser = Options("merge", "Make one model of a run with adapters (lora) and the model that it was trained on.")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--output", metavar="FOLDER", required=True, help="the folder to make")
+    add_base(parser)
+    own = parser.parse_args(args)
+    merge(own.run, own.output, base=own.base, unsafe_imports=own.unsafe_imports)
+    task = load(own.output, unsafe_imports=own.unsafe_imports)
+    print(f"{own.output} is one model of {own.run} and its base.")
     if task.usage is not None:
         print(f"Next:\n  {program()} predict {own.output} {task.usage}")

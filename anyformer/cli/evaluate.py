@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import nullcontext
 
-from anyformer.cli.arguments import Options, require_first
+from anyformer.cli.arguments import Options, add_base, require_first
 from anyformer.cli.outputs import show_metrics
 from anyformer.errors import InputError
 from anyformer.runs.experiment import config_of, parse
@@ -29,10 +29,11 @@ def _evaluate(stage: str, args: list[str]) -> None:
     parser = Options(stage, f"Metrics of the best model on {part} records: those of its config, or --data.{part} OTHER")
     parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
     parser.add_argument("--views", metavar="N", help="views of each record that predictions are averaged over")
+    add_base(parser)
     require_first("run's folder", f"{stage} RUN", args)
     own, overrides = parser.parse_known_args(args)
     run, member = split_run(own.run)
-    task = load(own.run, unsafe_imports=own.unsafe_imports)
+    task = load(own.run, unsafe_imports=own.unsafe_imports, base=own.base)
     if own.views is not None:
         if "views" not in task.inference_args:
             raise InputError(f"--views: {type(task).__name__} does not average over views of a record; leave it out")

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anyformer.cli.arguments import Options, add_options, read_options, require_first
+from anyformer.cli.arguments import Options, add_base, add_options, read_options, require_first
 from anyformer.cli.outputs import (
     KINDS,
     Outcome,
@@ -31,6 +31,7 @@ from anyformer.saving.model_folder import load
 def predict_command(args: list[str]) -> None:
     parser = Options("predict", "Predict with the best model of a run, for one record or many files.")
     parser.add_argument("run", metavar="RUN", help="the run's folder; RUN:TASK is one task of a mixture")
+    add_base(parser)
     fields = {
         "metavar": "FIELD=VALUE",
         "help": "the record; a picture or a sound is given by the path of its file. A folder, a zip or a pattern "
@@ -55,8 +56,10 @@ def predict_command(args: list[str]) -> None:
         parser.add_argument("fields", nargs="+", **fields)
         parser.parse_args(args)  # Shows the help, or says what is missing.
     # The task may have options of its own, so it is asked before the rest is read.
-    unsafe, _ = Options("predict", add_help=False).parse_known_args(args[1:])
-    task = load(args[0], unsafe_imports=unsafe.unsafe_imports)
+    first = Options("predict", add_help=False)
+    add_base(first)
+    loading, _ = first.parse_known_args(args[1:])
+    task = load(args[0], unsafe_imports=loading.unsafe_imports, base=loading.base)
     if task.members:
         names = " or ".join(f"{args[0]}:{name}" for name in task.members)
         raise InputError(f"{args[0]} is a mixture; name one of its tasks: {names}")

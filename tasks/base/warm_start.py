@@ -91,7 +91,13 @@ def take_base(task: Startable, source: str | Path) -> Report:
     Raises InputError where there are none, the two models differ in more than their fields, or nothing is to be
     trained.
     """
-    task.base = find_base(source)
+    try:
+        task.base = find_base(source)
+    except InputError as error:
+        raise InputError(
+            f"init_from: lora needs the model that it adapts, where a run goes on too: {error}; say where it is by "
+            "--model.init_from"
+        ) from None
     report = task.start_from(source)
     task.of_base = frozenset((*report.taken, *report.resized))
     for name, parameter in task.named_parameters():

@@ -154,6 +154,15 @@ class _Export:
 
 def _convert(task: Task) -> _Export:
     """Raises InputError for what transformers does not support."""
+    family, name, design, settings = family_of(task)
+    return _Export(family, design, settings, family.unload(task, name))
+
+
+def family_of(task: Task) -> tuple[Family, str | None, Design, dict[str, Any]]:
+    """The family of a task, its field of text, its design and its config.json.
+
+    Raises InputError for what transformers does not support.
+    """
     if isinstance(task, SequenceToSequence):
         kind = sequence_kind(task)
         name, design, rest = task.target, sequence_design(task), sequence_settings(task)
@@ -163,7 +172,7 @@ def _convert(task: Task) -> _Export:
         kind = text_kind(task)
         name, design, rest = text_design(task, kind)
     family, settings = choose_family(kind, design, task)
-    return _Export(family, design, settings | rest | {"dtype": "float32"}, family.unload(task, name))
+    return family, name, design, settings | rest | {"dtype": "float32"}
 
 
 def export(task: Task, target: str | Path) -> None:
