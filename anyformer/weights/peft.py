@@ -6,7 +6,6 @@ rows of which of theirs are ours is found out by having a family write a model w
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 from anyformer.errors import InputError
 from anyformer.local_files import read_json
 from anyformer.model.lora import LoraConfig, adapters, is_adapter
-from anyformer.saving.atomic import write_tensors
 from anyformer.weights.huggingface import Family, Settings
 from anyformer.weights.tensors import read_tensors, rename
 
@@ -215,8 +213,11 @@ def other_weights(
 # Out.
 
 
-def write_peft(task: Any, family: Family, field: str | None, folder: Path) -> None:
-    """Write the adapters of a task, and what else was trained, as peft has them, into a folder."""
+def peft_files(task: Any, family: Family, field: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """adapter_config.json and the tensors beside it: the adapters of a task, and what else was trained.
+
+    Raises InputError for an adapter on what is no matrix of the family's.
+    """
     config, layers = task.lora, adapters(task)
     tensors, modules, ranks, alphas = {}, [], {}, {}
     known = matrices(family, task, field)
@@ -250,8 +251,7 @@ def write_peft(task: Any, family: Family, field: str | None, folder: Path) -> No
         "bias": "none",
         "inference_mode": True,
     }
-    (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
+    return values, tensors
 
 
 def _joined(matrix: Matrix, pieces: list[Piece], layers: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

@@ -76,7 +76,7 @@ class Trained(lightning.LightningModule):
                 "use bf16-mixed or 32-true"
             )
         if self.lora is not None and self.base is None and (self.pretrained or self.init_from) is None:
-            raise InputError("lora adapts a trained model; name it in init_from, or leave lora out")
+            raise InputError(warm_start.NO_BASE)
         if self.model is None:
             warm_start.inherit_tokenizers(self, self.pretrained or self.init_from)
             self.fit_tokenizers(self.trainer.datamodule.sources["train"])
@@ -240,7 +240,7 @@ class Trained(lightning.LightningModule):
         self.load_state_dict(self._with_base(weights))
         self.average.forget()
 
-    def take_base(self, source: str | Path) -> Report:
+    def take_base(self, source: str | Path | None) -> Report:
         """Take the weights that the adapters of `lora` are added to, in place: see `warm_start.take_base`."""
         return warm_start.take_base(self, source)
 

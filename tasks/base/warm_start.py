@@ -19,6 +19,8 @@ from anyformer.weights.huggingface import OF_TRAINING, plain_stack
 from anyformer.weights.tensors import Report, joint_grids, take
 from anyformer.weights.timm_vit import load_timm
 
+NO_BASE = "lora adapts a trained model; name it in init_from, or leave lora out"
+
 
 class Startable(SavedTask, Protocol):
     """What a warm start needs of a task."""
@@ -85,12 +87,14 @@ def take_weights(task: Startable, other: Startable, source: str) -> Report:
     return take(task, other.state_dict(), source, grids=joint_grids(other), strange=strange)
 
 
-def take_base(task: Startable, source: str | Path) -> Report:
+def take_base(task: Startable, source: str | Path | None) -> Report:
     """Take the weights that adapters are added to, in place: they are not trained, nor saved with what is.
 
     Raises InputError where there are none, the two models differ in more than their fields, or nothing is to be
     trained.
     """
+    if source is None:
+        raise InputError(NO_BASE)
     try:
         task.base = find_base(source)
     except InputError as error:

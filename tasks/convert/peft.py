@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,20 +12,21 @@ from torch import nn
 from anyformer.data.files import find_file
 from anyformer.errors import InputError
 from anyformer.faults import writing
-from anyformer.saving.atomic import PART, sync_file, sync_folder
+from anyformer.saving.atomic import PART, sync_file, sync_folder, write_tensors
 from anyformer.saving.model_folder import load, make
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.convert.huggingface import family_of
 from anyformer.weights.huggingface import Settings
 from anyformer.weights.peft import (
     CONFIG,
+    WEIGHTS,
     matrices,
     other_weights,
+    peft_files,
     read_peft,
     set_adapters,
     shared_config,
     take_adapters,
-    write_peft,
 )
 
 
@@ -76,12 +78,14 @@ def to_peft(task: Task, folder: str | Path) -> None:
     if task.lora.only_with:
         raise InputError("peft: it does not support adapters that act in some samples alone (lora.only_with)")
     family, field, _, _ = family_of(task)
+    values, tensors = peft_files(task, family, field)
     part = folder.with_name(folder.name + PART)
     shutil.rmtree(part, ignore_errors=True)
     try:
         with writing(folder):
             part.mkdir(parents=True)
-            write_peft(task, family, field, part)
+            (part / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            write_tensors(part / WEIGHTS, tensors, {"format": "pt"})
             for path in part.iterdir():
                 sync_file(path)
             os.replace(part, folder)
