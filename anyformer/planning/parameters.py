@@ -313,7 +313,8 @@ def _rest(module: nn.Module, model: Anyformer, n: int, m: int) -> Counted:
         if inner in known:
             continue
         if isinstance(inner, Head):
-            yield Component(part, "output", flops=2 * n * inner.weight.numel(), is_matrix=True), [inner.weight]
+            matrix = inner.weight if inner.output is None else inner.output.weight
+            yield Component(part, "output", flops=2 * n * matrix.numel(), is_matrix=True), [matrix]
             yield Component(part, "biases"), [] if inner.bias is None else [inner.bias]
             yield Component(part, ADAPTERS), _adapters(inner)
             known.add(inner.output)
