@@ -236,10 +236,3 @@ def test_tensors_that_are_no_adapter_of_a_map_are_refused(adapter: Path, tmp_pat
     path.unlink()
     with pytest.raises(InputError, match=r"holds no adapter_model\.safetensors"):
         from_peft(tmp_path, adapter / "base")
-
-
-def test_what_peft_does_not_support_is_refused_on_the_way_out(adapter: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"peft: the run has no adapters"):
-        to_peft(load(adapter / "base"), tmp_path / "out")
-    with pytest.raises(InputError, match=r"out is there already"):
-        to_peft(load(adapter / "base"), adapter / "out")

@@ -106,6 +106,13 @@ def test_params_and_plan_count_what_is_trained_before_it_is(at_home: Path, capsy
     assert ["of", "which", "trained", str(n)] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
+def test_the_mean_of_predictions_holds_adapters_and_needs_no_base(at_home: Path) -> None:
+    expected = (probabilities("runs/lora") + probabilities("runs/small")) / 2
+    assert main(["average", "runs/lora", "runs/small", "--output", "mean"]) == 0
+    shutil.rmtree("runs/small")
+    torch.testing.assert_close(probabilities("mean"), expected)
+
+
 def test_what_cannot_be_merged_or_averaged_is_said(at_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "merge", "runs/small", "--output", "m") == (
         "runs/small holds a whole model and no adapter; there is nothing to merge"

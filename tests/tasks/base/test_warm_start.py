@@ -237,6 +237,24 @@ def test_a_model_that_learned_a_new_field_is_without_it_what_it_was_bit_for_bit(
         assert torch.equal(one, other) is (i in (0, 2))
 
 
+def test_with_the_trunk_frozen_a_new_field_changes_nothing_without_it(base: Path) -> None:
+    task = with_text(str(base), classes=[*"0123456789"])
+    task.lora = LoraConfig(on=[])
+    task.tokenizers["text"] = task.tokenizers["text"].fit(["is 0123456789"])
+    task.build()
+    task.take_base(base)
+    trained = {name for name, p in task.named_parameters() if p.requires_grad}
+    assert trained == {f"model.embeddings.{name}" for name in ("lifts.text.table", "types.text", "positions.1.table")}
+    with torch.no_grad():
+        for parameter in task.parameters():
+            if parameter.requires_grad:
+                parameter.normal_()
+    before, records = load(base), [{"image": Digits()[i]["image"]} for i in range(7)]
+    assert task.predict(records) == before.predict(records)
+    worded = task.predict([record | {"text": "is 3"} for record in records])
+    assert all(one != other for one, other in zip(worded, before.predict(records), strict=True))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
