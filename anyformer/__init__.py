@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from anyformer.model.config import TransformerConfig as TransformerConfig
     from anyformer.model.embeddings import EmbeddingConfig as EmbeddingConfig
     from anyformer.model.heads import HeadConfig as HeadConfig
+    from anyformer.model.lora import LoraConfig as LoraConfig
     from anyformer.model.positions import PositionConfig as PositionConfig
     from anyformer.optim.optimizer import OptimizerConfig as OptimizerConfig
     from anyformer.planning.dry_run import plan as plan
     from anyformer.runs.averaging.average import average as average
+    from anyformer.runs.averaging.merge import merge as merge
     from anyformer.runs.checkpointing import Saving as Saving
     from anyformer.runs.fit import evaluate as evaluate
     from anyformer.runs.fit import fit as fit
@@ -146,6 +148,7 @@ _HOMES = {
     "ChatModel": "tasks.language.chat",
     "LanguageModel": "tasks.language.language",
     "Letters": "tokenizers.episode.discrete",
+    "LoraConfig": "model.lora",
     "LibriSpeech": "tokenizers.audio.sources",
     "Masked": "tasks.targets.masked",
     "Masking": "tasks.language.batch",
@@ -194,6 +197,7 @@ _HOMES = {
     "evaluate": "runs.fit",
     "fit": "runs.fit",
     "load": "saving.model_folder",
+    "merge": "runs.averaging.merge",
     "plan": "planning.dry_run",
     "save": "saving.model_folder",
 }

@@ -24,6 +24,7 @@ Trains one transformer on any kind of data, as a YAML file says.
                              the hidden vectors of records, pooled or of every token, as Parquet or NPZ
   average RUN RUN ... --output FOLDER
                              one model of several runs: the mean of their predictions; with --weights of their weights
+  merge RUN --output FOLDER  one model of a run with adapters (lora) and the model that it was trained on
   collect --env ID --output DIR
                              play episodes of an environment and save them as a data set for training
   plan CONFIG                sizes, tokens, time, memory and warnings of a run, before anything is trained
@@ -52,6 +53,7 @@ COMMANDS = (
     "import",
     "export",
     "average",
+    "merge",
     "help",
     "list",
     "schema",

@@ -1,13 +1,15 @@
-"""`anyformer import`, `export` and `average`: models made of others, and for other libraries."""
+"""`anyformer import`, `export`, `average` and `merge`: models made of others, and for other libraries."""
 
 from __future__ import annotations
 
 from anyformer.errors import InputError, program
-from anyformer.front.parsers import average_parser, export_parser, import_parser
+from anyformer.front.parsers import average_parser, export_parser, import_parser, merge_parser
 from anyformer.runs.averaging.average import average
+from anyformer.runs.averaging.merge import merge
 from anyformer.saving.model_folder import load, save
 from anyformer.saving.run_folder import run_folder
 from anyformer.tasks.convert.huggingface import export, take_in
+from anyformer.tasks.convert.peft import from_peft, is_peft, to_peft
 from anyformer.tasks.embed.embed import Embed
 
 
@@ -17,7 +19,12 @@ def import_command(args: list[str]) -> None:
     run = run_folder(own.run)
     if run.exists():
         raise InputError(f"{run} is there already; choose another folder")
-    task, report = take_in(own.folder, own.language, own.pad, own.env)
+    if is_peft(own.folder):
+        task, report = from_peft(own.folder, own.base)
+    elif own.base is not None:
+        raise InputError(f"{own.folder} is no adapter of peft, which --base is for; leave it out")
+    else:
+        task, report = take_in(own.folder, own.language, own.pad, own.env)
     save(task, run / "model")
     fields = " ".join(f"{name}=..." for name in task.inputs) or "--episodes 10"
     command = "embed" if isinstance(task, Embed) else "predict"
@@ -27,7 +34,13 @@ def import_command(args: list[str]) -> None:
 def export_command(args: list[str]) -> None:
     parser = export_parser()
     own = parser.parse_args(args)
-    export(load(own.run, unsafe_imports=own.unsafe_imports), own.target)
+    task = load(own.run, unsafe_imports=own.unsafe_imports, base=own.base)
+    if own.peft:
+        to_peft(task, own.target)
+    else:
+        if task.base is not None:
+            task.merge()
+        export(task, own.target)
     print(f"The model is in {own.target}.")
 
 
@@ -36,5 +49,15 @@ def average_command(args: list[str]) -> None:
     own = parser.parse_args(args)
     print(average(own.runs, own.output, weights=own.weights, unsafe_imports=own.unsafe_imports))
     task = load(own.output, unsafe_imports=own.unsafe_imports)
+    if task.usage is not None:
+        print(f"Next:\n  {program()} predict {own.output} {task.usage}")
+
+
+def merge_command(args: list[str]) -> None:
+    parser = merge_parser()
+    own = parser.parse_args(args)
+    merge(own.run, own.output, base=own.base, unsafe_imports=own.unsafe_imports)
+    task = load(own.output, unsafe_imports=own.unsafe_imports)
+    print(f"{own.output} is one model of {own.run} and its base.")
     if task.usage is not None:
         print(f"Next:\n  {program()} predict {own.output} {task.usage}")

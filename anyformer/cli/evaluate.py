@@ -36,7 +36,7 @@ def _evaluate(stage: str, args: list[str]) -> None:
     require_first("run's folder", f"{stage} RUN", args)
     own, overrides = parser.parse_known_args(args)
     run, member = split_run(own.run)
-    task = load(own.run, unsafe_imports=own.unsafe_imports)
+    task = load(own.run, unsafe_imports=own.unsafe_imports, base=own.base)
     if own.views is not None:
         if "views" not in task.inference_args:
             raise InputError(f"--views: {type(task).__name__} does not average over views of a record; leave it out")

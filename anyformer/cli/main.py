@@ -1,5 +1,5 @@
 """The command line, on LightningCLI: fit, plan, baseline, validate, test, predict, embed,
-collect, params, import, export, average.
+collect, params, import, export, average, merge.
 
 Its front is `__main__`.
 """
@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anyformer.cli.baseline import baseline_command
 from anyformer.cli.collect import collect_command
-from anyformer.cli.convert import average_command, export_command, import_command
+from anyformer.cli.convert import average_command, export_command, import_command, merge_command
 from anyformer.cli.embed.embed import embed_command
 from anyformer.cli.evaluate import test_command, validate_command
 from anyformer.cli.fit import fit_command
@@ -38,6 +38,7 @@ COMMANDS = {
     "import": import_command,
     "export": export_command,
     "average": average_command,
+    "merge": merge_command,
 }
 
 

@@ -24,7 +24,7 @@ from anyformer.cli.outputs import (
 )
 from anyformer.cli.records import STANDARD_INPUT, Record, find_records
 from anyformer.errors import InputError, say, suggest
-from anyformer.front.parsers import Options, add_fields, add_options, predict_parser, require_first
+from anyformer.front.parsers import Options, add_base, add_fields, add_options, predict_parser, require_first
 from anyformer.runs.predictions.opening import open_data, run_source
 from anyformer.runs.predictions.predictions import print_predictions, write_predictions
 from anyformer.runs.predictions.rows import RowsOfSource
@@ -42,8 +42,10 @@ def predict_command(args: list[str]) -> None:
         add_fields(parser)
         parser.parse_args(args)  # Shows the help, or says what is missing.
     # The task may have options of its own, so it is asked before the rest is read.
-    unsafe, _ = Options("predict", add_help=False).parse_known_args(args[1:])
-    task = load(args[0], unsafe_imports=unsafe.unsafe_imports)
+    first = Options("predict", add_help=False)
+    add_base(first)
+    loading, _ = first.parse_known_args(args[1:])
+    task = load(args[0], unsafe_imports=loading.unsafe_imports, base=loading.base)
     if task.members:
         names = " or ".join(f"{args[0]}:{name}" for name in task.members)
         raise InputError(f"{args[0]} is a mixture; name one of its tasks: {names}")

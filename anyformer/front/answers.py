@@ -135,7 +135,7 @@ def _check(command: str, args: Sequence[str]) -> None:
         _check_predict(parser, args)
     else:
         own = parser.parse_args(args)
-        runs = own.runs if command == "average" else [own.run] if command in ("export", "embed") else []
+        runs = own.runs if command == "average" else [own.run] if command in ("export", "embed", "merge") else []
         for run in runs:
             check_run(run)
 

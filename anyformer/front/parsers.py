@@ -64,6 +64,15 @@ def _option(kind: Type, name: str) -> dict[str, Any]:
     return options | ({"nargs": "+"} if several else {})
 
 
+def add_base(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the option of all commands that load a model which may be an adapter."""
+    parser.add_argument(
+        "--base",
+        metavar="FOLDER",
+        help="of a run with adapters (lora): where the model that it was trained on is now, if it has moved",
+    )
+
+
 @Caller.on_command_line()
 def require_first(what: str, command: str, args: Sequence[str]) -> None:
     """Raise InputError where an option stands in the place of what must stand first."""
@@ -119,6 +128,7 @@ def evaluate_parser(stage: str) -> Options:
     parser = Options(stage, f"Metrics of the best model on {part} records: those of its config, or --data.{part} OTHER")
     parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
     parser.add_argument("--views", metavar="N", help="views of each record that predictions are averaged over")
+    add_base(parser)
     return parser
 
 
@@ -126,6 +136,7 @@ def predict_parser() -> Options:
     """Without the fields, which `add_fields` adds: they depend on the model."""
     parser = Options("predict", "Predict with the best model of a run: for a record, many files, or all of --data.")
     parser.add_argument("run", metavar="RUN", help="the run's folder; RUN:TASK is one task of a mixture")
+    add_base(parser)
     parser.add_argument(
         "--data",
         metavar="PATH",
@@ -210,6 +221,7 @@ def embed_parser() -> Options:
         action=argparse.BooleanOptionalAction,
         help="divide each vector by its length; as the model's folder says when left out, else not",
     )
+    add_base(parser)
     return parser
 
 
@@ -241,6 +253,7 @@ def params_parser() -> Options:
     parser.add_argument(
         "--classes", metavar="N", type=int, help="how many classes, where neither config nor run has them"
     )
+    add_base(parser)
     return parser
 
 
@@ -294,7 +307,7 @@ def import_parser() -> Options:
         metavar="FOLDER",
         help="of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer, or of BERT, RoBERTa, GPT-2, T5's encoder "
         "or ViT without a head, as save_pretrained of transformers or sentence-transformers writes it; or OpenAI's "
-        "file of a Whisper, FILE.pt, with a tokenizer.json beside it",
+        "file of a Whisper, FILE.pt, with a tokenizer.json beside it; or an adapter (LoRA) of peft",
     )
     parser.add_argument("run", metavar="RUN", help="the folder to make")
     parser.add_argument("--language", metavar="CODE", help="of Whisper: the language spoken; detected when left out")
@@ -304,6 +317,7 @@ def import_parser() -> Options:
         help="of Whisper: pad recordings with silence to 30 seconds, as it was trained; so it is when left out",
     )
     parser.add_argument("--env", metavar="ID", help="of a Decision Transformer: where it acts, such as Hopper-v5")
+    parser.add_argument("--base", metavar="RUN", help="of an adapter of peft: the run, once imported, that it is for")
     return parser
 
 
@@ -316,6 +330,20 @@ def export_parser() -> Options:
         help="the folder to make for transformers; of a model of pictures FILE.safetensors, and FILE.pt for a Whisper "
         "as OpenAI has it",
     )
+    parser.add_argument(
+        "--peft",
+        action="store_true",
+        help="of a run with adapters (lora): these alone, as a folder for peft; else they and their base are merged",
+    )
+    add_base(parser)
+    return parser
+
+
+def merge_parser() -> Options:
+    parser = Options("merge", "Make one model of a run with adapters (lora) and the model that it was trained on.")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--output", metavar="FOLDER", required=True, help="the folder to make")
+    add_base(parser)
     return parser
 
 
@@ -351,5 +379,6 @@ PARSERS: dict[str, Callable[[], Options]] = {
     "import": import_parser,
     "export": export_parser,
     "average": average_parser,
+    "merge": merge_parser,
 }
 """Of every command that needs more than the front."""

@@ -14,6 +14,7 @@ from anyformer.model.attention.cache import Cache
 from anyformer.model.attention.visibility import Sight, field_matrix, memory_sight, self_sights
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig, Embeddings
+from anyformer.model.lora import in_samples_with
 from anyformer.model.transformer import Context, Transformer
 from anyformer.tokens import Tokenizer, expand
 
@@ -60,6 +61,8 @@ class Anyformer(nn.Module):
         )
         seen = None if sees is None else field_matrix(sees, list(self.tokenizers))
         self.register_buffer("sees", seen, persistent=False)
+        # (fields,) boolean: adapters act in samples alone that have one of these; in all while it is None.
+        self.register_buffer("adapts_with", None, persistent=False)
 
     def forward(
         self,
@@ -90,6 +93,9 @@ class Anyformer(nn.Module):
         keys = batch.layout if cache is None else cache.admit(batch)
         context = self._context(self.transformer, batch, keys, cache)
         context = context._replace(memory=memory, memory_sight=seen_memory)
+        if self.adapts_with is not None and self.encoder is not None:
+            read_layout = cache.memory_layout if conditions is None else conditions.layout
+            context = self._adapting_by_memory(context, batch.layout, keys, read_layout)
         return self._run(self.transformer, batch, context, read)
 
     def encode(self, conditions: Batch) -> Tensor:
@@ -119,8 +125,18 @@ class Anyformer(nn.Module):
             sights=self_sights(stack.patterns, batch, keys, cache, self.sees, *self.biases(stack)),
             rotation=self.embeddings.rotation(batch, encoder=stack is self.encoder),
             cache=cache,
+            adapts=None if self.adapts_with is None else in_samples_with(self.adapts_with, batch.layout, [keys]),
             segment=None if batch.one_per_row else batch.layout.segment,
             n_samples=batch.n_samples,
+        )
+
+    def _adapting_by_memory(self, context: Context, query: Layout, keys: Layout, memory: Layout) -> Context:
+        """The context of the decoder, where the fields that adapters act by may stand in either stack."""
+        n_sharing = len(query.segment) // len(memory.segment)
+        of_rows = Layout(*(part.repeat_interleave(n_sharing, 0) for part in memory))
+        return context._replace(
+            adapts=in_samples_with(self.adapts_with, query, [keys, of_rows]),
+            memory_adapts=in_samples_with(self.adapts_with, memory, [memory]),
         )
 
     def _run(

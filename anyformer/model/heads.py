@@ -14,6 +14,7 @@ from anyformer.errors import InputError
 from anyformer.model.config import ActivationName, TransformerConfig
 from anyformer.model.layers import ACTIVATIONS, make_norm
 from anyformer.model.lifts import Lookup
+from anyformer.model.lora import full_weight
 from anyformer.model.losses.cross_entropy import linear_cross_entropy
 
 
@@ -72,7 +73,7 @@ class Head(nn.Module):
     @property
     def weight(self) -> Tensor:
         """(v, d), the matrix of the output layer."""
-        return self._lookup[0].table if self.output is None else self.output.weight
+        return self._lookup[0].table if self.output is None else full_weight(self.output)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden: (..., d). Returns the logits of all ids, (..., v)."""

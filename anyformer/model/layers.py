@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyformer.model.config import NormName, TransformerConfig
+from anyformer.model.lora import project
 
 
 def make_norm(kind: NormName, width: int, config: TransformerConfig) -> nn.Module:
@@ -50,10 +51,12 @@ class MLP(nn.Module):
         self.gate = nn.Linear(config.d_model, config.inner_width, bias=config.mlp_bias) if config.gated else None
         self.down = nn.Linear(config.inner_width, config.d_model, bias=config.mlp_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, adapts: Tensor | None = None) -> Tensor:
+        """x: (b, n, d). adapts: (b, n) boolean, where adapters act; everywhere when left out."""
         if self.gate is None:
-            return self.down(self.activation(self.up(x)))
-        return self.down(self.activation(self.gate(x)) * self.up(x))
+            return project(self.down, self.activation(project(self.up, x, adapts)), adapts)
+        gated = self.activation(project(self.gate, x, adapts)) * project(self.up, x, adapts)
+        return project(self.down, gated, adapts)
 
 
 def take(x: Tensor | None, place: Tensor, dim: int) -> Tensor | None:

@@ -29,6 +29,10 @@ class Context(NamedTuple):
     """What cross-attention sees."""
     cache: Cache | None = None
     """Keys and values of earlier places."""
+    adapts: Tensor | None = None
+    """(b, n) boolean, where adapters act; None: everywhere."""
+    memory_adapts: Tensor | None = None
+    """(b, m), likewise, of the memory."""
     segment: Tensor | None = None
     """(b, n), for stochastic depth by sample; None: one sample a row."""
     n_samples: int = 1
@@ -43,6 +47,7 @@ class Context(NamedTuple):
             sights=tuple(sight.at(place, n) for sight in self.sights),
             rotation=None if self.rotation is None else tuple(take(part, place, 2) for part in self.rotation),
             memory_sight=self.memory_sight.at(place, n),
+            adapts=None if self.adapts is None else self.adapts.gather(1, place),
             segment=None if self.segment is None else self.segment.gather(1, place),
         )
 
@@ -99,17 +104,30 @@ class Block(nn.Module):
         """x: (b, n, d). Returns (b, n, d); or with `read`, places of every row, (b, r), only these, (b, r, d)."""
         cache, before = context.cache, self.attention_residual.before(x)
         if read is None:
-            update = self.attention(before, context.sights[self.pattern], context.rotation, cache, layer)
+            sight, adapts = context.sights[self.pattern], context.adapts
+            update = self.attention(before, sight, context.rotation, cache, layer, adapts=adapts)
         else:
-            x, rotation, context = take(x, read, 1), context.rotation, context.at(read, x.shape[1])
-            sight, asking = context.sights[self.pattern], take(before, read, 1)
-            update = self.attention(before, sight, rotation, cache, layer, asking, context.rotation)
+            whole, n = context, x.shape[1]
+            x, context, asking = take(x, read, 1), context.at(read, n), take(before, read, 1)
+            update = self.attention(
+                before,
+                context.sights[self.pattern],
+                whole.rotation,
+                cache,
+                layer,
+                asking,
+                context.rotation,
+                whole.adapts,
+                context.adapts,
+            )
         x = self.attention_residual.after(x, update, context)
         if hasattr(self, "cross"):
             before = self.cross_residual.before(x)
-            update = self.cross.cross(before, context.memory, context.memory_sight, cache, layer)
+            update = self.cross.cross(
+                before, context.memory, context.memory_sight, cache, layer, context.adapts, context.memory_adapts
+            )
             x = self.cross_residual.after(x, update, context)
-        return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x)), context)
+        return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x), context.adapts), context)
 
 
 class Transformer(nn.Module):

@@ -58,9 +58,11 @@ class OptimizerConfig:
     lr: float = 1e-3
     """Highest learning rate; for muon that of the matrices."""
     weight_decay: float = 0.05
-    """Of the weights of linear and convolution layers; norms, biases, embeddings and tables do not decay."""
+    """Of the weights of linear and convolution layers. Norms, biases, embeddings, tables and adapters (`lora`), whose
+    decay would lead back to the base, do not decay."""
     adamw_lr: float = 1e-3
-    """With muon, the learning rate of what is not a matrix inside the transformer, by AdamW."""
+    """With muon, the learning rate of what is not a matrix inside the transformer, by AdamW; of adapters (`lora`) too,
+    as an A and a B made orthogonal each would not make their product so."""
     warmup: float = 0.05
     """Part of the run over which the learning rate rises from 0, or, from 1 up, that many steps."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

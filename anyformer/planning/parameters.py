@@ -21,11 +21,13 @@ from anyformer.model.attention.attention import Attention
 from anyformer.model.heads import Head
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.lifts import Lookup
+from anyformer.model.lora import adapters
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.model.transformer import Block, Transformer
 from anyformer.text_tables import align
 from anyformer.tokens import Tokenizer
 
+ADAPTERS = "adapters (LoRA)"
 PROJECTIONS = {"q": "query", "k": "key", "v": "value", "o": "output"}
 
 
@@ -37,7 +39,7 @@ class Component:
     """embeddings, encoder, transformer, or the name of what stands beside them in a task (head)."""
     name: str
     parameters: int = 0
-    """Numbers that are trained; none for what belongs to another component too and is counted there."""
+    """Numbers that are learned; none for what belongs to another component too and is counted there."""
     flops: int = 0
     """Of a forward pass over one sample: a product and a sum are two."""
     is_matrix: bool = False
@@ -46,6 +48,8 @@ class Component:
     """Parameters that another component counts."""
     n_blocks: int = 1
     """Alike blocks that the numbers are of."""
+    n_trained: int = 0
+    """Parameters that are trained, without those that are frozen."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class Sizes:
     def total(self) -> int:
         """Parameters, those of tied matrices once."""
         return sum(component.parameters for component in self.components)
+
+    @property
+    def trained(self) -> int:
+        """Parameters that are trained: all, but where weights are frozen, as under adapters."""
+        return sum(component.n_trained for component in self.components)
 
     @property
     def untied(self) -> int:
@@ -93,6 +102,8 @@ class Sizes:
                 own = _number(c.parameters) if c.parameters or not c.n_shared else "tied"
                 lines.append((f"  {c.name}", own, each, _short(c.flops)))
         lines.append(("total", _number(self.total), "", _short(self.flops)))
+        if self.trained != self.total:
+            lines.append(("trained", _number(self.trained), "", ""))
         if self.untied != self.total:
             lines.append(("total, tied matrices counted apart", _number(self.untied), "", ""))
         lines.append(("query, key, value and output matrices", _number(self.attention), "", ""))
@@ -116,12 +127,19 @@ def measure(module: nn.Module, tokens: Mapping[str, int], conditions: Sequence[s
         before = set(seen)
         for component, parameters in _components(member, task, tokens, task.conditions if member else conditions):
             own = sum(p.numel() for p in parameters if p not in seen)
+            trained = sum(p.numel() for p in parameters if p not in seen and p.requires_grad)
             shared = sum(p.numel() for p in parameters if p in seen - before)
             seen.update(parameters)
             key = component.part, component.name
             held = found.get(key, component)
             flops = component.flops + (held.flops if key in found else 0)
-            found[key] = replace(held, parameters=held.parameters + own, n_shared=held.n_shared + shared, flops=flops)
+            found[key] = replace(
+                held,
+                parameters=held.parameters + own,
+                n_shared=held.n_shared + shared,
+                n_trained=held.n_trained + trained,
+                flops=flops,
+            )
     counted = (c for c in found.values() if c.parameters or c.n_shared or c.flops)
     return Sizes(tuple(counted), dict(tokens))
 
@@ -210,8 +228,10 @@ def _model(module: nn.Module) -> Anyformer:
 def _embeddings(model: Anyformer, tokens: Mapping[str, int]) -> Counted:
     embeddings, part = model.embeddings, "embeddings"
     for (name, tokenizer), lift in zip(model.tokenizers.items(), embeddings.lifts.values(), strict=True):
-        flops = _lift_flops(tokenizer, lift, tokens[name])
-        yield Component(part, name, flops=flops, is_matrix=True), [p for p in lift.parameters() if p.ndim > 1]
+        flops, adapted = _lift_flops(tokenizer, lift, tokens[name]), _adapters(lift)
+        own = [p for p in lift.parameters() if p.ndim > 1 and not any(p is each for each in adapted)]
+        yield Component(part, name, flops=flops, is_matrix=True), own
+        yield Component(part, ADAPTERS), adapted
         yield Component(part, "biases"), [p for p in lift.parameters() if p.ndim == 1]
     yield Component(part, "types"), list(embeddings.types.parameters())
     yield Component(part, "masks"), list(embeddings.masks.parameters())
@@ -253,6 +273,8 @@ def _block(part: str, block: Block, n: int, m: int) -> Counted:
     yield from _attention(part, "", block.attention, n, n)
     if hasattr(block, "cross"):
         yield from _attention(part, "cross ", block.cross, n, m)
+    flops = 2 * sum(n * p.numel() for p in _adapters(block))
+    yield Component(part, ADAPTERS, flops=flops), _adapters(block)
     for name, matrix in block.mlp.named_children():
         yield Component(part, f"MLP {name}", flops=2 * n * matrix.weight.numel(), is_matrix=True), [matrix.weight]
     yield Component(part, "biases"), [layer.bias for layer in _linears(block) if layer.bias is not None]
@@ -291,15 +313,22 @@ def _rest(module: nn.Module, model: Anyformer, n: int, m: int) -> Counted:
         if inner in known:
             continue
         if isinstance(inner, Head):
-            yield Component(part, "output", flops=2 * n * inner.weight.numel(), is_matrix=True), [inner.weight]
+            matrix = inner.weight if inner.output is None else inner.output.weight
+            yield Component(part, "output", flops=2 * n * matrix.numel(), is_matrix=True), [matrix]
             yield Component(part, "biases"), [] if inner.bias is None else [inner.bias]
+            yield Component(part, ADAPTERS), _adapters(inner)
             known.add(inner.output)
         elif isinstance(inner, nn.Linear):
+            yield Component(part, ADAPTERS, flops=2 * runs * sum(p.numel() for p in _adapters(inner))), _adapters(inner)
             yield Component(part, "matrices", flops=2 * runs * inner.weight.numel(), is_matrix=True), [inner.weight]
             yield Component(part, "biases"), [] if inner.bias is None else [inner.bias]
         else:
             name = "norms" if "Norm" in type(inner).__name__ else "other"
             yield Component(part, name), list(inner.parameters(recurse=False))
+
+
+def _adapters(module: nn.Module) -> list[Tensor]:
+    return [p for layer in adapters(module).values() for p in (layer.lora_a, layer.lora_b)]
 
 
 def _linears(module: nn.Module) -> list[nn.Linear]:

@@ -45,7 +45,12 @@ class Part:
     def plain(self) -> dict[str, Any]:
         """As plain values."""
         parts = {name: {"parameters": n, "flops": flops} for name, (n, flops) in self.by_part.items()}
-        parameters = {"total": self.parameters.total, "flops": self.parameters.flops, "parts": parts}
+        parameters = {
+            "total": self.parameters.total,
+            "trained": self.parameters.trained,
+            "flops": self.parameters.flops,
+            "parts": parts,
+        }
         return asdict(self) | {"parameters": parameters}
 
     def __str__(self) -> str:
@@ -58,6 +63,8 @@ class Part:
 
     def _parameters(self) -> str:
         rows = [("parameters", self.parameters.total), *((f"  {k}", n) for k, (n, _) in self.by_part.items() if n)]
+        if self.parameters.trained != self.parameters.total:
+            rows.insert(1, ("of which trained", self.parameters.trained))
         width, right = max(len(name) for name, _ in rows), len(f"{self.parameters.total:,}")
         lines = [f"{name:<{width}}  {n:>{right},}  {self.trunk.get(name.strip(), '')}".rstrip() for name, n in rows]
         n_tokens = sum(self.parameters.tokens.values())

@@ -21,12 +21,13 @@ from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.large import Large, put_back, take_out
 from anyformer.parsing.plain import plain
 from anyformer.saving.atomic import write_tensors
+from anyformer.saving.base import WEIGHTS, Base, locate_base, write_base
 from anyformer.saving.manifest import MANIFEST, find_folder, listed, read_manifest, replace_folder
 from anyformer.saving.run_folder import first_trial, holds_trials, split_run
 from anyformer.saving.usage import USAGE
 
-CONFIG, WEIGHTS = "config.json", "weights.safetensors"
-"""What every folder of a model holds."""
+CONFIG = "config.json"
+"""What every folder of a model holds beside its weights."""
 FILES = "files"
 """The key of config.json under which stand the arguments that have a file of their own, and its name."""
 
@@ -56,8 +57,15 @@ class SavedTask(Protocol):
     def configure_model(self) -> None:
         """Build the model, if that has not been done."""
 
+    @property
+    def base(self) -> Base | None:
+        """What the model is an adapter on; None where it is whole."""
+
+    def take_base(self, source: str) -> Any:
+        """Take the weights of its base, in place."""
+
     def best_weights(self) -> dict[str, Tensor]:
-        """The weights to keep."""
+        """The weights to keep; of an adapter without those of its base."""
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take weights as `best_weights` gave them. Raises RuntimeError for those of another model."""
@@ -89,17 +97,22 @@ def misfit(error: Exception) -> str | None:
     return str(error) if "loaded state dict" in str(error) else None
 
 
-def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = ()) -> SavedTask:
+def load(run_dir: str | Path, *, unsafe_imports: Sequence[str] = (), base: str | Path | None = None) -> SavedTask:
     """The best model of a run, ready for `predict`; or what `save` wrote; `runs/all:digits` is one task of a mixture.
 
+    base: of an adapter: where the model that it was trained on is now; where it was then, when left out.
     unsafe_imports: packages beside anyformer that the model's config may name classes of.
-    Runs nothing that the folder holds. Raises InputError if there is no model or it is damaged.
+    Runs nothing that the folder holds. Raises InputError if there is no model or it is damaged, and for the base of an
+    adapter that has moved or changed.
     """
     path, member = split_run(run_dir)
     folder = model_folder(path)
+    source = locate_base(folder, base)
     task = instantiate(read_config(folder), unsafe_imports)
     with Undrawn():
         task.configure_model()
+    if source is not None:
+        task.take_base(source)
     read_weights(task, folder)
     return _member(task, path, member).eval()
 
@@ -164,6 +177,7 @@ def save(task: SavedTask, folder: str | Path) -> None:
     """Write a task with its best weights into a folder of its own: config.json, usage.json, weights.safetensors and
     manifest.jsonl.
 
+    Of an adapter these are the weights that were trained, and base.json says what they belong to.
     Large values of the config are files of their own, the same value one file: `vocabulary.json`, `classes.json`, ...
     """
 
@@ -181,6 +195,8 @@ def save(task: SavedTask, folder: str | Path) -> None:
         # Tied weights share their memory, which the format does not support.
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in task.best_weights().items()}
         write_tensors(part / WEIGHTS, weights)
+        if task.base is not None:
+            write_base(task.base, part)
 
     replace_folder(Path(folder), write)
 

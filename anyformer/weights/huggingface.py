@@ -125,7 +125,7 @@ class Design:
 
 
 def plain_stack(config: TransformerConfig) -> dict[str, Any]:
-    """A stack with what is left out filled in."""
+    """The options of a stack, with what is left out filled in."""
     has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm
     return asdict(config) | {
         "d_head": config.head_width,
@@ -263,8 +263,10 @@ class Family(Checked):
             raise InputError(f"{source} lacks {lacking}; export the whole model anew")
         return report
 
-    def unload(self, task: nn.Module, name: str | None) -> dict[str, Tensor]:
+    def unload(self, task: nn.Module, name: str | None, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """The tensors of a task in the family's names and shapes, on the CPU.
+
+        state: others in their place, under the same names.
 
         Raises InputError for a tensor that the family does not support.
         """
@@ -276,7 +278,7 @@ class Family(Checked):
                 for key in task.model.embeddings.types
             }
         pieces = {}
-        for ours, tensor in task.state_dict().items():
+        for ours, tensor in (task.state_dict() if state is None else state).items():
             theirs = kinds.get(ours) or rename(ours, table)
             if theirs is None:
                 raise InputError(f"{self.model_type} does not support {ours}; train a model without it")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from anyformer.data.files import find_file
 from anyformer.errors import InputError
 from anyformer.local_files import check_archive
+from anyformer.model.lora import is_adapter
 from anyformer.model.positions import JointPositions, resize_grid
 
 HEAD = "heads.class_head.output."
@@ -143,7 +144,7 @@ def take(
         source,
         taken=tuple(name for name in own if name in values and name not in resized),
         resized=tuple(resized),
-        fresh=tuple(name for name in own if name not in values),
+        fresh=tuple(name for name in own if name not in values and not is_adapter(name)),
         unused=tuple(names.get(name, name) for name in tensors if name not in values),
     )
 
@@ -157,7 +158,7 @@ def joint_grids(task: nn.Module) -> dict[str, tuple[int, ...]]:
 def _check_trunk(
     own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], names: Mapping[str, str], source: str
 ) -> None:
-    ours, theirs = ([name for name in side if TRUNK.match(name)] for side in (own, tensors))
+    ours, theirs = ([name for name in side if TRUNK.match(name) and not is_adapter(name)] for side in (own, tensors))
     depth, wanted = (
         len({match[1] for name in side if (match := re.match(r"model\.transformer\.blocks\.(\d+)\.", name))})
         for side in (ours, theirs)

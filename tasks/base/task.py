@@ -26,6 +26,7 @@ from anyformer.data.source import Source, join_files
 from anyformer.errors import InputError, suggest
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.lora import LoraConfig
 from anyformer.model.vectors import Pooling, VectorConfig, pooled_vectors, token_vectors
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.plain import config_name, plain
@@ -72,11 +73,13 @@ class Task(Checked, Trained, ABC):
         init_from: str | None = None,
         freeze: list[str] | None = None,
         fields: FieldsConfig = FieldsConfig(),
+        lora: LoraConfig | None = None,
     ) -> None:
         """
         init_from: the weights that training starts from, see `start_from`.
         freeze: patterns of names of parameters that are not trained: `model.transformer.blocks.[0-3].*`.
         fields: how the fields take part; a task that has the argument checks it by `FieldsConfig.check`.
+        lora: low-rank adapters on what `init_from` gives, which is not trained then.
         """
         super().__init__()
         if not tokenizers and not self.finds_fields:
@@ -84,7 +87,7 @@ class Task(Checked, Trained, ABC):
         self.tokenizers = {name: tokenizer.named(name) for name, tokenizer in tokenizers.items()}
         self.transformer, self.embedding, self.optimizer = transformer, embedding, optimizer
         # Not `freeze`, which is a method of Lightning's.
-        self.init_from, self.frozen, self.fields = init_from, freeze, fields
+        self.init_from, self.frozen, self.fields, self.lora = init_from, freeze, fields, lora
 
     def config(self) -> dict[str, Any]:
         """The task as plain values, `{"class_path": ..., "init_args": ...}`, which make it again.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from anyformer.errors import InputError, say
 from anyformer.model.anyformer import Anyformer
+from anyformer.model.lora import LoraConfig, adapt, adapters, is_adapter, merge_adapters
 from anyformer.optim.optimizer import OF_GOING_ON, OptimizerConfig, layer_distances, make_optimizer, rate_factors
 from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.plain import plain
+from anyformer.saving.base import Base
 from anyformer.tasks.base import warm_start
 from anyformer.tasks.base.evaluation import Evaluation
 from anyformer.tasks.base.examples import Examples, Generated
@@ -27,6 +30,7 @@ from anyformer.tasks.base.resume import changes, is_below
 from anyformer.tasks.base.run_length import run_length
 from anyformer.tasks.base.weight_average import WeightAverage
 from anyformer.tokens import Tokenizer
+from anyformer.weights.tensors import Report
 
 
 class Trained(lightning.LightningModule):
@@ -38,6 +42,7 @@ class Trained(lightning.LightningModule):
     optimizer: OptimizerConfig
     init_from: str | None
     frozen: list[str] | None
+    lora: LoraConfig | None
     pretrain: Pretraining | None = None
     """What is learned of the inputs alone before, where the task has such."""
 
@@ -61,6 +66,10 @@ class Trained(lightning.LightningModule):
         """Whether training has begun before, and goes on from its own weights."""
         self._joins: dict[Tensor, int] = {}
         """The epoch, from 1, that a parameter is trained from, where that is not the first."""
+        self.base: Base | None = None
+        """What the adapters of `lora` were trained on, once its weights have been taken."""
+        self.of_base: frozenset[str] = frozenset()
+        """The names of the weights that are its own: neither trained nor saved."""
         self._n_targets = torch.zeros(())
         self._evaluation: Evaluation | None = None
         self._recent: tuple[str, ...] = ()
@@ -76,6 +85,8 @@ class Trained(lightning.LightningModule):
                 "trainer.precision=16-mixed scales the loss until gradients overflow, which is an error here; "
                 "use bf16-mixed or 32-true"
             )
+        if self.lora is not None and self.base is None and (self.pretrained or self.init_from) is None:
+            raise InputError(warm_start.NO_BASE)
         if self.model is None:
             if self.origin is not None:
                 self.inherit_from(self.origin[0])
@@ -86,10 +97,15 @@ class Trained(lightning.LightningModule):
     def configure_model(self) -> None:
         if self.model is None:
             self.build()
+            if self.lora is not None:
+                adapt(self, self.lora)
         if not self._is_fitting:
             return
-        if not self.has_started:
-            self._start()
+        if self.lora is None:
+            if not self.has_started:
+                self._start()
+        elif self.base is None:
+            self._start_from_base()
         if self.frozen:
             warm_start.freeze(self, self.frozen)
 
@@ -107,6 +123,23 @@ class Trained(lightning.LightningModule):
         self.origin, self.fresh = None, report.fresh
         if self.trainer.is_global_zero:
             say(str(report))
+
+    def _start_from_base(self) -> None:
+        """Take the weights that adapters are added to: before there is an optimiser, as they are not trained; and where
+        a run goes on too, as its checkpoints do not have them."""
+        report = self.take_base(self.pretrained or self.init_from)
+        if not self.has_started and self.trainer.is_global_zero:
+            say(str(report))
+            say(self._trained_share())
+        # An adapter stands where its map does.
+        self.has_started, self.fresh = True, tuple(name for name in report.fresh if not is_adapter(name))
+
+    def _trained_share(self) -> str:
+        every = list(self.parameters())
+        trained = sum(parameter.numel() for parameter in every if parameter.requires_grad)
+        n = len(adapters(self))
+        adapted = f"adapters of rank {self.lora.rank} on {n} linear maps" if n else "no adapters, the new parts alone"
+        return f"{adapted}: {trained:,} of {sum(p.numel() for p in every):,} parameters are trained"
 
     @property
     def models(self) -> list[Anyformer]:
@@ -274,16 +307,40 @@ class Trained(lightning.LightningModule):
     # What is kept
 
     def best_weights(self) -> dict[str, Tensor]:
-        """The weights to keep and use, on the CPU: the moving average where there is one."""
-        return {name: value.detach().cpu() for name, value in self.average.replace(self.state_dict()).items()}
+        """The weights to keep and use, on the CPU: the moving average where there is one; those of a base left out."""
+        weights = self.average.replace(self._without_base(self.state_dict()))
+        return {name: value.detach().cpu() for name, value in weights.items()}
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take weights as `best_weights` gave them; what has been averaged since counts no more."""
-        self.load_state_dict(weights)
+        self.load_state_dict(self._with_base(weights))
         self.average.forget()
+
+    def take_base(self, source: str | Path | None) -> Report:
+        """Take the weights that the adapters of `lora` are added to, in place: see `warm_start.take_base`."""
+        return warm_start.take_base(self, source)
+
+    def merge(self) -> None:
+        """Make one model of its base and its adapters, in place. Raises InputError where that cannot be."""
+        merge_adapters(self)
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+        self.lora = self.base = None
+        self.of_base = frozenset()
+
+    def _without_base(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in weights.items() if name not in self.of_base}
+
+    def _with_base(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        own = self.state_dict() if self.of_base else {}
+        return {name: own[name] for name in own if name in self.of_base} | dict(weights)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.average.save(checkpoint)
+        if self.base is not None:
+            checkpoint["base_sha256"] = self.base.sha256
+            for part in ("state_dict", "average"):
+                checkpoint[part] = self._without_base(checkpoint[part])
         checkpoint["config"] = self.config()
         checkpoint["of_training"] = self._of_training()
         checkpoint["fresh"] = list(self.fresh)
@@ -302,7 +359,21 @@ class Trained(lightning.LightningModule):
                     trained[name].agree(self.tokenizers[name], f"tokenizers.{name}")
             raise
         self.has_started, self.fresh = True, tuple(checkpoint.get("fresh", ()))
+        if self.base is not None:
+            self._check_base(checkpoint.get("base_sha256"))
+            checkpoint["state_dict"] = self._with_base(checkpoint["state_dict"])
+            if checkpoint["average"]:
+                parameters = dict(self.named_parameters())
+                average = self._with_base(checkpoint["average"])
+                checkpoint["average"] = {name: average[name] for name in parameters}
         self.average.load(checkpoint)
+
+    def _check_base(self, sha256: str | None) -> None:
+        if self.base.sha256 != sha256:
+            raise InputError(
+                f"init_from: {self.base.path} has weights of SHA-256 {self.base.sha256[:16]}..., and the adapters of "
+                f"the checkpoint were trained on those of {str(sha256)[:16]}...; name the model that has them"
+            )
 
     def _of_training(self) -> dict[str, Any]:
         """The arguments that say how weights are trained, which a task's `config` does not keep."""
@@ -310,7 +381,9 @@ class Trained(lightning.LightningModule):
 
     def is_free(self, path: str) -> bool:
         """Whether the argument of a dotted path may change when a run goes on."""
-        return is_below(path, *self.inference_args, *(f"optimizer.{name}" for name in OF_GOING_ON))
+        # A base may have moved, and is known by its hash.
+        moved = () if self.lora is None else ("init_from",)
+        return is_below(path, *self.inference_args, *moved, *(f"optimizer.{name}" for name in OF_GOING_ON))
 
 
 def divide_gradients(optimizer: torch.optim.Optimizer, n_targets: Tensor) -> Tensor:

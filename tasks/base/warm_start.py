@@ -13,13 +13,18 @@ from torch import Tensor, nn
 from anyformer.errors import InputError
 from anyformer.model.by_field import weight_name
 from anyformer.model.heads import Head
+from anyformer.model.lora import LoraConfig
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.optim.optimizer import check_pattern
+from anyformer.saving.base import Base, find_base
 from anyformer.saving.model_folder import SavedTask, load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tokens import Tokenizer
+from anyformer.weights.huggingface import OF_TRAINING, plain_stack
 from anyformer.weights.tensors import Report, joint_grids, take
 from anyformer.weights.timm_vit import load_timm
+
+NO_BASE = "lora adapts a trained model; name it in init_from, or leave lora out"
 
 
 class Startable(SavedTask, Protocol):
@@ -30,6 +35,12 @@ class Startable(SavedTask, Protocol):
 
     @property
     def packages(self) -> list[str]: ...
+
+    lora: LoraConfig | None
+    base: Base | None
+    of_base: frozenset[str]
+
+    def merge(self) -> None: ...
 
     def inherit_from(self, other: Any) -> None: ...
 
@@ -61,7 +72,10 @@ def start_from(task: Startable, source: str | Path) -> Report:
             raise InputError(f"init_from of a mixture is a run folder, got {source}")
         return load_timm(task, path)
     task.configure_model()
-    return task.take_over(load(f"{path}{member}", unsafe_imports=task.packages), str(source))
+    other = load(f"{path}{member}", unsafe_imports=task.packages)
+    if other.base is not None:
+        other.merge()
+    return task.take_over(other, str(source))
 
 
 def take_weights(task: Startable, other: Startable, source: str) -> Report:
@@ -69,6 +83,8 @@ def take_weights(task: Startable, other: Startable, source: str) -> Report:
     if other.members:
         names = " or ".join(f"{source}:{name}" for name in other.members)
         raise InputError(f"init_from: {source} is a mixture; name one of its tasks: {names}")
+    if task.lora is not None:
+        _check_alike(task, other, source)
     ours, theirs = task.learnt, other.learnt
     tensors, strange, notes = other.state_dict(), list(task.strange_weights(other)), []
     for name in ours.keys() & theirs.keys():
@@ -111,6 +127,60 @@ def _moved(task: nn.Module, tensors: Mapping[str, Tensor], name: str, rows: Tens
     if len(taken):
         new[~known] = taken.mean(0)
     return new
+
+
+def take_base(task: Startable, source: str | Path | None) -> Report:
+    """Take the weights that adapters are added to, in place: they are not trained, nor saved with what is.
+
+    Raises InputError where there are none, the two models differ in more than their fields, or nothing is to be
+    trained.
+    """
+    if source is None:
+        raise InputError(NO_BASE)
+    try:
+        task.base = find_base(source)
+    except InputError as error:
+        raise InputError(
+            f"init_from: lora needs the model that it adapts, where a run goes on too: {error}; say where it is by "
+            "--model.init_from"
+        ) from None
+    report = task.start_from(source)
+    task.of_base = frozenset((*report.taken, *report.resized))
+    for name, parameter in task.named_parameters():
+        if name in task.of_base:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in task.parameters()):
+        raise InputError(f"lora.on names no map, and {source} has all parts of the model: nothing is left to train")
+    return report
+
+
+def _check_alike(task: Startable, other: Startable, source: str) -> None:
+    """Raise InputError where a model and the base of its adapters differ by what no shape of a tensor shows."""
+    stacks = [
+        {name: stack.config for name, stack in (("transformer", m.transformer), ("encoder", m.encoder)) if stack}
+        for m in (task.model, other.model)
+    ]
+    for name in stacks[0].keys() & stacks[1].keys():
+        ours, theirs = (plain_stack(each[name]) for each in stacks)
+        for option, value in theirs.items():
+            if option not in OF_TRAINING and ours[option] != value:
+                raise InputError(
+                    f"{name}.{option} is {ours[option]!r}, and that of init_from {source}, which lora adapts, "
+                    f"{value!r}; take that"
+                )
+    for option in ("types", "scale", "norm", "offset"):
+        ours, theirs = (getattr(each.embedding, option) for each in (task, other))
+        if ours != theirs:
+            raise InputError(
+                f"embedding.{option} is {ours}, and that of init_from {source}, which lora adapts, {theirs}; take that"
+            )
+    placed = [[each.axes for each in part.model.embeddings.placed] for part in (task, other)]
+    for i, (ours, theirs) in enumerate(zip(*placed, strict=False)):
+        if ours != theirs:
+            raise InputError(
+                f"embedding.positions.{i} are on {', '.join(ours)}, and those of init_from {source}, which lora "
+                f"adapts, on {', '.join(theirs)}; name new fields, and new positions, behind those that it has"
+            )
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from anyformer.batch import Batch
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.lora import LoraConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.pretraining import Pretraining
@@ -76,6 +77,7 @@ class Classify(Predict):
         fields: FieldsConfig = FieldsConfig(),
         init_from: str | None = None,
         freeze: list[str] | None = None,
+        lora: LoraConfig | None = None,
         pretrain: Pretraining | None = None,
         calibrate: bool = False,
         temperature: float = 1.0,
@@ -105,6 +107,7 @@ class Classify(Predict):
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
+            lora: low-rank adapters on what init_from gives; they and the new parts alone are trained and saved.
             pretrain: what is learned of the inputs alone before, on the training records and those of data.unlabelled.
             calibrate: whether after training a temperature is fitted on the validation records, so that probabilities
                 are as often right as they say; no prediction changes.
@@ -127,6 +130,7 @@ class Classify(Predict):
             fields,
             init_from,
             freeze,
+            lora,
             pretrain,
         )
         if mix is not None:

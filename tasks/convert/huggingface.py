@@ -183,6 +183,15 @@ class _Export:
 
 def _convert(task: Task) -> _Export:
     """Raises InputError for what transformers does not support."""
+    family, name, design, settings = family_of(task)
+    return _Export(family, design, settings, family.unload(task, name))
+
+
+def family_of(task: Task) -> tuple[Family, str | None, Design, dict[str, Any]]:
+    """The family of a task, its field of text, its design and its config.json.
+
+    Raises InputError for what transformers does not support.
+    """
     if isinstance(task, Embed):
         raise InputError(
             "a model without a head is as it was brought in, and is not exported; train a task with init_from its "
@@ -197,7 +206,7 @@ def _convert(task: Task) -> _Export:
         kind = text_kind(task)
         name, design, rest = text_design(task, kind)
     family, settings = choose_family(kind, design, task)
-    return _Export(family, design, settings | rest | {"dtype": "float32"}, family.unload(task, name))
+    return family, name, design, settings | rest | {"dtype": "float32"}
 
 
 def export(task: Task, target: str | Path) -> None:

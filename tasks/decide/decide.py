@@ -21,6 +21,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.by_field import FieldModules
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig, axes_of_attention, default_positions
+from anyformer.model.lora import LoraConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
@@ -89,6 +90,7 @@ class Decide(Task):
         reference: tuple[float, float] | None = None,
         init_from: str | None = None,
         freeze: list[str] | None = None,
+        lora: LoraConfig | None = None,
     ) -> None:
         """
         Args:
@@ -113,8 +115,9 @@ class Decide(Task):
             reference: the returns that a normalised score takes as 0 and as 100; what is published when left out.
             init_from: the weights that training starts from: a run folder.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
+            lora: low-rank adapters on what init_from gives; they and the new parts alone are trained and saved.
         """
-        super().__init__(tokenizers or {}, transformer, embedding, optimizer, init_from, freeze)
+        super().__init__(tokenizers or {}, transformer, embedding, optimizer, init_from, freeze, lora=lora)
         for name, tokenizer in self.tokenizers.items():
             if not isinstance(tokenizer, StepTokenizer):
                 raise InputError(f"tokenizers.{name}: must cut the steps of episodes, as Vector, Bins or Frames do")

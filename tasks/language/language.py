@@ -23,6 +23,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import Head, HeadConfig
+from anyformer.model.lora import LoraConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.packing import collate
 from anyformer.tasks.base.examples import Generated
@@ -82,6 +83,7 @@ class LanguageModel(Task):
         cache: str | None = None,
         init_from: str | None = None,
         freeze: list[str] | None = None,
+        lora: LoraConfig | None = None,
     ) -> None:
         """
         Args:
@@ -98,8 +100,9 @@ class LanguageModel(Task):
             cache: folder of what is made of a corpus once; by default $XDG_CACHE_HOME/anyformer or ~/.cache/anyformer.
             init_from: the weights that training starts from: a run folder.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
+            lora: low-rank adapters on what init_from gives; they and the new parts alone are trained and saved.
         """
-        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze)
+        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, lora=lora)
         if len(tokenizers) != 1 or not isinstance(next(iter(tokenizers.values())), Text):
             raise InputError(f"tokenizers must be of one field, a Text, got {', '.join(tokenizers)}")
         ((self.field, text),) = tokenizers.items()

@@ -36,7 +36,7 @@ def check_tasks(tasks: Mapping[str, Task]) -> None:
         if task.members:
             raise InputError(f"tasks.{name} is a mixture itself; give its tasks here")
         signature = inspect.signature(type(task)).parameters
-        for each in (*OF_ALL, *OF_TRAINING):
+        for each in (*OF_ALL, *OF_TRAINING, "lora"):
             if each not in signature:
                 continue
             # `freeze` is kept under another name, as a method of Lightning's has that.
@@ -44,6 +44,8 @@ def check_tasks(tasks: Mapping[str, Task]) -> None:
                 instead = "a mixture has one for all of its tasks; give it there"
                 if each == "pretrain":
                     instead = "a mixture is not pretrained; train one task alone with it, and give its run as init_from"
+                if each == "lora":
+                    instead = "a mixture has no adapters; adapt one task alone, and leave it out here"
                 raise InputError(f"tasks.{name}.{each}: {instead}")
 
 

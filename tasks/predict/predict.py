@@ -20,6 +20,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.model.lora import LoraConfig
 from anyformer.model.vectors import Pooling
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.examples import Generated
@@ -68,6 +69,7 @@ class Predict(Task):
         fields: FieldsConfig = FieldsConfig(),
         init_from: str | None = None,
         freeze: list[str] | None = None,
+        lora: LoraConfig | None = None,
         pretrain: Pretraining | None = None,
     ) -> None:
         """
@@ -95,9 +97,10 @@ class Predict(Task):
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
+            lora: low-rank adapters on what init_from gives; they and the new parts alone are trained and saved.
             pretrain: what is learned of the inputs alone before, on the training records and those of data.unlabelled.
         """
-        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, fields)
+        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, fields, lora=lora)
         self.pretrain = pretrain
         self.targets, self.read, self.choose = dict(targets), read, choose
         self.heads = nn.ModuleDict()

@@ -22,6 +22,7 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig, default_positions
 from anyformer.model.heads import Head, HeadConfig
+from anyformer.model.lora import LoraConfig
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.examples import Generated
@@ -91,6 +92,7 @@ class SequenceToSequence(Task):
         fields: FieldsConfig = FieldsConfig(),
         init_from: str | None = None,
         freeze: list[str] | None = None,
+        lora: LoraConfig | None = None,
         allow_empty: bool = False,
     ) -> None:
         """
@@ -118,8 +120,9 @@ class SequenceToSequence(Task):
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
             init_from: the weights that training starts from: a run folder.
             freeze: patterns of names of parameters that are not trained, as `model.encoder.blocks.[0-3].*`.
+            lora: low-rank adapters on what init_from gives; they and the new parts alone are trained and saved.
         """
-        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, fields)
+        super().__init__(tokenizers, transformer, embedding, optimizer, init_from, freeze, fields, lora=lora)
         if not isinstance(self.tokenizers.get(target), Text):
             raise InputError(f"target: {target!r} must be a field of tokenizers that is a Text")
         self.target = target

@@ -50,6 +50,11 @@ def hand_over(task: Task) -> None:
     if task.has_started:
         return
     if task.pretrained is None and source is not None and "://" not in source and _foreign(_find(source)[0]):
+        if task.lora is not None:
+            raise InputError(
+                f"init_from: lora adapts a run, whose weights it can be bound to; make one of {source} first, by "
+                f"anyformer import {source} runs/base, and name that"
+            )
         task.origin = (open_model(source),)
 
 

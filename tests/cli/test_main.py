@@ -26,7 +26,7 @@ def test_help_version_and_a_misspelt_command(capsys: pytest.CaptureFixture[str])
     assert refused(capsys, "xyz") == (
         "there is no command 'xyz'; "
         "there are fit, validate, test, predict, embed, collect, plan, params, baseline, import, export, average, "
-        "help, list, schema"
+        "merge, help, list, schema"
     )
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 """Schedules, weight decay, layer-wise rates, and which parameter goes to which optimizer."""
 
 import math
@@ -9,6 +10,7 @@ from torch import nn
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
+from anyformer.model.lora import LoraConfig, adapt
 from anyformer.optim.optimizer import (
     OptimizerConfig,
     Unfreezing,
@@ -90,6 +92,27 @@ def test_muon_takes_the_matrices_of_the_trunk_and_leaves_the_rest_to_adamw():
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates.pop(id(module["trunk"][0].weight)) == 0.02
     assert set(rates.values()) == {0.003}
+
+
+def test_adapters_are_adamws_do_not_decay_and_have_the_rate_of_their_block():
+    module = nn.ModuleDict({"model": Anyformer({"x": Vectors(3)}, TransformerConfig(8, depth=2, n_heads=2))})
+    adapt(module, LoraConfig(rank=2, on=["*.q"]))
+    trunk = module["model"].transformer
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    config = OptimizerConfig("muon", lr=0.5, adamw_lr=0.1, weight_decay=0.3)
+    factors = rate_factors(module, layer_distances(module["model"]), replace(config, layer_decay=0.5))
+    optimizer = make_optimizer(module, [trunk], config, factors)
+    found = {
+        p: (group["adamw"], group["weight_decay"], group["lr"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    expected = {}
+    for block, factor in zip(trunk.blocks, (0.25, 0.5), strict=True):
+        layer = block.attention.q
+        expected |= dict.fromkeys((layer.lora_a, layer.lora_b), (True, 0.0, 0.1 * factor))
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "lion"])

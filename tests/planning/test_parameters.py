@@ -15,6 +15,7 @@ from anyformer.model.config import RelativeConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.learned_tokens import LearnedTokens
+from anyformer.model.lora import LoraConfig, adapt, adapters
 from anyformer.model.positions import PositionConfig
 from anyformer.packing import collate
 from anyformer.planning.parameters import Sizes, measure, token_counts
@@ -153,3 +154,20 @@ def test_how_many_tokens_a_field_has() -> None:
         token_counts(bag, 4)
     with pytest.raises(InputError, match="--tokens: there is no field 'word'; there are bag, text"):
         token_counts(bag, {"word": 4})
+
+
+def test_adapters_are_counted_apart_and_what_is_trained_beside_the_whole() -> None:
+    made = language_model(50, 8, TransformerConfig(d_model=12, depth=2, n_heads=2), HeadConfig(tied=False))
+    before = measure(made, token_counts(made))
+    assert before.trained == before.total and "trained" not in str(before)
+    adapt(made, LoraConfig(rank=3, on=["*.q", "*.mlp.*", "head.output"]))
+    of_adapters = [p for layer in adapters(made).values() for p in (layer.lora_a, layer.lora_b)]
+    for parameter in made.parameters():
+        parameter.requires_grad_(any(parameter is each for each in of_adapters))
+    after, n = measure(made, token_counts(made)), sum(p.numel() for p in of_adapters)
+    assert (after.trained, after.total) == (n, before.total + n) == (n, sum(p.numel() for p in made.parameters()))
+    assert named(after, "transformer", "adapters (LoRA)") == 2 * 3 * (24 + 2 * 60)
+    assert named(after, "head", "adapters (LoRA)") == 3 * (12 + 50)
+    # A product with A and one with B, for each of 8 tokens; that of the head makes one matrix of both.
+    assert after.flops - before.flops == 2 * 8 * 2 * 3 * (24 + 2 * 60)
+    assert any(line.split() == ["trained", f"{n:,}"] for line in str(after).splitlines())

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from anyformer.errors import InputError
 from anyformer.model.lifts import Lookup
+from anyformer.model.lora import full_weight
 from anyformer.model.losses.cross_entropy import linear_cross_entropy
 from anyformer.tokenizers.episode.steps import StepTokenizer, Stretch, ValueHead, box_bounds, check_box
 from anyformer.tokens import Tokenizer, TokenSet
@@ -284,7 +285,7 @@ class Choice(ValueHead):
     def loss(self, hidden: Tensor, content: Tensor) -> Tensor:
         """The sum of the cross-entropies, in nats."""
         if len(self.counts) == 1:
-            return linear_cross_entropy(hidden, self.output.weight, self.output.bias, content)
+            return linear_cross_entropy(hidden, full_weight(self.output), self.output.bias, content)
         return F.cross_entropy(self(hidden, content).float(), content, reduction="sum")
 
     def choose(
@@ -293,7 +294,7 @@ class Choice(ValueHead):
         own = element if len(self.counts) > 1 else 0
         first = sum(self.counts[:own])
         ids = slice(first, first + self.counts[own])
-        logits = F.linear(hidden, self.output.weight[ids], self.output.bias[ids])
+        logits = F.linear(hidden, full_weight(self.output)[ids], self.output.bias[ids])
         if random is not None:
             # The largest of logits with Gumbel noise is a draw from them, by a generator of any device.
             noise = torch.empty(logits.shape, device=random.device).exponential_(generator=random).to(logits)

@@ -41,7 +41,7 @@ def embed_command(args: list[str]) -> None:
     output = None if own.output is None else check_target(own.output)
     if bool(own.fields) == bool(own.data):
         raise InputError("give the record as FIELD=VALUE, or many with --data PATH; one of the two")
-    task = load(own.run, unsafe_imports=own.unsafe_imports)
+    task = load(own.run, unsafe_imports=own.unsafe_imports, base=own.base)
     config = task.vector_config(own.layer, own.pool, own.field, own.normalize)
     given = _from_source(task, own.data) if own.data else _from_fields(task, own.fields, own.run)
     options = {name: getattr(own, name) for name in ("layer", "pool", "field", "normalize")}

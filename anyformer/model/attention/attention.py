@@ -10,6 +10,7 @@ from anyformer.model.attention.rotary import Rotation, rotate
 from anyformer.model.attention.visibility import Sight
 from anyformer.model.config import TransformerConfig
 from anyformer.model.layers import make_norm
+from anyformer.model.lora import project
 
 
 class Attention(nn.Module):
@@ -36,43 +37,59 @@ class Attention(nn.Module):
         layer: int = 0,
         read: Tensor | None = None,
         read_rotation: Rotation | None = None,
+        adapts: Tensor | None = None,
+        read_adapts: Tensor | None = None,
     ) -> Tensor:
         """Self-attention of x (b, n, d). With a cache the keys are those of all places so far. Returns (b, n, d).
 
-        read: (b, r, d), the vectors of some places, which `sight` and `read_rotation` are then of; only they ask.
+        read: (b, r, d), the vectors of some places, which `sight`, `read_rotation` and `read_adapts` are then of; only
+            they ask.
+        adapts: (b, n) boolean, where adapters act; everywhere when left out.
         """
-        q, k, v = self._queries(x if read is None else read), *self._keys_and_values(x)
+        asking, asking_adapts = (x, adapts) if read is None else (read, read_adapts)
+        q, k, v = self._queries(asking, asking_adapts), *self._keys_and_values(x, adapts)
         if rotation is not None:
             q, k = rotate(q, rotation if read is None else read_rotation), rotate(k, rotation)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-        return self._attend(q, k, v, sight)
+        return self._attend(q, k, v, sight, asking_adapts)
 
     def cross(
-        self, x: Tensor, memory: Tensor | None, sight: Sight, cache: Cache | None = None, layer: int = 0
+        self,
+        x: Tensor,
+        memory: Tensor | None,
+        sight: Sight,
+        cache: Cache | None = None,
+        layer: int = 0,
+        adapts: Tensor | None = None,
+        memory_adapts: Tensor | None = None,
     ) -> Tensor:
-        """Attention of x (b, n, d) to memory (b, m, d), whose keys and values a cache keeps. Returns (b, n, d)."""
+        """Attention of x (b, n, d) to memory (b, m, d), whose keys and values a cache keeps. Returns (b, n, d).
+
+        adapts, memory_adapts: (b, n) and (b, m) boolean, where adapters act; everywhere when left out.
+        """
         if cache is not None and layer in cache.memory:
             k, v = cache.memory[layer]
         else:
-            k, v = self._keys_and_values(memory)
+            k, v = self._keys_and_values(memory, memory_adapts)
             if cache is not None:
                 cache.memory[layer] = k, v
         n = 1 if cache is None else cache.sharing
         # Queries that share a memory ask it in one product, which reads its keys and values once.
-        out = self._attend(self._queries(x.reshape(len(x) // n, n * x.shape[1], x.shape[2])), k, v, sight)
-        return out.reshape(x.shape)
+        asking = x.reshape(len(x) // n, n * x.shape[1], x.shape[2])
+        adapts = None if adapts is None else adapts.reshape(asking.shape[:2])
+        return self._attend(self._queries(asking, adapts), k, v, sight, adapts).reshape(x.shape)
 
-    def _queries(self, x: Tensor) -> Tensor:
-        q = self.q(x).unflatten(-1, (self.n_heads, self.d_head)).transpose(1, 2)  # (b, h, n, k)
+    def _queries(self, x: Tensor, adapts: Tensor | None) -> Tensor:
+        q = project(self.q, x, adapts).unflatten(-1, (self.n_heads, self.d_head)).transpose(1, 2)  # (b, h, n, k)
         return q if self.q_norm is None else self.q_norm(q)
 
-    def _keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        k = self.k(x).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
-        v = self.v(x).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
+    def _keys_and_values(self, x: Tensor, adapts: Tensor | None) -> tuple[Tensor, Tensor]:
+        k = project(self.k, x, adapts).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
+        v = project(self.v, x, adapts).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
         return (k if self.k_norm is None else self.k_norm(k)), v
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight, adapts: Tensor | None) -> Tensor:
         # A query that sees no key gets 0 from the kernel, not NaN: padding, and targets of a sample without conditions.
         out = F.scaled_dot_product_attention(
             q,
@@ -84,4 +101,4 @@ class Attention(nn.Module):
             scale=self.config.attention_scale,
             enable_gqa=self.n_kv_heads != self.n_heads,
         )
-        return self.o(out.transpose(1, 2).flatten(2))
+        return project(self.o, out.transpose(1, 2).flatten(2), adapts)

@@ -99,6 +99,12 @@ def _of_predictions(tasks: dict[str, Task]) -> Ensemble:
 
 def _of_weights(tasks: dict[str, Task], configs: dict) -> Task:
     first, made = next(iter(tasks.items()))
+    for name, task in tasks.items():
+        if task.base is not None:
+            raise InputError(
+                f"{name} holds an adapter, and the means of A and of B are not those of B A; make a whole model of it "
+                f"first: anyformer merge {name} --output FOLDER"
+            )
     if len(tasks) == 1:
         several = checkpoint_weights(split_run(first)[0])
     else:

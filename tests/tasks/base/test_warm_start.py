@@ -1,4 +1,4 @@
-"""A warm start: what is frozen stays, and a run starts from another's weights and goes on without it."""
+"""A warm start: what is frozen stays, a run starts from another's weights and goes on without it, or adapts them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file
 from torch import Tensor
 
 from anyformer.errors import InputError
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.lora import LoraConfig, adapters, is_adapter
 from anyformer.optim.optimizer import Unfreezing
+from anyformer.packing import collate
 from anyformer.runs.checkpointing import Saving
 from anyformer.saving.model_folder import load
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.warm_start import freeze, inherit_tokenizers
 from anyformer.tasks.classify.classify import Classify
-from tests.helpers.small_run import small_fit, small_task
+from anyformer.tokenizers.image.sources import Digits
+from anyformer.tokenizers.text.text import Text
+from tests.helpers.small_run import in_a_fork, small_fit, small_options, small_task
+from tests.helpers.stopped_runs import last_state
 from tests.runs.test_checkpointing import Signal, assert_same_run
 from tests.tasks.base.test_training import Watched, batches, fit, records
 
@@ -191,3 +200,181 @@ def test_nothing_to_train_in_the_first_epoch_is_refused() -> None:
     task.optimizer = replace(task.optimizer, unfreeze=Unfreezing())
     with pytest.raises(InputError, match=r"optimizer.unfreeze: nothing stands behind the blocks"):
         fit(task, batches(task, records(), [8]))
+# Adapters
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, trained for a step."""
+    run = tmp_path_factory.mktemp("base") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        quick(patch)
+        small_fit(run, max_epochs=1, limit_train_batches=1)
+    return run
+
+
+def quick(patch: pytest.MonkeyPatch) -> None:
+    """Without pictures, which take most of the time."""
+    patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+    patch.setattr("anyformer.runs.checkpointing.draw_first_samples", lambda *args, **options: None)
+    patch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
+
+
+LORA = LoraConfig(rank=4, on=["*.q", "*.v", "*.down"], dropout=0.1)
+
+
+def adapting(source: Path, lora: LoraConfig = LORA, **options: Any) -> Classify:
+    return Classify(**(small_options() | options), init_from=str(source), lora=lora)
+
+
+def test_adapters_alone_are_trained_and_saved_and_go_on_exactly(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
+    source, moved, whole, run = (tmp_path / name for name in ("source", "moved", "whole", "run"))
+    shutil.copytree(base, source)
+    small_fit(whole, task=adapting(source), max_epochs=1)
+    said = capfd.readouterr().err
+    assert f"weights from {source}: 26 tensors taken\n" in said
+    assert "adapters of rank 4 on 3 linear maps: 576 of 4,442 parameters are trained\n" in said
+    kept = load_file(whole / "model/weights.safetensors")
+    assert len(kept) == 6 and all(map(is_adapter, kept))
+    assert last_state(whole)["state_dict"].keys() == last_state(whole)["average"].keys() == kept.keys()
+    trained, before = load(whole), load(source)
+    assert all(layer.lora_b.any() for layer in adapters(trained).values())
+    after = trained.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.state_dict().items())
+    assert {name for name, p in trained.named_parameters() if p.requires_grad} == kept.keys()
+
+    stop = Signal(signal.SIGTERM, 3)
+    work = lambda: small_fit(run, task=adapting(source), saving=Saving(None), max_epochs=1, callbacks=[stop])  # noqa: E731
+    assert in_a_fork(work) == 143
+    shutil.move(source, moved)
+    with pytest.raises(InputError, match=r"init_from: lora needs the model that it adapts.*say where it is by --model"):
+        small_fit(run, task=adapting(source), max_epochs=1, resume=True)
+    other = tmp_path / "other"
+    small_fit(other, max_epochs=1, limit_train_batches=2)
+    with pytest.raises(
+        InputError, match=r"init_from: .*other has weights of SHA-256 \w{16}\.\.\., and the adapters of"
+    ):
+        small_fit(run, task=adapting(other), max_epochs=1, resume=True)
+    small_fit(run, task=adapting(moved), max_epochs=1, resume=True)
+    assert_same_run(run, whole)
+
+
+def test_new_parts_are_trained_and_saved_with_the_adapters(base: Path, tmp_path: Path) -> None:
+    task = adapting(base, LoraConfig(on=[]), classes=[*"0123456789", "other"], mix=None)
+    task.build()
+    report = task.take_base(base)
+    assert set(report.fresh) == task.best_weights().keys()
+    assert task.best_weights().keys() == {"heads.class_head.output.weight", "heads.class_head.output.bias"}
+    assert {name for name, p in task.named_parameters() if p.requires_grad} == task.best_weights().keys()
+
+
+def with_text(source: Path | None, **options: Any) -> Classify:
+    tokenizers = small_options()["tokenizers"] | {"text": Text(kind="characters", max_len=6)}
+    lora = LoraConfig(rank=4, on=["*.attention.*", "*.mlp.*"], only_with=["text"])
+    return Classify(
+        **(small_options() | {"tokenizers": tokenizers, "mix": None} | options), init_from=source, lora=lora
+    )
+
+
+class Named(Digits):
+    """Digits, every second with the word for it."""
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        record = super().__getitem__(i)
+        return record | ({"text": f"is {record['label']}"} if i % 2 else {})
+
+
+def test_a_model_that_learned_a_new_field_is_without_it_what_it_was_bit_for_bit(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
+    data = Records(Named(), 0.1, 0.1, batch_size=240)
+    small_fit(tmp_path / "run", task=with_text(str(base)), data=data, max_epochs=1, limit_train_batches=2)
+    before, after = load(base), load(tmp_path / "run")
+    records = [{"image": Digits()[i]["image"]} for i in range(7)]
+    assert after.predict(records) == before.predict(records)
+    worded = [record | {"text": "is 3"} for record in records]
+    assert all(one != other for one, other in zip(after.predict(worded), before.predict(records), strict=True))
+
+    # In rows of several samples, some of them with it.
+    with torch.no_grad():
+        for layer in adapters(after).values():
+            layer.lora_b.normal_()
+    hidden = {}
+    chopper = after.chopper(training=False)
+    items = [chopper(record, labelled=False).sample for record in (records[0], worded[1], records[2], worded[3])]
+    for what in ("adapted", "plain"):
+        batch = collate(items, after.model.tokenizers, rows=[0, 0, 0, 1])
+        with torch.no_grad():
+            hidden[what] = after.model(batch).flatten(0, 1)
+            for layer in adapters(after).values():
+                layer.lora_b.zero_()
+    tokens = torch.cat([part.index for part in batch.fields.values()])
+    samples = torch.cat([part.sample for part in batch.fields.values()])
+    for i in range(4):
+        one, other = (hidden[what][tokens[samples == i]] for what in ("adapted", "plain"))
+        assert torch.equal(one, other) is (i in (0, 2))
+
+
+def test_with_the_trunk_frozen_a_new_field_changes_nothing_without_it(base: Path) -> None:
+    task = with_text(str(base), classes=[*"0123456789"])
+    task.lora = LoraConfig(on=[])
+    task.tokenizers["text"] = task.tokenizers["text"].fit(["is 0123456789"])
+    task.build()
+    task.take_base(base)
+    trained = {name for name, p in task.named_parameters() if p.requires_grad}
+    assert trained == {f"model.embeddings.{name}" for name in ("lifts.text.table", "types.text", "positions.1.table")}
+    with torch.no_grad():
+        for parameter in task.parameters():
+            if parameter.requires_grad:
+                parameter.normal_()
+    before, records = load(base), [{"image": Digits()[i]["image"]} for i in range(7)]
+    assert task.predict(records) == before.predict(records)
+    worded = task.predict([record | {"text": "is 3"} for record in records])
+    assert all(one != other for one, other in zip(worded, before.predict(records), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"transformer": replace(small_options()["transformer"], activation="relu")},
+            r"transformer\.activation is 'relu', and that of init_from .*run, which lora adapts, 'gelu'; take that",
+        ),
+        (
+            {"embedding": EmbeddingConfig(norm=True)},
+            r"embedding\.norm is True, and that of init_from .*, False; take that",
+        ),
+    ],
+)
+def test_adapters_of_a_model_that_computes_otherwise_are_refused(
+    base: Path, options: dict[str, Any], message: str
+) -> None:
+    task = adapting(base, **options, classes=[*"0123456789"])
+    task.build()
+    with pytest.raises(InputError, match=message):
+        task.take_base(base)
+
+
+def test_a_new_field_stands_behind_those_that_there_were(base: Path) -> None:
+    task = with_text(str(base))
+    task.tokenizers = dict(reversed(task.tokenizers.items()))
+    task.tokenizers["text"] = task.tokenizers["text"].fit(["is 0123456789"])
+    task.classes = [*"0123456789"]
+    task.build()
+    with pytest.raises(
+        InputError, match=r"embedding\.positions\.0 are on word, and those of .* on row, column; name new"
+    ):
+        task.take_base(base)
+
+
+def test_adapters_without_a_base_or_with_nothing_to_train_are_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^lora adapts a trained model; name it in init_from, or leave lora out$"):
+        small_fit(tmp_path / "run", task=Classify(**small_options(), lora=LORA))
+    task = adapting(base, LoraConfig(on=[]), classes=[*"0123456789"])
+    task.build()
+    with pytest.raises(InputError, match=r"lora\.on names no map, and .* has all parts of the model: nothing is left"):
+        task.take_base(base)
