@@ -1,7 +1,7 @@
-from dataclasses import replace
 """Schedules, weight decay, layer-wise rates, and which parameter goes to which optimizer."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch

@@ -200,6 +200,8 @@ def test_nothing_to_train_in_the_first_epoch_is_refused() -> None:
     task.optimizer = replace(task.optimizer, unfreeze=Unfreezing())
     with pytest.raises(InputError, match=r"optimizer.unfreeze: nothing stands behind the blocks"):
         fit(task, batches(task, records(), [8]))
+
+
 # Adapters
 
 
