@@ -316,7 +316,7 @@ def _rest(module: nn.Module, model: Anyformer, n: int, m: int) -> Counted:
             matrix = inner.weight if inner.output is None else inner.output.weight
             yield Component(part, "output", flops=2 * n * matrix.numel(), is_matrix=True), [matrix]
             yield Component(part, "biases"), [] if inner.bias is None else [inner.bias]
-            yield Component(part, ADAPTERS), _adapters(inner)
+            yield Component(part, ADAPTERS), [] if inner.output is None else _adapters(inner.output)
             known.add(inner.output)
         elif isinstance(inner, nn.Linear):
             yield Component(part, ADAPTERS, flops=2 * runs * sum(p.numel() for p in _adapters(inner))), _adapters(inner)

@@ -146,7 +146,9 @@ def take_adapters(
                 f"({matrix.n_out}, {n_in}): the adapter is of another architecture"
             )
         scale = _scale(settings, module, len(a))
-        found |= {piece.ours: Adapter(a, b[piece.rows], scale) for piece in matrix.pieces}
+        # Of q, k and v in one, those that nothing is added to are left alone.
+        added = [piece for piece in matrix.pieces if b[piece.rows].any()] or matrix.pieces
+        found |= {piece.ours: Adapter(a, b[piece.rows], scale) for piece in added}
     if not found:
         raise InputError(f"{settings.path}: {WEIGHTS} beside it holds no A and B")
     return found, others

@@ -74,7 +74,10 @@ def start_from(task: Startable, source: str | Path) -> Report:
     task.configure_model()
     other = load(f"{path}{member}", unsafe_imports=task.packages)
     if other.base is not None:
-        other.merge()
+        try:
+            other.merge()
+        except InputError as error:
+            raise InputError(f"init_from {source}: {error}") from None
     return task.take_over(other, str(source))
 
 

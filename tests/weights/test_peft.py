@@ -155,7 +155,7 @@ def test_a_folder_goes_out_and_in_again(tmp_path: Path, name: str) -> None:
     task = run_with_adapters(tmp_path, on)
     to_peft(task, tmp_path / "out")
     again, said = from_peft(tmp_path / "out", tmp_path / "base")
-    assert said.endswith(f"{len(adapters(task))} linear maps, of rank {again.lora.rank}") or name == "gpt2"
+    assert said.endswith(f"{len(adapters(task))} linear maps, of rank {again.lora.rank}")
     torch.manual_seed(1)
     before = outputs(theirs.double(), task.double(), tmp_path / "hub")
     torch.manual_seed(1)

@@ -147,4 +147,4 @@ def test_weights_of_another_shape_are_refused(at_home: Path) -> None:
 
     replace_folder(Path("odd"), write)
     with pytest.raises(InputError, match=r"odd/weights\.safetensors does not fit config\.json"):
-        load("odd")
+        load("odd", base="runs/small")

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.lora import LoraConfig
 from anyformer.model.positions import PositionConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.parsing.instantiate import instantiate
@@ -440,6 +441,7 @@ def task(**options: Any) -> Classify:
         (lambda: Mixture({"a": task(embedding=EmbeddingConfig(norm=True))}), r"tasks\.a\.embedding: a mixture has one"),
         (lambda: Mixture({"a": task(init_from="runs/a")}), r"tasks\.a\.init_from: a mixture has one"),
         (lambda: Mixture({"a": task(freeze=["head.*"])}), r"tasks\.a\.freeze: a mixture has one"),
+        (lambda: Mixture({"a": task(lora=LoraConfig())}), r"tasks\.a\.lora: a mixture has no adapters; adapt one task"),
         (
             lambda: Mixture({"digits": task()}, weights={"digit": 1.0}),
             r"weights: there is no task 'digit'; there are digits; did you mean 'digits'\?",
