@@ -20,6 +20,8 @@ Trains one transformer on any kind of data, as a YAML file says.
   test RUN                   metrics of the best model on the test records
   predict RUN FIELD=VALUE ...
                              predict with the best model of a run, for a record or a folder of files; also called run
+  predict RUN --data FILE --output FILE
+                             predict all records of a table, a folder, a text, ..., as the run reads its own
   embed RUN FIELD=VALUE ... --output vectors.parquet
                              the hidden vectors of records, pooled or of every token, as Parquet or NPZ
   average RUN RUN ... --output FOLDER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +74,8 @@ def predict_command(args: list[str]) -> None:
     for field in own.fields:
         names, equals, value = field.partition("=")
         if not equals:
-            raise InputError(f"a field is given as FIELD=VALUE, got {field!r}")
+            hint = f"; to predict all records of it give --data {field}" if os.path.exists(field) else ""
+            raise InputError(f"a field is given as FIELD=VALUE, got {field!r}{hint}")
         first, *others = names.split(",")
         for name in (first, *others):
             if name in given.keys() | same.keys():

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anyformer.data.files import count_endings, is_folder, read_lines, say_left_out, survey_files
+from anyformer.data.tables import is_table
 from anyformer.data.values import spells_values
 from anyformer.errors import InputError, say
 from anyformer.tokens import Tokenizer
@@ -57,7 +58,9 @@ def find_records(given: Mapping[str, str], tokenizers: Mapping[str, Tokenizer]) 
 
 
 def _lines(name: str, value: str) -> Sequence[str]:
-    """The lines of a file."""
+    """The lines of a file. Raises InputError for a table, whose lines are no records, and where there is none."""
+    if is_table(value):
+        raise InputError(f"field {name!r}: {value} is a table; to predict all its records give --data {value}")
     lines = read_lines(value)
     if not len(lines):
         raise InputError(f"field {name!r}: {value} is empty")

@@ -230,7 +230,10 @@ def test_a_text_that_names_a_file_is_its_lines(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("predict runs/small seven.png", "a field is given as FIELD=VALUE, got 'seven.png'"),
+        (
+            "predict runs/small seven.png",
+            "a field is given as FIELD=VALUE, got 'seven.png'; to predict all records of it give --data seven.png$",
+        ),
         ("predict runs/small img=seven.png", r"has no field 'img'; (did you mean 'image'|there are image)"),
         ("predict runs/small image=absent.png", "absent.png: no such file"),
         ("predict runs/small image=small.yaml", "small.yaml"),

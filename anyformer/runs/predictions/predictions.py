@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from anyformer.data.source import Source
 from anyformer.errors import InputError, say
-from anyformer.faults import writing
+from anyformer.faults import MachineError, writing
 from anyformer.runs.predictions.opening import model_state, state_of
 from anyformer.runs.predictions.parts import Parts, folder_of
 from anyformer.runs.predictions.progress import Progress
@@ -52,6 +53,8 @@ def write_predictions(
     model, other data or other options.
     """
     whole = kind_of(output) in WITH_JSON
+    if os.path.realpath(output) in map(os.path.realpath, source.read_from()):
+        raise InputError(f"--output {output} would be written over the data; give another file")
     about = {
         "model": model_state(run),
         "data": state_of(source),
@@ -81,6 +84,8 @@ def _fill(parts: Parts, rows: RowsOfSource, skip: bool) -> None:
         for each in rows.after(parts.n_begun):
             parts.add(each)
             progress.add()
+    except MachineError:
+        raise
     except InputError as error:
         progress.close()
         kept = f"; {progress.done:,} of {n:,} records are done, in {parts.folder}" if progress.done else ""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 import anyformer
@@ -112,6 +113,15 @@ def test_states_change_with_what_they_are_of(at_goods: Path) -> None:
     manifest.write_text(manifest.read_text().replace("sha256", "sha255", 1))
     with pytest.raises(InputError, match="damaged"):
         model_state("run")
+
+
+def test_a_task_of_a_mixture_has_records_of_its_own(at_goods: Path) -> None:
+    part = {"train": [{"class_path": "Table", "init_args": {"path": "goods.csv"}}, "more.csv"]}
+    data = {"class_path": "Mixed", "init_args": {"parts": {"goods": part, "other": {"train": "other.csv"}}}}
+    Path("run/config.yaml").write_text(yaml.safe_dump({"data": data}))
+    task = anyformer.load("run")
+    assert run_source("run:goods", task) == Table("goods.csv")
+    assert run_source("run:other", task) == Table("other.csv")
 
 
 def test_a_run_without_a_config_has_no_source(at_goods: Path) -> None:

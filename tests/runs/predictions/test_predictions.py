@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import anyformer
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
+from anyformer.faults import WriteError
 from anyformer.runs.predictions import parts, predictions
 from anyformer.runs.predictions.opening import open_data, run_source
 from anyformer.runs.predictions.predictions import keep_predictions, write_predictions
@@ -75,6 +77,31 @@ def test_a_bad_record_ends_it_and_what_is_done_stays(at_goods: Path, capsys: pyt
     found = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
     assert [row["sku"] for row in found] == ["S0000", "S0001", "S0002", "", "S0004"]
     assert [bool(row["error"]) for row in found] == [False, False, False, True, False]
+
+
+def test_the_data_is_not_written_over(at_goods: Path) -> None:
+    before = Path("goods.csv").read_bytes()
+    with pytest.raises(InputError, match=r"--output goods.csv would be written over the data; give another file"):
+        predict("goods.csv", data="goods.csv")
+    assert Path("goods.csv").read_bytes() == before
+
+
+def test_a_full_disk_is_the_machines_fault_and_what_is_done_stays(
+    at_goods: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "MOST_RECORDS", AT_ONCE)
+    write, done = parts.write_whole, []
+
+    def write_one(path: Path, text: str) -> None:
+        if path.suffix == ".jsonl" and done:
+            raise WriteError(path, OSError(errno.ENOSPC, "No space left on device"))
+        done.extend([path] if path.suffix == ".jsonl" else [])
+        write(path, text)
+
+    monkeypatch.setattr(parts, "write_whole", write_one)
+    with pytest.raises(WriteError, match="No space left on device"):
+        predict("out.csv", data="goods.csv")
+    assert [path.name for path in Path("out.csv.parts").glob("0*")] == [f"{0:012}-{AT_ONCE:012}.jsonl"]
 
 
 def refuse_as_in_use() -> None:
