@@ -48,8 +48,10 @@ def draw_reliability(bins: Tensor, error: float, path: Path) -> None:
     n, probability, right = bins.numpy()
     width, seen = 1 / len(n), n > 0
     centers = (np.arange(len(n)) + 0.5) * width
-    figure = Figure(figsize=(4.5, 5.2), layout="constrained")
+    # Without a layout to be found, which takes as long as drawing: it is drawn after every run.
+    figure = Figure(figsize=(4.5, 5.2))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure.subplots_adjust(left=0.16, right=0.97, bottom=0.1, top=0.93, hspace=0.06)
     upper.bar(centers[seen], right[seen] / n[seen], width * 0.95, color="C0", label="right")
     upper.plot(probability[seen] / n[seen], right[seen] / n[seen], "o", color="black", markersize=3)
     upper.plot([0, 1], [0, 1], color="C1", label="as said")
