@@ -7,9 +7,12 @@ import argparse
 from anyformer.cli.arguments import Options
 from anyformer.errors import InputError, program
 from anyformer.runs.averaging.average import average
+from anyformer.saving.atomic import write_whole
 from anyformer.saving.model_folder import load, save
 from anyformer.saving.run_folder import run_folder
-from anyformer.tasks.convert.huggingface import export, take_in
+from anyformer.tasks.convert.huggingface import export
+from anyformer.tasks.start.opening import bring_in
+from anyformer.tasks.start.template import fine_tuning_config
 
 
 def import_command(args: list[str]) -> None:
@@ -18,7 +21,8 @@ def import_command(args: list[str]) -> None:
         "folder",
         metavar="FOLDER",
         help="of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer, as save_pretrained of transformers writes "
-        "it; or OpenAI's file of a Whisper, FILE.pt, with a tokenizer.json beside it",
+        "it; OpenAI's file of a Whisper, FILE.pt, with a tokenizer.json beside it; a Vision Transformer as timm writes "
+        "it, with its config.json",
     )
     parser.add_argument("run", metavar="RUN", help="the folder to make")
     parser.add_argument("--language", metavar="CODE", help="of Whisper: the language spoken; detected when left out")
@@ -32,10 +36,15 @@ def import_command(args: list[str]) -> None:
     run = run_folder(own.run)
     if run.exists():
         raise InputError(f"{run} is there already; choose another folder")
-    task, report = take_in(own.folder, own.language, own.pad, own.env)
+    task, report = bring_in(own.folder, own.language, own.pad, own.env)
     save(task, run / "model")
+    config = run / "config.yaml"
+    write_whole(config, fine_tuning_config(task, str(run)))
     fields = " ".join(f"{name}=..." for name in task.inputs) or "--episodes 10"
-    print(f"{report}\nThe model is in {run}. Next:\n  {program()} predict {run} {fields}")
+    print(
+        f"{report}\nThe model is in {run}. Next:\n  {program()} predict {run} {fields}\n"
+        f"  {program()} fit --config {config} --run_dir runs/mine    # fine-tunes it, once {config} names your data"
+    )
 
 
 def export_command(args: list[str]) -> None:
