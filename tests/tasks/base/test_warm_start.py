@@ -15,11 +15,13 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from anyformer.errors import InputError
-from anyformer.optim.optimizer import Unfreezing
+from anyformer.optim.optimizer import OptimizerConfig, Unfreezing
+from anyformer.planning.training import how_trained
 from anyformer.runs.checkpointing import Saving
-from anyformer.saving.model_folder import load
+from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.warm_start import inherit_tokenizers
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tokenizers.text.text import Text
 from tests.helpers.small_run import small_fit, small_task
 from tests.runs.test_checkpointing import Signal, assert_same_run
 from tests.tasks.base.test_training import Watched, batches, fit, records
@@ -182,3 +184,23 @@ def test_nothing_to_train_in_the_first_epoch_is_refused() -> None:
     task.optimizer = replace(task.optimizer, unfreeze=Unfreezing())
     with pytest.raises(InputError, match=r"optimizer.unfreeze: nothing stands behind the blocks"):
         fit(task, batches(task, records(), [8]))
+
+
+def test_what_the_source_did_not_have_is_trained_like_a_head(tmp_path: Path) -> None:
+    first = small_task()
+    first.classes = ["a", "b"]
+    first.build()
+    save(first, tmp_path / "model")
+    more = Classify(
+        {**first.tokenizers, "note": Text("bytes", max_len=4)},
+        first.transformer,
+        optimizer=OptimizerConfig(layer_decay=0.5, unfreeze=Unfreezing()),
+        classes=["a", "b", "c"],
+    )
+    more.build()
+    more.fresh = more.start_from(tmp_path).fresh
+    assert {"heads.class_head.output.bias", "model.embeddings.lifts.note.table"} <= set(more.fresh)
+    rows = {row.part: (row.rates, row.epoch) for row in how_trained(more)}
+    top, bottom = ((0.001,), 1), ((0.00025,), 3)
+    assert rows["model.embeddings.lifts.note"] == rows["heads.class_head.output"] == top
+    assert rows["model.embeddings.lifts.image"] == bottom
