@@ -6,11 +6,14 @@ from anyformer.errors import InputError, program
 from anyformer.front.parsers import average_parser, export_parser, import_parser, merge_parser
 from anyformer.runs.averaging.average import average
 from anyformer.runs.averaging.merge import merge
+from anyformer.saving.atomic import write_whole
 from anyformer.saving.model_folder import load, save
 from anyformer.saving.run_folder import run_folder
-from anyformer.tasks.convert.huggingface import export, take_in
+from anyformer.tasks.convert.huggingface import export
 from anyformer.tasks.convert.peft import from_peft, is_peft, to_peft
 from anyformer.tasks.embed.embed import Embed
+from anyformer.tasks.start.opening import bring_in
+from anyformer.tasks.start.template import fine_tuning_config
 
 
 def import_command(args: list[str]) -> None:
@@ -24,11 +27,16 @@ def import_command(args: list[str]) -> None:
     elif own.base is not None:
         raise InputError(f"{own.folder} is no adapter of peft, which --base is for; leave it out")
     else:
-        task, report = take_in(own.folder, own.language, own.pad, own.env)
+        task, report = bring_in(own.folder, own.language, own.pad, own.env)
     save(task, run / "model")
+    config = run / "config.yaml"
+    write_whole(config, fine_tuning_config(task, str(run)))
     fields = " ".join(f"{name}=..." for name in task.inputs) or "--episodes 10"
     command = "embed" if isinstance(task, Embed) else "predict"
-    print(f"{report}\nThe model is in {run}. Next:\n  {program()} {command} {run} {fields}")
+    print(
+        f"{report}\nThe model is in {run}. Next:\n  {program()} {command} {run} {fields}\n"
+        f"  {program()} fit --config {config} --run_dir runs/mine    # fine-tunes it, once {config} names your data"
+    )
 
 
 def export_command(args: list[str]) -> None:

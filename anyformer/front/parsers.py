@@ -306,8 +306,9 @@ def import_parser() -> Options:
         "folder",
         metavar="FOLDER",
         help="of GPT-2, BERT, Whisper, Marian, T5 or a Decision Transformer, or of BERT, RoBERTa, GPT-2, T5's encoder "
-        "or ViT without a head, as save_pretrained of transformers or sentence-transformers writes it; or OpenAI's "
-        "file of a Whisper, FILE.pt, with a tokenizer.json beside it; or an adapter (LoRA) of peft",
+        "or ViT without a head, as save_pretrained of transformers or sentence-transformers writes it; OpenAI's file "
+        "of a Whisper, FILE.pt, with a tokenizer.json beside it; a Vision Transformer as timm writes it, with its "
+        "config.json; or an adapter (LoRA) of peft",
     )
     parser.add_argument("run", metavar="RUN", help="the folder to make")
     parser.add_argument("--language", metavar="CODE", help="of Whisper: the language spoken; detected when left out")

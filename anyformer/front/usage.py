@@ -41,7 +41,8 @@ def fit_help() -> str:
 
 
 def _tasks() -> list:
-    return [task for task in subclasses("Task") if task.name != "Ensemble"]
+    """Those that can be trained."""
+    return [task for task in subclasses("Task") if any(each.name == "optimizer" for each in task.arguments)]
 
 
 def _options(section: str, arguments: list[Argument], is_short: bool = False) -> str:

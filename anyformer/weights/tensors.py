@@ -131,6 +131,12 @@ def take(
         is_other_head = not name.startswith("model.") and name in own and tensor.shape != own[name].shape
         if name not in own or is_other_head or name.startswith(tuple(strange)):
             continue
+        if own[name].is_floating_point() and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{source}: {names.get(name, name)} holds {kind} where floating-point numbers are needed, as quantised "
+                "models do; take the model as it was before that"
+            )
         values[name] = tensor
         if name in grids and len(grids[name]) == 2 == len(sizes.get(name, ())) and grids[name] != sizes[name]:
             values[name] = resize_grid(tensor, grids[name], sizes[name])

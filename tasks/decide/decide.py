@@ -113,7 +113,8 @@ class Decide(Task):
             action_space: likewise.
             known_returns: the lowest and the highest return of the training episodes; theirs when left out.
             reference: the returns that a normalised score takes as 0 and as 100; what is published when left out.
-            init_from: the weights that training starts from: a run folder.
+            init_from: the model that training starts from: a run folder, or a checkpoint of another library, as
+                `import` takes it; what a config leaves out is taken from it.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
             lora: low-rank adapters on what init_from gives; they and the new parts alone are trained and saved.
         """

@@ -98,7 +98,8 @@ class LanguageModel(Task):
             masking: tokens to find in the text (BERT); the next token is predicted when left out (GPT).
             example: a prompt that is gone on with when training is over; none for null.
             cache: folder of what is made of a corpus once; by default $XDG_CACHE_HOME/anyformer or ~/.cache/anyformer.
-            init_from: the weights that training starts from: a run folder.
+            init_from: the model that training starts from: a run folder, or a checkpoint of another library, as
+                `import` takes it; what a config leaves out is taken from it.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
             lora: low-rank adapters on what init_from gives; they and the new parts alone are trained and saved.
         """

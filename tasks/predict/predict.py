@@ -95,7 +95,8 @@ class Predict(Task):
                 others as its tokenizers would augment it in training; probabilities are, and numbers in the units of
                 the data. It costs time in proportion. What is written has no mean.
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
-            init_from: the weights that training starts from: a run folder, or a timm ViT's safetensors file.
+            init_from: the model that training starts from: a run folder, or a checkpoint of another library, as
+                `import` takes it; what a config leaves out is taken from it.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
             lora: low-rank adapters on what init_from gives; they and the new parts alone are trained and saved.
             pretrain: what is learned of the inputs alone before, on the training records and those of data.unlabelled.

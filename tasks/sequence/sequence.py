@@ -118,7 +118,8 @@ class SequenceToSequence(Task):
             language: of the target, for the tokenizer of bleu_moses.
             allow_empty: whether a target that is empty is learnt as silence, a text of nothing; else it is refused.
             fields: which inputs are left out of training samples, who sees whom, what an evaluation asks without.
-            init_from: the weights that training starts from: a run folder.
+            init_from: the model that training starts from: a run folder, or a checkpoint of another library, as
+                `import` takes it; what a config leaves out is taken from it.
             freeze: patterns of names of parameters that are not trained, as `model.encoder.blocks.[0-3].*`.
             lora: low-rank adapters on what init_from gives; they and the new parts alone are trained and saved.
         """

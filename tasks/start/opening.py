@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from anyformer.data.files import find_beside
 from anyformer.errors import InputError
 from anyformer.saving.manifest import find_folder
 from anyformer.saving.model_folder import Undrawn, load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.convert.huggingface import open_folder, openai_file
+from anyformer.tasks.convert.huggingface import open_folder, openai_file, take_in
 from anyformer.tasks.convert.timm import is_timm, open_timm
 from anyformer.weights.huggingface import CONFIG
 from anyformer.weights.tensors import Report
@@ -42,6 +43,29 @@ def open_model(source: str | Path, packages: Sequence[str] = ()) -> Task | None:
         fill()
         return task
     return load(f"{path}{member}", unsafe_imports=packages) if path.is_dir() else None  # type: ignore[return-value]
+
+
+def bring_in(
+    source: str | Path, language: str | None = None, pad: bool | None = None, environment: str | None = None
+) -> tuple[Task, Report]:
+    """The model of a checkpoint of another library, with its weights, and what became of every tensor.
+
+    language, pad, environment: see `from_transformers`.
+    """
+    path = Path(find_beside(source)) if "://" not in str(source) else Path(source)
+    if not is_timm(path):
+        if path.suffix == ".safetensors":
+            raise InputError(
+                f"{source} does not say of which model it is; put timm's config.json beside it, as in "
+                '{"architecture": "vit_tiny_patch16_224", "num_classes": 10}'
+            )
+        return take_in(source, language, pad, environment)
+    if (language, pad, environment) != (None, None, None):
+        raise InputError(f"{source} is of timm; --language, --pad and --env are for others")
+    task, fill = open_timm(path)
+    with Undrawn():
+        task.build()
+    return task.eval(), fill()
 
 
 def hand_over(task: Task) -> None:

@@ -32,6 +32,9 @@ def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path, m
         path for path in data_paths(yaml.safe_load(config.read_text())["data"]) if not (DATA / path).exists()
     ]:
         pytest.skip(f"needs {' and '.join(missing)} in ANYFORMER_DATA")
+    model = re.search(r"^    init_from: (models/\w+)", config.read_text(), re.MULTILINE)
+    if model is not None and not (DATA.absolute().parent / model[1]).exists():
+        pytest.skip(f"needs {model[1]} beside ANYFORMER_DATA")
     limits = [f"--trainer.limit_{part}_batches=1" for part in ("val", "test")]
     limits += [
         "--trainer.limit_train_batches=2",
@@ -47,6 +50,8 @@ def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path, m
     elif "SequenceToSequence" in config.read_text():
         # Untrained, it would write as long as it may.
         options.append("--model.decoding.max_new_tokens=4")
+    if model is not None:
+        options.append("--data.max_tokens=600")
     elif "class_path: Decide" in config.read_text():
         options.append("--model.play.episodes=2")
     if "class_path: Collected" in config.read_text() and "class_path: Mixture" not in config.read_text():

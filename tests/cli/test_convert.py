@@ -24,6 +24,8 @@ def test_weights_of_transformers_become_a_run_and_go_out_again(capsys: pytest.Ca
     assert capsys.readouterr().out == (
         "weights from hub/model.safetensors: 36 tensors taken\n"
         "The model is in runs/gpt. Next:\n  anyformer predict runs/gpt text=...\n"
+        "  anyformer fit --config runs/gpt/config.yaml --run_dir runs/mine    "
+        "# fine-tunes it, once runs/gpt/config.yaml names your data\n"
     )
     assert main(["predict", "runs/gpt", "text=to be", "--max_new_tokens=5", "--temperature=0"]) == 0
     assert capsys.readouterr().out.startswith("to be")

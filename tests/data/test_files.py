@@ -13,6 +13,7 @@ import pytest
 
 from anyformer.data.files import (
     file_stamp,
+    find_beside,
     find_file,
     is_folder,
     list_files,
@@ -41,6 +42,18 @@ def test_a_file_is_found_from_here_and_else_in_the_data_folder(tmp_path, monkeyp
     (here / "data").mkdir()
     (here / "data" / "b.csv").write_text("default")
     assert read_file(find_file("b.csv")) == b"default"
+
+
+def test_a_model_is_looked_for_beside_the_data_sets_too(tmp_path, monkeypatch):
+    for folder in ("sets", "models/tiny", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setenv("ANYFORMER_DATA", str(tmp_path / "sets"))
+    monkeypatch.chdir(tmp_path / "here")
+    assert find_beside("models/tiny") == str(tmp_path / "models/tiny")
+    (tmp_path / "sets/models/tiny").mkdir(parents=True)
+    assert find_beside("models/tiny") == str(tmp_path / "sets/models/tiny")
+    with pytest.raises(InputError, match=rf"^none: no such file; looked for none and .*/none and {tmp_path}/none"):
+        find_beside("none")
 
 
 def test_a_missing_file_names_both_places_tried(tmp_path, monkeypatch):

@@ -36,6 +36,7 @@ from anyformer.tokenizers.text.vocabulary import (
 )
 from anyformer.tokens import Tokenizer, TokenSet
 
+NO_WRAP = "wrap puts in what a tokenizer.json says; give file, or leave wrap out"
 SPACES = "\u0120\u2581"
 """How a BPE of bytes and SentencePiece spell the space that a word begins with."""
 
@@ -91,8 +92,8 @@ class Text(Tokenizer):
             raise InputError(f"special_tokens are spellings, for kind: bpe, got {list(self.special_tokens)}")
         if self.truncate and self.max_len is None:
             raise InputError("truncate cuts texts off at max_len; give that too")
-        if self.wrap and (self.kind != "bpe" or (self.file is None and self.vocabulary is None)):
-            raise InputError("wrap puts in what a tokenizer.json says; give file, or leave wrap out")
+        if self.wrap and self.kind != "bpe":
+            raise InputError(NO_WRAP)
 
     # The tokenizer.
 
@@ -177,8 +178,8 @@ class Text(Tokenizer):
     def fit(self, records: Iterable[str]) -> Self:
         """A copy that holds the vocabulary. The records pass by one after another, and are not kept.
 
-        Raises InputError if there is no text in them, for a file that is no tokenizer.json, and for one that is not the
-        vocabulary that is there already.
+        Raises InputError if there is no text in them, for a file that is no tokenizer.json, for one that is not the
+        vocabulary that is there already, and where `wrap` has nothing to put around a text.
         """
         if self.vocabulary is not None:
             if self.file is not None:
@@ -188,6 +189,8 @@ class Text(Tokenizer):
             return self
         if self.file is not None:
             return replace(self, vocabulary=self._with_specials(read_vocabulary(self.file)))
+        if self.wrap:
+            raise InputError(NO_WRAP)
         learn = learn_characters if self.kind == "characters" else train_bpe
         learnt = learn(read_texts(records), self.normalize, self.vocab_size)
         return replace(self, vocabulary=self._with_specials(learnt))

@@ -19,8 +19,9 @@ from torch import Tensor
 from anyformer.errors import InputError
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.lora import LoraConfig, adapters, is_adapter
-from anyformer.optim.optimizer import Unfreezing
+from anyformer.optim.optimizer import OptimizerConfig, Unfreezing
 from anyformer.packing import collate
+from anyformer.planning.training import how_trained
 from anyformer.runs.checkpointing import Saving
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.records import Records
@@ -382,3 +383,23 @@ def test_adapters_without_a_base_or_with_nothing_to_train_are_refused(base: Path
     task.build()
     with pytest.raises(InputError, match=r"lora\.on names no map, and .* has all parts of the model: nothing is left"):
         task.take_base(base)
+
+
+def test_what_the_source_did_not_have_is_trained_like_a_head(tmp_path: Path) -> None:
+    first = small_task()
+    first.classes = ["a", "b"]
+    first.build()
+    save(first, tmp_path / "model")
+    more = Classify(
+        {**first.tokenizers, "note": Text("bytes", max_len=4)},
+        first.transformer,
+        optimizer=OptimizerConfig(layer_decay=0.5, unfreeze=Unfreezing()),
+        classes=["a", "b", "c"],
+    )
+    more.build()
+    more.fresh = more.start_from(tmp_path).fresh
+    assert {"heads.class_head.output.bias", "model.embeddings.lifts.note.table"} <= set(more.fresh)
+    rows = {row.part: (row.rates, row.epoch) for row in how_trained(more)}
+    top, bottom = ((0.001,), 1), ((0.00025,), 3)
+    assert rows["model.embeddings.lifts.note"] == rows["heads.class_head.output"] == top
+    assert rows["model.embeddings.lifts.image"] == bottom

@@ -117,6 +117,36 @@ def test_what_the_file_puts_around_a_text_is_put_there_when_asked(load: Any) -> 
         load(whole_words(), wrap=True).encode("a")
 
 
+def test_nothing_is_put_around_texts_of_a_vocabulary_that_is_learned() -> None:
+    with pytest.raises(InputError, match=r"^wrap puts in what a tokenizer.json says; give file, or leave wrap out"):
+        Text(wrap=True).fit(["to be"])
+
+
+def test_special_tokens_stand_behind_a_vocabulary_and_in_no_text(tmp_path: Path) -> None:
+    plain = Text(vocab_size=270).fit(["to be or not to be"])
+    more = Text(vocab_size=270, special_tokens=("<|an4|>", "<eos>")).inherit(plain)
+    assert more.n_ids == plain.n_ids + 1 and more.ids_of(["<|an4|>", "<eos>"]) == [plain.n_ids, plain.eos_id]
+    assert (more.encode("<|an4|> to be").content < plain.n_ids).all()
+    assert more.fit(()).vocabulary == more.vocabulary and more.inherit(plain) is more
+    (tmp_path / "tokenizer.json").write_text(plain.vocabulary)
+    assert Text(file=str(tmp_path / "tokenizer.json"), special_tokens=("<|an4|>",)).fit(()).n_ids == more.n_ids
+    with pytest.raises(InputError, match=r"^special_tokens are spellings, for kind: bpe, got \['x'\]"):
+        Text("bytes", special_tokens=("x",))
+
+
+def test_rows_of_another_vocabulary_go_by_what_tokens_are_spelt_as() -> None:
+    one, other = (Text("characters").fit([text]) for text in ("abc", "cd"))
+    rows = other.rows_from(one)
+    assert [one.spellings[row] if row >= 0 else None for row in rows.tolist()] == [
+        "c",
+        None,
+        "<unk>",
+        "<eos>",
+        "<mask>",
+    ]
+    assert one.rows_from(one) is None and one.rows_from(Text("characters")) is None
+
+
 def test_a_role_that_no_token_of_the_file_has_is_an_error(load: Any) -> None:
     text = load(whole_words())
     with pytest.raises(InputError, match=r"tokenizer.json: has no end-of-text token; one of <eos>, .* is needed$"):
@@ -162,7 +192,7 @@ def test_a_text_longer_than_max_len_is_an_error_or_cut_off_when_asked() -> None:
         ({"file": "x.json", "normalize": "nfc"}, "a tokenizer.json brings its own normalisation"),
         ({"max_len": 0}, "max_len must be at least 1, got 0"),
         ({"truncate": True}, "truncate cuts texts off at max_len; give that too"),
-        ({"wrap": True}, "wrap puts in what a tokenizer.json says; give file"),
+        ({"wrap": True, "kind": "bytes"}, "wrap puts in what a tokenizer.json says; give file"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:

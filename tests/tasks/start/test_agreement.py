@@ -1,0 +1,69 @@
+"""An option that says how outputs come from weights is the source's, or refused with both values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from anyformer.errors import InputError
+from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.heads import HeadConfig
+from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.sequence.sequence import SequenceToSequence
+from anyformer.tasks.start.agreement import check_agreement
+from anyformer.tokenizers.audio.audio import Audio
+from anyformer.tokenizers.audio.mel import MelConfig
+from anyformer.tokenizers.image.patches import ImagePatches
+from anyformer.tokenizers.text.text import Text
+
+SIZES = TransformerConfig(d_model=12, depth=2, n_heads=3, rotary=RotaryConfig(("row",)))
+IMAGE = ImagePatches(size=(8, 8), patch=4, channels=1)
+
+
+def image(transformer: TransformerConfig = SIZES, tokenizer: ImagePatches = IMAGE, **options: Any) -> Classify:
+    return Classify({"image": tokenizer}, transformer, EmbeddingConfig(**options))
+
+
+def speech(**options: Any) -> SequenceToSequence:
+    audio = Audio(mel=MelConfig(n_mels=options.pop("n_mels", 16)))
+    return SequenceToSequence(
+        {"audio": audio, "text": Text("bytes", max_len=9)}, TransformerConfig(12, 2, 3), **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "message"),
+    [
+        (
+            image(replace(SIZES, d_model=24)),
+            image(),
+            "transformer.d_model is 24, and init_from runs/a has 12",
+        ),
+        (image(replace(SIZES, depth=1)), image(), "transformer.depth is 1, .* has 2; leave it out, or give 2"),
+        (image(replace(SIZES, d_ff=24)), image(), "transformer.d_ff is 24, and init_from runs/a has 48"),
+        (image(replace(SIZES, activation="relu")), image(), "transformer.activation is relu, .* has gelu"),
+        (
+            image(replace(SIZES, rotary=RotaryConfig(("row",), 5.0))),
+            image(),
+            "transformer.rotary.base is 5.0, .* 10",
+        ),
+        (image(replace(SIZES, rotary=None)), image(), "transformer.rotary is null"),
+        (image(norm=True), image(), "embedding.norm is true, and init_from runs/a has false"),
+        (image(tokenizer=replace(IMAGE, channels=3)), image(), "tokenizers.image.channels is 3, .* has 1"),
+        (image(tokenizer=replace(IMAGE, patch=2)), image(), "tokenizers.image.patch is 2, .* has 4"),
+        (speech(encoder=TransformerConfig(12, 1, 3)), speech(), "encoder.depth is 1, .* has 2"),
+        (speech(output=HeadConfig(tied=False)), speech(), "output.tied is false, .* has true"),
+        (speech(n_mels=20), speech(), r"tokenizers.audio.mel is .*'n_mels': 20"),
+    ],
+)
+def test_what_disagrees_is_named_with_both_values(ours: Any, theirs: Any, message: str) -> None:
+    with pytest.raises(InputError, match=rf"^model.{message}"):
+        check_agreement(ours, theirs, "runs/a")
+
+
+def test_what_training_alone_goes_by_may_be_otherwise() -> None:
+    other = replace(SIZES, dropout=0.1, drop_path=0.1, d_ff=48, d_head=4, final_norm=True)
+    check_agreement(image(other, replace(IMAGE, size=(16, 8), mean=(0.1,)), dropout=0.2), image(), "runs/a")

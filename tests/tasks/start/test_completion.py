@@ -1,0 +1,77 @@
+"""What a config leaves out comes from the model that it starts from, and nothing of its training or data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
+from anyformer.optim.optimizer import OptimizerConfig
+from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.predict.predict import Predict
+from anyformer.tasks.sequence.sequence import SequenceToSequence
+from anyformer.tasks.start.completion import complete
+from anyformer.tokenizers.audio.audio import Audio
+from anyformer.tokenizers.image.patches import ImagePatches
+from anyformer.tokenizers.text.text import Text
+
+SIZES = TransformerConfig(d_model=12, depth=2, n_heads=3, dropout=0.1)
+
+
+def speech() -> SequenceToSequence:
+    text = Text("characters", max_len=30, vocabulary="abc")
+    return SequenceToSequence(
+        {"audio": Audio(pad_to_seconds=2.0), "text": text}, SIZES, encoder=SIZES, label_smoothing=0.1
+    )
+
+
+def completed(source: Any, class_path: str | None = None, **init_args: Any) -> dict[str, Any]:
+    found = complete({"class_path": class_path, "init_args": init_args}, source, "runs/a")
+    return found.model["init_args"] | {"": found}
+
+
+def test_all_of_the_model_is_taken_and_nothing_of_its_training() -> None:
+    args = completed(speech(), init_from="runs/a")
+    found = args.pop("")
+    assert found.model["class_path"] == "SequenceToSequence" and found.changed == ()
+    theirs = speech().config()["init_args"]
+    assert args == {
+        key: value for key, value in theirs.items() if key not in ("optimizer", "label_smoothing", "choose")
+    } | {"init_from": "runs/a"}
+    assert {"transformer", "encoder", "tokenizers.audio", "tokenizers.text"} <= set(found.taken)
+
+
+def test_a_part_that_is_given_stays_and_the_rest_of_it_is_taken() -> None:
+    given = {"audio": {"init_args": {"pad_to_seconds": None}}}
+    args = completed(speech(), tokenizers=given, transformer={"dropout": 0.3}, optimizer={"lr": 0.1})
+    assert args["transformer"]["dropout"] == 0.3 and args["transformer"]["d_model"] == 12
+    assert args["tokenizers"]["audio"]["init_args"]["pad_to_seconds"] is None
+    assert args["tokenizers"]["audio"]["class_path"] == "Audio" and "text" in args["tokenizers"]
+    assert args["optimizer"] == {"lr": 0.1} and "transformer.depth" in args[""].taken
+    assert args[""].changed == ("tokenizers.audio.pad_to_seconds from 2.0 to null",)
+
+
+def test_fields_are_left_out_by_null_and_new_ones_need_a_class() -> None:
+    new = {"class_path": "ImagePatches"}
+    assert list(completed(speech(), tokenizers={"audio": None, "image": new})["tokenizers"]) == ["text", "image"]
+    with pytest.raises(InputError, match=r"tokenizers.audoi has no class_path, .* runs/a .*; did you mean 'audio'"):
+        completed(speech(), tokenizers={"audoi": {"init_args": {"pad_to_seconds": None}}})
+    # The target of another name stands in the place of theirs.
+    assert list(completed(speech(), target="words", tokenizers={"words": new})["tokenizers"]) == ["audio", "words"]
+
+
+def test_another_vocabulary_takes_over_nothing_of_the_old_one() -> None:
+    text = completed(speech(), tokenizers={"text": {"class_path": "Text", "init_args": {"kind": "bytes"}}})
+    init_args = text["tokenizers"]["text"]["init_args"]
+    assert init_args["kind"] == "bytes" and init_args["max_len"] == 30 and "vocabulary" not in init_args
+
+
+def test_another_task_takes_the_inputs_and_the_trunk_and_the_data_decides_classes() -> None:
+    image = Classify({"image": ImagePatches(mean=(0.3,))}, SIZES, OptimizerConfig(), classes=["a", "b"], read="mean")
+    assert not {"classes", "optimizer"} & completed(image).keys()
+    args = completed(image, "Predict", targets={"x": {"class_path": "Regression"}})
+    assert args["read"] == "mean" and args["tokenizers"]["image"]["init_args"]["mean"] == [0.3]
+    assert "target" not in args and args[""].model["class_path"] == Predict.__name__
+    assert list(completed(speech(), "Classify")["tokenizers"]) == ["audio"]
