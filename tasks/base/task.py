@@ -495,8 +495,11 @@ class Task(Checked, Trained, ABC):
     ) -> VectorConfig:
         """What `embed` reads. Raises InputError for a field, a layer or a class token that the model does not have."""
         if type(self).samples_of is Task.samples_of:
-            raise self._undefined("embed", "; embed with one of its runs" if self.model is None else "")
-        fields, pool = self.embedded_fields, pool or self.default_pool
+            raise self._undefined("embed")
+        if self.model is None:
+            raise InputError("the task has no weights yet; fit it, or load a run")
+        # A class token is none of a field's.
+        fields, pool = self.embedded_fields, pool or (self.default_pool if field is None else "mean")
         if field is not None:
             parts = [name for name in fields if name == field or name.startswith(f"{field}.")]
             if not parts:

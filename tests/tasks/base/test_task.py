@@ -249,18 +249,22 @@ def test_what_cannot_be_embedded_is_said() -> None:
         ({"layer": 3}, r"^layer must be from -3 to 2, got 3"),
         ({"field": "nope"}, r"^field: there is no field 'nope'; there are note$|did you mean 'note'"),
         ({"pool": "class", "field": "note"}, r"^pool: class is of whole records"),
+        ({"pool": "meen"}, r"pool must be class, mean, last or tokens, got 'meen'; did you mean 'mean'\?"),
     ):
         with pytest.raises(InputError, match=message):
             task.embed(notes(), **options)
     with pytest.raises(InputError, match=r"^pool: the model has no class token; take mean, last or tokens$"):
         EMBEDS["language"][0]().embed("x", pool="class")
+    with pytest.raises(InputError, match=r"^the task has no weights yet; fit it, or load a run$"):
+        Classify({"note": BYTES}).embed("x")
+    np.testing.assert_array_equal(task.embed(notes(), field="note"), task.embed(notes(), pool="mean"))
     both, (record, *_) = (made() for made in EMBEDS["predict"])
     with pytest.raises(InputError, match=r"^record 1 has nothing in image, which is to be read$"):
         both.embed([record, {"note": "x"}], field="image")
     mixture = Mixture({"a": Classify({"note": BYTES}), "b": LanguageModel({"note": BYTES}, context=8)}, SIZES)
     with pytest.raises(InputError, match=r"^a mixture has no `embed`; load one of its tasks by name: RUN:a, RUN:b$"):
         mixture.embed(notes())
-    with pytest.raises(InputError, match=r"^Ensemble has no `embed`; embed with one of its runs$"):
+    with pytest.raises(InputError, match=r"^Ensemble has no `embed`$"):
         Ensemble([Classify({"note": BYTES}, SIZES, classes=["a", "b"]) for _ in range(2)]).embed(notes())
     with pytest.raises(InputError, match=r"^record 0 must be an Episode, or hold one as `episode`; it has note$"):
         EMBEDS["policy"][0]().embed([{"note": 1}])

@@ -37,9 +37,14 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Embed:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "minilm"
     assert main(["import", str(MINILM), str(run)]) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Embed:
     return load(run)  # type: ignore[return-value]
 
 
@@ -84,3 +89,17 @@ def test_in_half_precision_they_are_so_to_a_thousandth(model: Embed, theirs: np.
         model.float()
     assert 1e-7 < np.abs(found - normed(theirs)).max() < 1e-3
     assert np.argsort(cosines(found)).tolist() == np.argsort(cosines(theirs)).tolist()
+
+
+def test_the_recipe_takes_all_of_it_but_the_head(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Path(__file__).parents[3] / "configs" / "text_minilm.yaml"
+    monkeypatch.chdir(tmp_path)
+    few = [f"--data.{part}.init_args.each=2" for part in ("train", "validation")]
+    short = ["--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1", "--trainer.accelerator=cpu"]
+    options = [f"--model.init_from={run}", "--run_dir=run", *few, *short]
+    assert main(["fit", "--config", str(config), *options]) == 0
+    said = capsys.readouterr().err
+    assert "101 tensors taken, 2 fresh (heads.class_head.output.weight, heads.class_head.output.bias)" in said
+    assert load("run").tokenizers["text"].wrap, "it reads a text between [CLS] and [SEP], as the encoder has learnt"
