@@ -183,7 +183,8 @@ def _arguments_misfit(values: Any, cls: Class, path: str) -> str | None:
 
 def _other(value: Any, kind: Type, path: str) -> str:
     """That something else must stand here: what, and what is nearest to what was given."""
-    needs = [text for each in kind.members for text in _needs(each)]
+    # That it may be left out helps nobody who gave something.
+    needs = [text for each in kind.members if each.kind != "null" for text in _needs(each)]
     needed_text = ", ".join(needs[:-1]) + (" or " if needs[:-1] else "") + needs[-1]
     quotes = "; write in quotes what is a text" if "str" in needs and not isinstance(value, str) else ""
     return f"{path} must be {needed_text}, got {_shown(value)}{_nearest(value, kind, path) or quotes}"
