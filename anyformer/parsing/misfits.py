@@ -65,7 +65,7 @@ def _put(whole: dict[str, Any], keys: list[str], value: Any) -> None:
         inner = here.get(key)
         if isinstance(inner, list) and inner and isinstance(inner[-1], dict):
             # The keys of the last of a list.
-            inner = inner[-1]
+            here[key] = [*inner[:-1], inner := dict(inner[-1])]
         elif isinstance(inner, str):
             here[key] = inner = {"class_path": inner}
         elif not isinstance(inner, dict):
@@ -123,7 +123,7 @@ def _is_scalar(value: Any, name: str) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return False
     if isinstance(value, float):
-        return name == "float" or value.is_integer()
+        return name == "float"
     try:
         return NUMBERS[name](value) is not None
     except ValueError:

@@ -192,9 +192,11 @@ def parse(
                 raise InputError(f"{config} line {lines[path]}: {path} is what seed_everything says; give that")
             given |= {path: f"{config} line {line}" for path, line in lines.items()}
             args += ["--config", config]
-            contents.append(content)
+            placed = []
             if run and (loggers := _placed((content.get("trainer") or {}).get("logger"), run)):
-                args.append(f"--trainer.logger={json.dumps(loggers)}")
+                placed.append(f"--trainer.logger={json.dumps(loggers)}")
+            args += placed
+            contents.append(merged([content], options_in(placed)))
         try:
             return kind([*args, *overrides], command, unsafe, is_mixed)
         except InputError as error:

@@ -404,7 +404,7 @@ def test_real_processes_train_together_test_nothing_and_say_so(at_home: Path) ->
         ),
         (
             "fit --config small.yaml --model.tokenizers.image.init_args.augment.policy trivail",
-            "^--model.tokenizers.image.init_args.augment.policy: model.tokenizers.image.augment.policy must be trivial, or",
+            "augment.policy: model.tokenizers.image.augment.policy must be trivial, or one of timm",
         ),
         (
             "fit --config small.yaml --model.transformer.rotary true",

@@ -39,7 +39,7 @@ WRONG = [
     # A union of a block and null, given what it is not.
     (
         model(transformer=TRANSFORMER | {"rotary": True}),
-        r"model.transformer.rotary must be the keys and values of RotaryConfig \(axes, base\), as in \{axes: .*\}, got true",
+        r"model.transformer.rotary must be the keys and values of RotaryConfig \(axes, base\), as in \{.*\}, got true",
     ),
     (
         model(embedding={"positions": "sinusoidal"}),
@@ -143,3 +143,6 @@ def test_options_lie_over_the_files_they_override() -> None:
     }
     assert whole["data"]["train"] == {"class_path": "Digits", "init_args": {"part": "train"}}
     assert files[0] == image(patch=2)
+    callbacks = {"trainer": {"callbacks": [{"class_path": "Timer"}]}}
+    merged([callbacks], iter([("trainer.callbacks.init_args.duration", "x")]))
+    assert callbacks == {"trainer": {"callbacks": [{"class_path": "Timer"}]}}
