@@ -14,7 +14,7 @@ from pathlib import Path
 
 IN_PYTHON = (
     (re.compile(r"go on with: .*?fit --resume (\S+)"), r"go on with: fit(..., run_dir='\1', resume=True)"),
-    (re.compile(r"fit --resume [^\s,;]+"), "resume=True"),
+    (re.compile(r"fit --resume(?! (?:goes|with)\b) [^\s,;]+|fit --resume\b"), "resume=True"),
     (re.compile(r"fit --config \.\.\. --run_dir [^\s,;]+"), "fit without resume"),
     (re.compile(r"--unsafe_imports (\w+)"), r"unsafe_imports=['\1']"),
     (re.compile(r"(?<![\w'\"-])--([a-z]\w*)"), r"\1"),

@@ -127,6 +127,8 @@ def _check(command: str, args: Sequence[str]) -> None:
         if command == "fit":
             for path in own.config:
                 check_config(path)
+            if own.resume and not own.config:
+                check_run(own.resume)
         elif first == "RUN":
             check_run(own.run)
         else:

@@ -65,7 +65,7 @@ def _put(whole: dict[str, Any], keys: list[str], value: Any) -> None:
         inner = here.get(key)
         if isinstance(inner, list) and inner and isinstance(inner[-1], dict):
             # The keys of the last of a list.
-            inner = inner[-1]
+            here[key] = [*inner[:-1], inner := dict(inner[-1])]
         elif isinstance(inner, str):
             here[key] = inner = {"class_path": inner}
         elif not isinstance(inner, dict):
@@ -123,7 +123,7 @@ def _is_scalar(value: Any, name: str) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return False
     if isinstance(value, float):
-        return name == "float" or value.is_integer()
+        return name == "float"
     try:
         return NUMBERS[name](value) is not None
     except ValueError:
@@ -183,7 +183,8 @@ def _arguments_misfit(values: Any, cls: Class, path: str) -> str | None:
 
 def _other(value: Any, kind: Type, path: str) -> str:
     """That something else must stand here: what, and what is nearest to what was given."""
-    needs = [text for each in kind.members for text in _needs(each)]
+    # That it may be left out helps nobody who gave something.
+    needs = [text for each in kind.members if each.kind != "null" for text in _needs(each)]
     needed_text = ", ".join(needs[:-1]) + (" or " if needs[:-1] else "") + needs[-1]
     quotes = "; write in quotes what is a text" if "str" in needs and not isinstance(value, str) else ""
     return f"{path} must be {needed_text}, got {_shown(value)}{_nearest(value, kind, path) or quotes}"

@@ -190,9 +190,8 @@ def parse(
         # Sub-configs are local files: nothing is fetched.
         set_parsing_settings(config_read_mode_fsspec_enabled=False, docstring_parse_attribute_docstrings=True)
         is_mixed, hints = False, {"trainer": Trainer, "model": Task, "seed_everything": int, "checkpoints": Saving}
-        given, args, read = {}, [], [read_yaml(config) for config in configs]
-        contents = [content for content, _ in read]
-        start = find_start(contents, overrides, unsafe) if starts else None
+        given, args, contents, read = {}, [], [], [read_yaml(config) for config in configs]
+        start = find_start([content for content, _ in read], overrides, unsafe) if starts else None
         for config, (content, lines) in zip(configs, read, strict=True):
             for section in content.keys() & {"trainer", "checkpoints", "model", "data"}:
                 kinds = dict | None if section in ("trainer", "checkpoints") else dict | str | None
@@ -217,8 +216,11 @@ def parse(
                 args += ["--config", config]
             elif rest := {key: value for key, value in content.items() if key != "model"}:
                 args.append(f"--config={dump_yaml(rest)}")
+            placed = []
             if run and (loggers := _filled((content.get("trainer") or {}).get("logger"), run)):
-                args.append(f"--trainer.logger={json.dumps(loggers)}")
+                placed.append(f"--trainer.logger={json.dumps(loggers)}")
+            args += placed
+            contents.append(merged([content], options_in(placed)))
         if start is not None:
             args.append(f"--config={dump_yaml({'model': start.model})}")
         try:

@@ -16,7 +16,7 @@ import yaml
 from anyformer.__main__ import main
 from anyformer.baselines import models
 from anyformer.cli import fit as fit_module
-from anyformer.runs.metrics_file import read_metrics, read_rows
+from anyformer.runs.metrics_file import has_rows, read_metrics, read_rows
 from tests.helpers.small_cli import CONFIG, edit, pictures, refused
 
 pytestmark = pytest.mark.usefixtures("at_home")
@@ -250,9 +250,16 @@ def test_class_folders_train_with_one_override(capsys: pytest.CaptureFixture[str
 
 def test_a_callback_that_waits_for_a_figure_that_never_comes_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     callback = "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val/acc}}"
-    main(["fit", "--config", "small.yaml", "--run_dir", "waits", f"--trainer.callbacks=[{callback}]"])
+    assert main(["fit", "--config", "small.yaml", "--run_dir", "waits", f"--trainer.callbacks=[{callback}]"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert re.search(r"^anyformer: trainer.callbacks: Early stopping .* `val/acc` which is not available", lines[-1])
+    assert lines == [
+        "anyformer: trainer.callbacks: EarlyStopping monitors 'val/acc', which is no metric of this run; did you mean "
+        "'val/accuracy'?; there are train/loss, val/accuracy, val/f1, val/loss, val/top5"
+    ]
+    # No step has been taken.
+    assert not has_rows(Path("waits/metrics.csv"))
+    unchecked = ["--run_dir", "unchecked", "--trainer.num_sanity_val_steps=0", f"--trainer.callbacks=[{callback}]"]
+    assert "there are train/loss, val/accuracy" in refused(capsys, "fit", "--config", "small.yaml", *unchecked)
 
 
 TEXT = """\
@@ -300,19 +307,25 @@ def test_a_file_of_data_is_read_as_data_and_not_as_the_value(
         ("max_epochs: 1", "max_epochs: many", "wrong.yaml line 3: trainer.max_epochs must be int, got many"),
         ("d_model: 8", "d_model: wide", "wrong.yaml line 13: model.transformer.d_model must be int, got wide"),
         ("batch_size: 500", "batch_size: big", "wrong.yaml line 19: data.batch_size must be int, got big"),
-        ("patch: 4", "patch: four", "wrong.yaml line 12: model.tokenizers.patch must be int, got four"),
+        ("patch: 4", "patch: four", "wrong.yaml line 12: model.tokenizers.image.patch must be int, got four"),
         (
             "d_model: 8",
             "d_model: 9",
             "wrong.yaml line 13: model.transformer.n_heads must divide d_model",
         ),
         ("train: Digits", "train: digits.csv", "digits.csv: no such file"),
+        (
+            "n_heads: 2}",
+            "n_heads: 2, rotary: true}",
+            r"^wrong.yaml line \d+: model.transformer.rotary must be the keys and values of RotaryConfig",
+        ),
+        ("batch_size: 500", "batch_size: many", r"^wrong.yaml line \d+: data.batch_size must be int, got many$"),
         ("class_path: Classify", "class_path: os.system", "wrong.yaml line 7: os.system is refused"),
         ("train: Digits", "train: {class_path: os.system}", "wrong.yaml line 15: os.system is refused"),
         (
             "trainer:\n",
             "trainer:\n  callbacks: [{class_path: LambdaCallback, init_args: {on_fit_start: os.system}}]\n",
-            "on_fit_start: os.system is refused",
+            "trainer.callbacks.0: LambdaCallback takes functions, which no config can hold",
         ),
         ("validation: 0.1", "seed: 3", "wrong.yaml line 16: data.seed .*seed_everything"),
         ("stratify: label", "stratify: lable", "lable"),
@@ -389,7 +402,40 @@ def test_real_processes_train_together_test_nothing_and_say_so(at_home: Path) ->
             "fit --config small.yaml --checkpoints.every_n_steps=0 --run_dir x",
             "checkpoints.every_n_steps must be above 0",
         ),
-        ("fit --resume runs/absent", "runs/absent/config.yaml does not exist"),
+        (
+            "fit --config small.yaml --model.tokenizers.image.init_args.augment.policy trivail",
+            "augment.policy: model.tokenizers.image.augment.policy must be trivial, or one of timm",
+        ),
+        (
+            "fit --config small.yaml --model.transformer.rotary true",
+            r"model.transformer.rotary must be the keys and values of RotaryConfig \(axes, base\), as in .*, got true",
+        ),
+        (
+            "fit --config small.yaml --model.embedding.positions sinusoidal",
+            r"must be a list of the keys and values of PositionConfig .*; did you mean scheme: sinusoidal\?",
+        ),
+        (
+            "fit --config small.yaml --model.optimizer.name adamww",
+            r"model.optimizer.name: there is no optimiser 'adamww'; did you mean 'adamw'\?",
+        ),
+        ("fit --config small.yaml --model.optimizer.name zz", "no optimiser 'zz'; there are .*adamw, .*muon"),
+        (
+            "fit --config small.yaml --model.optimizer.schedule cosin",
+            r"model.optimizer.schedule must be cosine, linear or constant, got cosin; did you mean 'cosine'\?",
+        ),
+        (
+            "fit --config small.yaml --model.optimizer cosine",
+            r"model.optimizer must be the keys and values of OptimizerConfig .*; did you mean schedule: cosine\?",
+        ),
+        *(
+            (f"fit --config {config} --run_dir never", f"trainer.callbacks(.0)?: {callback}")
+            for config, callback in (
+                ("small.yaml --trainer.callbacks LearningRateFinder", "LearningRateFinder takes steps of its own"),
+                ("small.yaml --trainer.callbacks EMAWeightAveraging", "EMAWeightAveraging averages weights that"),
+                ("finder.yaml", "LearningRateFinder takes steps of its own"),
+            )
+        ),
+        ("fit --resume runs/absent", "there is no run folder runs/absent"),
         ("fit --resume runs/small --config small.yaml", "--resume takes the config and the folder of the run"),
         (
             "fit --resume runs/small --model.transformer.d_model=16 --trainer.max_epochs=2",
@@ -399,4 +445,6 @@ def test_real_processes_train_together_test_nothing_and_say_so(at_home: Path) ->
     ],
 )
 def test_a_wrong_command_is_refused_in_one_line(argv: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    edit("  max_epochs: 1", "  max_epochs: 1\n  callbacks: [{class_path: LearningRateFinder}]")
+    Path("wrong.yaml").rename("finder.yaml")
     assert re.search(message, refused(capsys, *argv.split()))

@@ -32,7 +32,7 @@ def errors(value: Any, of: dict, whole: dict, place: str = "") -> Iterator[str]:
     if "anyOf" in of:
         found = [list(errors(value, each, whole, place)) for each in of["anyOf"]]
         if all(found):
-            yield ", or ".join(some[0] for some in found)
+            yield ", or ".join("; ".join(some) for some in found)
     if "type" in of and (
         not isinstance(value, KINDS[of["type"]]) or (isinstance(value, bool) and of["type"] != "boolean")
     ):

@@ -235,7 +235,7 @@ def test_a_frozen_parameter_is_not_given_to_the_optimizer():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "adamvv"}, "optimizer.name 'adamvv' cannot be used"),
+        ({"name": "adamvv"}, "optimizer.name: there is no optimiser 'adamvv'; did you mean 'adam'"),
         ({"options": {"momentun": 0.9}}, "optimizer.options do not fit adamw: .*momentun"),
     ],
 )

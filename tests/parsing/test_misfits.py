@@ -39,13 +39,12 @@ WRONG = [
     # A union of a block and null, given what it is not.
     (
         model(transformer=TRANSFORMER | {"rotary": True}),
-        r"model.transformer.rotary must be the keys and values of RotaryConfig \(axes, base\), as in \{axes: .*\} or "
-        "null, got true",
+        r"model.transformer.rotary must be the keys and values of RotaryConfig \(axes, base\), as in \{.*\}, got true",
     ),
     (
         model(embedding={"positions": "sinusoidal"}),
         r"model.embedding.positions must be a list of the keys and values of PositionConfig \(axes, .*\), as in "
-        r"\[\{axes: .*\}\] or null, got sinusoidal; did you mean scheme: sinusoidal\?",
+        r"\[\{axes: .*\}\], got sinusoidal; did you mean scheme: sinusoidal\?",
     ),
     (
         model(optimizer="cosine"),
@@ -59,12 +58,12 @@ WRONG = [
     ),
     (
         model(class_weights="balancd"),
-        r"model.class_weights must be \[float, ...\], balanced or null, got balancd; did you mean 'balanced'\?",
+        r"model.class_weights must be \[float, ...\] or balanced, got balancd; did you mean 'balanced'\?",
     ),
     # Within a union, at any depth.
     (
         image(augment={"policy": 3}),
-        r"model.tokenizers.image.augment.policy must be str or null, got 3; write in quotes what is a text",
+        r"model.tokenizers.image.augment.policy must be str, got 3; write in quotes what is a text",
     ),
     (
         model(embedding={"positions": [{"axes": ["row"]}, {"axes": ["row"], "scheme": "sinusoid"}]}),
@@ -83,7 +82,7 @@ WRONG = [
     # Numbers and lists of them.
     (image(patch="four"), "model.tokenizers.image.patch must be int, got four"),
     (image(patch=2.5), "model.tokenizers.image.patch must be int, got 2.5"),
-    (image(size=8), r"model.tokenizers.image.size must be \[int, int\] or null, got 8"),
+    (image(size=8), r"model.tokenizers.image.size must be \[int, int\], got 8"),
     (image(size=[8, 8, 8]), r"model.tokenizers.image.size must be \[int, int\], got \[8, 8, 8\]"),
     (image(size=[8, "x"]), r"model.tokenizers.image.size.1 must be int, got x"),
     # Classes.
@@ -99,7 +98,7 @@ WRONG = [
     ),
     (
         {"trainer": {"callbacks": "EarlyStoping"}},
-        r"trainer.callbacks must be \[Callback, ...\], a Callback or null, got EarlyStoping; did you mean "
+        r"trainer.callbacks must be \[Callback, ...\] or a Callback, got EarlyStoping; did you mean "
         r"'EarlyStopping'\?",
     ),
     (
@@ -144,3 +143,6 @@ def test_options_lie_over_the_files_they_override() -> None:
     }
     assert whole["data"]["train"] == {"class_path": "Digits", "init_args": {"part": "train"}}
     assert files[0] == image(patch=2)
+    callbacks = {"trainer": {"callbacks": [{"class_path": "Timer"}]}}
+    merged([callbacks], iter([("trainer.callbacks.init_args.duration", "x")]))
+    assert callbacks == {"trainer": {"callbacks": [{"class_path": "Timer"}]}}

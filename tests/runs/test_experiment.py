@@ -264,7 +264,7 @@ def test_names_are_as_they_are_written_in_files_and_options_and_stay_so(config: 
 
 @pytest.mark.parametrize("name", ["true", "1.5", "1e3", "null"])
 def test_what_is_no_text_must_be_quoted(config: str, name: str) -> None:
-    message = r"model\.classes must be str or int, got \S+; write in quotes what is a text"
+    message = r"model\.classes\.1 must be str or int, got \S+; write in quotes what is a text"
     with pytest.raises(InputError, match=rf"^--model\.classes: {message}"):
         parse("fit", [config], [f"--model.classes=[a,{name}]"], [], kind=Unmade)
     Path(config).write_text(CONFIG.replace("transformer:", f"classes: [a, {name}]\n    transformer:"))

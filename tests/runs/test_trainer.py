@@ -53,7 +53,7 @@ def test_quiet_leaves_out_noise_and_gives_the_levels_back() -> None:
         (callbacks.EMAWeightAveraging(), "give model.optimizer.ema"),
         (callbacks.BackboneFinetuning(), "give model.freeze"),
         (callbacks.ModelPruning("l1_unstructured"), "prune what anyformer.load gives"),
-        (callbacks.OnExceptionCheckpoint("."), "fit --resume goes on"),
+        (callbacks.OnExceptionCheckpoint("."), "resume=True goes on"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -105,7 +105,7 @@ def with_a_large_vocabulary(folder: Path) -> Any:
 
 def test_a_large_vocabulary_is_a_file_of_the_folder(tmp_path: Path) -> None:
     task, folder = with_a_large_vocabulary(tmp_path / "run/model"), tmp_path / "run/model"
-    names = {"classes.json", "config.json", "vocabulary.json", "weights.safetensors"}
+    names = {"classes.json", "config.json", "usage.json", "vocabulary.json", "weights.safetensors"}
     assert (
         {line["file"] for line in read_manifest(folder)}
         == names
