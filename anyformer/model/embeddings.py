@@ -16,7 +16,7 @@ from anyformer.model.attention.rotary import Rotary
 from anyformer.model.by_field import FieldModules, FieldParameters
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.layers import dropout, make_norm
-from anyformer.model.lifts import Lookup, share_lift
+from anyformer.model.lifts import Lookup, SharedLift, share_lift
 from anyformer.model.positions import PositionConfig, make_positions
 from anyformer.tokens import Tokenizer
 
@@ -157,21 +157,32 @@ class Embeddings(nn.Module):
                 self._check_reach(name, tokens, columns, positions)
                 position = tokens.position if columns == list(range(len(axes))) else tokens.position[:, columns]
                 vectors = vectors + positions(position)
-        return vectors
+        dtype = self._dtype(name)
+        # Sines stay float32 in a model that was cast; under autocast what is float32 stays so.
+        return vectors if dtype.itemsize >= 4 else vectors.to(dtype)
 
     def _lifted(self, name: str, tokens: FieldTokens) -> Tensor:
-        lift, masked = self.lifts[name], tokens.masked
+        lift, masked, content = self.lifts[name], tokens.masked, tokens.content
+        if content.is_floating_point():
+            # Of a model that was cast: `task.bfloat16()`.
+            content = content.to(self._dtype(name))
         if name not in self.masks:
             if masked is not None:
                 raise ValueError(f"field {name!r} has masked tokens; name it in maskable when the model is made")
-            return lift(tokens.content, tokens.extents)
+            return lift(content, tokens.extents)
         if masked is None:
             # The vector takes part all the same: its gradient is 0 then, not None.
             masked = torch.zeros(len(tokens.index), dtype=torch.bool, device=tokens.index.device)
         # Taken out before the lift, because that of one token may look at its neighbours.
-        content = tokens.content.masked_fill(masked.view(-1, *[1] * (tokens.content.ndim - 1)), 0)
+        content = content.masked_fill(masked.view(-1, *[1] * (tokens.content.ndim - 1)), 0)
         vectors = lift(content, tokens.extents)
         return torch.where(masked[:, None], self.masks[name].to(vectors.dtype), vectors)
+
+    def _dtype(self, name: str) -> torch.dtype:
+        """Of the weights that lift a field."""
+        lift = self.lifts[name]
+        weights = (lift.owner if isinstance(lift, SharedLift) else lift).parameters()
+        return next((weight.dtype for weight in weights), torch.float32)
 
     def _check_reach(self, name: str, tokens: FieldTokens, columns: Sequence[int], positions: nn.Module) -> None:
         for column, size in zip(columns, positions.sizes, strict=False):

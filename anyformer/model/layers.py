@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,22 @@ def make_norm(kind: NormName, width: int, config: TransformerConfig) -> nn.Modul
     """A norm over the last axis, of `width`, with the config's eps and gains."""
     make = nn.LayerNorm if kind == "layernorm" else nn.RMSNorm
     return make(width, eps=config.norm_eps, elementwise_affine=config.norm_affine)
+
+
+class Frequencies(nn.Module):
+    """What turns positions into angles: `frequency`, in float32 at least, whatever the weights are cast to. In bfloat16
+    no two positions above 256 that are neighbours would differ."""
+
+    def __init__(self, frequency: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("frequency", frequency, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self.frequency
+        super()._apply(fn, recurse)
+        if self.frequency.itemsize < before.itemsize and self.frequency.itemsize < torch.float32.itemsize:
+            self.frequency = before.to(self.frequency.device)
+        return self
 
 
 def dropout(x: Tensor, p: float) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from anyformer.choices import check_choices
 from anyformer.errors import InputError
+from anyformer.model.layers import Frequencies
 from anyformer.tokens import Tokenizer
 
 
@@ -100,21 +101,20 @@ def resize_grid(table: Tensor, sizes: tuple[int, int], new_sizes: tuple[int, int
     return rearrange(grid, "1 d row column -> (row column) d")
 
 
-class SinusoidalPositions(nn.Module):
+class SinusoidalPositions(Frequencies):
     """Sines and cosines of the position at falling frequencies; nothing is learned, and positions may be continuous."""
 
     def __init__(self, config: PositionConfig, d_model: int) -> None:
-        super().__init__()
         if d_model % (2 * len(config.axes)):
             raise InputError(
                 f"sinusoidal positions on {len(config.axes)} axes need a d_model that is a multiple of "
                 f"{2 * len(config.axes)}, got {d_model}"
             )
-        self.sizes = ()  # any position has its sines
-        self.interleaved = config.sines == "interleaved"
         pairs = d_model // (2 * len(config.axes))
         steps = max(pairs - 1, 1) if config.sines == "whisper" else pairs
-        self.register_buffer("frequency", config.base ** (-torch.arange(pairs) / steps), persistent=False)
+        super().__init__(config.base ** (-torch.arange(pairs) / steps))
+        self.sizes = ()  # any position has its sines
+        self.interleaved = config.sines == "interleaved"
 
     def forward(self, position: Tensor) -> Tensor:
         """position: (total, axes). Returns (total, d): the features of the first axis, then those of the next."""

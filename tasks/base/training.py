@@ -247,7 +247,7 @@ class Trained(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # That of `optimizer.lr`: the others (AdamW's beside Muon, those of other layers) move in proportion.
-        self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
+        self.log("train/lr", self.optimizer.lr * self._lr_factor(self.global_step), on_step=True, on_epoch=False)
         for parameter, first in self._joins.items():
             if self.current_epoch < first:
                 parameter.grad = None

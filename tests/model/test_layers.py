@@ -6,13 +6,27 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from anyformer.model.config import TransformerConfig
-from anyformer.model.layers import MLP, dropout, make_norm
+from anyformer.model.layers import MLP, Frequencies, dropout, make_norm
 from tests.helpers.witnesses import redraw
 
 SMALL = TransformerConfig(d_model=6, n_heads=2, depth=3, d_ff=10)
 SIZES = TransformerConfig(d_model=10, n_heads=5, d_ff=7)
+
+
+def test_frequencies_of_positions_stay_precise_in_a_model_that_was_cast() -> None:
+    frequencies = Frequencies(torch.tensor([1.0, 1 / 3]))
+    for cast, dtype in (
+        (nn.Module.bfloat16, torch.float32),
+        (nn.Module.half, torch.float32),
+        (nn.Module.double, torch.float64),
+    ):
+        cast(frequencies)
+        assert frequencies.frequency.dtype == dtype
+        assert frequencies.frequency.float()[1] == torch.tensor(1 / 3)
+        frequencies.float()
 
 
 # Activations

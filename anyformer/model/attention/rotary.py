@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from anyformer.batch import Batch
 from anyformer.model.config import RotaryConfig
+from anyformer.model.layers import Frequencies
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines by which queries or keys are turned, each (b, 1, n, d_head / 2)."""
@@ -21,7 +22,7 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
 def coordinates(batch: Batch, axes: Mapping[str, tuple[str, ...]], wanted: Sequence[str]) -> Tensor:
@@ -37,14 +38,13 @@ def coordinates(batch: Batch, axes: Mapping[str, tuple[str, ...]], wanted: Seque
     return coordinate.unflatten(0, batch.shape)
 
 
-class Rotary(nn.Module):
+class Rotary(Frequencies):
     """The angles by which attention turns queries and keys, from the positions of a batch."""
 
     def __init__(self, config: RotaryConfig, d_head: int) -> None:
-        super().__init__()
-        self.axes = config.axes
         pairs = d_head // (2 * len(config.axes))
-        self.register_buffer("frequency", config.base ** (-torch.arange(pairs) / pairs), persistent=False)
+        super().__init__(config.base ** (-torch.arange(pairs) / pairs))
+        self.axes = config.axes
 
     def forward(self, batch: Batch, axes: Mapping[str, tuple[str, ...]]) -> tuple[Tensor, Tensor]:
         """axes: those of each field. Returns cosines and sines, each (b, 1, n, d_head / 2); the first axis has the

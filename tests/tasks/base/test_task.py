@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from anyformer.data.python_records import as_source
 from anyformer.data.source import Joined, Pick, Source
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
+from anyformer.generation.config import GenerationConfig
 from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.model.positions import PositionConfig
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.classify.classify import Classify
@@ -25,7 +29,7 @@ from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.mixture.mixture import Mixture
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.decoding import DecodeConfig
-from anyformer.tasks.sequence.sequence import SequenceToSequence
+from anyformer.tasks.sequence.sequence import CTCConfig, SequenceToSequence
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.labels import Labels
 from anyformer.tasks.targets.masked import Masked
@@ -35,7 +39,7 @@ from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.table_files import write
-from tests.helpers.turned import Turned, recogniser, translator
+from tests.helpers.turned import RATE, SMALL, Turned, recogniser, sound, translator
 from tests.helpers.witnesses import redraw
 from tests.helpers.worlds import decider, walks
 
@@ -268,3 +272,49 @@ def test_what_cannot_be_embedded_is_said() -> None:
         Ensemble([Classify({"note": BYTES}, SIZES, classes=["a", "b"]) for _ in range(2)]).embed(notes())
     with pytest.raises(InputError, match=r"^record 0 must be an Episode, or hold one as `episode`; it has note$"):
         EMBEDS["policy"][0]().embed([{"note": 1}])
+
+
+RECORDS = [
+    {
+        "text": "ab",
+        "turned": "ba",
+        "audio": (sound("ab"), RATE),
+        "size": {"a": i, "b": 2.0},
+        "label": "ab"[i % 2],
+        "y": 3.0 * i,
+    }
+    for i in range(4)
+]
+FITTED = {
+    "many targets": lambda: Predict(
+        {"size": Row(), "text": Text("characters")},
+        {"label": Category(), "y": Regression(), "turned": TextTarget(Text("characters"))},
+        SMALL,
+        EmbeddingConfig(positions=[PositionConfig(("word",), "sinusoidal")]),
+        read="attention",
+    ),
+    "by attention": lambda: translator(),
+    "by CTC": lambda: recogniser("encoder"),
+    "by both, beams": lambda: recogniser(ctc=CTCConfig(weight=0.3), decoding=DecodeConfig(method="joint", n_beams=2)),
+    "a language model": lambda: LanguageModel({"text": Text("bytes")}, SMALL, context=8),
+}
+
+
+@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_that_was_cast_predicts_about_the_same(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    task = FITTED[name]()
+    task.fit_tokenizers(as_source(RECORDS, "records"))
+    task.configure_model()
+    options = GenerationConfig(max_new_tokens=4, temperature=0.5) if name == "a language model" else None
+    expected = task.predict(RECORDS[:2], options)
+    found = task.to(dtype).predict(RECORDS[:2], options)
+    assert {p.dtype for p in task.parameters()} == {dtype}
+    if name != "many targets":
+        # Weights that were drawn choose among ids by next to nothing.
+        assert [each.keys() for each in found] == [each.keys() for each in expected]
+        return
+    for now, then in zip(found, expected, strict=True):
+        assert now["y"] == pytest.approx(then["y"], rel=0.05)
+        assert now["label"]["probabilities"] == pytest.approx(then["label"]["probabilities"], abs=0.02)
