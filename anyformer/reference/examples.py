@@ -131,7 +131,9 @@ def _uses(content: Any, cls: Class, keys: tuple[str, ...], key: str) -> Iterator
         for each in content:
             yield from _uses(each, cls, keys, key)
     elif isinstance(content, dict):
-        if content.get("class_path") == cls.name and content.get("init_args"):
+        # What starts from another model leaves out what must be given else.
+        whole = "init_from" not in (content.get("init_args") or {})
+        if content.get("class_path") == cls.name and content.get("init_args") and whole:
             yield key, content["init_args"]
         elif content and key in keys and content.keys() <= {each.name for each in cls.arguments}:
             yield key, content

@@ -140,7 +140,21 @@ class Maker:
             default = default_of(each)
             tail = "" if default is None else f" Default: {default}."
             properties[each.name] = {**self.of(type_of(each)), "description": f"{plain(each.text)}{tail}".strip()}
-        return _object(properties, needed(cls), description=summary(cls))
+        found = _object(properties, needed(cls), description=summary(cls))
+        return _started(found) if {"init_from", "tokenizers"} <= properties.keys() else found
+
+
+def _started(task: Schema) -> Schema:
+    """The arguments of a task: what is left out is taken from the model of `init_from`, where that is given."""
+    changes = _object({"init_args": {"type": "object"}}, ["init_args"])
+    tokenizers = task["properties"]["tokenizers"]
+    named = {"anyOf": [_reference("one of Tokenizer"), changes, {"type": "null"}]}
+    task["properties"]["tokenizers"] = {
+        "anyOf": [tokenizers, {"type": "object", "additionalProperties": named}],
+        "description": tokenizers["description"],
+    }
+    task["anyOf"] = [{"required": task.pop("required", [])}, {"required": ["init_from"]}]
+    return task
 
 
 def needed(cls: Class) -> list[str]:
