@@ -8,6 +8,7 @@ import numpy as np
 
 from anyformer.baselines.baseline import baseline
 from anyformer.tasks.base.records import Records
+from anyformer.tasks.language.chat import ChatModel
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tasks.targets.category import Category
@@ -49,6 +50,9 @@ def test_what_has_no_baseline_says_so() -> None:
     (section,) = baseline(task, Records(rows, rows)).sections
     assert section.notes == ["the target 'text', Masked, has no baseline"]
     assert {line.target for line in section.lines} == {"kind"}
+    chat = ChatModel({"text": Text()}, "kind")
+    (section,) = baseline(chat, Records(rows, rows)).sections
+    assert section.notes == ["ChatModel has no baseline"] and not section.lines
 
 
 def test_many_texts_are_those_of_the_nearest_training_records() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -15,6 +16,8 @@ from anyformer.errors import InputError
 from anyformer.generation.beam_search import BeamOptions
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.ctc_search import CTCPrefixScorer
+from anyformer.generation.fusion.ngrams import NGrams
+from anyformer.generation.fusion.prior import PriorScorer, TextPrior
 from anyformer.generation.generator import Generator
 from anyformer.model.losses.ctc import needed_frames
 from anyformer.tokens import Sample
@@ -53,9 +56,15 @@ def test_beams_wide_enough_find_the_best_of_all(penalty: float) -> None:
 
 
 def joint_by_hand(
-    generator: Generator, prompt: Sample, log_probs: Tensor, n_new: int, share: float, stop: int
+    generator: Generator,
+    prompt: Sample,
+    log_probs: Tensor,
+    n_new: int,
+    share: float,
+    stop: int,
+    prior: TextPrior | None = None,
 ) -> tuple[float, list[int]]:
-    """The best of all texts that end: the score of attention and of CTC's loss, and the ids."""
+    """The best of all texts that end: the score of attention, of CTC's loss and of a prior, and the ids."""
     best: tuple[float, list[int]] = (-torch.inf, [])
     log_p = cache(lambda ids: logits_after(generator, prompt, ids).log_softmax(0))
     for length in range(n_new):
@@ -65,8 +74,36 @@ def joint_by_hand(
             if ctc == -torch.inf:
                 continue  # It has no path.
             own = sum(log_p(ids[:n])[token] for n, token in enumerate([*ids, stop]))
-            best = max(best, (float((1 - share) * own + share * ctc), list(ids)))
+            known = 0.0 if prior is None else prior.score(ids)
+            best = max(best, (float((1 - share) * own + share * ctc) + known, list(ids)))
     return best
+
+
+class Letters:
+    """Ids as letters, of which the last is a space and the one that stops is none."""
+
+    n_ids, special_ids, unk_id = V, (1,), None
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(" " if i == V - 1 else chr(97 + i) for i in tokens if i != 1)
+
+
+@pytest.mark.parametrize("lexicon", [None, ["a", "ac", "dc"]])
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_beams_wide_enough_find_the_best_by_attention_ctc_and_a_prior_together(
+    share: float, lexicon: list[str] | None
+) -> None:
+    generator, prompts, lengths = build(), text(4, 2), [2, 2]
+    log_probs = (2 * torch.randn(sum(lengths), V + 1)).log_softmax(1)
+    config = GenerationConfig(3, n_beams=V**2, length_penalty=0.0, stop_ids=(1,))
+    ngrams = NGrams([["a", "dc"], ["ac"], ["a"]], 2)
+    prior = TextPrior(Letters(), ngrams, weight=0.9, word_bonus=2.0, lexicon=lexicon)
+    second, known = CTCPrefixScorer(log_probs, lengths, (1,), share), PriorScorer(prior, 2, V, (1,))
+    found = generator.generate(prompts, config, second=second, prior=known)
+    for prompt, frames, (each,) in zip(prompts, log_probs.split(lengths), found, strict=True):
+        score, ids = joint_by_hand(generator, prompt, frames, 3, share, stop=1, prior=prior)
+        assert each.ids == ids and each.score == pytest.approx(score, abs=1e-4)
+        assert lexicon is None or set(Letters().decode(ids).split()) <= set(lexicon)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])

@@ -20,7 +20,7 @@ def test_a_method_leads_all_rows_to_their_end(method: type) -> None:
     assert config.decoded_by is method
     prompts = [[1]] * N_PROMPTS
     rows = SimpleNamespace(
-        options=config, prompt_ids=prompts, numbers=range(N_PROMPTS), of=SimpleNamespace(decode=None), second=None
+        options=config, prompt_ids=prompts, numbers=range(N_PROMPTS), of=SimpleNamespace(decode=None), are_scores=False
     )
     led, n = method(rows, config), N_PROMPTS * 3
     assert led.n_rows == 3

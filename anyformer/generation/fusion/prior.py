@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,8 +13,8 @@ from anyformer.generation.fusion.ngrams import END_UNIT, Context, NGrams
 
 UNFINISHED = -1e4
 """What a text loses that ends within a word, where a lexicon has no such: any other is better."""
-MOST_KEPT = 2**20
-"""Steps that are kept to be looked up."""
+MOST_KEPT = 2**15
+"""States whose steps are kept to be looked up."""
 
 
 class Spelling(Protocol):
@@ -45,6 +45,18 @@ class State(NamedTuple):
     """Whether a word has ended."""
 
 
+class Steps(dict[int, tuple[State, float]]):
+    """By id what follows, made when it is asked for: a search asks for the same in frame after frame."""
+
+    def __init__(self, make: Callable[[int], tuple[State, float]]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, new: int) -> tuple[State, float]:
+        found = self[new] = self._make(new)
+        return found
+
+
 class TextPrior:
     """The score that a text has before anything is heard, as a sum over its ids and its end: the log-probability of its
     units by a language model times a weight, and a bonus for each word; minus infinity where it leaves a lexicon.
@@ -72,16 +84,20 @@ class TextPrior:
         self.start = State(() if ngrams is None else ngrams.start)
         self._silent = frozenset(spelling.special_ids)
         self._anchor = self._find_anchor()
-        self._kept: dict[tuple[State, int], tuple[State, float]] = {}
+        self._kept: dict[State, Steps] = {}
+
+    def steps(self, state: State) -> Steps:
+        """By id what follows on it, and what that adds to the score; worked out when it is first asked for."""
+        found = self._kept.get(state)
+        if found is None:
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
+            found = self._kept[state] = Steps(lambda new: self._advance(state, new))
+        return found
 
     def advance(self, state: State, new: int) -> tuple[State, float]:
         """What follows on one more id, and what that adds to the score."""
-        key = state, new
-        if key not in self._kept:
-            if len(self._kept) >= MOST_KEPT:
-                self._kept.clear()
-            self._kept[key] = self._advance(state, new)
-        return self._kept[key]
+        return self.steps(state)[new]
 
     def end(self, state: State) -> float:
         """What the end of the text adds to the score."""
@@ -187,7 +203,8 @@ class PriorScorer:
 
     def _vector(self, state: State) -> Tensor:
         if state not in self._vectors:
-            added = [self.prior.advance(state, i)[1] for i in range(self.n_ids)]
+            steps = self.prior.steps(state)
+            added = [steps[i][1] for i in range(self.n_ids)]
             for i in self.stop_ids:
                 added[i] = self.prior.end(state)
             self._vectors[state] = torch.tensor(added, dtype=torch.float64)

@@ -11,7 +11,7 @@ import torch
 
 from anyformer.errors import InputError
 from anyformer.tasks.sequence.subtitles import Word
-from anyformer.tasks.sequence.transcripts import Part, TranscriptConfig, find_words, parts, show_words
+from anyformer.tasks.sequence.transcripts import Part, TranscriptConfig, find_words, parts, show_words, sure_words
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.turned import RATE, audio, sound
 
@@ -31,6 +31,16 @@ def test_words_begin_and_end_with_their_characters() -> None:
     assert [word.text for word in words] == ["ab", "ca"]
     assert np.allclose([word[1:] for word in words], [(10.2, 10.5), (10.8, 10.95)])
     assert find_words([], LETTERS, part, frames("--"), 0.1) == []
+
+
+def test_words_are_as_sure_as_their_tokens() -> None:
+    ids, sure = LETTERS.encode_batch(["ab \u00e9"])[0].tolist(), np.log([0.5, 0.5, 0.1, 0.25])
+    assert sure_words(ids, sure, LETTERS) == [("ab", pytest.approx(0.5)), ("\u00e9", pytest.approx(0.25))]
+    # A character of several tokens, and the end behind the text.
+    bytes_of = Text("bytes")
+    ids = bytes_of.encode_batch(["\u00e9"])[0].tolist()
+    assert sure_words(ids, np.log([0.5, 0.125, 0.9]), bytes_of) == [("\u00e9", pytest.approx(0.25))]
+    assert sure_words([], [], LETTERS) == []
 
 
 def test_a_text_without_times_is_one_word_as_long_as_its_part() -> None:
