@@ -107,7 +107,7 @@ class _PrefixBeams:
         row, child = (has_parent & repeats.any(2)).nonzero()
         grown[row, place[row, child], repeats.argmax(2)[row, child]] = -np.inf
         every = np.concatenate([np.logaddexp(stay_blank, stay_id), grown.reshape(n_active, -1)], 1)
-        known = self._known(total, new)
+        known = self._known(every[:, : self.n], grown, new)
         chosen_by = every if known is None else every + known
         best = np.argpartition(-chosen_by, self.n - 1, axis=1)[:, : self.n]
         score, is_new = every[rows, best], best >= self.n
@@ -129,19 +129,21 @@ class _PrefixBeams:
                 states[row, beam], _ = self.prior.advance(states[row, beam], int(ids[row, beam]))
             self.states[here] = states
 
-    def _known(self, total: np.ndarray, new: np.ndarray) -> np.ndarray | None:
+    def _known(self, stay: np.ndarray, grown: np.ndarray, new: np.ndarray) -> np.ndarray | None:
         """What the prior says of the prefixes as they are, and of those with one id more, (b, beams + beams * new).
 
-        total: of the prefixes the log-probability, (b, beams). new: ids, (b, new).
+        stay, grown: of these the log-probability, (b, beams) and (b, beams, new). new: ids, (b, new). Of what cannot be
+        among the best, whatever the prior says, it is not asked.
         """
         if self.prior is None:
             return None
         own = self.known[: len(new)]
-        more = np.zeros((*total.shape, new.shape[1]))
-        for row, ids in enumerate(new.tolist()):
-            for beam in np.flatnonzero(total[row] > -np.inf):
-                steps = self.prior.steps(self.states[row, beam])
-                more[row, beam] = [steps[i][1] for i in ids]
+        worst = (stay + own).min(1)[:, None, None]
+        more = np.full(grown.shape, -np.inf)
+        may = (grown > -np.inf) & (grown + own[:, :, None] + self.prior.most >= worst)
+        for row, beam in np.argwhere(may.any(2)):
+            steps, places = self.prior.steps(self.states[row, beam]), np.flatnonzero(may[row, beam])
+            more[row, beam, places] = [steps[i][1] for i in new[row, places].tolist()]
         return np.concatenate([own, (own[:, :, None] + more).reshape(len(new), -1)], 1)
 
     def _ids(self, row: int, beam: int) -> list[int]:

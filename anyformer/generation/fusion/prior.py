@@ -85,6 +85,10 @@ class TextPrior:
         self._silent = frozenset(spelling.special_ids)
         self._anchor = self._find_anchor()
         self._kept: dict[State, Steps] = {}
+        self._spelt: dict[tuple[int, ...], str] = {}
+        longest = max((len(self._spell((i,))) for i in range(spelling.n_ids) if i not in self._silent), default=0)
+        self.most = max(word_bonus, 0.0) * longest
+        """What an id adds to the score at the most."""
 
     def steps(self, state: State) -> Steps:
         """By id what follows on it, and what that adds to the score; worked out when it is first asked for."""
@@ -172,9 +176,11 @@ class TextPrior:
         ordinary = (i for i in range(self.spelling.n_ids) if i not in self._silent and i != self.spelling.unk_id)
         return next(((i,) for i in ordinary if len(text := self.spelling.decode([i])) == 1 and text.isalnum()), ())
 
-    def _spell(self, ids: Sequence[int]) -> str:
-        before = self.spelling.decode(list(self._anchor)) if self._anchor else ""
-        return self.spelling.decode([*self._anchor, *ids])[len(before) :]
+    def _spell(self, ids: tuple[int, ...]) -> str:
+        if ids not in self._spelt:
+            before = self.spelling.decode(list(self._anchor)) if self._anchor else ""
+            self._spelt[ids] = self.spelling.decode([*self._anchor, *ids])[len(before) :]
+        return self._spelt[ids]
 
 
 class PriorScorer:
