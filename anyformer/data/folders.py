@@ -23,7 +23,8 @@ from anyformer.data.rows.opening import is_parted
 from anyformer.data.rows.rows import no_column
 from anyformer.data.source import Source, select_fields
 from anyformer.data.tables import Table
-from anyformer.errors import InputError
+from anyformer.errors import InputError, nearest
+from anyformer.reference.source import subclasses
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,10 @@ def open_source(path: str) -> Source:
     """Class folders where a folder or a zip is of this path, else a table: a file, or a folder that holds its parts."""
     try:
         place = find_file(path)
-    except InputError:
+    except InputError as error:
+        # One without an ending may have been meant as the name of a class.
+        if near := "" if os.path.splitext(path)[1] else nearest(path, [cls.name for cls in subclasses("Source")], 1):
+            raise InputError(f"{path}: there is no such file and no such source{near}") from error
         return Table(path)  # It says so when it is used.
     if os.path.isdir(place) and is_parted(place):
         return Table(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 import types
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -219,7 +221,7 @@ def make_optimizer(
         optimizer.register_step_post_hook(_raise_versions)
         return optimizer
     except TypeError as error:
-        raise InputError(f"optimizer.options do not fit {config.name}: {error}") from None
+        raise InputError(f"optimizer.options do not fit {config.name}: {error}{_options_like(error, config)}") from None
     except ValueError as error:
         raise InputError(f"optimizer.name {config.name!r} cannot be used: {error}") from None
 
@@ -235,6 +237,21 @@ def _matrices(trunk: Iterable[nn.Module], config: OptimizerConfig) -> set[Tensor
     if config.name != "muon":
         return set()
     return {parameter for stack in trunk for parameter in decaying(stack) if parameter.requires_grad}
+
+
+def _options_like(error: TypeError, config: OptimizerConfig) -> str:
+    """The nearest of an optimiser's own options, or all of them, where an error says that it has not one."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is None:
+        return ""
+    if config.name in OWN:
+        cls: Any = {"adamw": torch.optim.AdamW, "muon": Muon}[config.name]
+    else:
+        from timm.optim import get_optimizer_class
+
+        cls = get_optimizer_class(config.name, bind_defaults=False)
+    ours = ("self", "params", "matrices", "lr", "weight_decay")
+    return suggest(unknown[1], [name for name in inspect.signature(cls).parameters if name not in ours])
 
 
 def _raise_versions(optimizer: torch.optim.Optimizer, *_: Any) -> None:

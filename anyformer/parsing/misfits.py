@@ -34,6 +34,16 @@ def explain(content: Mapping[str, Any]) -> str | None:
     return None
 
 
+def swallowed(content: Mapping[str, Any], options: Iterator[tuple[str, str]]) -> str | None:
+    """Why a source that an option writes out does not fit: where a path may stand too, jsonargparse would take what is
+    wrong as a whole for one.
+
+    content: with the options in it.
+    """
+    written = any(name.startswith("data.") and value.startswith(("{", "[")) for name, value in options)
+    return explain({"data": content.get("data")}) if written else None
+
+
 def merged(contents: Sequence[Mapping[str, Any]], options: Iterator[tuple[str, str]]) -> dict[str, Any]:
     """The content of config files with the values of options in it."""
     whole: dict[str, Any] = {}
@@ -80,20 +90,13 @@ def misfit(value: Any, kind: Type, path: str) -> str | None:
     reasons = {each: _misfit(value, each, path) for each in kind.members}
     if None in reasons.values():
         return None
-    inside = [reason for each, reason in reasons.items() if _is_alike(value, each)]
+    # A value of the form of one of them has the reason within.
+    inside = [reason for reason in reasons.values() if reason]
     return inside[0] if inside else _other(value, kind, path)
 
 
-def _is_alike(value: Any, kind: Type) -> bool:
-    """Whether a value has the form of a type, so that what is wrong with it is within."""
-    if isinstance(value, Mapping):
-        return kind.kind in ("class", "mapping")
-    if isinstance(value, list | tuple):
-        return kind.kind in ("list", "items")
-    return False
-
-
 def _misfit(value: Any, kind: Type, path: str) -> str | None:
+    """As `misfit`; "" where the value has another form altogether."""
     if kind.kind == "null":
         return None if value is None else ""
     if kind.kind == "scalar":
@@ -147,9 +150,9 @@ def _class_misfit(value: Any, cls: Class, path: str) -> str | None:
         return None
     if isinstance(value, str):
         # A file may hold what stands here, and a class of another package has a path.
-        if os.path.exists(value) or "." in value or (is_named(cls) and value in _names(cls)):
-            return None
-        return ""
+        if is_named(cls) and value in _names(cls):
+            return _arguments_misfit({}, find(value), path)
+        return None if os.path.exists(value) or "." in value else ""
     if not isinstance(value, Mapping):
         return ""
     if "class_path" in value:

@@ -25,7 +25,7 @@ from anyformer.parsing.classes import allowed_imports, dotted, find_class, subcl
 from anyformer.parsing.instantiate import make_objects
 from anyformer.parsing.large import shared_lists
 from anyformer.parsing.messages import one_line
-from anyformer.parsing.misfits import explain, merged
+from anyformer.parsing.misfits import explain, merged, swallowed
 from anyformer.parsing.options import options_in
 from anyformer.parsing.scalars import as_written, dump_yaml
 from anyformer.runs.checkpointing import Saving
@@ -223,11 +223,15 @@ def parse(
             contents.append(merged([content], options_in(placed)))
         if start is not None:
             args.append(f"--config={dump_yaml({'model': start.model})}")
+            contents.append({"model": start.model})
+        # What classes of other packages take is not known.
+        whole = {} if unsafe else merged(contents, options_in(overrides))
         try:
+            if reason := swallowed(whole, options_in(overrides)):
+                raise InputError(reason)
             return kind([*args, *overrides], command, unsafe, is_mixed, run, start)
         except InputError as error:
-            whole = contents if start is None else [*contents, {"model": start.model}]
-            reason = explain(merged(whole, options_in(overrides))) if isinstance(error, Unfit) else None
+            reason = explain(whole) if isinstance(error, Unfit) else None
             raise InputError(locate(reason or str(error), given, overrides)) from error
 
 

@@ -217,3 +217,9 @@ def test_a_real_zip_without_class_folders_says_so():
     with pytest.raises(InputError, match=r"cifar10_small/val.zip: .* and the others lie in no class folder"):
         len(flat)
     assert len(Folders("cifar10_small/val.zip", {"image": "file"})) == 1000
+
+
+def test_a_path_that_is_nowhere_and_near_the_name_of_a_source_is_said_to_be() -> None:
+    with pytest.raises(InputError, match=r"^Tabel: there is no such file and no such source; did you mean 'Table'\?$"):
+        open_source("Tabel")
+    assert isinstance(open_source("tabel.csv"), Table)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anyformer.parsing.misfits import explain, merged
+from anyformer.parsing.misfits import explain, merged, swallowed
 from anyformer.parsing.scalars import load_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
@@ -102,6 +102,10 @@ WRONG = [
         r"'EarlyStopping'\?",
     ),
     (
+        {"trainer": {"callbacks": ["EarlyStopping"]}},
+        r"trainer.callbacks.0.monitor is missing: EarlyStopping needs it; .*",
+    ),
+    (
         {"data": {"train": "Digits", "on_bad_sample": "skp"}},
         r"data.on_bad_sample must be fail or skip, got skp; did you mean 'skip'\?",
     ),
@@ -146,3 +150,15 @@ def test_options_lie_over_the_files_they_override() -> None:
     callbacks = {"trainer": {"callbacks": [{"class_path": "Timer"}]}}
     merged([callbacks], iter([("trainer.callbacks.init_args.duration", "x")]))
     assert callbacks == {"trainer": {"callbacks": [{"class_path": "Timer"}]}}
+
+
+def test_a_source_that_an_option_writes_out_is_no_path() -> None:
+    options = {"data.train": "{class_path: Table, init_args: {path: 3}}"}
+    whole = merged([image()], iter(options.items()))
+    assert swallowed(whole, iter(options.items())) == (
+        "data.train.path must be str, got 3; write in quotes what is a text"
+    )
+    right = {"data.train": "{class_path: Table, init_args: {path: x.csv}}", "model.read": "[x]"}
+    assert swallowed(merged([image()], iter(right.items())), iter(right.items())) is None
+    plain = {"data.train": "x.csv"}
+    assert swallowed(merged([image()], iter(plain.items())), iter(plain.items())) is None
