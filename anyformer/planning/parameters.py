@@ -48,8 +48,8 @@ class Component:
     """Parameters that another component counts."""
     n_blocks: int = 1
     """Alike blocks that the numbers are of."""
-    n_trained: int = 0
-    """Parameters that are trained, without those that are frozen."""
+    n_frozen: int = 0
+    """Parameters that are not trained."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Sizes:
     @property
     def trained(self) -> int:
         """Parameters that are trained: all, but where weights are frozen, as under adapters."""
-        return sum(component.n_trained for component in self.components)
+        return self.total - sum(component.n_frozen for component in self.components)
 
     @property
     def untied(self) -> int:
@@ -127,7 +127,7 @@ def measure(module: nn.Module, tokens: Mapping[str, int], conditions: Sequence[s
         before = set(seen)
         for component, parameters in _components(member, task, tokens, task.conditions if member else conditions):
             own = sum(p.numel() for p in parameters if p not in seen)
-            trained = sum(p.numel() for p in parameters if p not in seen and p.requires_grad)
+            frozen = sum(p.numel() for p in parameters if p not in seen and not p.requires_grad)
             shared = sum(p.numel() for p in parameters if p in seen - before)
             seen.update(parameters)
             key = component.part, component.name
@@ -137,7 +137,7 @@ def measure(module: nn.Module, tokens: Mapping[str, int], conditions: Sequence[s
                 held,
                 parameters=held.parameters + own,
                 n_shared=held.n_shared + shared,
-                n_trained=held.n_trained + trained,
+                n_frozen=held.n_frozen + frozen,
                 flops=flops,
             )
     counted = (c for c in found.values() if c.parameters or c.n_shared or c.flops)

@@ -42,6 +42,17 @@ def test_the_run_takes_its_steps_and_validations() -> None:
     assert replace(PLANNED, pretraining_steps=40).seconds == pytest.approx(10 + 40 + 100 + 2 * 5)
 
 
+def test_what_is_trained_is_told_where_some_is_frozen() -> None:
+    assert "of which trained" not in str(PLANNED)
+    part = PLANNED.parts[""]
+    sizes = Sizes(
+        (replace(part.parameters.components[0], n_frozen=900), *part.parameters.components[1:]), {"image": 16}
+    )
+    some = replace(PLANNED, parts={"": replace(part, parameters=sizes)})
+    assert ["of", "which", "trained", "120"] in [line.split() for line in str(some).splitlines()]
+    assert some.plain()["parts"][""]["parameters"]["trained"] == 120
+
+
 def test_the_terminal_is_told_all_of_it() -> None:
     shown = str(PLANNED)
     for words in (

@@ -74,7 +74,6 @@ CASES: dict[str, tuple[Callable[[Path], nn.Module], Callable, list[str], list[st
         ["query", "value", "output.dense"],
         ["*.q", "*.o", "heads.*"],
     ),
-    "t5": (folders.t5, of_t5, ["q", "k", "wo"], ["*.v", "*.up"]),
     "t5 1.1": (lambda folder: folders.t5(folder, **folders.V1_1), of_t5, ["v", "wi_0", "wi_1"], ["*.up", "*.gate"]),
     "whisper": (folders.whisper, of_whisper, ["q_proj", "v_proj", "fc1"], ["model.encoder.*.k", "*.cross.q"]),
 }
@@ -87,7 +86,7 @@ def imported(folder: Path, run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "stabilized"),
-    [("gpt2", False), ("gpt2", True), ("bert", False), ("t5", True), ("t5 1.1", False), ("whisper", True)],
+    [("gpt2", True), ("bert", False), ("t5 1.1", False), ("whisper", True)],
 )
 def test_an_adapter_of_peft_gives_its_outputs(tmp_path: Path, name: str, stabilized: bool) -> None:
     peft = pytest.importorskip("peft")
@@ -147,7 +146,7 @@ def test_adapters_of_ours_give_their_outputs_in_peft(tmp_path: Path, name: str) 
     assert_near(found, expected)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "bert", "whisper"])
+@pytest.mark.parametrize("name", ["gpt2", "whisper"])
 def test_a_folder_goes_out_and_in_again(tmp_path: Path, name: str) -> None:
     make, outputs, _, on = CASES[name]
     torch.manual_seed(0)

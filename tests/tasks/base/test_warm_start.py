@@ -223,6 +223,7 @@ def quick(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
 
 
+SHORT = {"max_epochs": 1, "limit_train_batches": 3}
 LORA = LoraConfig(rank=4, on=["*.q", "*.v", "*.down"], dropout=0.1)
 
 
@@ -236,7 +237,7 @@ def test_adapters_alone_are_trained_and_saved_and_go_on_exactly(
     quick(monkeypatch)
     source, moved, whole, run = (tmp_path / name for name in ("source", "moved", "whole", "run"))
     shutil.copytree(base, source)
-    small_fit(whole, task=adapting(source), max_epochs=1)
+    small_fit(whole, task=adapting(source), **SHORT)
     said = capfd.readouterr().err
     assert f"weights from {source}: 26 tensors taken\n" in said
     assert "adapters of rank 4 on 3 linear maps: 576 of 4,442 parameters are trained\n" in said
@@ -249,12 +250,12 @@ def test_adapters_alone_are_trained_and_saved_and_go_on_exactly(
     assert all(torch.equal(after[name], value) for name, value in before.state_dict().items())
     assert {name for name, p in trained.named_parameters() if p.requires_grad} == kept.keys()
 
-    stop = Signal(signal.SIGTERM, 3)
-    work = lambda: small_fit(run, task=adapting(source), saving=Saving(None), max_epochs=1, callbacks=[stop])  # noqa: E731
+    stop = Signal(signal.SIGTERM, 2)
+    work = lambda: small_fit(run, task=adapting(source), saving=Saving(None), **SHORT, callbacks=[stop])  # noqa: E731
     assert in_a_fork(work) == 143
     shutil.move(source, moved)
     with pytest.raises(InputError, match=r"init_from: lora needs the model that it adapts.*say where it is by --model"):
-        small_fit(run, task=adapting(source), max_epochs=1, resume=True)
+        small_fit(run, task=adapting(source), **SHORT, resume=True)
     other = tmp_path / "other"
     with torch.no_grad():
         before.model.embeddings.types["image"].add_(1.0)
@@ -262,8 +263,8 @@ def test_adapters_alone_are_trained_and_saved_and_go_on_exactly(
     with pytest.raises(
         InputError, match=r"init_from: .*other has weights of SHA-256 \w{16}\.\.\., and the adapters of"
     ):
-        small_fit(run, task=adapting(other), max_epochs=1, resume=True)
-    small_fit(run, task=adapting(moved), max_epochs=1, resume=True)
+        small_fit(run, task=adapting(other), **SHORT, resume=True)
+    small_fit(run, task=adapting(moved), **SHORT, resume=True)
     assert_same_run(run, whole)
 
 
