@@ -227,4 +227,5 @@ class CategoryHead(TargetHead):
     def draw(self, folder: Path, suffix: str, stage: Stage = "", inputs: Mapping[str, Tokenizer] = {}) -> None:
         if self.confusion is not None:
             draw_confusion(self.confusion, self.classes, folder / f"confusion{suffix}.png")
+        if self.bins is not None:
             draw_reliability(self.bins, calibration_error(self.bins).item(), folder / f"reliability{suffix}.png")

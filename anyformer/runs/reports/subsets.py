@@ -93,7 +93,8 @@ def write_subsets(run: Path, by: Collection[str] = ()) -> None:
         return
     metrics = _metrics(tables.values())
     file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, ["stage", "subset", *metrics], lineterminator="\n")
+    # What no subset has, as what is masked in the input that is left out, is in metrics.csv.
+    writer = csv.DictWriter(file, ["stage", "subset", *metrics], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for stage, table in tables.items():
         writer.writerows({"stage": STAGES.get(stage, stage), "subset": subset, **own} for subset, own in table.items())

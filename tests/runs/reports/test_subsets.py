@@ -40,6 +40,9 @@ def test_the_validation_is_that_of_the_best_model(run: Path) -> None:
         "val": {"all": {"accuracy": 0.75}, "n 1": {"accuracy": 0.25}, "without title": {"accuracy": 0.15}},
         "test": {"all": {"accuracy": 0.7}, "without title": {"accuracy": 0.1}},
     }
+    rows = (run / "metrics.csv").read_text().splitlines()
+    rows = [f"{row},{'val/of_the_whole_alone' if i == 0 else 0.5}" for i, row in enumerate(rows)]
+    (run / "metrics.csv").write_text("\n".join(rows))
     write_subsets(run, ["n"])
     with open(run / "subsets.csv", newline="") as file:
         rows = [tuple(row.values()) for row in csv.DictReader(file)]
