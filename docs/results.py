@@ -72,7 +72,7 @@ def table(results):
 
 
 def is_shown(recipe):
-    return "note" in recipe or any(stands_in(figure, "readme") for figure in recipe["figures"])
+    return "note" in recipe or any(stands_in(figure, "table") for figure in recipe["figures"])
 
 
 def written(page, results):

@@ -73,6 +73,8 @@ def test_a_page_runs_as_pasted(page: str, tmp_path: Path, monkeypatch: pytest.Mo
         if file := saved_as(block):
             (tmp_path / file).write_text(block.code)
             importlib.invalidate_caches()
+        elif block.mark.startswith("not run"):
+            continue
         elif block.language == "python":
             # A module of its own, so that classes defined in the block can be looked up by name.
             module = ModuleType(f"{Path(page).stem}_{number}")

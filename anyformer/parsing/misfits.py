@@ -175,12 +175,16 @@ def _arguments_misfit(values: Any, cls: Class, path: str) -> str | None:
     if not isinstance(values, Mapping):
         return f"{path}.init_args holds the arguments of {cls.name} by name, got {_shown(values)}"
     kinds = {each.name: type_of(each) for each in cls.arguments}
+    started = values.get("init_from") is not None
     for key, value in values.items():
         if key not in kinds:
             return f"{path} has no key {key!r}{suggest(str(key), kinds)}"
+        if started and key == "tokenizers" and isinstance(value, Mapping):
+            # What has no class changes the arguments of a field of the model that is started from.
+            value = {name: each for name, each in value.items() if isinstance(each, Mapping) and "class_path" in each}
         if reason := misfit(value, kinds[key], f"{path}.{key}"):
             return reason
-    missing = [key for key in needed(cls) if key not in values]
+    missing = [key for key in needed(cls) if key not in values and not started]
     return f"{path}.{missing[0]} is missing: {cls.name} needs it; see anyformer help {cls.name}" if missing else None
 
 

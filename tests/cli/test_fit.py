@@ -254,7 +254,7 @@ def test_a_callback_that_waits_for_a_figure_that_never_comes_is_named(capsys: py
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "anyformer: trainer.callbacks: EarlyStopping monitors 'val/acc', which is no metric of this run; did you mean "
-        "'val/accuracy'?; there are train/loss, val/accuracy, val/f1, val/loss, val/top5"
+        "'val/accuracy'?; there are train/loss, val/accuracy, val/ece, val/f1, val/loss, val/top5"
     ]
     # No step has been taken.
     assert not has_rows(Path("waits/metrics.csv"))

@@ -33,7 +33,8 @@ def blocks(text: str) -> list[Block]:
     above a Python block `<!-- in tests: max_epochs=40 -> max_epochs=1; ... -->` replaces text in it;
     above a shell block `<!-- in tests: --trainer.max_epochs=1 -->` runs its `anyformer` commands with these arguments
     added (a shell block without a mark is only read);
-    above any block `<!-- in tests: saved as radar.py -->` makes it that file, for the blocks below, and runs nothing.
+    above any block `<!-- in tests: saved as radar.py -->` makes it that file, for the blocks below, and runs nothing;
+    above any block `<!-- in tests: not run, as it needs a model -->` leaves it out.
     """
     pattern = r"(?:^<!-- in tests:(?P<mark>.*?)-->\n+)?^```(?P<language>[\w{}-]*)\n(?P<code>.*?)^```$"
     return [
