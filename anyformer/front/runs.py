@@ -45,7 +45,7 @@ def check_config(path: str) -> None:
 
 
 def check_config_or_run(path: str) -> None:
-    if not os.path.isdir(path):
+    if not _split(path)[0].is_dir():
         check_config(path)
 
 
@@ -67,6 +67,10 @@ def check_fields(given: Sequence[str], run: str, inputs: dict[str, dict[str, Any
     for each in given:
         names, equals, value = each.partition("=")
         for name in names.split(",") if equals else ():
+            if not inputs:
+                raise InputError(
+                    f"the model of {run} is given no fields, got {each!r}; records of it are given by --data"
+                )
             if name not in inputs:
                 raise InputError(f"the model of {run} has no field {name!r}{suggest(name, inputs)}")
             if _names_file(value, inputs[name]["endings"]) and not _is_somewhere(value):

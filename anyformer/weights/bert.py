@@ -96,10 +96,10 @@ def _settings(design: Design) -> dict[str, Any]:
 
 
 def _apart(state: Mapping[str, Tensor], settings: Settings) -> dict[str, Tensor]:
-    pieces, has_prefix = {}, any(name.startswith(PREFIX) for name in state)
+    # Alone, without a head, the model's names have nothing before them.
+    pieces, is_bare = {}, any(name.startswith(("embeddings.", "encoder.")) for name in state)
     for full_name, tensor in state.items():
-        # Alone, without a head, the model's names have nothing before them.
-        name = full_name if has_prefix else PREFIX + full_name
+        name = PREFIX + full_name if is_bare else full_name
         for old, new in OLD.items():
             name = re.sub(rf"{re.escape(old)}$", new, name)
         if name == TYPES:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from anyformer.errors import InputError
+from anyformer.model.by_field import weight_name
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.positions import PositionConfig
@@ -17,7 +18,7 @@ from anyformer.weights.huggingface import Design, Family, Settings
 LAYER, BLOCK = "encoder.layer.*", "model.transformer.blocks.*"
 PATCHES, PLACES = "embeddings.patch_embeddings.projection.weight", "embeddings.position_embeddings"
 NAMES = {
-    "embeddings.cls_token": "model.embeddings.lifts.class.table",
+    "embeddings.cls_token": weight_name("model.embeddings.lifts.class.table"),
     "embeddings.patch_embeddings.projection.*": "model.embeddings.lifts.image.linear.*",
     f"{PLACES}[0]": "model.embeddings.positions.SLOT",
     f"{PLACES}[1:]": "model.embeddings.positions.ROW",

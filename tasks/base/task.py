@@ -8,9 +8,9 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
@@ -477,9 +477,9 @@ class Task(Checked, Trained, ABC):
         given, is_one = self.records_to_embed(records)
         self.eval()
         found: list[Any] = [] if pool == "tokens" else [np.zeros((0, self.transformer.d_model), np.float32)]
-        for start in range(0, len(given), batch_size):
-            samples = [self.samples_of(record) for record in given[start : start + batch_size]]
-            for i, own in enumerate(samples, start):
+        rest, n = iter(given), 0
+        while samples := [self.samples_of(record) for record in islice(rest, batch_size)]:
+            for i, own in enumerate(samples, n):
                 if not any(len(sample.get(name, ())) for sample in own for name in config.read):
                     which = "the record" if is_one else f"record {i}"
                     raise InputError(f"{which} has nothing in {', '.join(config.read)}, which is to be read")
@@ -487,6 +487,7 @@ class Task(Checked, Trained, ABC):
                 found += token_vectors(self.model, samples, config)
             else:
                 found.append(pooled_vectors(self.model, samples, config))
+            n += len(samples)
         vectors = found if pool == "tokens" else np.concatenate(found)
         return vectors[0] if is_one else vectors
 
@@ -515,7 +516,7 @@ class Task(Checked, Trained, ABC):
         config.n_blocks(self.model)
         return config
 
-    def records_to_embed(self, given: Any) -> tuple[list[dict[str, Any]], bool]:
+    def records_to_embed(self, given: Any) -> tuple[Iterable[dict[str, Any]], bool]:
         """The records that `embed` is given, and whether it is one that stands alone."""
         return read_records(self, given)
 

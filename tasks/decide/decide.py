@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -364,15 +364,13 @@ class Decide(Task):
     def embedded_fields(self) -> list[str]:
         return list(self.tokenizers)
 
-    def records_to_embed(self, given: Any) -> tuple[list[dict[str, Any]], bool]:
+    def records_to_embed(self, given: Any) -> tuple[Iterable[dict[str, Any]], bool]:
         """Episodes: a source of them, an `Episode`, or a list of these; each may stand in a dict as `episode`."""
         if isinstance(given, Source):
-            return [given[i] for i in range(len(given))], False
+            return (given[i] for i in range(len(given))), False
         is_one = isinstance(given, Episode | Mapping)
         found = [each if isinstance(each, Mapping) else {"episode": each} for each in ([given] if is_one else given)]
-        for i, record in enumerate(found):
-            if not isinstance(record.get("episode"), Episode):
-                raise InputError(f"record {i} must be an Episode, or hold one as `episode`; it has {', '.join(record)}")
+        _check_episodes(found)
         return found, is_one
 
     def samples_of(self, record: Mapping[str, Any]) -> list[Sample]:
@@ -413,6 +411,7 @@ class Decide(Task):
         Returns for each episode `{"steps": [{"step", "action", "true_action"}, ...]}`, actions as plain values. Raises
         InputError for an episode of other spaces, and for options of playing.
         """
+        _check_episodes(records)
         episodes = [record["episode"] for record in records]
         return [{"steps": steps} for steps in replay(self.acting_model(), episodes, options or self.options)]
 
@@ -431,3 +430,10 @@ class Decide(Task):
 
     def render(self, result: Mapping[str, Any]) -> str:
         return "  ".join(f"{name} {value}" for name, value in result.items())
+
+
+def _check_episodes(records: Sequence[Mapping[str, Any]]) -> None:
+    for i, record in enumerate(records):
+        if not isinstance(record.get("episode"), Episode):
+            has = ", ".join(record) or "nothing"
+            raise InputError(f"record {i} must be an Episode, or hold one as `episode`; it has {has}")

@@ -267,6 +267,11 @@ class ChatModel(LanguageModel):
     def options(self) -> type:  # type: ignore[override]
         return GenerationConfig
 
+    @property
+    def shows_predictions(self) -> bool:
+        """How probable a prompt is, which is what the predictions of a language model say, is not what is learned."""
+        return False
+
     def stream(self, record: Mapping[str, Any], options: Any = None) -> Iterator[str]:
         options = options or self.options()
         if options.decoded_by.not_streamed or options.n_samples > 1:
@@ -279,7 +284,7 @@ class ChatModel(LanguageModel):
     def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
         given = result[self.field]
         shown = given if isinstance(given, str) else json.dumps(given)
-        return {self.field: shown} | super().row(result)
+        return super().row(result) | {self.field: shown}
 
     def render(self, result: Mapping[str, Any]) -> str:
         return "\n\n".join(result["continuations"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -280,10 +280,10 @@ class LanguageModel(Task):
         place = torch.arange(len(ids))
         return {self.field: TokenSet(ids, place[:, None], place if blank is None else None)}
 
-    def records_to_embed(self, given: Any) -> tuple[list[dict[str, Any]], bool]:
+    def records_to_embed(self, given: Any) -> tuple[Iterable[dict[str, Any]], bool]:
         # Documents call their text so, whatever the field is called.
         if isinstance(given, Documents) or (isinstance(given, Subset) and isinstance(given.source, Documents)):
-            return [{self.field: given[i]["text"]} for i in range(len(given))], False
+            return ({self.field: given[i]["text"]} for i in range(len(given))), False
         return super().records_to_embed(given)
 
     def samples_of(self, record: Mapping[str, Any]) -> list[Sample]:

@@ -259,7 +259,9 @@ def test_a_callback_that_waits_for_a_figure_that_never_comes_is_named(capsys: py
     # No step has been taken.
     assert not has_rows(Path("waits/metrics.csv"))
     unchecked = ["--run_dir", "unchecked", "--trainer.num_sanity_val_steps=0", f"--trainer.callbacks=[{callback}]"]
-    assert "there are train/loss, val/accuracy" in refused(capsys, "fit", "--config", "small.yaml", *unchecked)
+    assert "there are train/loss, train/lr, val/accuracy" in refused(
+        capsys, "fit", "--config", "small.yaml", *unchecked
+    )
 
 
 TEXT = """\

@@ -43,7 +43,7 @@ def test_params_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no field 'word'; there are image" in refused(capsys, "params", "runs/small", "--tokens=word=3")
     assert "the config stands first, got --classes=2" in refused(capsys, "params", "--classes=2", "small.yaml")
     assert "runs/small" not in refused(capsys, "params", "runs/small", "--model.transformer.depth=2")
-    assert refused(capsys, "params", "none.yaml") == "there is no config none.yaml"
+    assert refused(capsys, "params", "none.yaml") == "there is no config none.yaml; did you mean 'wrong.yaml'?"
 
 
 def test_classes_are_for_a_task_that_has_some(capsys: pytest.CaptureFixture[str]) -> None:

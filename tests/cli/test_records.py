@@ -101,7 +101,7 @@ def test_a_value_that_names_a_file_is_its_lines_where_the_field_reads_none(
     assert capsys.readouterr().err.startswith("text: each line of the file lines.txt is a record; ")
     assert find_records({"text": "other.txt"}, FIELDS) == ([{"text": "other.txt"}], None)
     Path("rows.csv").write_text("text\none\n")
-    with pytest.raises(InputError, match=r"field 'text': rows.csv is a table; to predict all its records give --d"):
+    with pytest.raises(InputError, match=r"field 'text': rows.csv is a table; to predict all its records give data"):
         find_records({"text": "rows.csv"}, FIELDS)
     Path("none.txt").touch()
     with pytest.raises(InputError, match=r"field 'text': none.txt is empty"):

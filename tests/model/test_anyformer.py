@@ -14,6 +14,7 @@ from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.attention.cache import Cache
 from anyformer.model.attention.visibility import Sight
+from anyformer.model.by_field import module_name
 from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
@@ -431,7 +432,7 @@ def test_a_single_new_token_behind_a_plain_cache_needs_no_mask(monkeypatch: pyte
     sights: list[Sight] = []
     run = model.transformer.forward
     monkeypatch.setattr(
-        model.transformer, "forward", lambda x, context, read: sights.extend(context.sights) or run(x, context, read)
+        model.transformer, "forward", lambda x, context, *args: sights.extend(context.sights) or run(x, context, *args)
     )
     for part in steps([{"text": count(text(5), 0)}] * 2, (2, 3, 4)):
         model(collate(part, FIELDS), cache=cache)
@@ -623,7 +624,7 @@ def test_an_absent_field_has_zero_gradients(absent: str, encoder: bool) -> None:
     sample = {} if absent == "all" else {name: tokens for name, tokens in sample.items() if name != absent}
     batch = collate([sample], fields)
     hidden = model(batch, batch if encoder else None)
-    own = {f"lifts.{absent}.", f"types.{absent}"}
+    own = {f"lifts.{module_name(absent)}.", f"types.{module_name(absent)}"}
     own |= {"text": {"positions.1."}, "picture": {"positions.0."}, "class": {"positions.2."}}.get(absent, set())
     own |= {"relation_bias."} if absent == "graph" else set()
     zero = set()

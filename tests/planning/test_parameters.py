@@ -148,7 +148,7 @@ def test_how_many_tokens_a_field_has() -> None:
     assert token_counts(model, 4) == {"text": 4, "class": 2}
     assert token_counts(model, {"class": 1}) == {"text": 6, "class": 1}
     bag = Anyformer({"bag": Ids(), "text": Ids()}, TransformerConfig(d_model=12, n_heads=3, depth=1))
-    with pytest.raises(InputError, match="how many tokens 'bag' has is not said by the config; give --tokens bag=N"):
+    with pytest.raises(InputError, match="how many tokens 'bag' has is not said by the config; give tokens bag=N"):
         token_counts(bag)
     with pytest.raises(InputError, match="--tokens needs a number for a field, as bag=N; the fields are bag, text"):
         token_counts(bag, 4)

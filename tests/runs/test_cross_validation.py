@@ -231,7 +231,7 @@ def test_options_of_nested_folds_that_cannot_be_say_why(
             [*nested, "--over", "model.choose=accuracy,loss"],
             "--over: settings that choose by different metrics, val/ac",
         ),
-        (["--resume", "runs/small", "--nested"], "--resume goes on with one run"),
+        (["--resume", ".", "--nested"], "--resume goes on with one run"),
     ]:
         config = [] if "--resume" in options else ["--config", "small.yaml"]
         assert main(["fit", *config, *options]) == 2

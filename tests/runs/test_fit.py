@@ -52,7 +52,7 @@ def test_a_run_folder_holds_what_is_promised(trained: tuple) -> None:
     run, metrics, _ = trained
     assert sorted(os.listdir(run)) == [
         "by_class.csv", "checkpoints", "confusion.png", "curves.png", "metrics.csv", "metrics.json", "model",
-        "samples.png",
+        "reliability.png", "samples.png",
     ]  # fmt: skip
     assert sorted(os.listdir(run / "model")) == ["config.json", "manifest.jsonl", "usage.json", "weights.safetensors"]
     assert len(os.listdir(run / "checkpoints")) == 3

@@ -73,9 +73,7 @@ def test_a_base_that_has_moved_or_changed_is_refused_by_name_and_hash(runs: Path
     with pytest.raises(InputError, match=rf"{message}.*/other has other weights, of SHA-256 {other}\.\.\.; say where"):
         locate_base(adapter, runs / "other")
     (runs / "base").rename(runs / "elsewhere")
-    with pytest.raises(
-        InputError, match=rf"{message}.*/base: no such file; say where the base is now by --base FOLDER"
-    ):
+    with pytest.raises(InputError, match=rf"{message}.*/base: no such file; say where the base is now by base FOLDER"):
         locate_base(adapter)
     model(runs / "base/model", 1.5)
     with pytest.raises(InputError, match=rf"{message}.*/base has other weights, of SHA-256 \w{{16}}\.\.\.; say where"):

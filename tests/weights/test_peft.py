@@ -216,9 +216,7 @@ def test_an_adapter_for_another_architecture_is_refused(adapter: Path, tmp_path:
     message = r"c_attn are \(3, 12\) and \(36, 3\), and the matrix of the base is \(54, 18\)"
     with pytest.raises(InputError, match=message):
         from_peft(adapter / "out", tmp_path / "gpt")
-    with pytest.raises(
-        InputError, match=r"is an adapter of peft; import its base first, and name that run: --base RUN"
-    ):
+    with pytest.raises(InputError, match=r"is an adapter of peft; import its base first, and name that run: base RUN"):
         from_peft(adapter / "out", None)
 
 

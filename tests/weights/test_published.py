@@ -533,7 +533,8 @@ def decision_transformer() -> Witness:
         ),
         real.repeat_interleave(3, 1),
         {
-            r"embed_(return|state|action)\.(.*)": r"embeddings.lifts.\1.linear.\2",
+            r"embed_return\.(.*)": r"embeddings.lifts.return/.linear.\1",
+            r"embed_(state|action)\.(.*)": r"embeddings.lifts.\1.linear.\2",
             r"embed_timestep\.weight": "embeddings.positions.0.tables.0",
             r"embed_ln\.(.*)": r"embeddings.norm.\1",
             r"encoder\.wpe\.weight": "embeddings.offset",

@@ -94,7 +94,7 @@ def test_other_classes_get_a_new_head(tmp_path: Path, classes: list[str]) -> Non
     [
         ({"transformer": wide(d_model=24)}, r"lifts\.image\.linear\.weight is \(12, 48\), and .* is \(24, 48\); make"),
         ({"transformer": wide(depth=1)}, r"holds 2 blocks, and the model 1; set transformer\.depth: 2"),
-        ({"n_registers": 2}, r"lifts\.class\.table is \(1, 12\), and .* is \(3, 12\); make n_registers"),
+        ({"n_registers": 2}, r"lifts\.class/\.table is \(1, 12\), and .* is \(3, 12\); make n_registers"),
     ],
     ids=["width", "depth", "registers"],
 )

@@ -142,7 +142,15 @@ def count_ids(vocabulary: str) -> int:
     model, added = content["model"]["vocab"], (token["id"] for token in content["added_tokens"])
     # That of Unigram is a list of pairs.
     inner = max(model.values(), default=-1) if isinstance(model, dict) else len(model) - 1
-    return max([inner, *added]) + 1
+    top = max([inner, *added])
+    _check_ids(top, len(model) + len(content["added_tokens"]))
+    return top + 1
+
+
+def _check_ids(top: int, n: int) -> None:
+    """Raise InputError where most numbers are no ids: for every one up to the greatest there is an embedding."""
+    if top > 2 * n + MAX_GAP:
+        raise InputError(f"the tokenizer.json has {n:,} tokens and ids up to {top:,}; number them anew")
 
 
 @lru_cache(maxsize=16)
@@ -218,9 +226,7 @@ class Package:
         self.package.encode_special_tokens = True
         self.vocabulary = vocabulary
         ids = self.package.get_vocab()
-        # For every number up to the greatest there is an embedding, whether it is an id or not.
-        if (top := max(ids.values(), default=0)) > 2 * len(ids) + MAX_GAP:
-            raise InputError(f"the tokenizer.json has {len(ids):,} tokens and ids up to {top:,}; number them anew")
+        _check_ids(max(ids.values(), default=0), len(ids))
         self.spellings: list[str | None] = [None] * (max(ids.values(), default=-1) + 1)
         for spelling, i in ids.items():
             self.spellings[i] = spelling

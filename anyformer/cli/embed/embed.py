@@ -99,7 +99,7 @@ def _from_source(task: Any, path: str) -> Given:
     n = len(source)  # Raises InputError for a source without records.
 
     def read(start: int, stop: int) -> list[dict[str, Any]]:
-        return task.records_to_embed(source.take(range(start, stop)))[0]
+        return list(task.records_to_embed(source.take(range(start, stop)))[0])
 
     if not read(0, 1)[0]:
         raise InputError(

@@ -89,7 +89,7 @@ def test_json_has_the_numbers_or_the_error() -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^--output must end in \.parquet or \.npz, got v\.csv$"):
+    with pytest.raises(InputError, match=r"^output must end in \.parquet or \.npz, got v\.csv$"):
         check_target("v.csv")
     with pytest.raises(InputError, match=r"there is no folder .*nowhere$"):
         check_target(str(tmp_path / "nowhere" / "v.npz"))

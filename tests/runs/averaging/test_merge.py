@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+        patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda *_: None)
         patch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
         Path("small.yaml").write_text(CONFIG)
         Path("lora.yaml").write_text(CONFIG.replace("data:", f"{LORA}data:"))
@@ -114,12 +114,16 @@ def test_what_cannot_be_merged_or_averaged_is_said(at_home: Path, capsys: pytest
     assert refused(capsys, "merge", "runs/lora", "--output", "runs/small").startswith("runs/small is there already")
     line = refused(capsys, "average", "runs/lora", "--weights", "--output", "m")
     assert line.startswith("runs/lora holds an adapter, and the means of A and of B are not those of B A")
-    line = refused(capsys, "fit", "--config", "lora.yaml", "--run_dir=b", "--model.init_from=runs/lora")
-    assert "runs/lora holds an adapter and no whole model" in line
-    line = refused(capsys, "fit", "--config", "lora.yaml", "--run_dir=b", '--model.lora.on=["*.w"]')
-    assert "lora.on: no linear map is named '*.w'" in line
+    for option, message in (
+        ("--model.init_from=runs/lora", "runs/lora holds an adapter and no whole model"),
+        ('--model.lora.on=["*.w"]', "lora.on: no linear map is named '*.w'"),
+    ):
+        assert main(["fit", "--config", "lora.yaml", "--run_dir=b", option]) == 2
+        # Before it stands what is taken from the base.
+        *_, line = capsys.readouterr().err.splitlines()
+        assert line.startswith("anyformer: ") and message in line
     Path("runs/lora/model/base.json").unlink()
-    assert "base.json is damaged (it is missing)" in refused(capsys, "predict", "runs/lora", "image=x.png")
+    assert "base.json is damaged (it is missing)" in refused(capsys, "test", "runs/lora")
     with pytest.raises(InputError, match="nothing is loaded from the network"):
         anyformer.merge("https://host/run", "m")
 

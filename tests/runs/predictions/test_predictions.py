@@ -81,7 +81,7 @@ def test_a_bad_record_ends_it_and_what_is_done_stays(at_goods: Path, capsys: pyt
 
 def test_the_data_is_not_written_over(at_goods: Path) -> None:
     before = Path("goods.csv").read_bytes()
-    with pytest.raises(InputError, match=r"--output goods.csv would be written over the data; give another file"):
+    with pytest.raises(InputError, match=r"output goods.csv would be written over the data; give another file"):
         predict("goods.csv", data="goods.csv")
     assert Path("goods.csv").read_bytes() == before
 

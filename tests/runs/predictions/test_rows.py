@@ -56,7 +56,7 @@ def test_a_bad_record_is_named_or_has_a_row_of_its_own() -> None:
 
 def test_a_wrong_id_is_refused() -> None:
     task = anyformer.load("run")
-    with pytest.raises(InputError, match=r"--id: record 0: no column 'skus'; there are .*; did you mean 'sku'\?"):
+    with pytest.raises(InputError, match=r"id: record 0: no column 'skus'; there are .*; did you mean 'sku'\?"):
         next(RowsOfSource(task, PythonRecords(records(1)), id_column="skus").after())
     with pytest.raises(InputError, match="--id: 'price' is what a prediction is called too; give another column"):
         next(RowsOfSource(task, PythonRecords(records(1)), id_column="price").after())

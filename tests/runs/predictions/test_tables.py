@@ -55,7 +55,7 @@ def test_parquet_has_a_type_for_each_column(tmp_path: Path) -> None:
 
 
 def test_no_column_of_a_stream_is_lost_in_silence() -> None:
-    with pytest.raises(InputError, match="a row has 'p', unlike those before it; give --output FILE"):
+    with pytest.raises(InputError, match="a row has 'p', unlike those before it; give output FILE"):
         print_csv([{"row": 0}, {"row": 1, "p": 0.5}], io.StringIO(), ["row"])
 
 

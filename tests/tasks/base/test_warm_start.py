@@ -164,7 +164,7 @@ def joining(name: str) -> Classify:
 def test_layers_join_one_after_another_and_a_killed_run_goes_on_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+    monkeypatch.setattr("anyformer.runs.checkpointing.draw_curves", lambda *_: None)
     monkeypatch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
     monkeypatch.setattr("anyformer.runs.checkpointing.draw_first_samples", lambda *args, **kwargs: None)
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -218,7 +218,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def quick(patch: pytest.MonkeyPatch) -> None:
     """Without pictures, which take most of the time."""
-    patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda run: None)
+    patch.setattr("anyformer.runs.checkpointing.draw_curves", lambda *_: None)
     patch.setattr("anyformer.runs.checkpointing.draw_first_samples", lambda *args, **options: None)
     patch.setattr("anyformer.tasks.classify.classify.Classify.draw", lambda self, folder: None)
 
@@ -254,7 +254,7 @@ def test_adapters_alone_are_trained_and_saved_and_go_on_exactly(
     work = lambda: small_fit(run, task=adapting(source), saving=Saving(None), **SHORT, callbacks=[stop])  # noqa: E731
     assert in_a_fork(work) == 143
     shutil.move(source, moved)
-    with pytest.raises(InputError, match=r"init_from: lora needs the model that it adapts.*say where it is by --model"):
+    with pytest.raises(InputError, match=r"init_from: lora needs the model that it adapts.*say where it is by model"):
         small_fit(run, task=adapting(source), **SHORT, resume=True)
     other = tmp_path / "other"
     with torch.no_grad():

@@ -141,7 +141,7 @@ def test_without_more_than_theirs_the_spaces_are_open(tmp_path: Path) -> None:
         ({"n_head": 5}, None, r"config\.json: n_heads must divide d_model"),
         ({"max_ep_len": 31}, None, r"not of these weights: .*embed_timestep\.weight is \(30, 12\), and .* \(31, 12\)"),
         ({"act_dim": 4}, None, r"not of these weights: .*(embed|predict)_action\S* is .*take both from one model"),
-        ({}, "CartPole-v1", r"model sees 5 numbers and does 3, and --env CartPole-v1 shows Box.* takes Discrete\(2\);"),
+        ({}, "CartPole-v1", r"model sees 5 numbers and does 3, and env CartPole-v1 shows Box.* takes Discrete\(2\);"),
         ({}, "CartPol-v1", r"CartPol-v1.*CartPole-v1"),
         ({"state_mean": 3}, None, r"config\.json: state_mean is 3, which is not a value for it"),
         ({"state_mean": [1.0], "state_std": [1.0]}, None, r"config\.json: tokenizers\.state: mean must have 5 numbers"),

@@ -122,8 +122,8 @@ def test_the_language_is_chosen_once_for_a_recording(tmp_path: Path, window: int
 @pytest.mark.parametrize(
     ("language", "pad", "changes", "message"),
     [
-        ("fr", False, {}, r"--language fr: this Whisper knows en, de, haw$"),
-        ("de", False, {"is_multilingual": False}, r"--language de: this Whisper knows English alone"),
+        ("fr", False, {}, r"language fr: this Whisper knows en, de, haw$"),
+        ("de", False, {"is_multilingual": False}, r"language de: this Whisper knows English alone"),
         (
             None,
             False,

@@ -442,7 +442,7 @@ def test_what_lacks_something_says_what() -> None:
         Decide().build()
     with pytest.raises(InputError, match="was trained without returns and takes no target return"):
         decider(walks("box"), returns=False).policy(target_return=3.0)
-    with pytest.raises(InputError, match="Decide has no `predict`, as it is given no records: use `rollout`"):
+    with pytest.raises(InputError, match="record 0 must be an Episode, or hold one as `episode`; it has nothing"):
         decider(walks("box")).predict([{}])
     task = decider(walks("box"))
     task.environment = None

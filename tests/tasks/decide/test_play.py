@@ -122,12 +122,12 @@ def test_results_come_to_a_line_for_each_return_asked_for() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sweep": True, "target_return": 1.0}, "--sweep asks for many returns by itself"),
-        ({"sweep": True, "plan": True}, "--sweep asks for many returns by itself"),
-        ({"plan": True, "target_return": 1.0}, "--plan asks for no return"),
-        ({"candidates": 0}, "--candidates must be at least 1, got 0"),
-        ({"horizon": 0}, "--horizon must be at least 1, got 0"),
-        ({"temperature": -1.0}, "^--temperature must be a number from 0, got -1"),
+        ({"sweep": True, "target_return": 1.0}, "sweep asks for many returns by itself"),
+        ({"sweep": True, "plan": True}, "sweep asks for many returns by itself"),
+        ({"plan": True, "target_return": 1.0}, "plan asks for no return"),
+        ({"candidates": 0}, "candidates must be at least 1, got 0"),
+        ({"horizon": 0}, "horizon must be at least 1, got 0"),
+        ({"temperature": -1.0}, "^temperature must be a number from 0, got -1"),
     ],
 )
 def test_what_contradicts_itself_says_why(options: dict[str, Any], message: str) -> None:
@@ -141,5 +141,5 @@ def test_what_the_model_has_not_learned_cannot_be_performed() -> None:
         list(rollout(cloned.acting_model(), RolloutConfig(sweep=True), None))
     with pytest.raises(InputError, match="takes no target return"):
         list(rollout(cloned.acting_model(), RolloutConfig(target_return=3.0), None))
-    with pytest.raises(InputError, match=r"--video must end in \.mp4, got x\.avi"):
+    with pytest.raises(InputError, match=r"video must end in \.mp4, got x\.avi"):
         list(rollout(cloned.acting_model(), RolloutConfig(video="x.avi"), None))

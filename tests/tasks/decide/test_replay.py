@@ -18,7 +18,7 @@ from tests.helpers.worlds import decider, walks
 def test_a_step_is_what_the_model_predicts_of_the_episode_up_to_it() -> None:
     source = walks("box", 5)
     task = decider(source, context=12)
-    with pytest.raises(InputError, match="--sweep, --plan and --video are for playing"):
+    with pytest.raises(InputError, match="sweep, plan and video are for playing"):
         task.predict(source, replace(task.options, plan=True))
     found = task.predict(source)
     chopper: WindowChopper = task.chopper(False)

@@ -170,7 +170,7 @@ def test_messages_are_gone_on_with_where_the_last_is_to_be_answered(tmp_path: Pa
     same = [made._prompt({"messages": given})["messages"] for given in ("hi", json.dumps([TALK[1]]))]
     assert torch.equal(same[0].content, same[1].content)
     row = made.row(made.predict([{"messages": TALK[:2]}], GenerationConfig(max_new_tokens=2))[0])
-    assert json.loads(row["messages"]) == TALK[:2]
+    assert row["messages"] == json.dumps(TALK[:2])
     with pytest.raises(InputError, match="the last message is an answer; end with what is to be answered"):
         made.predict([{"messages": TALK[:3]}])
 

@@ -129,7 +129,7 @@ def test_a_text_that_is_cut_off_is_told_apart_from_one_that_has_ended(capsys: py
             assert [task.row(result) for result in results] == results
     for record, own in zip(records[:2], ended[:2], strict=True):
         "".join(task.stream(record, DecodeConfig(max_new_tokens=3)))
-        assert ("reached the limit of --max_new_tokens" in capsys.readouterr().err) == (own == "length")
+        assert ("reached the limit of max_new_tokens" in capsys.readouterr().err) == (own == "length")
     # CTC writes what it hears, and no more.
     assert {r["ended"] for r in built(recogniser("encoder")).predict(records[:2])} == {"stop"}
 

@@ -105,7 +105,7 @@ def lacking_a_tensor(folder: Path) -> None:
             r"config.json: vocab_size is \d+, and the tokenizer of the folder has \d+ tokens",
         ),
         (missing_shard, r"model-1.safetensors"),
-        (wrong_dtype, r"layer.0.output.dense.weight holds int8 where floating-point numbers are needed"),
+        (wrong_dtype, r"layer.0.output.dense.weight is of int8, as of quantised weights"),
         (
             lambda folder: edit(folder, hidden_size=24),
             r"config.json is not of these weights: .* is \(.*\), .*",
