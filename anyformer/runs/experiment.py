@@ -108,7 +108,8 @@ class Experiment(LightningCLI):
             if unknown := re.search(r"unrecognized arguments: -*([\w.]+)", str(error)):
                 name = unknown[1] if str(error).startswith("unrecognized") else f"model.{unknown[1]}"
                 # There are hundreds.
-                advice = suggest(name, self._options(), f"see {parser.prog} --help")
+                others = [each for each in self._options() if each != name]
+                advice = suggest(name, others, f"see {parser.prog} --help")
                 raise InputError(f"there is no option --{name}{advice}") from None
             raise Unfit(str(error)) from error
         check_numbers(self.config.as_dict())

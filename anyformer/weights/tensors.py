@@ -60,6 +60,8 @@ class Report:
     """Theirs, for which there is no place here."""
     notes: tuple[str, ...] = ()
     """What else is to be said."""
+    partial: tuple[str, ...] = ()
+    """Those of `taken` that have new rows too, as the tables of another vocabulary."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.taken)} tensors taken"]

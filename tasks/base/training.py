@@ -346,7 +346,7 @@ class Trained(lightning.LightningModule):
         checkpoint["fresh"] = list(self.fresh)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        before, now = checkpoint["config"], self.config()
+        before, now = self._of_today(checkpoint["config"]), self.config()
         try:
             changes({"class_path": before["class_path"]}, now, self.is_free, "task")
             changes(checkpoint.get("of_training", {}), self._of_training(), self.is_free, "task")
@@ -367,6 +367,13 @@ class Trained(lightning.LightningModule):
                 average = self._with_base(checkpoint["average"])
                 checkpoint["average"] = {name: average[name] for name in parameters}
         self.average.load(checkpoint)
+
+    def _of_today(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint's config with the options that there were none of when it was written, at their defaults."""
+        try:
+            return instantiate(config, self.packages).config()
+        except InputError:
+            return config  # What it has that there is no more is said as a difference.
 
     def _check_base(self, sha256: str | None) -> None:
         if self.base.sha256 != sha256:

@@ -90,6 +90,7 @@ def take_weights(task: Startable, other: Startable, source: str) -> Report:
         _check_alike(task, other, source)
     ours, theirs = task.learnt, other.learnt
     tensors, strange, notes = other.state_dict(), list(task.strange_weights(other)), []
+    partial: set[str] = set()
     for name in ours.keys() & theirs.keys():
         rows = ours[name].rows_from(theirs[name])
         if rows is None:
@@ -101,9 +102,10 @@ def take_weights(task: Startable, other: Startable, source: str) -> Report:
         # What has a row for each id and cannot be moved has a meaning that is gone.
         strange += [each for each, tensor in moved.items() if tensor is None]
         n = int((rows >= 0).sum())
+        partial |= {each for each, tensor in moved.items() if tensor is not None and n < len(rows)}
         notes.append(f"another vocabulary of {name}: {n} tokens of the same spelling taken, {len(rows) - n} new")
     report = take(task, tensors, source, grids=joint_grids(other), strange=strange)
-    return replace(report, notes=tuple(notes))
+    return replace(report, notes=tuple(notes), partial=tuple(sorted(partial.intersection(report.taken))))
 
 
 def _of_ids(task: nn.Module, field: str) -> set[str]:
@@ -148,7 +150,8 @@ def take_base(task: Startable, source: str | Path | None) -> Report:
             "--model.init_from"
         ) from None
     report = task.start_from(source)
-    task.of_base = frozenset((*report.taken, *report.resized))
+    # What has new rows beside those of the base is trained, and saved, as a whole.
+    task.of_base = frozenset((*report.taken, *report.resized)).difference(report.partial)
     for name, parameter in task.named_parameters():
         if name in task.of_base:
             parameter.requires_grad_(False)

@@ -21,6 +21,7 @@ from anyformer.generation.config import GenerationConfig
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
+from anyformer.model.lora import LoraConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.language.batch import TextChopper
 from anyformer.tasks.language.language import LanguageModel
@@ -175,6 +176,7 @@ class ChatModel(LanguageModel):
         example: str | None = None,
         init_from: str | None = None,
         freeze: list[str] | None = None,
+        lora: LoraConfig | None = None,
     ) -> None:
         """
         Args:
@@ -191,6 +193,7 @@ class ChatModel(LanguageModel):
             example: a prompt that is answered when training is over; none for null.
             init_from: the weights that training starts from: a run folder.
             freeze: patterns of names of parameters that are not trained, as `model.transformer.blocks.[0-3].*`.
+            lora: low-rank adapters on what init_from gives; they and the new parts alone are trained and saved.
         """
         super().__init__(
             tokenizers,
@@ -203,6 +206,7 @@ class ChatModel(LanguageModel):
             example=example,
             init_from=init_from,
             freeze=freeze,
+            lora=lora,
         )
         self.answer, self.template = answer, template
         self.conversation = Conversation(self.field, answer, template)

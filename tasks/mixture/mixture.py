@@ -253,9 +253,10 @@ class Mixture(Task):
             reports = {name: take(task, stacks, source)}
         parts = {
             what: tuple(f"tasks.{name}.{each}" for name, report in reports.items() for each in getattr(report, what))
-            for what in ("taken", "resized", "fresh", "unused")
+            for what in ("taken", "resized", "fresh", "unused", "partial")
         }
-        return Report(source, **parts)
+        notes = tuple(f"tasks.{name}: {note}" for name, report in reports.items() for note in report.notes)
+        return Report(source, **parts, notes=notes)
 
     @property
     def packages(self) -> list[str]:

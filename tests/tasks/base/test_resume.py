@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 from dataclasses import replace
@@ -70,6 +71,20 @@ def small(**changes: Any) -> Classify:
         owner, _, inner = name.partition("__")
         setattr(task, owner, replace(getattr(task, owner), **{inner: value}) if inner else value)
     return task
+
+
+def test_a_checkpoint_of_before_there_was_an_option_has_it_at_its_default() -> None:
+    task, checkpoint = small(classes=[*"0123456789"]), {}
+    task.configure_model()
+    task.on_save_checkpoint(checkpoint)
+    checkpoint = copy.deepcopy(checkpoint)
+    del checkpoint["config"]["init_args"]["optimizer"]["lr_mults"]
+    del checkpoint["config"]["init_args"]["tokenizers"]["image"]["init_args"]["resize"]
+    task.on_load_checkpoint(checkpoint)
+    assert task.changed == []
+    task.optimizer = replace(task.optimizer, lr_mults={"heads.*": 0.5})
+    with pytest.raises(InputError, match=r"optimizer\.lr_mults"):
+        task.on_load_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize(

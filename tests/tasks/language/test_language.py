@@ -13,6 +13,7 @@ from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
 from anyformer.model.heads import HeadConfig
+from anyformer.model.lora import LoraConfig
 from anyformer.packing import collate
 from anyformer.runs.fit import evaluate, fit
 from anyformer.saving.model_folder import load
@@ -256,6 +257,12 @@ def test_a_vocabulary_comes_with_the_weights_that_a_run_starts_from(corpus, tmp_
     n = len({*first.text.spellings} & {*alone.text.spellings})
     said = f"another vocabulary of text: {n} tokens of the same spelling taken, {alone.text.n_ids - n} new"
     assert said in capfd.readouterr().err
+    # With adapters the table of which some rows are new is trained and kept; of the base it is no more.
+    source, lora = str(tmp_path / "a"), LoraConfig(rank=2, on=["*.q"])
+    adapted = train(other, tmp_path / "e", init_from=source, file=str(file), lora=lora)
+    table = "model.embeddings.lifts.text.table"
+    assert table in adapted.best_weights() and dict(adapted.named_parameters())[table].requires_grad
+    assert "model.transformer.blocks.0.attention.q.weight" not in adapted.best_weights()
 
 
 def test_another_tokenizer_json_than_that_of_the_checkpoint_is_named(corpus, tmp_path):

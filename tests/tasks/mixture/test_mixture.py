@@ -219,7 +219,7 @@ def test_what_tasks_share_is_counted_once(whole: Path) -> None:
         for task in mixture.tasks.values()
     )
     assert sizes.flops == alone
-    with pytest.raises(InputError, match=r"--tokens: there is no field 'moods:text'; there are digits:image"):
+    with pytest.raises(InputError, match=r"tokens: there is no field 'moods:text'; there are digits:image"):
         token_counts(mixture, {"mood:text": 12, "poet:text": 12, "moods:text": 3})
 
 
