@@ -67,9 +67,8 @@ class Chopper(Checked, ABC):
         if self.without and given:
             raise Unasked(f"the record has nothing but {', '.join(self.without)}")
         empty = f", and nothing is in {', '.join(given)}" if given else ""
-        raise InputError(
-            f"a record needs one of the fields {', '.join(self.tokenizers)}; it has {', '.join(record)}{empty}"
-        )
+        has = ", ".join(record) or "none of them"
+        raise InputError(f"a record needs one of the fields {', '.join(self.tokenizers)}; it has {has}{empty}")
 
     def conditions(
         self, record: Mapping[str, Any], random: np.random.Generator | None = None, empty_too: bool = False

@@ -139,6 +139,9 @@ def model_folder(run: Path) -> Path:
     if folder is None:
         if holds_trials(run):
             raise InputError(f"{run} holds the runs of several folds or seeds; name one of them, {first_trial(run)}")
+        if not run.exists():
+            near = nearest(run.name, [each.name for each in run.parent.iterdir()] if run.parent.is_dir() else [])
+            raise InputError(f"there is no folder {run}{near}")
         raise InputError(f"{run} holds no model: neither model/{MANIFEST} nor {MANIFEST} is there; train one with fit")
     for name in dict.fromkeys([CONFIG, WEIGHTS, *(line["file"] for line in read_manifest(folder))]):
         listed(folder, name)

@@ -371,9 +371,11 @@ class Trained(lightning.LightningModule):
     def _of_today(self, config: dict[str, Any]) -> dict[str, Any]:
         """A checkpoint's config with the options that there were none of when it was written, at their defaults."""
         try:
-            return instantiate(config, self.packages).config()
+            complete = instantiate(config, self.packages).config()
         except InputError:
             return config  # What it has that there is no more is said as a difference.
+        # Not those that were left out, as what a mixture has for all of its tasks.
+        return {**complete, "init_args": {name: complete["init_args"][name] for name in config["init_args"]}}
 
     def _check_base(self, sha256: str | None) -> None:
         if self.base.sha256 != sha256:

@@ -29,6 +29,8 @@ from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
 from anyformer.tokens import Sample, TokenSet
 
+MOST_IDS = 2000
+"""Ids of a vocabulary that a search by attention may go through with a language model, all of them at each step."""
 LONGEST = 512
 """New tokens at the most where neither the config nor the training records say."""
 
@@ -228,6 +230,12 @@ class Decoder:
         if inputs.log_probs is not None:
             second = CTCPrefixScorer(inputs.log_probs, inputs.lengths, options.stop_ids, config.ctc_weight)
         opened, prior = self._with(inputs.prompts, inputs.starts), self.prior(config)
+        if prior is not None and self.text.n_ids > MOST_IDS:
+            raise InputError(
+                f"language_model and lexicon score each of the {self.text.n_ids:,} ids of {self.field!r} at every step "
+                f"of a search by attention, which would take minutes a text; that is for at most {MOST_IDS:,} ids, as "
+                "of characters, or for a search by CTC alone (method: ctc)"
+            )
         scorer = None if prior is None else PriorScorer(prior, len(opened), self.text.n_ids, options.stop_ids)
         # All of one number, so that a seed gives an input the same text whatever it comes with.
         found = self.generator.generate(

@@ -50,10 +50,10 @@ def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path, m
     elif "SequenceToSequence" in config.read_text():
         # Untrained, it would write as long as it may.
         options.append("--model.decoding.max_new_tokens=4")
-    if model is not None:
-        options.append("--data.max_tokens=600")
     elif "class_path: Decide" in config.read_text():
         options.append("--model.play.episodes=2")
+    if model is not None:
+        options.append("--data.max_tokens=600")
     if "class_path: Collected" in config.read_text() and "class_path: Mixture" not in config.read_text():
         options.append("--data.train.init_args.episodes=20")
     if begun := re.search(r"^    init_from: runs/(\w+)", config.read_text(), re.MULTILINE):

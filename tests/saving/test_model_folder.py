@@ -147,6 +147,9 @@ def test_weights_of_another_model_are_not_loaded(run: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_said_to_have_none(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"^there is no folder .*/runs/digit; did you mean 'digits'\?$"):
+        load(tmp_path / "runs" / "digit")
     with pytest.raises(InputError, match=r"holds no model.*train one with fit"):
         load(tmp_path)
 

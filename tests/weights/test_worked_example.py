@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from anyformer.errors import InputError
 from anyformer.tasks.convert.huggingface import from_transformers, to_transformers
 from anyformer.weights import families
+from tests.helpers.pages import blocks, saved_as
 from tests.helpers.transformers_folders import byte_level, padded
 from tests.helpers.witnesses import redraw
-from tests.test_repository import blocks, saved_as
 from tests.weights.test_gpt2 import logits
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"

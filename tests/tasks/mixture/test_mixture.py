@@ -172,7 +172,7 @@ def test_figures_of_a_task_alone_are_those_in_the_mixture(whole: Path) -> None:
     ("run", "message"),
     [
         (":digit", r"holds no task 'digit'; there are digits, parity, mood, poet; did you mean 'digits'\?"),
-        ("/model:digits:poet", r"holds no model"),
+        ("/model:digits:poet", r"there is no folder|holds no model"),
     ],
 )
 def test_a_task_that_is_not_there_is_refused(whole: Path, run: str, message: str) -> None:

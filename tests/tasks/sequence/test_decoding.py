@@ -338,6 +338,12 @@ def test_the_files_of_a_language_model_are_read_once(files, monkeypatch) -> None
         task.predict([Turned()[0]], DecodeConfig(n_beams=2, language_model="nothing.txt"))
 
 
+def test_a_search_by_attention_over_many_ids_takes_no_language_model(files, monkeypatch) -> None:
+    monkeypatch.setattr("anyformer.tasks.sequence.decoding.MOST_IDS", 2)
+    with pytest.raises(InputError, match=r"^language_model and lexicon score each of the \d+ ids of '\w+' at every"):
+        built(translator()).predict([Turned()[0]], DecodeConfig(language_model=files["language_model"]))
+
+
 # Confidence
 
 
