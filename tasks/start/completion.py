@@ -15,8 +15,12 @@ from anyformer.parsing.large import take_out
 from anyformer.parsing.plain import config_name
 from anyformer.tasks.base.task import OF_TRAINING, Task
 
-OF_THE_DATA = ("optimizer", "classes", "class_weights", "label_smoothing", "mix", "views", "choose", "weights")
-"""Arguments that say how and on which data a model is trained; no source decides them."""
+OF_THE_DATA = (
+    *("optimizer", "lora", "label_smoothing", "mix", "views", "choose", "weights", "cache"),
+    *("classes", "class_weights", "calibrate", "temperature", "n", "mean", "std", "known_returns"),
+)
+"""Arguments of tasks and of their targets that say how and on which data a model is trained, or that the data decided;
+no source decides them."""
 OF_EVERY_TASK = (
     *("tokenizers", "transformer", "embedding"),
     *("read", "place_class", "n_registers", "pool_norm", "pool_dense", "head_dropout"),
@@ -55,6 +59,11 @@ def complete(model: Mapping[str, Any], source: Task, name: str) -> Completed:
     for key, value in theirs["init_args"].items():
         if key not in known or key in (*OF_TRAINING, *OF_THE_DATA) or not (same or key in OF_EVERY_TASK):
             continue
+        if key == "targets":
+            # What is given is all that there is: a target of the same name may be of other data.
+            if key in given:
+                continue
+            value = {target: _untrained(each) for target, each in value.items()}
         if key == "tokenizers":
             fields = _fields(given, source, theirs, same)
             args[key], inner = _tokenizers(given.get(key) or {}, fields, source, name)
@@ -67,6 +76,11 @@ def complete(model: Mapping[str, Any], source: Task, name: str) -> Completed:
 
 
 _LEFT_OUT = object()
+
+
+def _untrained(target: Mapping[str, Any]) -> dict[str, Any]:
+    """A target of a source without what its data decided."""
+    return {**target, "init_args": {key: each for key, each in target["init_args"].items() if key not in OF_THE_DATA}}
 
 
 def _fields(given: Mapping[str, Any], source: Task, theirs: Mapping[str, Any], same: bool) -> list[str]:
