@@ -8,9 +8,12 @@ import pytest
 
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
+from anyformer.model.heads import HeadConfig
 from anyformer.model.lora import LoraConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.language.chat import ChatModel
+from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tasks.start.completion import complete
@@ -62,7 +65,24 @@ def test_fields_are_left_out_by_null_and_new_ones_need_a_class() -> None:
     with pytest.raises(InputError, match=r"tokenizers.audoi has no class_path, .* runs/a .*; did you mean 'audio'"):
         completed(speech(), tokenizers={"audoi": {"init_args": {"pad_to_seconds": None}}})
     # The target of another name stands in the place of theirs.
-    assert list(completed(speech(), target="words", tokenizers={"words": new})["tokenizers"]) == ["audio", "words"]
+    args = completed(speech(), target="words", tokenizers={"words": new, "audio": {}})
+    assert list(args["tokenizers"]) == ["audio", "words"] and args[""].added == ()
+    assert completed(speech(), tokenizers={"text": {"init_args": {"kind": "bytes"}}})[""].added == ("audio",)
+
+
+def test_no_field_is_added_where_each_that_is_given_has_a_class() -> None:
+    args = completed(speech(), tokenizers={"text": {"class_path": "Text", "init_args": {"kind": "characters"}}})
+    assert list(args["tokenizers"]) == ["text"] and args[""].added == ()
+
+
+def test_a_class_takes_the_context_and_the_head_of_one_that_it_is_made_from() -> None:
+    plain = LanguageModel({"messages": Text("bytes")}, SIZES, output=HeadConfig(tied=False), context=64, example="So")
+    chat = completed(plain, "ChatModel")
+    assert chat["context"] == 64 and chat["output"]["tied"] is False and "example" not in chat
+    back = completed(ChatModel({"messages": Text("bytes")}, transformer=SIZES, context=32), "LanguageModel")
+    assert back["context"] == 32 and list(back["tokenizers"]) == ["messages"]
+    # Others have a head that may be another's.
+    assert "output" not in completed(plain, "SequenceToSequence")
 
 
 def test_another_vocabulary_takes_over_nothing_of_the_old_one() -> None:
