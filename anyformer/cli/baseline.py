@@ -38,7 +38,8 @@ def baseline_command(args: list[str]) -> None:
         overrides = [*(["--data.inner_folds=null", "--data.inner_fold=0"] if n_folds else []), *overrides]
     elif folder.is_dir():
         config = config_of(own.config)
-    experiment = parse("baseline", [config], overrides, own.unsafe_imports)
+    # The config of a run is complete, and may leave out what its source has.
+    experiment = parse("baseline", [config], overrides, own.unsafe_imports, starts=not folder.is_dir())
     report = baseline(
         experiment.model,
         experiment.datamodule,

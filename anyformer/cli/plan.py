@@ -22,7 +22,10 @@ def plan_command(args: list[str]) -> None:
         raise InputError(f"--output is a picture, FILE.png, got {own.output}")
     is_run = Path(own.config).is_dir()
     run = run_folder(own.config) if is_run else Path("runs") / Path(own.config).stem
-    experiment = parse("plan", [config_of(run) if is_run else own.config], overrides, own.unsafe_imports)
+    # The config of a run is complete, and may leave out what its source has.
+    experiment = parse(
+        "plan", [config_of(run) if is_run else own.config], overrides, own.unsafe_imports, starts=not is_run
+    )
     picture = own.output or run / "plan.png"
     planned = plan(experiment.model, experiment.datamodule, picture, **experiment.options)
     if own.json:

@@ -131,6 +131,9 @@ class Task(Checked, Trained, ABC):
     text: Tokenizer | None = None
     """The tokenizer of what a task writes."""
 
+    added_fields: Sequence[str] = ()
+    """The fields that a config does not name and the source of `init_from` has added."""
+
     @property
     def inputs(self) -> list[str]:
         """The fields that `predict` is given."""
@@ -190,7 +193,15 @@ class Task(Checked, Trained, ABC):
         self.check_inputs(source)
         for name, tokenizer in self.tokenizers.items():
             # An absent field is no error, and a misspelt one would be absent in every record.
-            source.require(name)
+            try:
+                source.require(name)
+            except InputError as error:
+                if name in self.added_fields:
+                    raise InputError(
+                        f"model.tokenizers.{name} comes from init_from {self.init_from} ({name}: null leaves it out): "
+                        f"{error}"
+                    ) from None
+                raise
             if type(tokenizer).fit is Tokenizer.fit or name in self.fields.share:
                 continue
             alike = [name, *(other for other, owner in self.fields.share.items() if owner == name)]

@@ -12,16 +12,21 @@ from typing import Any
 from anyformer.errors import InputError, nearest
 from anyformer.parsing.classes import find_class, parameters
 from anyformer.parsing.large import take_out
-from anyformer.parsing.plain import config_name
 from anyformer.tasks.base.task import OF_TRAINING, Task
 
-OF_THE_DATA = ("optimizer", "classes", "class_weights", "label_smoothing", "mix", "views", "choose", "weights")
-"""Arguments that say how and on which data a model is trained; no source decides them."""
+OF_THE_DATA = (
+    *("optimizer", "lora", "label_smoothing", "mix", "views", "choose", "weights", "cache"),
+    *("classes", "class_weights", "calibrate", "temperature", "n", "mean", "std", "known_returns"),
+)
+"""Arguments of tasks and of their targets that say how and on which data a model is trained, or that the data decided;
+no source decides them."""
 OF_EVERY_TASK = (
     *("tokenizers", "transformer", "embedding"),
     *("read", "place_class", "n_registers", "pool_norm", "pool_dense", "head_dropout"),
 )
 """What one task takes over from another of a different class."""
+OF_A_FAMILY = (*OF_EVERY_TASK, "context", "output")
+"""And from one of a class that it is made from, or that is made from it."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,16 @@ class Completed:
     """What the source gave, by its dotted path."""
     changed: tuple[str, ...]
     """Arguments of tokenizers that are others than the source's, with both values."""
+    added: tuple[str, ...] = ()
+    """Fields of the source that the config does not name."""
 
 
 def complete(model: Mapping[str, Any], source: Task, name: str) -> Completed:
     """Fill in what the `model` of a config leaves out.
 
     model: `{"class_path": ..., "init_args": {...}}`, the class that of the source where it is left out. An entry of its
-        tokenizers without a class_path changes arguments of the source's tokenizer of that field, null leaves it out.
+        tokenizers without a class_path changes arguments of the source's tokenizer of that field, null leaves it out;
+        where all have one, the source adds no other field.
     name: of the source, for messages.
     Raises InputError for a field without a class_path that the source does not have.
     """
@@ -49,12 +57,18 @@ def complete(model: Mapping[str, Any], source: Task, name: str) -> Completed:
     given = dict(model.get("init_args") or {})
     if cls is None:  # Another message says so.
         return Completed(dict(model), (), ())
-    same = config_name(cls) == theirs["class_path"]
+    same = cls is type(source)
+    shared = OF_A_FAMILY if issubclass(cls, type(source)) or issubclass(type(source), cls) else OF_EVERY_TASK
     known = parameters(cls) or {}
     args, taken = {}, []
     for key, value in theirs["init_args"].items():
-        if key not in known or key in (*OF_TRAINING, *OF_THE_DATA) or not (same or key in OF_EVERY_TASK):
+        if key not in known or key in (*OF_TRAINING, *OF_THE_DATA) or not (same or key in shared):
             continue
+        if key == "targets":
+            # What is given is all that there is: a target of the same name may be of other data.
+            if key in given:
+                continue
+            value = {target: _untrained(each) for target, each in value.items()}
         if key == "tokenizers":
             fields = _fields(given, source, theirs, same)
             args[key], inner = _tokenizers(given.get(key) or {}, fields, source, name)
@@ -63,14 +77,28 @@ def complete(model: Mapping[str, Any], source: Task, name: str) -> Completed:
         taken += inner
     args |= {key: value for key, value in given.items() if key not in args}
     changed = list(_changes(args.get("tokenizers") or {}, theirs["init_args"].get("tokenizers") or {}))
-    return Completed({"class_path": class_path, "init_args": args}, tuple(taken), tuple(changed))
+    added = args.get("tokenizers", {}).keys() - (given.get("tokenizers") or {}).keys()
+    return Completed({"class_path": class_path, "init_args": args}, tuple(taken), tuple(changed), tuple(sorted(added)))
 
 
 _LEFT_OUT = object()
 
 
+def _untrained(target: Mapping[str, Any]) -> dict[str, Any]:
+    """A target of a source without what its data decided."""
+    return {**target, "init_args": {key: each for key, each in target["init_args"].items() if key not in OF_THE_DATA}}
+
+
+def names_in_full(tokenizers: Any) -> bool:
+    """Whether a config says itself which fields there are: each of its tokenizers has a class."""
+    entries = tokenizers.values() if isinstance(tokenizers, Mapping) else []
+    return bool(entries) and all(isinstance(each, str) or "class_path" in (each or {}) for each in entries)
+
+
 def _fields(given: Mapping[str, Any], source: Task, theirs: Mapping[str, Any], same: bool) -> list[str]:
     """The fields of a source that a task reads or writes too, if nothing else is said."""
+    if names_in_full(given.get("tokenizers")):
+        return []
     names = list(theirs["init_args"]["tokenizers"])
     target = theirs["init_args"].get("target")
     if not same:

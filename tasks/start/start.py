@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyformer.errors import InputError, say
+from anyformer.parsing.classes import find_class, parameters
 from anyformer.parsing.scalars import load_yaml
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.start.agreement import check_agreement
-from anyformer.tasks.start.completion import Completed, complete
+from anyformer.tasks.start.completion import Completed, complete, names_in_full
 from anyformer.tasks.start.opening import describe_model
 
-OPTION = re.compile(r"--model\.(init_args\.)?init_from(=(?P<value>.*))?", re.DOTALL)
+SOURCE, CLASS = (
+    re.compile(rf"--model{name}(=(?P<value>.*))?", re.DOTALL)
+    for name in (r"\.(init_args\.)?init_from", r"(\.class_path)?")
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Start:
         """
         check_agreement(task, self.source, self.name)
         task.inherit_from(self.source)
+        task.added_fields = self.completed.added
 
     def tell(self) -> None:
         """Say in a line each what was taken and what is otherwise."""
@@ -58,14 +63,20 @@ def find_start(
     for content in contents:
         if isinstance(own := content.get("model"), Mapping):
             model = _over(model, own)
-    given = model.get("init_args")
-    name = _option(overrides, given.get("init_from") if isinstance(given, Mapping) else None)
-    if not isinstance(name, str):
+    given = model.get("init_args") if isinstance(model.get("init_args"), Mapping) else {}
+    name, class_path = _option(SOURCE, overrides, given.get("init_from")), _option(CLASS, overrides, None)
+    cls = find_class(class_path, [Task]) if isinstance(class_path, str) else None
+    if cls is not None and class_path != model.get("class_path"):
+        # As elsewhere, another class keeps the arguments that it has too.
+        known = parameters(cls) or given
+        model = {"class_path": class_path, "init_args": {key: given[key] for key in given if key in known}}
+    if not isinstance(name, str) or not _has_form(model):
+        # What is wrong with the form of a config is found with the rest of it.
         return None
     try:
         source = describe_model(name, packages)
     except InputError:
-        if _is_whole(model):
+        if "class_path" in model and names_in_full(given.get("tokenizers")):
             # Whatever is wrong is said where the weights are taken; a config of another run may be looked at without.
             return None
         raise
@@ -74,9 +85,10 @@ def find_start(
     return Start(name, source, complete(model, source, name))
 
 
-def _option(overrides: Sequence[str], given: Any) -> Any:
+def _option(option: re.Pattern[str], overrides: Sequence[str], given: Any) -> Any:
+    """The value of the last option of a kind, or what is given where there is none."""
     for i, each in enumerate(overrides):
-        if match := OPTION.fullmatch(each):
+        if match := option.fullmatch(each):
             value = match["value"] if match["value"] is not None else (*overrides, "")[i + 1]
             given = None if value == "" else load_yaml(value)
     return given
@@ -93,7 +105,11 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return both
 
 
-def _is_whole(model: Mapping[str, Any]) -> bool:
-    tokenizers = (model.get("init_args") or {}).get("tokenizers")
-    entries = tokenizers.values() if isinstance(tokenizers, Mapping) else []
-    return "class_path" in model and bool(entries) and all("class_path" in (entry or {}) for entry in entries)
+def _has_form(model: Mapping[str, Any]) -> bool:
+    """Whether what is merged with the source's are mappings."""
+    given = model.get("init_args") or {}
+    tokenizers = given.get("tokenizers") or {} if isinstance(given, Mapping) else None
+    return isinstance(tokenizers, Mapping) and all(
+        isinstance(each, str | None) or (isinstance(each, Mapping) and isinstance(each.get("init_args") or {}, Mapping))
+        for each in tokenizers.values()
+    )

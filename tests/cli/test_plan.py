@@ -40,5 +40,11 @@ def test_the_command_says_it_in_words_and_as_json(
     ):
         assert main(["plan", "small.yaml", *wrong]) == 2
         assert capsys.readouterr().err == f"anyformer: {message}\n"
+    # The config of a run is complete: nothing is added to it from what it started from.
+    Path("runs/small/config.yaml").write_text(CONFIG)
+    with monkeypatch.context() as patched:
+        patched.setattr("anyformer.runs.experiment.find_start", None)
+        assert main(["plan", "runs/small", "--json"]) == 0
+    capsys.readouterr()
     assert main(["plan", "--json", "small.yaml"]) == 2
     assert "the config stands first, got --json" in capsys.readouterr().err

@@ -8,11 +8,17 @@ import pytest
 
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
+from anyformer.model.heads import HeadConfig
+from anyformer.model.lora import LoraConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.language.chat import ChatModel
+from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tasks.start.completion import complete
+from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.regression import Regression
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.text import Text
@@ -38,7 +44,7 @@ def test_all_of_the_model_is_taken_and_nothing_of_its_training() -> None:
     assert found.model["class_path"] == "SequenceToSequence" and found.changed == ()
     theirs = speech().config()["init_args"]
     assert args == {
-        key: value for key, value in theirs.items() if key not in ("optimizer", "label_smoothing", "choose")
+        key: value for key, value in theirs.items() if key not in ("optimizer", "lora", "label_smoothing", "choose")
     } | {"init_from": "runs/a"}
     assert {"transformer", "encoder", "tokenizers.audio", "tokenizers.text"} <= set(found.taken)
 
@@ -59,7 +65,24 @@ def test_fields_are_left_out_by_null_and_new_ones_need_a_class() -> None:
     with pytest.raises(InputError, match=r"tokenizers.audoi has no class_path, .* runs/a .*; did you mean 'audio'"):
         completed(speech(), tokenizers={"audoi": {"init_args": {"pad_to_seconds": None}}})
     # The target of another name stands in the place of theirs.
-    assert list(completed(speech(), target="words", tokenizers={"words": new})["tokenizers"]) == ["audio", "words"]
+    args = completed(speech(), target="words", tokenizers={"words": new, "audio": {}})
+    assert list(args["tokenizers"]) == ["audio", "words"] and args[""].added == ()
+    assert completed(speech(), tokenizers={"text": {"init_args": {"kind": "bytes"}}})[""].added == ("audio",)
+
+
+def test_no_field_is_added_where_each_that_is_given_has_a_class() -> None:
+    args = completed(speech(), tokenizers={"text": {"class_path": "Text", "init_args": {"kind": "characters"}}})
+    assert list(args["tokenizers"]) == ["text"] and args[""].added == ()
+
+
+def test_a_class_takes_the_context_and_the_head_of_one_that_it_is_made_from() -> None:
+    plain = LanguageModel({"messages": Text("bytes")}, SIZES, output=HeadConfig(tied=False), context=64, example="So")
+    chat = completed(plain, "ChatModel")
+    assert chat["context"] == 64 and chat["output"]["tied"] is False and "example" not in chat
+    back = completed(ChatModel({"messages": Text("bytes")}, transformer=SIZES, context=32), "LanguageModel")
+    assert back["context"] == 32 and list(back["tokenizers"]) == ["messages"]
+    # Others have a head that may be another's.
+    assert "output" not in completed(plain, "SequenceToSequence")
 
 
 def test_another_vocabulary_takes_over_nothing_of_the_old_one() -> None:
@@ -75,3 +98,22 @@ def test_another_task_takes_the_inputs_and_the_trunk_and_the_data_decides_classe
     assert args["read"] == "mean" and args["tokenizers"]["image"]["init_args"]["mean"] == [0.3]
     assert "target" not in args and args[""].model["class_path"] == Predict.__name__
     assert list(completed(speech(), "Classify")["tokenizers"]) == ["audio"]
+
+
+def test_what_the_data_of_the_source_decided_is_not_taken() -> None:
+    image = Classify(
+        {"image": ImagePatches()}, SIZES, classes=["a", "b"], calibrate=True, temperature=2.5, lora=LoraConfig(rank=2)
+    )
+    assert not {"classes", "calibrate", "temperature", "lora"} & completed(image, init_from="runs/a").keys()
+    kind = Category(("a", "b"), (0.3, 1.7), calibrate=True, temperature=3.0)
+    price = Regression(scaling="log", mean=(5.0,), std=(2.0,))
+    several = Predict({"image": ImagePatches()}, {"kind": kind, "price": price}, SIZES)
+    theirs = completed(several)["targets"]
+    assert theirs["kind"] == {"class_path": "Category", "init_args": {"weight": 1.0}}
+    assert (
+        theirs["price"]["init_args"]["scaling"] == "log" and not {"mean", "std"} & theirs["price"]["init_args"].keys()
+    )
+    # Targets that are given are all that there are, as they are given.
+    given = {"kind": {"class_path": "Category"}}
+    args = completed(several, targets=given)
+    assert args["targets"] == given and not any("targets" in each for each in args[""].taken)

@@ -74,6 +74,7 @@ def test_a_config_of_a_few_lines_is_completed_and_its_run_goes_on_without_the_so
             "transformer: {d_model: 24, n_heads: 3}",
             r"^tune.yaml line 5: model.transformer.d_model is 24, and init_from bert has 12; leave it out, or give 12$",
         ),
+        ("tokenizers: 3", r"^tune.yaml line 5: model.tokenizers must .*got 3"),
         ("transformer: {d_modl: 24}", r"^tune.yaml line 5: .*no key 'd_modl'; did you mean 'd_model'"),
         ("freeze: ['model.transfomer.*']", r"freeze: no parameter is named .*; did you mean .*model.transformer"),
         ("tokenizers: {txt: {init_args: {wrap: false}}}", r"^model.tokenizers.txt has no class_path, .*'text'"),
@@ -95,6 +96,25 @@ def test_the_table_of_parameters_shows_rates_and_an_option_overrides_the_source(
     table = capsys.readouterr().out
     assert re.search(r"^model.transformer.blocks.1 .* 0.0005 +2$", table, re.MULTILINE)
     assert refused(capsys, "params", "tune.yaml", "--model.init_from=other").startswith("other: no such file")
+
+
+def test_a_field_that_the_source_added_is_said_to_be_its(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "tune.yaml").write_text(CONFIG.replace("{text: text, label", "{words: text, label"))
+    assert main(["fit", "--config", "tune.yaml"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "model.tokenizers.text comes from init_from bert (text: null leaves it out): no record has anything in 'text'; "
+        "there are words, label\n"
+    )
+
+
+def test_an_option_that_names_the_class_decides_what_is_taken(home: Path) -> None:
+    content = yaml.safe_load(CONFIG)
+    content["model"]["init_args"]["target"] = "mood"
+    for options in (["--model=Predict"], ["--model", "Predict"], ["--model.class_path=Predict"]):
+        model = find_start([content], options, ()).model
+        assert model["class_path"] == "Predict" and model["init_args"]["read"] == "first"
+        assert model["init_args"]["optimizer"]["lr"] == 1e-3 and "target" not in model["init_args"]
+    assert find_start([], ["--model=Predict", "--model.init_from=bert"], ()).model["class_path"] == "Predict"
 
 
 def test_later_configs_and_options_name_another_source(home: Path) -> None:
