@@ -124,6 +124,11 @@ def _fit(
     """part_of: the run that one of `pretrain` belongs to."""
     if task.calibrates and not holds(data, "validation"):
         raise InputError("calibrate: it is fitted on the validation records; give data.validation, or leave it out")
+    if task.calibrates and options.get("limit_val_batches") == 0:
+        raise InputError(
+            "calibrate: it is fitted on the validation records, which trainer.limit_val_batches: 0 leaves out; raise "
+            "that, or leave calibrate out"
+        )
     rows, checkpoint, is_first = MetricsFile(run), None, rank_zero_only.rank == 0
     if resume:
         checkpoint = newest(run / "checkpoints", say, mends=is_first)

@@ -329,13 +329,13 @@ class Task(Checked, Trained, ABC):
         for member in self.members.values():
             member.begin_calibration()
 
-    def end_calibration(self) -> dict[str, float | None]:
+    def end_calibration(self) -> dict[str, float | str]:
         """The temperatures of what is calibrated, from now on in use, by the name of its calibration error in `report`;
-        None where the evaluation says nothing of it."""
+        why there is none, in words, where the evaluation gives none."""
         return {
-            f"{name}/{metric}": temperature
+            f"{name}/{metric}": fitted
             for name, member in self.members.items()
-            for metric, temperature in member.end_calibration().items()
+            for metric, fitted in member.end_calibration().items()
         }
 
     def by_class(self) -> dict[str, list[dict[str, Any]]]:

@@ -408,7 +408,7 @@ class Predict(Task):
         for name in self._calibrated:
             self.head(name).begin_calibration()
 
-    def end_calibration(self) -> dict[str, float | None]:
+    def end_calibration(self) -> dict[str, float | str]:
         found = {}
         for name in self._calibrated:
             found[f"{self._prefix(name)}ece"] = self.head(name).end_calibration()

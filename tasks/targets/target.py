@@ -183,8 +183,8 @@ class TargetHead(nn.Module):
         """Keep of the next evaluation what the temperature of a target with `calibrate` is fitted to."""
         raise NotImplementedError
 
-    def end_calibration(self) -> float | None:
-        """Fit the temperature and use it; None where what was kept says nothing of it."""
+    def end_calibration(self) -> float | str:
+        """Fit the temperature and use it; it is 1 where there is none, and why is returned in words."""
         raise NotImplementedError
 
     def to_mean(self, outputs: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.regression import Regression
 from anyformer.tokenizers.row import Row
 
 FIELDS = {"x": Row()}
@@ -99,8 +100,27 @@ def test_each_target_that_asks_has_its_own_and_a_perfect_one_none(
     assert (tmp_path / "run/reliability_label.png").exists()
 
 
+def test_of_a_target_that_no_validation_record_has_the_run_ends_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    validation = [record | {"label": None, "size": i} for i, record in enumerate(noisy(20, 1))]
+    data = Records([record | {"size": 1} for record in noisy(20, 0)], validation, batch_size=20)
+    task = Predict(FIELDS, {"label": Category(calibrate=True), "size": Regression()}, SMALL)
+    options = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "accelerator": "cpu"}
+    metrics = fit(task, data, tmp_path / "run", **options)
+    message = "not calibrated: no validation record has a value of the target (val/label/ece)\n"
+    assert message in capsys.readouterr().err
+    assert load(tmp_path / "run").targets["label"].temperature == 1
+    assert not any(name.startswith("calibrated/") for name in metrics)
+
+
 def test_without_validation_there_is_nothing_to_calibrate_on(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"calibrate: it is fitted on the validation records; give data\.validation"):
         fit(Classify(FIELDS, SMALL, calibrate=True), Records(noisy(20, 0)), tmp_path / "run")
     with pytest.raises(InputError, match=r"temperature must be above 0, got 0"):
         Classify(FIELDS, SMALL, temperature=0)
+    data = Records(noisy(20, 0), noisy(20, 1))
+    message = "calibrate: it is fitted on the validation records, which trainer.limit_val_batches: 0 leaves out; raise"
+    with pytest.raises(InputError, match=message):
+        fit(Classify(FIELDS, SMALL, calibrate=True), data, tmp_path / "limited", limit_val_batches=0)
+    assert not (tmp_path / "limited").exists()

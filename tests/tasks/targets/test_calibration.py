@@ -42,6 +42,7 @@ def test_the_loss_is_least_there():
 
 def test_where_all_is_right_or_nothing_there_no_temperature_is_best():
     logits, _ = drawn(50)
-    assert fit_temperature(logits, logits.argmax(1)) is None
-    assert fit_temperature(logits[:0], torch.zeros(0, dtype=torch.int64)) is None
+    assert fit_temperature(logits, logits.argmax(1)).startswith("all validation records are right")
+    none = torch.zeros(0, dtype=torch.int64)
+    assert fit_temperature(logits[:0], none) == "no validation record has a value of the target"
     assert 0 < fit_temperature(1e4 * logits, (logits.argmax(1) + (torch.arange(50) == 0)) % 4) < math.inf
