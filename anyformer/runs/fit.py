@@ -215,7 +215,7 @@ def _fit(
         if trainer.world_size > 1:
             if trainer.is_global_zero and holds(data, "test"):
                 say(f"not tested, because {trainer.world_size} processes trained; test with: {program()} test {run}")
-        elif holds(data, "test"):
+        elif holds(data, "test") and options.get("limit_test_batches") != 0:
             write_metrics(run, evaluate(task, data, "test", run, **options))
             write_subsets(run, task.grouped_by)
     return read_metrics(run)
@@ -352,6 +352,9 @@ def evaluate(
     """
     if stage not in ("test", "validate"):
         raise InputError(f"stage must be test or validate, got {stage!r}")
+    limit = "limit_test_batches" if stage == "test" else "limit_val_batches"
+    if options.get(limit) == 0:
+        raise InputError(f"trainer.{limit}: 0 leaves out all records, and there is nothing to evaluate; raise it")
     wanted = ("accelerator", "precision", "enable_progress_bar", "limit_test_batches", "limit_val_batches")
     with quiet(), stopping_at_once():
         trainer = make_trainer(
