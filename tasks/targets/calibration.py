@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 LIMIT = 100.0
-"""The temperature lies between its inverse and itself."""
+"""The temperature lies between its inverse and itself; one that would lie beyond is of a model that says nothing."""
 
 
 def fit_temperature(logits: Tensor, values: Tensor) -> float | str:
@@ -30,4 +30,8 @@ def fit_temperature(logits: Tensor, values: Tensor) -> float | str:
         method="bounded",
         options={"xatol": 1e-6},
     )
+    if abs(found.x) > math.log(LIMIT) - 1e-3:
+        return (
+            f"the temperature that fits is beyond {1 / LIMIT:g} to {LIMIT:g}, as where a model is no better than chance"
+        )
     return math.exp(found.x)
