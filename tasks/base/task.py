@@ -338,6 +338,11 @@ class Task(Checked, Trained, ABC):
             for metric, fitted in member.end_calibration().items()
         }
 
+    def forget_calibration(self) -> list[float]:
+        """Take all temperatures back to 1, as for other weights than they were fitted to; returns those that were
+        others."""
+        return [each for member in self.members.values() for each in member.forget_calibration()]
+
     def by_class(self) -> dict[str, list[dict[str, Any]]]:
         """By target, precision, recall, F1 and support of each class in the last evaluation, see `TargetHead.by_class`;
         targets without classes are left out."""

@@ -163,6 +163,9 @@ class Target(Checked, ABC):
 class TargetHead(nn.Module):
     """Predicts a target from hidden vectors, and adds up the metrics of an evaluation."""
 
+    temperature = 1.0
+    """What its outputs are divided by in evaluation and use; of a target with `calibrate` that one's."""
+
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         super().__init__()
         self.metrics = metrics
