@@ -38,7 +38,7 @@ from anyformer.tasks.base.training import Trained
 from anyformer.tokens import Sample, Tokenizer, expand
 from anyformer.weights.tensors import Report
 
-OF_TRAINING = ("init_from", "freeze", "pretrain")
+NOT_SAVED = ("init_from", "freeze", "pretrain")
 """Arguments that say how weights are trained, which a saved model, having its weights, does not keep."""
 
 
@@ -95,7 +95,7 @@ class Task(Checked, Trained, ABC):
         The constructor's arguments are attributes of the same name, which hold what the data has decided since.
         Those of training alone are left out.
         """
-        names = [name for name in inspect.signature(type(self)).parameters if name not in OF_TRAINING]
+        names = [name for name in inspect.signature(type(self)).parameters if name not in NOT_SAVED]
         arguments = {name: getattr(self, name) for name in names}
         return {"class_path": config_name(type(self)), "init_args": plain(arguments)}
 

@@ -13,7 +13,7 @@ from anyformer.errors import InputError, nearest
 from anyformer.parsing.classes import find_class, parameters
 from anyformer.parsing.large import take_out
 from anyformer.parsing.plain import config_name
-from anyformer.tasks.base.task import OF_TRAINING, Task
+from anyformer.tasks.base.task import NOT_SAVED, Task
 
 OF_THE_DATA = ("optimizer", "classes", "class_weights", "label_smoothing", "mix", "views", "choose", "weights")
 """Arguments that say how and on which data a model is trained; no source decides them."""
@@ -53,7 +53,7 @@ def complete(model: Mapping[str, Any], source: Task, name: str) -> Completed:
     known = parameters(cls) or {}
     args, taken = {}, []
     for key, value in theirs["init_args"].items():
-        if key not in known or key in (*OF_TRAINING, *OF_THE_DATA) or not (same or key in OF_EVERY_TASK):
+        if key not in known or key in (*NOT_SAVED, *OF_THE_DATA) or not (same or key in OF_EVERY_TASK):
             continue
         if key == "tokenizers":
             fields = _fields(given, source, theirs, same)
