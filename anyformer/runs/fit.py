@@ -124,6 +124,11 @@ def _fit(
     """part_of: the run that one of `pretrain` belongs to."""
     if task.calibrates and not holds(data, "validation"):
         raise InputError("calibrate: it is fitted on the validation records; give data.validation, or leave it out")
+    if task.calibrates and options.get("limit_val_batches") == 0:
+        raise InputError(
+            "calibrate: it is fitted on the validation records, which trainer.limit_val_batches: 0 leaves out; raise "
+            "that, or leave calibrate out"
+        )
     rows, checkpoint, is_first = MetricsFile(run), None, rank_zero_only.rank == 0
     if resume:
         checkpoint = newest(run / "checkpoints", say, mends=is_first)
@@ -210,7 +215,7 @@ def _fit(
         if trainer.world_size > 1:
             if trainer.is_global_zero and holds(data, "test"):
                 say(f"not tested, because {trainer.world_size} processes trained; test with: {program()} test {run}")
-        elif holds(data, "test"):
+        elif holds(data, "test") and options.get("limit_test_batches") != 0:
             write_metrics(run, evaluate(task, data, "test", run, **options))
             write_subsets(run, task.grouped_by)
     return read_metrics(run)
@@ -347,6 +352,9 @@ def evaluate(
     """
     if stage not in ("test", "validate"):
         raise InputError(f"stage must be test or validate, got {stage!r}")
+    limit = "limit_test_batches" if stage == "test" else "limit_val_batches"
+    if options.get(limit) == 0:
+        raise InputError(f"trainer.{limit}: 0 leaves out all records, and there is nothing to evaluate; raise it")
     wanted = ("accelerator", "precision", "enable_progress_bar", "limit_test_batches", "limit_val_batches")
     with quiet(), stopping_at_once():
         trainer = make_trainer(

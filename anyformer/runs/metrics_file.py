@@ -27,6 +27,9 @@ from anyformer.saving.run_folder import metrics_of
 FIRST = ("step", "epoch")
 """The columns that stand in front; the others follow by name, whichever comes first."""
 
+CALIBRATED = "calibrated/"
+"""What the names of metrics begin with that are of the best model with its fitted temperatures."""
+
 
 class MetricsFile(Logger):
     """A Lightning logger that writes `metrics.csv` in a folder: one row a step, with what was logged at that step."""

@@ -45,7 +45,7 @@ def called(activation: str) -> str | None:
     return next((name for name, ours in ACTIVATIONS.items() if ours == activation), None)
 
 
-OF_TRAINING = {"dropout", "attention_dropout", "drop_path", "init_std", "zero_output", "zero", "checkpointing"}
+UNUSED_ONCE_TRAINED = {"dropout", "attention_dropout", "drop_path", "init_std", "zero_output", "zero", "checkpointing"}
 """Options of ours that a trained model does without."""
 
 
@@ -120,7 +120,7 @@ class Design:
             f"{part}.{name}": value
             for part, values in parts.items()
             for name, value in values.items()
-            if name not in OF_TRAINING
+            if name not in UNUSED_ONCE_TRAINED
         }
 
 

@@ -38,7 +38,7 @@ from anyformer.tasks.base.training import Trained
 from anyformer.tokens import Sample, Tokenizer, expand
 from anyformer.weights.tensors import Report
 
-OF_TRAINING = ("init_from", "freeze", "pretrain")
+NOT_SAVED = ("init_from", "freeze", "pretrain")
 """Arguments that say how weights are trained, which a saved model, having its weights, does not keep."""
 
 
@@ -95,7 +95,7 @@ class Task(Checked, Trained, ABC):
         The constructor's arguments are attributes of the same name, which hold what the data has decided since.
         Those of training alone are left out.
         """
-        names = [name for name in inspect.signature(type(self)).parameters if name not in OF_TRAINING]
+        names = [name for name in inspect.signature(type(self)).parameters if name not in NOT_SAVED]
         arguments = {name: getattr(self, name) for name in names}
         return {"class_path": config_name(type(self)), "init_args": plain(arguments)}
 
@@ -340,14 +340,19 @@ class Task(Checked, Trained, ABC):
         for member in self.members.values():
             member.begin_calibration()
 
-    def end_calibration(self) -> dict[str, float | None]:
+    def end_calibration(self) -> dict[str, float | str]:
         """The temperatures of what is calibrated, from now on in use, by the name of its calibration error in `report`;
-        None where the evaluation says nothing of it."""
+        why there is none, in words, where the evaluation gives none."""
         return {
-            f"{name}/{metric}": temperature
+            f"{name}/{metric}": fitted
             for name, member in self.members.items()
-            for metric, temperature in member.end_calibration().items()
+            for metric, fitted in member.end_calibration().items()
         }
+
+    def forget_calibration(self) -> list[float]:
+        """Take all temperatures back to 1, as for other weights than they were fitted to; returns those that were
+        others."""
+        return [each for member in self.members.values() for each in member.forget_calibration()]
 
     def by_class(self) -> dict[str, list[dict[str, Any]]]:
         """By target, precision, recall, F1 and support of each class in the last evaluation, see `TargetHead.by_class`;

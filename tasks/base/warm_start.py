@@ -20,7 +20,7 @@ from anyformer.saving.base import Base, find_base
 from anyformer.saving.model_folder import SavedTask, load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tokens import Tokenizer
-from anyformer.weights.huggingface import OF_TRAINING, plain_stack
+from anyformer.weights.huggingface import UNUSED_ONCE_TRAINED, plain_stack
 from anyformer.weights.tensors import Report, joint_grids, take
 from anyformer.weights.timm_vit import load_timm
 
@@ -169,7 +169,7 @@ def _check_alike(task: Startable, other: Startable, source: str) -> None:
     for name in stacks[0].keys() & stacks[1].keys():
         ours, theirs = (plain_stack(each[name]) for each in stacks)
         for option, value in theirs.items():
-            if option not in OF_TRAINING and ours[option] != value:
+            if option not in UNUSED_ONCE_TRAINED and ours[option] != value:
                 raise InputError(
                     f"{name}.{option} is {ours[option]!r}, and that of init_from {source}, which lora adapts, "
                     f"{value!r}; take that"

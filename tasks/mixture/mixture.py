@@ -22,7 +22,7 @@ from anyformer.parsing.plain import plain
 from anyformer.tasks.base.evaluation import Evaluations, of_task
 from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.resume import is_below
-from anyformer.tasks.base.task import OF_TRAINING, Task
+from anyformer.tasks.base.task import NOT_SAVED, Task
 from anyformer.tasks.mixture.data import Mixed, Turn, named
 from anyformer.tasks.mixture.shared_fields import (
     OF_ALL,
@@ -191,7 +191,7 @@ class Mixture(Task):
                 task.draw(folder / name)
 
     def config(self) -> dict[str, Any]:
-        names = [name for name in inspect.signature(type(self)).parameters if name not in (*OF_TRAINING, "tasks")]
+        names = [name for name in inspect.signature(type(self)).parameters if name not in (*NOT_SAVED, "tasks")]
         tasks = {name: task.config() for name, task in self.tasks.items()}
         for task in tasks.values():
             for name in OF_ALL:

@@ -17,7 +17,7 @@ from torch import nn
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.parsing.plain import plain
-from anyformer.tasks.base.task import OF_TRAINING, Task
+from anyformer.tasks.base.task import NOT_SAVED, Task
 from anyformer.tokens import Tokenizer
 
 OF_ALL = ("transformer", "encoder", "embedding", "optimizer")
@@ -36,7 +36,7 @@ def check_tasks(tasks: Mapping[str, Task]) -> None:
         if task.members:
             raise InputError(f"tasks.{name} is a mixture itself; give its tasks here")
         signature = inspect.signature(type(task)).parameters
-        for each in (*OF_ALL, *OF_TRAINING, "lora"):
+        for each in (*OF_ALL, *NOT_SAVED, "lora"):
             if each not in signature:
                 continue
             # `freeze` is kept under another name, as a method of Lightning's has that.

@@ -408,12 +408,19 @@ class Predict(Task):
         for name in self._calibrated:
             self.head(name).begin_calibration()
 
-    def end_calibration(self) -> dict[str, float | None]:
+    def end_calibration(self) -> dict[str, float | str]:
         found = {}
         for name in self._calibrated:
             found[f"{self._prefix(name)}ece"] = self.head(name).end_calibration()
             self.targets[name] = replace(self.targets[name], temperature=self.head(name).temperature)
         return found
+
+    def forget_calibration(self) -> list[float]:
+        fitted = {name: t for name in self.targets if (t := self.head(name).temperature) != 1}
+        for name in fitted:
+            self.head(name).temperature = 1.0
+            self.targets[name] = replace(self.targets[name], temperature=1.0)
+        return list(fitted.values())
 
     def by_class(self) -> dict[str, list[dict[str, Any]]]:
         return {name: rows for name in self.targets if (rows := self.head(name).by_class())}

@@ -13,7 +13,7 @@ from anyformer.model.config import TransformerConfig
 from anyformer.parsing.plain import plain
 from anyformer.tasks.base.task import Task
 from anyformer.tokens import Tokenizer
-from anyformer.weights.huggingface import OF_TRAINING, plain_stack
+from anyformer.weights.huggingface import UNUSED_ONCE_TRAINED, plain_stack
 
 
 def check_agreement(task: Task, source: Task, name: str) -> None:
@@ -42,7 +42,11 @@ def _differences(task: Task, source: Task) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _stack(config: TransformerConfig) -> dict[str, Any]:
-    return {key: plain(value) for key, value in plain_stack(config).items() if key not in (*OF_TRAINING, "layer_scale")}
+    return {
+        key: plain(value)
+        for key, value in plain_stack(config).items()
+        if key not in (*UNUSED_ONCE_TRAINED, "layer_scale")
+    }
 
 
 def _of(path: str, ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 from anyformer.errors import InputError, nearest
 from anyformer.parsing.classes import find_class, parameters
 from anyformer.parsing.large import take_out
-from anyformer.tasks.base.task import OF_TRAINING, Task
+from anyformer.tasks.base.task import NOT_SAVED, Task
 
 OF_THE_DATA = (
     *("optimizer", "lora", "label_smoothing", "mix", "views", "choose", "weights", "cache"),
@@ -62,7 +62,7 @@ def complete(model: Mapping[str, Any], source: Task, name: str) -> Completed:
     known = parameters(cls) or {}
     args, taken = {}, []
     for key, value in theirs["init_args"].items():
-        if key not in known or key in (*OF_TRAINING, *OF_THE_DATA) or not (same or key in shared):
+        if key not in known or key in (*NOT_SAVED, *OF_THE_DATA) or not (same or key in shared):
             continue
         if key == "targets":
             # What is given is all that there is: a target of the same name may be of other data.

@@ -175,12 +175,11 @@ class CategoryHead(TargetHead):
         self.temperature = 1.0
         self.sums["outputs"] = Kept(len(self.classes) + 1)
 
-    def end_calibration(self) -> float | None:
-        """The temperature that fits them, now in use; None where there is none, and it is 1."""
+    def end_calibration(self) -> float | str:
         kept = self.sums.pop("outputs").compute().cpu()
-        temperature = fit_temperature(kept[:, :-1], kept[:, -1].long())
-        self.temperature = 1.0 if temperature is None else temperature
-        return temperature
+        fitted = fit_temperature(kept[:, :-1], kept[:, -1].long())
+        self.temperature = 1.0 if isinstance(fitted, str) else fitted
+        return fitted
 
     def to_mean(self, outputs: Tensor) -> Tensor:
         return outputs.double().softmax(-1)

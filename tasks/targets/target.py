@@ -163,6 +163,9 @@ class Target(Checked, ABC):
 class TargetHead(nn.Module):
     """Predicts a target from hidden vectors, and adds up the metrics of an evaluation."""
 
+    temperature = 1.0
+    """What its outputs are divided by in evaluation and use; of a target with `calibrate` that one's."""
+
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         super().__init__()
         self.metrics = metrics
@@ -183,8 +186,8 @@ class TargetHead(nn.Module):
         """Keep of the next evaluation what the temperature of a target with `calibrate` is fitted to."""
         raise NotImplementedError
 
-    def end_calibration(self) -> float | None:
-        """Fit the temperature and use it; None where what was kept says nothing of it."""
+    def end_calibration(self) -> float | str:
+        """Fit the temperature and use it; it is 1 where there is none, and why is returned in words."""
         raise NotImplementedError
 
     def to_mean(self, outputs: Tensor) -> Tensor:

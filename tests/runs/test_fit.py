@@ -82,6 +82,17 @@ def test_an_evaluation_is_a_test_or_a_validation(trained: tuple) -> None:
         evaluate(trained[2], small_data(), "predict")
 
 
+@pytest.mark.parametrize("stage", ["test", "validate"])
+def test_an_evaluation_of_no_batch_is_refused_and_a_fit_leaves_the_test_out(
+    trained: tuple, tmp_path: Path, stage: str
+) -> None:
+    limit = "limit_test_batches" if stage == "test" else "limit_val_batches"
+    with pytest.raises(InputError, match=f"^trainer.{limit}: 0 leaves out all records, and there is nothing to eval"):
+        evaluate(load(trained[0]), small_data(), stage, accelerator="cpu", **{limit: 0})
+    metrics = small_fit(tmp_path, max_epochs=1, limit_train_batches=1, **{limit: 0})
+    assert any(name.startswith("test/") for name in metrics) == (stage == "validate")
+
+
 def test_the_averaged_weights_are_the_ones_kept(trained: tuple) -> None:
     """A run whose best model is the last: its weights are the moving average, not what the optimiser had."""
     state = Checkpoints().load_checkpoint(sorted((trained[0] / "checkpoints").glob("*.ckpt"))[-1])

@@ -44,12 +44,19 @@ def average(
     tasks: dict[str, Task] = {name: load(name, unsafe_imports=unsafe_imports) for name in names}  # type: ignore[misc]
     places = [split_run(name) for name in names]
     configs = {name: None if task else read_config(run) for name, (run, task) in zip(names, places, strict=True)}
+    temperatures: list[float] = []
     if weights:
         made, what = _of_weights(tasks, configs), "the mean of the weights"
+        temperatures = [each for task in tasks.values() for each in task.forget_calibration()]
     else:
         made, what = _of_predictions(tasks), "the mean of the predictions"
     save(made, folder / "model")
     said = [f"{folder} is {what} of {', '.join(names)}."]
+    if temperatures:
+        shown = " and ".join(f"{each:.3g}" for each in temperatures)
+        said.append(
+            f"Note: its temperature is 1, not {shown}, to which the weights that it is the mean of are calibrated."
+        )
     known = [config for config in configs.values() if config is not None]
     if len(known) == len(names):
         own = [config["model"] for config in known]

@@ -12,8 +12,9 @@ from anyformer.runs.averaging.config import read_config
 from anyformer.saving.atomic import write_whole
 from anyformer.saving.model_folder import load, save
 from anyformer.saving.run_folder import run_folder, split_run
+from anyformer.tasks.base.task import NOT_SAVED
 
-OF_TRAINING = ("lora", "init_from", "freeze", "pretrain")
+NOT_MERGED = ("lora", *NOT_SAVED)
 """Arguments of the model that a merged one has no use for."""
 
 
@@ -38,6 +39,6 @@ def merge(
     config = read_config(split_run(run)[0])
     if config is not None:
         arguments = config["model"].get("init_args", {})
-        config["model"]["init_args"] = {name: arguments[name] for name in arguments if name not in OF_TRAINING}
+        config["model"]["init_args"] = {name: arguments[name] for name in arguments if name not in NOT_MERGED}
         with writing(folder):
             write_whole(folder / "config.yaml", f"# {run} and its base. Made by: anyformer merge\n{dump_yaml(config)}")

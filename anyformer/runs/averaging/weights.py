@@ -21,9 +21,11 @@ from anyformer.saving.manifest import CHECKPOINT, read_manifest
 from anyformer.tasks.base.task import Task
 
 OF_LEARNING = re.compile(
-    r"(^|\.)(optimizer|augment|mix|choose|views|\w*dropout|drop_path|label_smoothing|class_weights)(\.|$)"
+    r"(^|\.)(optimizer|augment|mix|choose|views|\w*dropout|drop_path|label_smoothing|class_weights|calibrate|temperature)"
+    r"(\.|$)"
 )
-"""Arguments that say how weights are learned, and not what they mean: they may differ."""
+"""Arguments that say how weights are learned, or what was fitted to them afterwards, and not what they mean: they may
+differ."""
 
 
 def check_weights_alike(tasks: Mapping[str, Task], configs: Mapping[str, Config | None]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from anyformer.errors import say
-from anyformer.runs.metrics_file import write_metrics
+from anyformer.runs.metrics_file import CALIBRATED, read_metrics, write_metrics
 from anyformer.saving.model_folder import save
 from anyformer.tasks.base.task import Task
 
@@ -19,15 +20,18 @@ def calibrate(task: Task, run: Path, validate: Callable[[Path | None], Mapping[s
     """
     task.begin_calibration()
     before = validate(None)
-    temperatures = task.end_calibration()
+    fitted = task.end_calibration()
     after = validate(run)
     save(task, run / "model")
-    kept = {f"temperature/{name.rpartition('/')[0]}".rstrip("/"): t for name, t in temperatures.items()}
-    metrics = {name: value for name, value in after.items() if name.removeprefix("val/") in temperatures}
-    write_metrics(run, {f"calibrated/{name}": value for name, value in (metrics | kept).items() if value is not None})
-    for name, temperature in temperatures.items():
-        was, now = before[f"val/{name}"], after[f"val/{name}"]
-        if temperature is None:
-            say(f"not calibrated: all validation records are right, which says nothing of how sure to be (val/{name})")
+    found = {name: temperature for name, temperature in fitted.items() if not isinstance(temperature, str)}
+    kept = {f"temperature/{name.rpartition('/')[0]}".rstrip("/"): t for name, t in found.items()}
+    metrics = after if found else {}
+    # Of a run that has gone on: what was written of the model before is not of this one.
+    earlier = {name: math.nan for name in read_metrics(run) if name.startswith(CALIBRATED)}
+    write_metrics(run, earlier | {f"{CALIBRATED}{name}": value for name, value in {**metrics, **kept}.items()})
+    for name, temperature in fitted.items():
+        if isinstance(temperature, str):
+            say(f"not calibrated: {temperature} (val/{name})")
         else:
+            was, now = before[f"val/{name}"], after[f"val/{name}"]
             say(f"calibrated: val/{name} {was:.4f} before, {now:.4f} after, by a temperature of {temperature:.3g}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from anyformer.runs.metrics_file import read_rows
+from anyformer.runs.metrics_file import CALIBRATED, read_rows
 from anyformer.runs.reports.classes import FILE, read_classes, show_classes
 from anyformer.runs.reports.subsets import ALL, STAGES, read_name, show_subsets, subsets_in
 
@@ -14,13 +14,16 @@ MOST_SUBSETS = 30
 
 
 def final_metrics(run: Path, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Those of the test where there is one, else of the validation that chose the best model; and which step it was."""
+    """Those of the test where there is one, else of the validation that chose the best model, calibrated where that is;
+    and which step it was."""
     best = {name: value for name, value in metrics.items() if name.startswith("best/")}
     test = {name: value for name, value in metrics.items() if name.startswith("test/")}
     if test or "best/step" not in best:
         return best | test or dict(metrics)
     rows = [row for row in read_rows(run / "metrics.csv") if row["step"] == str(best["best/step"])]
-    return best | {n: float(text) for row in rows for n, text in row.items() if n.startswith("val/") and text}
+    chosen = {n: float(text) for row in rows for n, text in row.items() if n.startswith("val/") and text}
+    calibrated = {n.removeprefix(CALIBRATED): value for n, value in metrics.items() if n.startswith(CALIBRATED)}
+    return best | chosen | {n: value for n, value in calibrated.items() if n in chosen and value is not None}
 
 
 def tables_after(run: Path, metrics: Mapping[str, float], by: Collection[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,20 @@ def test_weights_of_runs_from_one_start_become_one_model(at_home: Path, capsys: 
         torch.testing.assert_close(value, (one[name] + other[name]) / 2)
     assert isinstance(load("runs/soup"), anyformer.Classify)
     assert main(["test", "runs/soup"]) == 0
+
+
+def test_the_mean_of_weights_has_none_of_the_temperatures(tmp_path: Path) -> None:
+    for seed, temperature in ((0, 2.0), (1, 0.25)):
+        made = member(seed, train=records(30))
+        made.targets["kind"] = replace(made.targets["kind"], calibrate=True, temperature=temperature)
+        save(made, tmp_path / f"{seed}" / "model")
+        (tmp_path / f"{seed}" / "config.yaml").write_text(
+            "seed_everything: 0\nmodel: {class_path: Predict}\ndata: {class_path: Records}\n"
+        )
+    said = anyformer.average([tmp_path / "0", tmp_path / "1"], tmp_path / "mean", weights=True)
+    assert "Note: its temperature is 1, not 2 and 0.25, to which the weights that it is the mean of" in said
+    task = load(tmp_path / "mean")
+    assert task.targets["kind"].temperature == task.head("kind").temperature == 1
 
 
 def test_a_run_that_is_half_done_is_not_left_out(at_home: Path, capsys: pytest.CaptureFixture[str]) -> None:

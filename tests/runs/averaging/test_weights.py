@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,6 +50,8 @@ def test_one_checkpoint_has_no_mean(tmp_path):
 def test_weights_learned_otherwise_from_one_start_have_a_mean():
     one, other = member(0, tokenizers=turned()), member(0, head_dropout=0.5, choose="loss")
     check_weights_alike({"a": one, "b": other}, {"a": started(3), "b": started(3)})
+    for made, temperature in ((one, 2.0), (other, 0.5)):
+        made.targets["kind"] = replace(made.targets["kind"], calibrate=made is one, temperature=temperature)
     check_weights_alike({"a": one, "b": other}, {"a": started(0, "runs/first"), "b": started(1, "runs/first")})
 
 

@@ -14,11 +14,14 @@ from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.fit import evaluate, fit
+from anyformer.runs.metrics_file import read_metrics, write_metrics
+from anyformer.runs.reports.ending import final_metrics
 from anyformer.saving.model_folder import load
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.category import Category
+from anyformer.tasks.targets.regression import Regression
 from anyformer.tokenizers.row import Row
 
 FIELDS = {"x": Row()}
@@ -89,9 +92,11 @@ def test_each_target_that_asks_has_its_own_and_a_perfect_one_none(
     options = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "accelerator": "cpu"}
     seed_everything(0, verbose=False)
     metrics = fit(Predict(FIELDS, targets, SMALL, optimizer=FAST), data, tmp_path / "run", **options)
-    assert {n for n in metrics if n.startswith("calibrated/")} == {
-        "calibrated/temperature/label", "calibrated/val/label/ece", "calibrated/val/sign/ece",
-    }  # fmt: skip
+    calibrated = {name.removeprefix("calibrated/") for name in metrics if name.startswith("calibrated/")}
+    assert calibrated == {name for name in metrics if name.startswith("val/")} | {"temperature/label"}
+    shown = final_metrics(tmp_path / "run", metrics)
+    for name in ("val/loss", "val/label/loss", "val/label/ece"):
+        assert shown[name] == metrics[f"calibrated/{name}"] != metrics[name]
     assert "not calibrated: all validation records are right" in capsys.readouterr().err
     kept = load(tmp_path / "run").targets
     assert kept["label"].temperature == metrics["calibrated/temperature/label"] != 1
@@ -99,8 +104,32 @@ def test_each_target_that_asks_has_its_own_and_a_perfect_one_none(
     assert (tmp_path / "run/reliability_label.png").exists()
 
 
+def test_of_a_target_that_no_validation_record_has_the_run_ends_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    validation = [record | {"label": None, "size": i} for i, record in enumerate(noisy(20, 1))]
+    data = Records([record | {"size": 1} for record in noisy(20, 0)], validation, batch_size=20)
+    targets = {"label": Category(calibrate=True), "size": Regression()}
+    task = Predict(FIELDS, targets, SMALL)
+    options = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "accelerator": "cpu"}
+    fit(task, data, tmp_path / "run", **options)
+    message = "not calibrated: no validation record has a value of the target (val/label/ece)\n"
+    assert message in capsys.readouterr().err
+    assert load(tmp_path / "run").targets["label"].temperature == 1
+    # Of a run that was calibrated and has gone on nothing of then stays.
+    write_metrics(tmp_path / "run", {"calibrated/val/size/mae": 0.25})
+    fit(Predict(FIELDS, targets, SMALL), data, tmp_path / "run", resume=True, **options)
+    metrics = read_metrics(tmp_path / "run")
+    assert [v for name, v in metrics.items() if name.startswith("calibrated/")] == [None]
+
+
 def test_without_validation_there_is_nothing_to_calibrate_on(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"calibrate: it is fitted on the validation records; give data\.validation"):
         fit(Classify(FIELDS, SMALL, calibrate=True), Records(noisy(20, 0)), tmp_path / "run")
     with pytest.raises(InputError, match=r"temperature must be above 0, got 0"):
         Classify(FIELDS, SMALL, temperature=0)
+    data = Records(noisy(20, 0), noisy(20, 1))
+    message = "calibrate: it is fitted on the validation records, which trainer.limit_val_batches: 0 leaves out; raise"
+    with pytest.raises(InputError, match=message):
+        fit(Classify(FIELDS, SMALL, calibrate=True), data, tmp_path / "limited", limit_val_batches=0)
+    assert not (tmp_path / "limited").exists()

@@ -19,6 +19,8 @@ def test_what_is_shown_is_of_the_best_model(tmp_path: Path) -> None:
     shown = final_metrics(tmp_path, {"val/f1": 0.25, **best})
     assert shown == {**best, "val/f1": 0.75, "val/without_text/f1": 0.25}
     assert of_the_whole(shown, []) == {**best, "val/f1": 0.75}
+    fitted = {"calibrated/temperature": 2.0, "calibrated/val/f1": 0.7, "calibrated/val/without_text/f1": None}
+    assert final_metrics(tmp_path, {"val/f1": 0.25, **best, **fitted}) == shown | {"val/f1": 0.7}
     test = {"test/f1": 0.5}
     assert final_metrics(tmp_path, {"val/f1": 0.25, **best, **test}) == best | test
     assert final_metrics(tmp_path, {"train/loss": 1.0}) == {"train/loss": 1.0}

@@ -1,7 +1,5 @@
 """The temperature that makes an over-confident classifier as sure as it is right."""
 
-import math
-
 import pytest
 import torch
 
@@ -42,6 +40,13 @@ def test_the_loss_is_least_there():
 
 def test_where_all_is_right_or_nothing_there_no_temperature_is_best():
     logits, _ = drawn(50)
-    assert fit_temperature(logits, logits.argmax(1)) is None
-    assert fit_temperature(logits[:0], torch.zeros(0, dtype=torch.int64)) is None
-    assert 0 < fit_temperature(1e4 * logits, (logits.argmax(1) + (torch.arange(50) == 0)) % 4) < math.inf
+    assert fit_temperature(logits, logits.argmax(1)).startswith("all validation records are right")
+    none = torch.zeros(0, dtype=torch.int64)
+    assert fit_temperature(logits[:0], none) == "no validation record has a value of the target"
+
+
+@pytest.mark.parametrize("factor", [-1.0, 1e4, 1e-4], ids=["worse than chance", "too sure", "too unsure"])
+def test_at_a_limit_nothing_is_fitted(factor):
+    logits, values = drawn(500)
+    why = fit_temperature(factor * logits, values)
+    assert why == "the temperature that fits is beyond 0.01 to 100, as where a model is no better than chance"
