@@ -110,5 +110,9 @@ def state_of(source: Source) -> dict[str, Any]:
 
 
 def model_state(run: str | Path) -> str:
-    """What changes whenever the model of a run does."""
-    return hashlib.sha256((model_folder(split_run(run)[0]) / MANIFEST).read_bytes()).hexdigest()
+    """What changes whenever the model of a run does, or another task of a mixture is meant.
+
+    The base of an adapter is in it too, by the hash in the adapter's folder, wherever the base lies.
+    """
+    folder, member = split_run(run)
+    return hashlib.sha256((model_folder(folder) / MANIFEST).read_bytes() + member.encode()).hexdigest()
