@@ -128,6 +128,12 @@ def evaluate_parser(stage: str) -> Options:
     parser = Options(stage, f"Metrics of the best model on {part} records: those of its config, or --data.{part} OTHER")
     parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
     parser.add_argument("--views", metavar="N", help="views of each record that predictions are averaged over")
+    parser.add_argument(
+        "--no-predictions",
+        dest="predictions",
+        action="store_false",
+        help="give the metrics alone: what is searched for, as a transcript, is then searched for once",
+    )
     add_base(parser)
     return parser
 
