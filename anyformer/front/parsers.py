@@ -202,8 +202,9 @@ def embed_parser() -> Options:
     parser.add_argument(
         "--data",
         metavar="PATH",
-        help="in place of fields: all records of a path, opened as the run's task opens data.train: class folders, a "
-        "table, texts, episodes",
+        nargs="+",
+        help="instead of fields the records of a table, a folder of files, texts, episodes, ..., read as the run reads "
+        "its own: the same columns, the same root; see --data of predict",
     )
     parser.add_argument(
         "--output", metavar="FILE", help="FILE.parquet or FILE.npz; one JSON object a record without it"
