@@ -66,7 +66,7 @@ def _evaluate(stage: str, args: list[str]) -> None:
             write_subsets(run, task.grouped_by)
         # Of a part of the records alone there are no predictions of all.
         limit = "limit_test_batches" if stage == "test" else "limit_val_batches"
-        if not overrides and not experiment.options.get(limit):
+        if own.predictions and not overrides and not experiment.options.get(limit):
             for name, one in (task.members or {member: task}).items():
                 _keep_predictions(one, data.parts[name] if task.members else data, part, run / name)
     by = model.grouped_by

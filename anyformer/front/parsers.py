@@ -128,6 +128,12 @@ def evaluate_parser(stage: str) -> Options:
     parser = Options(stage, f"Metrics of the best model on {part} records: those of its config, or --data.{part} OTHER")
     parser.add_argument("run", metavar="RUN", help="the run's folder, or RUN:TASK of a mixture; it stands first")
     parser.add_argument("--views", metavar="N", help="views of each record that predictions are averaged over")
+    parser.add_argument(
+        "--no-predictions",
+        dest="predictions",
+        action="store_false",
+        help="give the metrics alone: what is searched for, as a transcript, is then searched for once",
+    )
     add_base(parser)
     return parser
 
@@ -196,8 +202,9 @@ def embed_parser() -> Options:
     parser.add_argument(
         "--data",
         metavar="PATH",
-        help="in place of fields: all records of a path, opened as the run's task opens data.train: class folders, a "
-        "table, texts, episodes",
+        nargs="+",
+        help="instead of fields the records of a table, a folder of files, texts, episodes, ..., read as the run reads "
+        "its own: the same columns, the same root; see --data of predict",
     )
     parser.add_argument(
         "--output", metavar="FILE", help="FILE.parquet or FILE.npz; one JSON object a record without it"

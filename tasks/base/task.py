@@ -404,14 +404,14 @@ class Task(Checked, Trained, ABC):
         """Those that a record has, as they stand beside the predictions."""
         return {name: record[name] for name in self.truths if name in record}
 
-    @property
-    def test_options(self) -> Any:
-        """The options of `predict` for the predictions that `test` and `validate` write."""
+    def rows_of_test(self, source: Source) -> Iterator[dict[str, Any]] | None:
+        """What `test` and `validate` write of the records of a source, as rows; None where it is what `predict` says of
+        each."""
         return None
 
     @property
     def shows_predictions(self) -> bool:
-        """Whether there are such."""
+        """Whether they write anything."""
         return type(self).predict is not Task.predict
 
     def render(self, result: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -30,10 +31,10 @@ from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
-from anyformer.tasks.language.scoring import TextConfig, score_texts
+from anyformer.tasks.language.scoring import TextConfig, score_ids, score_texts
 from anyformer.tasks.language.windows import Pieces, TextWindows
 from anyformer.tokenizers.text.corpus import Corpus, Documents
-from anyformer.tokenizers.text.corpus_cache import learn_once
+from anyformer.tokenizers.text.corpus_cache import learn_once, numbers_with_text
 from anyformer.tokenizers.text.document_files import is_table
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.token_stream import token_stream
@@ -215,9 +216,19 @@ class LanguageModel(Task):
     def options(self) -> type:  # type: ignore[override]
         return TextConfig if self.masking is None else FillConfig
 
-    @property
-    def test_options(self) -> TextConfig:
-        return TextConfig(score=True)
+    def rows_of_test(self, source: Source) -> Iterator[dict[str, Any]]:
+        """How probable each text is, without the text: a document may be larger than memory, and all of them a corpus
+        for the second time."""
+        stream = self.view(source, training=False).stream  # type: ignore[attr-defined]
+        numbers = range(len(source))
+        if len(stream.ends) < len(source):
+            # Texts without a character are not in it.
+            numbers = numbers_with_text(source, self.field)
+        ends = map(int, stream.ends)
+        # The id that ends a text is none of its own.
+        texts = (stream.ids[start : end - 1] for start, end in pairwise(chain([0], ends)))
+        for i, score in score_ids(self, texts):
+            yield {source.id_name: source.id_of(int(numbers[i])), **score}
 
     @property
     def shows_predictions(self) -> bool:

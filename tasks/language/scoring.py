@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,42 +48,53 @@ class Scorer(Protocol):
     def device(self) -> torch.device: ...
 
 
-@torch.inference_mode()
 def score_texts(task: Scorer, texts: Sequence[str]) -> list[dict[str, Any]]:
     """For each text itself, its `tokens`, the mean `loss` of these in nats, and `perplexity`, its exponential.
 
     The first token is predicted from the end of a text, as in training. A text longer than the context is read in
     windows that lie end to end, each token seeing those before it in its window. Raises InputError for an empty text.
     """
-    chopper = TextChopper(task.tokenizers, task.field)
-    sums, counts = torch.zeros(len(texts), dtype=torch.float64), torch.zeros(len(texts), dtype=torch.int64)
-    at_once = max(LOGITS // task.text.n_ids, task.context)
+    ids = task.text.encode_batch(list(texts))
+    if not all(map(len, ids)):
+        raise InputError(f"field {task.field!r}: the text is empty, and has no probability")
+    return [{task.field: texts[i], **score} for i, score in score_ids(task, ids)]
+
+
+@torch.inference_mode()
+def score_ids(task: Scorer, texts: Iterable[np.ndarray]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same of texts as ids, (n,) each, of which a few windows are held at once: the number of each that is not
+    empty, and its score as soon as it is known."""
+    chopper, at_once = TextChopper(task.tokenizers, task.field), max(LOGITS // task.text.n_ids, task.context)
+    number, n, total = 0, 0, 0.0
     for owners, items in _batches(_windows(task, texts), at_once):
         batch = chopper.collate(items).to(task.device)
         hidden = task.model(batch.tokens).flatten(0, 1)[batch.read]
         losses = F.cross_entropy(task.head(hidden).float(), batch.target, reduction="none").double().cpu()
-        lengths = torch.tensor([len(item[1]) for item in items])
-        sums.index_add_(0, torch.tensor(owners).repeat_interleave(lengths), losses)
-        counts.index_add_(0, torch.tensor(owners), lengths)
-    means = (sums / counts).tolist()
-    return [
-        {task.field: text, "tokens": n, "loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-        for text, n, loss in zip(texts, counts.tolist(), means, strict=True)
-    ]
+        for owner, own in zip(owners, losses.split([len(item[1]) for item in items]), strict=True):
+            if owner != number and n:
+                yield number, _score(n, total / n)
+                n, total = 0, 0.0
+            number, n, total = owner, n + len(own), total + float(own.sum())
+    if n:
+        yield number, _score(n, total / n)
+
+
+def _score(n: int, loss: float) -> dict[str, Any]:
+    return {"tokens": n, "loss": loss, "perplexity": math.exp(min(loss, 700.0))}
 
 
 Item = tuple[Sample, Tensor, Tensor, float]
 
 
-def _windows(task: Scorer, texts: Sequence[str]) -> Iterator[tuple[int, Item]]:
+def _windows(task: Scorer, texts: Iterable[np.ndarray]) -> Iterator[tuple[int, Item]]:
     """The windows of every text, as a `TextChopper` collates them, with the text's number."""
-    for number, ids in enumerate(task.text.encode_batch(list(texts))):
-        if not len(ids):
-            raise InputError(f"field {task.field!r}: the text is empty, and has no probability")
-        whole = torch.cat([torch.tensor([task.text.eos_id]), torch.from_numpy(ids.astype("int64"))])
+    for number, ids in enumerate(texts):
+        before = np.array([task.text.eos_id])
         for start in range(0, len(ids), task.context):
-            part = whole[start : start + task.context + 1]
-            place = torch.arange(len(part) - 1)
+            # Ids on the disk are read here, a window at a time.
+            own = ids[start : start + task.context]
+            part = torch.from_numpy(np.concatenate([before, own]).astype(np.int64))
+            place, before = torch.arange(len(own)), own[-1:]
             yield number, ({task.field: TokenSet(part[:-1], place[:, None], place)}, place, part[1:], 0.0)
 
 

@@ -36,6 +36,8 @@ def test_the_predictions_are_kept_in_the_run_folder(capsys: pytest.CaptureFixtur
         right = sum(row["label"] == row["true_label"] for row in rows) / len(rows)
         assert f"{metric}  {right:.4f}" in out
         path.unlink()
+        assert main([command, "runs/small", "--no-predictions"]) == 0
+        assert f"{metric}  {right:.4f}" in capsys.readouterr().out and not path.exists()
         # Of other records nothing is kept.
         assert main([command, "runs/small", "--data.validation=0.2", "--data.test=0.2"]) == 0
         capsys.readouterr()

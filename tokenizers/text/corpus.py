@@ -120,6 +120,11 @@ class PythonDocs(Documents):
     def name(self, i: int) -> str:
         return f"pydoc topic {self._topics[i][0]!r}"
 
+    id_name = "topic"
+
+    def id_of(self, i: int) -> Any:
+        return self._topics[i][0]
+
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, bool]]:
         return ((text, True) for _, text in self._topics[start:stop])
 
@@ -196,6 +201,18 @@ class Corpus(Documents):
         if file_kind(file) != "text":
             return f"{file} row {index.number[i]}"
         return file if self.split is None else f"{file} from byte {index.start[i]}"
+
+    @property
+    def _are_files(self) -> bool:
+        """Whether each document is a whole file."""
+        return self.split is None and all(file_kind(file) == "text" for file in self.files)
+
+    @property
+    def id_name(self) -> str:  # type: ignore[override]
+        return "file" if self._are_files else super().id_name
+
+    def id_of(self, i: int) -> Any:
+        return self.name(i) if self._are_files else super().id_of(i)
 
     @cached_property
     def files(self) -> tuple[str, ...]:

@@ -141,6 +141,17 @@ def texts_of(source: Source, field: str) -> Iterator[tuple[str, bool]]:
         yield text or "", True
 
 
+def numbers_with_text(source: Source, field: str) -> list[int]:
+    """The numbers of the documents that hold a character."""
+    found, number, has_text = [], 0, False
+    for text, is_end in texts_of(source, field):
+        has_text = has_text or bool(text)
+        if is_end:
+            found += [number] * has_text
+            number, has_text = number + 1, False
+    return found
+
+
 def _fingerprint(source: Source, field: str) -> str:
     if isinstance(source, Documents):
         return source.fingerprint()

@@ -15,6 +15,7 @@ from anyformer.cli.outputs import Outcome, say_failed, watched
 from anyformer.cli.records import STANDARD_INPUT, find_records
 from anyformer.errors import InputError, suggest
 from anyformer.front.parsers import embed_parser, require_first
+from anyformer.runs.predictions.opening import open_records, run_source
 from anyformer.saving.model_folder import load
 
 NAME = "record"
@@ -43,7 +44,7 @@ def embed_command(args: list[str]) -> None:
         raise InputError("give the record as FIELD=VALUE, or many with --data PATH; one of the two")
     task = load(own.run, unsafe_imports=own.unsafe_imports, base=own.base)
     config = task.vector_config(own.layer, own.pool, own.field, own.normalize)
-    given = _from_source(task, own.data) if own.data else _from_fields(task, own.fields, own.run)
+    given = _from_data(task, own) if own.data else _from_fields(task, own.fields, own.run)
     options = {name: getattr(own, name) for name in ("layer", "pool", "field", "normalize")}
     failed: list[str] = []
     bar = tqdm(embed_each(partial(task.embed, **options), given), total=given.n, file=sys.stderr, disable=None)
@@ -94,16 +95,17 @@ def _from_fields(task: Any, fields: list[str], run: str) -> Given:
     return Given(len(records), lambda start, stop: records[start:stop], name_of, task.tokenizers[field].reads_files)
 
 
-def _from_source(task: Any, path: str) -> Given:
-    source = task.open(path)
-    n = len(source)  # Raises InputError for a source without records.
+def _from_data(task: Any, own: Any) -> Given:
+    """The records of --data, read as `predict` reads them; of several fields any will do."""
+    needed = task.inputs if len(task.inputs) == 1 else ()
+    source = open_records(own.data, task, run_source(own.run, task, own.unsafe_imports), needed)
 
     def read(start: int, stop: int) -> list[dict[str, Any]]:
-        return list(task.records_to_embed(source.take(range(start, stop)))[0])
+        return [task.take_record(source[i], source.folder_of(i)) for i in range(start, stop)]
 
     if not read(0, 1)[0]:
         raise InputError(
-            f"--data {path}: a record has {', '.join(source[0])}, and the model reads {', '.join(task.inputs)}; name "
-            "the columns so"
+            f"--data {' '.join(own.data)}: a record has {', '.join(source[0])}, and the model reads "
+            f"{', '.join(task.inputs)}; name the columns so"
         )
-    return Given(n, read, source.name, are_files=True)
+    return Given(len(source), read, source.name, are_files=True)

@@ -1,12 +1,12 @@
-"""The records that are to be predicted: at a path, read as the run reads its own; and what says that they are the
-same when a prediction goes on."""
+"""The records that are to be predicted or embedded: at a path, read as the run reads its own; and what says that they
+are the same when a prediction goes on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,22 +44,31 @@ def run_source(run: str | Path, task: Task, unsafe: Sequence[str] = ()) -> Sourc
 
 
 def open_data(places: Sequence[str], task: Task, like: Source | None, id_column: str | None = None) -> Source:
-    """The records of files or folders, read as those of `like` are; where they are of another kind, as their names say.
+    """The records to predict, see `open_records`, all of whose fields must be there.
 
     id_column: of the data, which is read too.
-    Raises InputError for a place that is not there, or has not the fields that the model reads.
     """
-    made = None if like is None else like.at(places, task.inputs)
+    made = open_records(places, task, like, task.inputs)
+    if id_column is not None:
+        made = _with_column(made, id_column)
+    _say_lost(places, task, like, made)
+    return made
+
+
+def open_records(places: Sequence[str], task: Task, like: Source | None, needed: Collection[str]) -> Source:
+    """The records of files or folders, read as those of `like` are; where they are of another kind, as their names say.
+
+    needed: the fields that must be there.
+    Raises InputError for a place that is not there, has not these fields, or has no records.
+    """
+    made = None if like is None else like.at(places, needed)
     if made is None:
         each = [_open(place, task) for place in places]
         made = each[0] if len(each) == 1 else Joined(tuple(each))
     if isinstance(made, Corpus) and made.split is not None and getattr(like, "split", None) is None:
         say_once(f"{', '.join(places)}: each line that is not empty is a record; for whole files give a folder of them")
-    if id_column is not None:
-        made = _with_column(made, id_column)
     if not len(made):
         raise InputError(f"{', '.join(places)}: there are no records")
-    _say_lost(places, task, like, made)
     return made
 
 
@@ -110,5 +119,9 @@ def state_of(source: Source) -> dict[str, Any]:
 
 
 def model_state(run: str | Path) -> str:
-    """What changes whenever the model of a run does."""
-    return hashlib.sha256((model_folder(split_run(run)[0]) / MANIFEST).read_bytes()).hexdigest()
+    """What changes whenever the model of a run does, or another task of a mixture is meant.
+
+    The base of an adapter is in it too, by the hash in the adapter's folder, wherever the base lies.
+    """
+    folder, member = split_run(run)
+    return hashlib.sha256((model_folder(folder) / MANIFEST).read_bytes() + member.encode()).hexdigest()

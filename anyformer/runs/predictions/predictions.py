@@ -147,13 +147,15 @@ def keep_predictions(task: Task, source: Source, folder: Path, skip: bool = Fals
         return None
     failed = (lambda line: None) if skip else None
     progress = Progress(len(source))
-    rows, spool = RowsOfSource(task, source, task.test_options, failed=failed), folder / f"{PREDICTIONS}{PART}"
+    own = task.rows_of_test(source)
+    rows = RowsOfSource(task, source, failed=failed).after() if own is None else ([row] for row in own)
+    spool = folder / f"{PREDICTIONS}{PART}"
     are_scalars = True
     try:
         with writing(spool):
             folder.mkdir(exist_ok=True)
             with open(spool, "w", encoding="utf-8") as file:
-                for several in rows.after():
+                for several in rows:
                     are_scalars &= all(is_scalar(value) for row in several for value in row.values())
                     file.writelines(to_json(row) + "\n" for row in several)
                     progress.add()

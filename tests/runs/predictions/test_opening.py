@@ -110,6 +110,8 @@ def test_states_change_with_what_they_are_of(at_goods: Path) -> None:
     assert state_of(Joined((Table("goods.csv"),)))["sources"] == [state_of(Table("goods.csv"))]
     manifest = Path("run/model/manifest.jsonl")
     assert model_state("run") == model
+    # The tasks of a mixture have one folder.
+    assert len({model, model_state("run:one"), model_state("run:two")}) == 3
     manifest.write_text(manifest.read_text().replace("sha256", "sha255", 1))
     with pytest.raises(InputError, match="damaged"):
         model_state("run")

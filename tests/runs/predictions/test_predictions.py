@@ -126,3 +126,6 @@ def test_the_predictions_of_an_evaluation_are_kept_in_the_runs_folder(at_goods: 
     Path("list.jsonl").write_text('{"weight": {"grams": 1}, "kind": ["a"], "title": "old car"}\n')
     assert keep_predictions(task, Table("list.jsonl"), Path("run")) == Path("run/predictions.jsonl")
     assert not Path("run/predictions.csv").exists() and not list(Path("run").glob("*.part"))
+    # A task may have rows of its own.
+    task.rows_of_test = lambda given: ({"row": given.id_of(i), "length": 2} for i in range(len(given)))
+    assert keep_predictions(task, source, Path("run")).read_text() == "row,length\n5,2\n2,2\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,6 +40,31 @@ def test_a_loss_is_that_of_each_token_after_those_before_it(
     assert made.render(scored[0]).startswith("tokens 5  loss ") and made.row(scored[0]) == scored[0]
     with pytest.raises(InputError, match="field 'text': the text is empty, and has no probability"):
         made.predict(["a", ""], score=True)
+
+
+def test_documents_are_scored_as_texts_a_window_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("to be or not to be")
+    (folder / "b.txt").write_text("that is")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "to be or not to be"}\n{"text": ""}\n{"text": null}\n{"text": "that is"}\n')
+    made = task(Corpus(str(folder)), tmp_path)
+    wanted = made.predict(["to be or not to be", "that is"], score=True)
+    # No document is read as a whole.
+    monkeypatch.setattr(Corpus, "__getitem__", None)
+    for made.samples in ("windows", "documents"):
+        for path, name, numbers in (
+            (folder, "file", [str(folder / "a.txt"), str(folder / "b.txt")]),
+            (rows, "row", [0, 3]),
+        ):
+            found = list(made.rows_of_test(Corpus(str(path))))
+            assert [list(row) for row in found] == [[name, "tokens", "loss", "perplexity"]] * 2
+            assert [row.pop(name) for row in found] == numbers
+            for row, other in zip(found, wanted, strict=True):
+                assert row == pytest.approx({key: other[key] for key in row}, rel=1e-5)
+    monkeypatch.setattr(scoring, "LOGITS", 1)
+    assert [number for number, _ in scoring.score_ids(made, [np.array([5]), np.zeros(0), np.full(20, 3)])] == [0, 2]
 
 
 def _batch(made: object, ids: torch.Tensor) -> object:

@@ -30,6 +30,17 @@ def test_a_plain_text_is_one_document(tmp_path: Path, ending: str) -> None:
     assert texts(Corpus(path)) == ["\n\nhé\r\n\0\n"] and Corpus(path).name(0) == path
 
 
+def test_whole_files_are_told_apart_by_their_names_and_parts_by_numbers(tmp_path: Path) -> None:
+    paths = [write(tmp_path / name, "one\ntwo") for name in ("a.txt", "b.txt")]
+    whole, lines = Corpus(tuple(paths)), Corpus(tuple(paths), split="line")
+    assert (whole.id_name, [whole.id_of(i) for i in range(2)]) == ("file", paths)
+    assert (lines.id_name, lines.id_of(3)) == ("row", 3)
+    rows = Corpus(write(tmp_path / "a.jsonl", ROWS))
+    assert (rows.id_name, rows.id_of(2)) == ("row", 2)
+    docs = PythonDocs()
+    assert docs.id_name == "topic" and docs.id_of(0) in docs.name(0)
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "parquet"])
 def test_a_row_is_a_document(tmp_path: Path, ending: str) -> None:
     corpus = Corpus(write(tmp_path / f"a.{ending}", ROWS))

@@ -18,7 +18,7 @@ from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.faults import WriteError
 from anyformer.tokenizers.text.corpus import Corpus, PythonDocs
-from anyformer.tokenizers.text.corpus_cache import learn_once
+from anyformer.tokenizers.text.corpus_cache import learn_once, numbers_with_text
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.token_stream import TokenStream, token_stream
 from tests.helpers.damage import cut, flip
@@ -37,6 +37,12 @@ def test_the_same_text_and_tokenizer_find_the_stream_again(tmp_path: Path) -> No
     write(tmp_path / "a.txt", "one twos")
     assert stream(Corpus(path), BYTES, tmp_path / "cache").ids.tolist()[-2] == ord("s")
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_documents_without_a_character_are_counted_and_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"text": text} for text in ("", "a", None, "", "b", "")])
+    for source in (Corpus(path), Table(path)):
+        assert numbers_with_text(source, "text") == [1, 4]
 
 
 def test_the_same_characters_with_other_document_ends_are_another_stream(tmp_path: Path) -> None:
