@@ -14,7 +14,7 @@ from pathlib import Path
 from anyformer.errors import InputError
 from anyformer.local_files import read_json
 from anyformer.saving.manifest import describe_file, find_folder
-from anyformer.saving.run_folder import find_run
+from anyformer.saving.run_folder import find_run, split_run
 
 BASE = "base.json"
 WEIGHTS = "weights.safetensors"
@@ -65,7 +65,8 @@ def locate_base(folder: Path, given: str | Path | None = None) -> str | None:
     """Where the base of the adapter in a folder is; None where the folder holds a whole model.
 
     given: where it is now; as `base.json` says when left out.
-    Raises InputError, with the name and both hashes, where it is not there or is not what it was.
+    Raises InputError, with the name and both hashes, where it is not there or is not what it was; and for another task
+    of the same mixture.
     """
     if not (folder / BASE).exists():
         if given is not None:
@@ -74,7 +75,7 @@ def locate_base(folder: Path, given: str | Path | None = None) -> str | None:
     content = read_json(folder / BASE)
     if not all(isinstance(content.get(name), str) for name in ("path", "relative", "sha256")):
         raise InputError(f"{folder / BASE} is damaged: it must hold path, relative and sha256; copy the folder anew")
-    wanted, reasons = content["sha256"], []
+    wanted, member, reasons = content["sha256"], split_run(content["path"])[1], []
     places = [content["path"], os.path.normpath(folder / content["relative"])] if given is None else [str(given)]
     for place in dict.fromkeys(places):
         try:
@@ -82,9 +83,14 @@ def locate_base(folder: Path, given: str | Path | None = None) -> str | None:
         except InputError as error:
             reasons.append(str(error).partition("; looked for")[0])
             continue
-        if found.sha256 == wanted:
+        path, own = split_run(place)
+        if found.sha256 != wanted:
+            reasons.append(f"{place} has other weights, of SHA-256 {found.sha256[:16]}...")
+        elif own != member:
+            # The tasks of a mixture are in one file.
+            reasons.append(f"{place} is not what it was trained on, {f'{path}:{member}' if member else path}")
+        else:
             return place
-        reasons.append(f"{place} has other weights, of SHA-256 {found.sha256[:16]}...")
     raise InputError(
         f"{folder} holds an adapter on {content['path']}, whose weights are of SHA-256 {wanted[:16]}...; "
         f"{'; '.join(reasons)}; say where the base is now by --base FOLDER, or load(..., base=FOLDER)"

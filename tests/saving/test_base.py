@@ -80,6 +80,16 @@ def test_a_base_that_has_moved_or_changed_is_refused_by_name_and_hash(runs: Path
         locate_base(adapter)
 
 
+def test_another_task_of_the_same_mixture_is_not_the_base(runs: Path) -> None:
+    adapter = model(runs / "of_one/model", 4.0, find_base(f"{runs}/base:one"))
+    assert locate_base(adapter) == locate_base(adapter, f"{runs}/base:one") == f"{runs}/base:one"
+    for place in (f"{runs}/base:two", f"{runs}/base"):
+        with pytest.raises(InputError, match=rf"; {place} is not what it was trained on, {runs}/base:one; say where"):
+            locate_base(adapter, place)
+    with pytest.raises(InputError, match=rf"base:one is not what it was trained on, {runs}/base; say where"):
+        locate_base(runs / "adapter/model", f"{runs}/base:one")
+
+
 def test_what_is_no_base_is_refused(runs: Path) -> None:
     with pytest.raises(InputError, match=r"adapter holds an adapter and no whole model; .*anyformer merge .*adapter"):
         find_base(runs / "adapter")

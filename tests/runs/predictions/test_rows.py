@@ -58,5 +58,5 @@ def test_a_wrong_id_is_refused() -> None:
     task = anyformer.load("run")
     with pytest.raises(InputError, match=r"id: record 0: no column 'skus'; there are .*; did you mean 'sku'\?"):
         next(RowsOfSource(task, PythonRecords(records(1)), id_column="skus").after())
-    with pytest.raises(InputError, match="--id: 'price' is what a prediction is called too; give another column"):
+    with pytest.raises(InputError, match="id: 'price' is what a prediction is called too; give another column"):
         next(RowsOfSource(task, PythonRecords(records(1)), id_column="price").after())
