@@ -150,9 +150,9 @@ def test_how_many_tokens_a_field_has() -> None:
     bag = Anyformer({"bag": Ids(), "text": Ids()}, TransformerConfig(d_model=12, n_heads=3, depth=1))
     with pytest.raises(InputError, match="how many tokens 'bag' has is not said by the config; give tokens bag=N"):
         token_counts(bag)
-    with pytest.raises(InputError, match="--tokens needs a number for a field, as bag=N; the fields are bag, text"):
+    with pytest.raises(InputError, match="tokens needs a number for a field, as bag=N; the fields are bag, text"):
         token_counts(bag, 4)
-    with pytest.raises(InputError, match="--tokens: there is no field 'word'; there are bag, text"):
+    with pytest.raises(InputError, match="tokens: there is no field 'word'; there are bag, text"):
         token_counts(bag, {"word": 4})
 
 
