@@ -19,6 +19,7 @@ from anyformer.optim.optimizer import check_pattern
 from anyformer.saving.base import Base, find_base
 from anyformer.saving.model_folder import SavedTask, load, make
 from anyformer.saving.run_folder import find_run
+from anyformer.tasks.base.agreement import check_agreement
 from anyformer.tokens import Tokenizer
 from anyformer.weights.huggingface import UNUSED_ONCE_TRAINED, plain_stack
 from anyformer.weights.tensors import Report, joint_grids, take
@@ -86,6 +87,7 @@ def take_weights(task: Startable, other: Startable, source: str) -> Report:
     if other.members:
         names = " or ".join(f"{source}:{name}" for name in other.members)
         raise InputError(f"init_from: {source} is a mixture; name one of its tasks: {names}")
+    check_agreement(task, other, source)
     if task.lora is not None:
         _check_alike(task, other, source)
     ours, theirs = task.learnt, other.learnt
@@ -161,7 +163,7 @@ def take_base(task: Startable, source: str | Path | None) -> Report:
 
 
 def _check_alike(task: Startable, other: Startable, source: str) -> None:
-    """Raise InputError where a model and the base of its adapters differ by what no shape of a tensor shows."""
+    """Raise InputError where the built stacks or the positions of a model and of its adapters' base differ."""
     stacks = [
         {name: stack.config for name, stack in (("transformer", m.transformer), ("encoder", m.encoder)) if stack}
         for m in (task.model, other.model)
@@ -174,12 +176,6 @@ def _check_alike(task: Startable, other: Startable, source: str) -> None:
                     f"{name}.{option} is {ours[option]!r}, and that of init_from {source}, which lora adapts, "
                     f"{value!r}; take that"
                 )
-    for option in ("types", "scale", "norm", "offset"):
-        ours, theirs = (getattr(each.embedding, option) for each in (task, other))
-        if ours != theirs:
-            raise InputError(
-                f"embedding.{option} is {ours}, and that of init_from {source}, which lora adapts, {theirs}; take that"
-            )
     placed = [[each.axes for each in part.model.embeddings.placed] for part in (task, other)]
     for i, (ours, theirs) in enumerate(zip(*placed, strict=False)):
         if ours != theirs:

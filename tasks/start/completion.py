@@ -12,6 +12,7 @@ from typing import Any
 from anyformer.errors import InputError, nearest
 from anyformer.parsing.classes import find_class, parameters
 from anyformer.parsing.large import take_out
+from anyformer.tasks.base.agreement import are_family, shown
 from anyformer.tasks.base.task import NOT_SAVED, Task
 
 OF_THE_DATA = (
@@ -58,7 +59,7 @@ def complete(model: Mapping[str, Any], source: Task, name: str) -> Completed:
     if cls is None:  # Another message says so.
         return Completed(dict(model), (), ())
     same = cls is type(source)
-    shared = OF_A_FAMILY if issubclass(cls, type(source)) or issubclass(type(source), cls) else OF_EVERY_TASK
+    shared = OF_A_FAMILY if are_family(cls, type(source)) else OF_EVERY_TASK
     known = parameters(cls) or {}
     args, taken = {}, []
     for key, value in theirs["init_args"].items():
@@ -162,7 +163,7 @@ def _changes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
         if isinstance(one, Mapping) and one.get("class_path") == other["class_path"]:
             args = one.get("init_args") or {}
             found += [
-                f"tokenizers.{field}.{key} from {_shown(value)} to {_shown(args[key])}"
+                f"tokenizers.{field}.{key} from {shown(value)} to {shown(args[key])}"
                 for key, value in other["init_args"].items()
                 if key in args and _plain(args[key]) != _plain(value)
             ]
@@ -171,8 +172,3 @@ def _changes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 def _plain(value: Any) -> Any:
     return list(map(_plain, value)) if isinstance(value, list | tuple) else value
-
-
-def _shown(value: Any) -> str:
-    """As a config has it."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

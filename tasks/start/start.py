@@ -10,8 +10,8 @@ from typing import Any
 from anyformer.errors import InputError, say
 from anyformer.parsing.classes import find_class, parameters
 from anyformer.parsing.scalars import load_yaml
+from anyformer.tasks.base.agreement import check_agreement
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.start.agreement import check_agreement
 from anyformer.tasks.start.completion import Completed, complete, names_in_full
 from anyformer.tasks.start.opening import describe_model
 
@@ -40,7 +40,10 @@ class Start:
 
         Raises InputError for an option that does not agree with the source.
         """
-        check_agreement(task, self.source, self.name)
+        try:
+            check_agreement(task, self.source, self.name)
+        except InputError as error:
+            raise InputError(f"{error}, or leave it out") from None
         task.inherit_from(self.source)
         task.added_fields = self.completed.added
 

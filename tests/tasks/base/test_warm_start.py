@@ -348,11 +348,11 @@ def test_with_the_trunk_frozen_a_new_field_changes_nothing_without_it(base: Path
     [
         (
             {"transformer": replace(small_options()["transformer"], activation="relu")},
-            r"transformer\.activation is 'relu', and that of init_from .*run, which lora adapts, 'gelu'; take that",
+            r"model\.transformer\.activation is relu, and init_from .*run has gelu; give gelu",
         ),
         (
             {"embedding": EmbeddingConfig(norm=True)},
-            r"embedding\.norm is True, and that of init_from .*, False; take that",
+            r"model\.embedding\.norm is true, and init_from .* has false; give false",
         ),
     ],
 )
@@ -363,6 +363,14 @@ def test_adapters_of_a_model_that_computes_otherwise_are_refused(
     task.build()
     with pytest.raises(InputError, match=message):
         task.take_base(base)
+
+
+def test_without_adapters_a_task_that_is_written_out_agrees_with_its_source_too(base: Path) -> None:
+    options = small_options()
+    other = replace(options["transformer"], activation="relu")
+    task = Classify(**{**options, "transformer": other}, classes=[*"0123456789"])
+    with pytest.raises(InputError, match=r"transformer\.activation is relu, and init_from .*run has gelu; give gelu$"):
+        task.start_from(base)
 
 
 def test_a_new_field_stands_behind_those_that_there_were(base: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_config_of_a_few_lines_is_completed_and_its_run_goes_on_without_the_so
     [
         (
             "transformer: {d_model: 24, n_heads: 3}",
-            r"^tune.yaml line 5: model.transformer.d_model is 24, and init_from bert has 12; leave it out, or give 12$",
+            r"^tune.yaml line 5: model.transformer.d_model is 24, and init_from bert has 12; give 12, or leave it out$",
         ),
         ("tokenizers: 3", r"^tune.yaml line 5: model.tokenizers must .*got 3"),
         ("transformer: {d_modl: 24}", r"^tune.yaml line 5: .*no key 'd_modl'; did you mean 'd_model'"),

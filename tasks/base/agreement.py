@@ -4,38 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.parsing.plain import plain
-from anyformer.tasks.base.task import Task
 from anyformer.tokens import Tokenizer
 from anyformer.weights.huggingface import UNUSED_ONCE_TRAINED, plain_stack
 
 
-def check_agreement(task: Task, source: Task, name: str) -> None:
+class Described(Protocol):
+    """What is compared of a task, which need not be built."""
+
+    tokenizers: dict[str, Tokenizer]
+    transformer: TransformerConfig
+    embedding: EmbeddingConfig
+
+    @property
+    def members(self) -> Mapping[str, Any]: ...
+
+    @property
+    def has_encoder(self) -> bool: ...
+
+
+def are_family(one: type, other: type) -> bool:
+    """Whether of two classes of tasks one is made from the other, and their heads are alike."""
+    return issubclass(one, other) or issubclass(other, one)
+
+
+def check_agreement(task: Described, source: Described, name: str) -> None:
     """Raise InputError for the first option of a task's model that differs from that of the source, with both values.
 
     Only what says how outputs come from weights must agree; dropout and the like may be others. name: of the source.
     """
     for path, ours, theirs in _differences(task, source):
         raise InputError(
-            f"model.{path} is {_shown(ours)}, and init_from {name} has {_shown(theirs)}; leave it out, or give "
-            f"{_shown(theirs)}"
+            f"model.{path} is {shown(ours)}, and init_from {name} has {shown(theirs)}; give {shown(theirs)}"
         )
 
 
-def _differences(task: Task, source: Task) -> Iterator[tuple[str, Any, Any]]:
+def _differences(task: Described, source: Described) -> Iterator[tuple[str, Any, Any]]:
     if task.members or source.members:
         return
     yield from _of("transformer", _stack(task.transformer), _stack(source.transformer))
-    if type(task) is type(source) and task.has_encoder and source.has_encoder:
-        yield from _of("encoder", *(_stack(each.encoder or each.transformer) for each in (task, source)))
-        yield from _of("output", plain(task.output), plain(source.output))
-    for part in ("norm", "scale", "offset"):
+    if are_family(type(task), type(source)):
+        if task.has_encoder and source.has_encoder:
+            yield from _of("encoder", *(_stack(each.encoder or each.transformer) for each in (task, source)))
+        yield from _of("output", *(plain(getattr(each, "output", None)) for each in (task, source)))
+    for part in ("types", "norm", "scale", "offset"):
         yield from _of(f"embedding.{part}", getattr(task.embedding, part), getattr(source.embedding, part))
     for name in task.tokenizers.keys() & source.tokenizers.keys():
         yield from _of_tokenizer(name, task.tokenizers[name], source.tokenizers[name], task.transformer.d_model)
@@ -77,5 +96,6 @@ def _sizes(tokenizer: Tokenizer, d_model: int) -> dict[str, torch.Size]:
         return {name: tensor.shape for name, tensor in tokenizer.lift(d_model).state_dict().items()}
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a config has it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -11,9 +11,11 @@ from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
+from anyformer.tasks.base.agreement import check_agreement
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tasks.language.chat import ChatModel
+from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.sequence.sequence import SequenceToSequence
-from anyformer.tasks.start.agreement import check_agreement
 from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.audio.mel import MelConfig
 from anyformer.tokenizers.image.patches import ImagePatches
@@ -42,7 +44,7 @@ def speech(**options: Any) -> SequenceToSequence:
             image(),
             "transformer.d_model is 24, and init_from runs/a has 12",
         ),
-        (image(replace(SIZES, depth=1)), image(), "transformer.depth is 1, .* has 2; leave it out, or give 2"),
+        (image(replace(SIZES, depth=1)), image(), "transformer.depth is 1, .* has 2; give 2"),
         (image(replace(SIZES, d_ff=24)), image(), "transformer.d_ff is 24, and init_from runs/a has 48"),
         (image(replace(SIZES, activation="relu")), image(), "transformer.activation is relu, .* has gelu"),
         (
@@ -56,6 +58,12 @@ def speech(**options: Any) -> SequenceToSequence:
         (image(tokenizer=replace(IMAGE, patch=2)), image(), "tokenizers.image.patch is 2, .* has 4"),
         (speech(encoder=TransformerConfig(12, 1, 3)), speech(), "encoder.depth is 1, .* has 2"),
         (speech(output=HeadConfig(tied=False)), speech(), "output.tied is false, .* has true"),
+        (image(types=False), image(), "embedding.types is false, .* has true"),
+        (
+            LanguageModel({"text": Text("bytes")}, SIZES, output=HeadConfig(scaled=True)),
+            ChatModel({"text": Text("bytes")}, transformer=SIZES),
+            "output.scaled is true, .* has false",
+        ),
         (speech(n_mels=20), speech(), r"tokenizers.audio.mel is .*'n_mels': 20"),
     ],
 )
