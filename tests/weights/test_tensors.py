@@ -92,8 +92,8 @@ def test_other_classes_get_a_new_head(tmp_path: Path, classes: list[str]) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"transformer": wide(d_model=24)}, r"lifts\.image\.linear\.weight is \(12, 48\), and .* is \(24, 48\); make"),
-        ({"transformer": wide(depth=1)}, r"holds 2 blocks, and the model 1; set transformer\.depth: 2"),
+        ({"transformer": wide(d_model=24)}, r"model\.transformer\.d_model is 24, and init_from .* has 12; give 12"),
+        ({"transformer": wide(depth=1)}, r"model\.transformer\.depth is 1, and init_from .* has 2; give 2"),
         ({"n_registers": 2}, r"lifts\.class/\.table is \(1, 12\), and .* is \(3, 12\); make n_registers"),
     ],
     ids=["width", "depth", "registers"],
