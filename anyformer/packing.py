@@ -42,6 +42,21 @@ def pack(lengths: Sequence[int] | Sequence[Sequence[int]], budget: int | Sequenc
     return [first_seen[row] for row in rows.tolist()]
 
 
+def group_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Numbers of the samples in groups of like length, each of at most `budget` tokens with its padding, if it can be.
+
+    >>> group_by_length([3, 16384, 2], 16384)
+    [[1], [0, 2]]
+    """
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= budget:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
 def collate(
     samples: Sequence[Sample],
     tokenizers: Mapping[str, Tokenizer],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anyformer.batch import Batch, read_before
 from anyformer.errors import InputError
-from anyformer.packing import collate, pack
+from anyformer.packing import collate, group_by_length, pack
 from anyformer.tokens import UNSEEN, Sample, TokenSet
 from tests.helpers.toys import TOYS, Toy, samples_in_rows, words
 
@@ -311,3 +311,9 @@ def test_masked_tokens_are_kept_through_an_order_and_a_batch() -> None:
     assert batch.fields["word"].masked is None
     assert collate([{"bag": shown}], TOYS).fields["bag"].masked is None
     assert batch.to("meta").fields["bag"].masked.device.type == "meta"
+
+
+def test_groups_hold_like_lengths_and_no_more_tokens_than_fit() -> None:
+    assert group_by_length([2, 5, 30, 1, 5], 10) == [[2], [1, 4], [0, 3]]
+    assert group_by_length([3, 12, 4, 4, 20, 1], 12) == [[4], [1], [2, 3, 0], [5]]
+    assert group_by_length([], 12) == []

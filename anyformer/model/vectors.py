@@ -15,7 +15,7 @@ from anyformer.batch import Batch
 from anyformer.choices import Checked
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
-from anyformer.packing import collate
+from anyformer.packing import collate, group_by_length
 from anyformer.tokens import Sample
 
 Pooling = Literal["class", "mean", "last"]
@@ -101,24 +101,9 @@ def _read(
 ) -> Iterator[tuple[list[int], Batch, Tensor]]:
     """Batches of like length: the numbers of their samples, the batch, and its hidden vectors, (rows * length, d)."""
     n_blocks, device = config.n_blocks(model), next(model.parameters()).device
-    for group in group_by_length([sum(map(len, sample.values())) for sample in samples]):
+    for group in group_by_length([sum(map(len, sample.values())) for sample in samples], AT_ONCE):
         batch = collate([samples[i] for i in group], model.tokenizers).to(device)
         yield group, batch, model.hidden_at(batch, n_blocks).flatten(0, 1)
-
-
-def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Numbers of samples in groups of like length, each of at most `AT_ONCE` tokens with its padding, if it can be.
-
-    >>> group_by_length([3, 16384, 2])
-    [[1], [0, 2]]
-    """
-    groups: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= AT_ONCE:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups
 
 
 def _pool(batch: Batch, hidden: Tensor, config: VectorConfig) -> tuple[Tensor, Tensor]:

@@ -247,7 +247,8 @@ class Trained(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # That of `optimizer.lr`: the others (AdamW's beside Muon, those of other layers) move in proportion.
-        self.log("train/lr", self.optimizer.lr * self._lr_factor(self.global_step), on_step=True, on_epoch=False)
+        factor = optimizer.param_groups[0]["lr"] / self.trainer.lr_scheduler_configs[0].scheduler.base_lrs[0]
+        self.log("train/lr", self.optimizer.lr * factor, on_step=True, on_epoch=False)
         for parameter, first in self._joins.items():
             if self.current_epoch < first:
                 parameter.grad = None

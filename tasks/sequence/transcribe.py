@@ -11,6 +11,7 @@ import torch
 
 from anyformer.errors import InputError, say
 from anyformer.model.losses.ctc import CTCHead
+from anyformer.packing import group_by_length
 from anyformer.tasks.sequence.batch import PairChopper, Pairs
 from anyformer.tasks.sequence.decoding import DecodeConfig, Decoded
 from anyformer.tasks.sequence.subtitles import Word, confidence
@@ -97,7 +98,9 @@ def transcribe(
                 opens.setdefault(number, i)
         first = set(opens.values()) if task.start_choices else set(range(len(held)))
         for some in (first, set(range(len(held))) - first):
-            for group in _groups([length if i in some else 0 for i, length in enumerate(lengths)]):
+            heard = sorted(i for i in some if lengths[i])
+            for numbers in group_by_length([lengths[i] for i in heard], AT_ONCE):
+                group = [heard[number] for number in numbers]
                 batch = chopper.collate([held[i][2] for i in group]).to(task.device)
                 known = None if some is first else [starts[held[i][0]] for i in group]
                 told |= zip(
@@ -177,14 +180,3 @@ def show_confidence(result: Mapping[str, Any]) -> str:
 def is_timed(options: DecodeConfig) -> bool:
     """Whether times are asked for."""
     return isinstance(options, TranscriptConfig) and options.timed
-
-
-def _groups(lengths: Sequence[int]) -> list[list[int]]:
-    """Numbers of the samples that have tokens, by like length, for batches of at most `AT_ONCE`, padding included."""
-    groups: list[list[int]] = []
-    for i in sorted((i for i in range(len(lengths)) if lengths[i]), key=lambda i: -lengths[i]):
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= AT_ONCE:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups

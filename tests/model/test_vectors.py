@@ -10,7 +10,7 @@ import torch
 
 from anyformer.errors import InputError
 from anyformer.model import vectors
-from anyformer.model.vectors import VectorConfig, _pool, group_by_length, pooled_vectors, token_vectors
+from anyformer.model.vectors import VectorConfig, _pool, pooled_vectors, token_vectors
 from anyformer.packing import collate
 from tests.model.test_anyformer import CLASS, build, picture, text
 
@@ -118,8 +118,3 @@ def test_normalised_vectors_have_length_1() -> None:
     found, plain = (pooled_vectors(MODEL, records, config(normalize=normalize)) for normalize in (True, False))
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(found, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
-
-
-def test_groups_hold_like_lengths_and_no_more_tokens_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "AT_ONCE", 10)
-    assert group_by_length([2, 5, 30, 1, 5]) == [[2], [1, 4], [0, 3]]

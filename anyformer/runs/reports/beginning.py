@@ -20,7 +20,6 @@ from anyformer.data.values import is_missing
 from anyformer.runs.metrics_file import MetricsFile
 from anyformer.runs.progress import show_lines
 from anyformer.tasks.base.task import Task
-from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.text.corpus import Documents
 from anyformer.tokens import Tokenizer
 
@@ -88,7 +87,7 @@ def count_classes(counts: Mapping[str, int]) -> str:
 def lacking(
     source: Source, inputs: Sequence[str], predicted: Sequence[str], tokenizers: Mapping[str, Tokenizer]
 ) -> str:
-    """In how many of the training records each field is not there, and each column of a `Row`; "" where all are.
+    """In how many of the training records each field is not there, and each column of a row; "" where all are.
 
     Of many records some are looked at. What no record is asked for by its name, as it is made of others, is left out.
     """
@@ -100,7 +99,7 @@ def lacking(
         for name in (*inputs, *predicted):
             value = record.get(name)
             own = {name: value}
-            if isinstance(tokenizers.get(name), Row) and isinstance(value, Mapping):
+            if name in tokenizers and tokenizers[name].takes_columns and isinstance(value, Mapping):
                 own |= {f"{name}.{column}": cell for column, cell in value.items()}
             there |= own.keys() if name in record else set()
             known.update(each for each, cell in own.items() if not is_missing(cell))

@@ -33,5 +33,10 @@ def calibrate(task: Task, run: Path, validate: Callable[[Path | None], Mapping[s
         if isinstance(temperature, str):
             say(f"not calibrated: {temperature} (val/{name})")
         else:
-            was, now = before[f"val/{name}"], after[f"val/{name}"]
-            say(f"calibrated: val/{name} {was:.4f} before, {now:.4f} after, by a temperature of {temperature:.3g}")
+            # The loss is what the temperature is fitted by.
+            said = [
+                f"val/{each} {before[f'val/{each}']:.4f} before, {after[f'val/{each}']:.4f} after"
+                for each in (name, f"{name.removesuffix('ece')}loss")
+                if f"val/{each}" in before
+            ]
+            say(f"calibrated: {'; '.join(said)}, by a temperature of {temperature:.3g}, which is the best for the loss")

@@ -56,7 +56,7 @@ def test_an_over_confident_model_is_calibrated_on_the_validation(
     temperature = metrics["calibrated/temperature"]
     assert temperature > 1.5 and task.temperature == temperature
     errors = [f"{metrics[name]:.4f}" for name in ("val/ece", "calibrated/val/ece")]
-    assert f"calibrated: val/ece {errors[0]} before, {errors[1]} after, by a temp" in capsys.readouterr().err
+    assert f"calibrated: val/ece {errors[0]} before, {errors[1]} after; val/loss" in capsys.readouterr().err
     with Image.open(tmp_path / "run/reliability.png") as picture:
         assert np.asarray(picture).std() > 1
     # It is the model's, whoever uses it; without it more is wrong in the test than with it.

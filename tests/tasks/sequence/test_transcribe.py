@@ -59,12 +59,6 @@ def test_pieces_are_joined_with_the_worst_that_is_said_of_them() -> None:
     }
 
 
-def test_batches_hold_like_lengths_and_no_more_tokens_than_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "AT_ONCE", 12)
-    groups = module._groups([3, 0, 12, 4, 4, 20, 1])
-    assert groups == [[5], [2], [3, 4, 0], [6]]
-
-
 @pytest.mark.parametrize("timestamps", [False, True])
 def test_what_is_streamed_is_what_is_predicted(task: SequenceToSequence, timestamps: bool) -> None:
     record, options = Turned(3, 4)[1], TranscriptConfig("joint", timestamps=timestamps, max_new_tokens=6)
