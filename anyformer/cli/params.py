@@ -20,7 +20,7 @@ from anyformer.runs.experiment import Unmade, parse
 from anyformer.saving.base import locate_base
 from anyformer.saving.model_folder import make, model_folder
 from anyformer.saving.run_folder import split_run
-from anyformer.tasks.base.warm_start import freeze, inherit_tokenizers
+from anyformer.tasks.base.starting.warm_start import freeze, inherit_tokenizers
 
 
 def params_command(args: list[str]) -> None:

@@ -22,12 +22,12 @@ from anyformer.optim.optimizer import OF_GOING_ON, OptimizerConfig, layer_distan
 from anyformer.parsing.instantiate import instantiate
 from anyformer.parsing.plain import plain
 from anyformer.saving.base import Base
-from anyformer.tasks.base import warm_start
 from anyformer.tasks.base.evaluation import Evaluation
 from anyformer.tasks.base.examples import Examples, Generated
-from anyformer.tasks.base.pretraining import Pretraining
 from anyformer.tasks.base.resume import changes, is_below
 from anyformer.tasks.base.run_length import run_length
+from anyformer.tasks.base.starting import warm_start
+from anyformer.tasks.base.starting.pretraining import Pretraining
 from anyformer.tasks.base.weight_average import WeightAverage
 from anyformer.tokens import Tokenizer
 from anyformer.weights.tensors import Report

@@ -17,7 +17,7 @@ from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.lora import LoraConfig
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.fields import FieldsConfig
-from anyformer.tasks.base.pretraining import Pretraining
+from anyformer.tasks.base.starting.pretraining import Pretraining
 from anyformer.tasks.predict.batch import Item, PredictChopper
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.aims import Aims

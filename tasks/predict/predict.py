@@ -26,7 +26,7 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.given import takes_records
-from anyformer.tasks.base.pretraining import Pretraining
+from anyformer.tasks.base.starting.pretraining import Pretraining
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.predict.batch import Item, PredictChopper, generated
 from anyformer.tasks.targets.aims import Aim, Aims

@@ -12,7 +12,7 @@ from typing import Any
 from anyformer.errors import InputError, nearest
 from anyformer.parsing.classes import find_class, parameters
 from anyformer.parsing.large import take_out
-from anyformer.tasks.base.agreement import are_family, shown
+from anyformer.tasks.base.starting.agreement import are_family, shown
 from anyformer.tasks.base.task import NOT_SAVED, Task
 
 OF_THE_DATA = (

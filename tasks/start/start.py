@@ -10,7 +10,7 @@ from typing import Any
 from anyformer.errors import InputError, say
 from anyformer.parsing.classes import find_class, parameters
 from anyformer.parsing.scalars import load_yaml
-from anyformer.tasks.base.agreement import check_agreement
+from anyformer.tasks.base.starting.agreement import check_agreement
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.start.completion import Completed, complete, names_in_full
 from anyformer.tasks.start.opening import describe_model

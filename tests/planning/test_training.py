@@ -8,7 +8,7 @@ import torch
 
 from anyformer.optim.optimizer import OptimizerConfig, Unfreezing
 from anyformer.planning.training import how_trained, show_training
-from anyformer.tasks.base.warm_start import freeze
+from anyformer.tasks.base.starting.warm_start import freeze
 from anyformer.tasks.classify.classify import Classify
 from tests.helpers.small_run import small_options
 

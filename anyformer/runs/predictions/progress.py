@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import timedelta
 
 from tqdm import tqdm
 
 from anyformer.errors import say
+from anyformer.runs.progress import duration
 
 SECONDS = 15.0
 """Between two lines."""
@@ -32,7 +32,7 @@ class Progress:
             self._bar.update()
         elif self.shown and (now := time.monotonic()) - self._last >= SECONDS:
             self._last, rate = now, (self.done - self.before) / (now - self._began)
-            left = timedelta(seconds=round((self.total - self.done) / rate))
+            left = duration(max((self.total - self.done) / rate, 1.0))
             say(f"{self.done:,} of {self.total:,} records, {rate:,.1f} a second, {left} left")
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from anyformer.runs.fit import fit
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.base.warm_start import inherit_tokenizers
+from anyformer.tasks.base.starting.warm_start import inherit_tokenizers
 from anyformer.tasks.predict.predict import Predict, PredictOptions
 from anyformer.tasks.targets.action import ActionTarget
 from anyformer.tasks.targets.category import Category

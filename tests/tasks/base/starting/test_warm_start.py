@@ -25,7 +25,7 @@ from anyformer.planning.training import how_trained
 from anyformer.runs.checkpointing import Saving
 from anyformer.saving.model_folder import load, save
 from anyformer.tasks.base.records import Records
-from anyformer.tasks.base.warm_start import freeze, inherit_tokenizers
+from anyformer.tasks.base.starting.warm_start import freeze, inherit_tokenizers
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.text.text import Text

@@ -19,7 +19,7 @@ from anyformer.optim.optimizer import check_pattern
 from anyformer.saving.base import Base, find_base
 from anyformer.saving.model_folder import SavedTask, load, make
 from anyformer.saving.run_folder import find_run
-from anyformer.tasks.base.agreement import check_agreement
+from anyformer.tasks.base.starting.agreement import check_agreement
 from anyformer.tokens import Tokenizer
 from anyformer.weights.huggingface import UNUSED_ONCE_TRAINED, plain_stack
 from anyformer.weights.tensors import Report, joint_grids, take

@@ -11,7 +11,7 @@ from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
-from anyformer.tasks.base.agreement import check_agreement
+from anyformer.tasks.base.starting.agreement import check_agreement
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.language.chat import ChatModel
 from anyformer.tasks.language.language import LanguageModel

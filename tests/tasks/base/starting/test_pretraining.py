@@ -22,8 +22,8 @@ from anyformer.runs.metrics_file import read_rows
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import metrics_of
 from anyformer.tasks.base.fields import FieldsConfig
-from anyformer.tasks.base.pretraining import Pretraining
 from anyformer.tasks.base.records import Records
+from anyformer.tasks.base.starting.pretraining import Pretraining
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.mixture.mixture import Mixture
 from anyformer.tasks.predict.predict import Predict
