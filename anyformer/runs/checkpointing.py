@@ -267,6 +267,7 @@ class RunCallback(Callback):
         if self._one_more:
             add_steps(trainer, -1)
             self._one_more = False
+            module.set_rates()
         if self._safe or is_within_a_step(trainer):
             return
         if self._agree(trainer, self._validation_seconds > SAFE_VALIDATION or self._signalled):

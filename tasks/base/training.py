@@ -189,14 +189,9 @@ class Trained(lightning.LightningModule):
         return max(int(total), 1)
 
     def on_train_start(self) -> None:
-        if self.global_step == 0:
-            # Now the length is known: set the first step's learning rate.
-            for schedule in self.trainer.lr_scheduler_configs:
-                groups = schedule.scheduler.optimizer.param_groups
-                for group, base in zip(groups, schedule.scheduler.base_lrs, strict=True):
-                    group["lr"] = base * self._lr_factor(0)
-        elif any(change.startswith("optimizer.") for change in self.changed):
+        if any(change.startswith("optimizer.") for change in self.changed):
             self._take_rates()
+        self.set_rates()
         if self.optimizer.ema is not None:
             self.average.begin(self, self.device)
         else:
@@ -220,16 +215,23 @@ class Trained(lightning.LightningModule):
         for parameter in self._joins:
             parameter.requires_grad_(True)
 
+    def set_rates(self) -> None:
+        """Give the optimiser the learning rates of this step. The schedule does so after each, by the length that the
+        run has then; here for the first step, and where that length has changed since."""
+        for schedule in self.trainer.lr_scheduler_configs:
+            groups = schedule.scheduler.optimizer.param_groups
+            for group, base in zip(groups, schedule.scheduler.base_lrs, strict=True):
+                group["lr"] = base * self._lr_factor(self.global_step)
+
     def _take_rates(self) -> None:
-        """Give the optimiser, which a checkpoint has filled, the learning rates and weight decay of the config."""
+        """Give the optimiser, which a checkpoint has filled, the highest rates and the weight decay of the config."""
         fresh = self.configure_optimizers()
         for config in self.trainer.lr_scheduler_configs:
             scheduler, new = config.scheduler, fresh["lr_scheduler"]["scheduler"]
             scheduler.base_lrs = new.base_lrs
             groups = zip(scheduler.optimizer.param_groups, fresh["optimizer"].param_groups, new.base_lrs, strict=True)
             for group, own, base in groups:
-                rate = base * self._lr_factor(self.global_step)
-                group |= {"weight_decay": own["weight_decay"], "initial_lr": base, "lr": rate}
+                group |= {"weight_decay": own["weight_decay"], "initial_lr": base}
 
     # Steps
 

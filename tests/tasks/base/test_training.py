@@ -16,8 +16,10 @@ from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.optim.optimizer import OptimizerConfig
+from anyformer.runs.metrics_file import read_rows
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.classify.classify import Classify
+from tests.helpers.small_run import small_fit, small_task
 from tests.helpers.witnesses import Ids, Vectors, draw_ids
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
@@ -154,6 +156,22 @@ def test_a_run_of_one_step_learns(name: str) -> None:
     fit(task, batches(task, records(), [8]))
     moved = {name for name, p in task.named_parameters() if not torch.equal(p, before[name])}
     assert {"heads.class_head.output.weight", "model.transformer.blocks.0.mlp.up.weight"} <= moved
+
+
+@pytest.mark.parametrize("lr", [0.01, 0.1])
+def test_the_rate_of_each_step_is_the_one_that_is_logged_in_a_run_that_goes_on_too(tmp_path: Path, lr: float) -> None:
+    class Rates(lightning.Callback):
+        def on_before_optimizer_step(self, trainer: Any, task: Any, optimizer: torch.optim.Optimizer) -> None:
+            rates.append(max(group["lr"] for group in optimizer.param_groups))
+
+    rates: list[float] = []
+    for n_epochs, resume, rate in ((1, False, 0.01), (2, True, lr)):
+        task = small_task()
+        task.optimizer = OptimizerConfig(lr=rate, lr_mults={"heads.*": 0.1})
+        options = {"accumulate_grad_batches": 2, "limit_train_batches": 6, "limit_val_batches": 1}
+        small_fit(tmp_path / "run", task=task, resume=resume, max_epochs=n_epochs, callbacks=[Rates()], **options)
+    logged = [float(row["train/lr"]) for row in read_rows(tmp_path / "run/metrics.csv")]
+    assert rates == pytest.approx(logged) and len(rates) == 6 and min(rates) > 0
 
 
 class Written(Watched):
