@@ -17,7 +17,9 @@ from anyformer.generation.config import GenerationConfig
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.heads import Head
 from anyformer.tasks.language.batch import TextChopper
+from anyformer.tokenizers.text.corpus import Documents
 from anyformer.tokenizers.text.text import Text
+from anyformer.tokenizers.text.token_stream import encode_blocks
 from anyformer.tokens import Sample, Tokenizer, TokenSet
 
 LOGITS = 2**23
@@ -30,6 +32,23 @@ class TextConfig(GenerationConfig):
 
     score: bool = False
     """Instead of going on with a text, say how probable it is: its tokens, the loss in nats a token, the perplexity."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file that is one text of a corpus, and may be larger than memory."""
+
+    corpus: Documents
+    number: int
+
+    def blocks(self) -> Iterator[tuple[str, bool]]:
+        """Its text, block by block, and whether it ends there."""
+        return self.corpus.blocks(self.number, self.number + 1)
+
+
+def whole_text(given: Any) -> Any:
+    """What a record holds as its text, a document read whole."""
+    return given.corpus[given.number]["text"] if isinstance(given, Document) else given
 
 
 class Scorer(Protocol):
@@ -48,22 +67,30 @@ class Scorer(Protocol):
     def device(self) -> torch.device: ...
 
 
-def score_texts(task: Scorer, texts: Sequence[str]) -> list[dict[str, Any]]:
+def score_texts(task: Scorer, texts: Sequence[str | Document]) -> list[dict[str, Any]]:
     """For each text itself, its `tokens`, the mean `loss` of these in nats, and `perplexity`, its exponential.
 
     The first token is predicted from the end of a text, as in training. A text longer than the context is read in
-    windows that lie end to end, each token seeing those before it in its window. Raises InputError for an empty text.
+    windows that lie end to end, each token seeing those before it in its window. Of a document a few windows are held
+    at once, and its text is not among the results. Raises InputError for an empty text.
     """
-    ids = task.text.encode_batch(list(texts))
-    if not all(map(len, ids)):
+    named = [{task.field: text} if isinstance(text, str) else {} for text in texts]
+    return [named[i] | score for i, score in score_ids(task, (_encode(task, text) for text in texts))]
+
+
+def _encode(task: Scorer, text: str | Document) -> Iterator[np.ndarray]:
+    is_empty = True
+    for ids in encode_blocks([(text, True)] if isinstance(text, str) else text.blocks(), task.text.encode_batch):
+        is_empty = is_empty and not len(ids)
+        yield ids
+    if is_empty:
         raise InputError(f"field {task.field!r}: the text is empty, and has no probability")
-    return [{task.field: texts[i], **score} for i, score in score_ids(task, ids)]
 
 
 @torch.inference_mode()
-def score_ids(task: Scorer, texts: Iterable[np.ndarray]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The same of texts as ids, (n,) each, of which a few windows are held at once: the number of each that is not
-    empty, and its score as soon as it is known."""
+def score_ids(task: Scorer, texts: Iterable[Iterable[np.ndarray]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same of texts as ids, any number of arrays (n,) each, of which a few windows are held at once: the number of
+    each text that is not empty, and its score as soon as it is known."""
     chopper, at_once = TextChopper(task.tokenizers, task.field), max(LOGITS // task.text.n_ids, task.context)
     number, n, total = 0, 0, 0.0
     for owners, items in _batches(_windows(task, texts), at_once):
@@ -86,16 +113,31 @@ def _score(n: int, loss: float) -> dict[str, Any]:
 Item = tuple[Sample, Tensor, Tensor, float]
 
 
-def _windows(task: Scorer, texts: Iterable[np.ndarray]) -> Iterator[tuple[int, Item]]:
+def _windows(task: Scorer, texts: Iterable[Iterable[np.ndarray]]) -> Iterator[tuple[int, Item]]:
     """The windows of every text, as a `TextChopper` collates them, with the text's number."""
-    for number, ids in enumerate(texts):
+    for number, parts in enumerate(texts):
         before = np.array([task.text.eos_id])
-        for start in range(0, len(ids), task.context):
-            # Ids on the disk are read here, a window at a time.
-            own = ids[start : start + task.context]
-            part = torch.from_numpy(np.concatenate([before, own]).astype(np.int64))
+        for own in _cut(parts, task.context):
+            part = torch.from_numpy(np.concatenate([before, own]))
             place, before = torch.arange(len(own)), own[-1:]
             yield number, ({task.field: TokenSet(part[:-1], place[:, None], place)}, place, part[1:], 0.0)
+
+
+def _cut(parts: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+    """The ids of a text in windows of a length, (length,) int64, the last one shorter."""
+    own = np.zeros(0, np.int64)
+    for ids in parts:
+        start = 0
+        while start < len(ids):
+            # Ids on the disk are read here, a window at a time.
+            more = ids[start : start + length - len(own)]
+            start += len(more)
+            own = np.concatenate([own, more]).astype(np.int64)
+            if len(own) == length:
+                yield own
+                own = own[:0]
+    if len(own):
+        yield own
 
 
 def _batches(windows: Iterator[tuple[int, Item]], most: int) -> Iterator[tuple[list[int], list[Item]]]:
