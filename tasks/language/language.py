@@ -31,7 +31,7 @@ from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
-from anyformer.tasks.language.scoring import Document, TextConfig, score_ids, score_texts, whole_text
+from anyformer.tasks.language.scoring import Document, TextConfig, score_ids, score_masked, score_texts, whole_text
 from anyformer.tasks.language.windows import Pieces, TextWindows
 from anyformer.tokenizers.text.corpus import Corpus, Documents
 from anyformer.tokenizers.text.corpus_cache import learn_once, numbers_with_text
@@ -217,23 +217,24 @@ class LanguageModel(Task):
         return TextConfig if self.masking is None else FillConfig
 
     def rows_of_test(self, source: Source) -> Iterator[dict[str, Any]]:
-        """How probable each text is, without the text: a document may be larger than memory, and all of them a corpus
-        for the second time."""
-        stream = self.view(source, training=False).stream  # type: ignore[attr-defined]
+        """How probable each text is, or what is found of it where tokens are masked; without the text: a document may
+        be larger than memory, and all of them a corpus for the second time."""
+        self.eval()
+        view = self.view(source, training=False)
+        stream = view.stream  # type: ignore[attr-defined]
         numbers = range(len(source))
         if len(stream.ends) < len(source):
             # Texts without a character are not in it.
             numbers = numbers_with_text(source, self.field)
-        ends = map(int, stream.ends)
-        # The id that ends a text is none of its own.
-        texts = ([stream.ids[start : end - 1]] for start, end in pairwise(chain([0], ends)))
-        for i, score in score_ids(self, texts):
+        if self.masking is None:
+            ends = map(int, stream.ends)
+            # The id that ends a text is none of its own.
+            texts = ([stream.ids[start : end - 1]] for start, end in pairwise(chain([0], ends)))
+            scores = score_ids(self, texts)
+        else:
+            scores = enumerate(score_masked(self, self.chopper(training=False), view))
+        for i, score in scores:
             yield {source.id_name: source.id_of(int(numbers[i])), **score}
-
-    @property
-    def shows_predictions(self) -> bool:
-        # What is masked is drawn; of a whole text there is nothing to say.
-        return self.masking is None
 
     def take_record(self, record: Mapping[str, Any], folder: str) -> dict[str, Any]:
         # Of a corpus the text is called so whatever the field is.

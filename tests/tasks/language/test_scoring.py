@@ -13,6 +13,7 @@ from anyformer.data.source import Joined
 from anyformer.errors import InputError
 from anyformer.runs.predictions.rows import RowsOfSource
 from anyformer.tasks.language import scoring
+from anyformer.tasks.language.batch import Masking
 from anyformer.tasks.language.scoring import TextConfig
 from anyformer.tokenizers.text import corpus as corpora
 from anyformer.tokenizers.text import token_stream as streams
@@ -125,6 +126,34 @@ def _batch(made: object, ids: torch.Tensor) -> object:
 
     place = torch.arange(len(ids))
     return collate([{made.field: TokenSet(ids, place[:, None], place)}], made.model.tokenizers)
+
+
+@pytest.mark.parametrize("samples", ["windows", "documents"])
+def test_the_rows_of_masked_tokens_are_in_sum_what_an_evaluation_measures(
+    tmp_path: Path, corpus: Corpus, samples: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = task(corpus, tmp_path, "bytes", samples=samples, masking=Masking(0.3, redrawn=0.2))
+    chopper, view = made.chopper(False), made.view(corpus, False)
+    made.begin_evaluation()
+    made.evaluate(chopper.collate([chopper(view[i]) for i in range(len(view))]))
+    metrics = {name: float(value) for name, value in made.report("val").items()}
+    assert made.shows_predictions
+    rows = list(made.rows_of_test(corpus))
+    assert [row["row"] for row in rows] == [0, 1, 2]
+    assert list(rows[0]) == ["row", "masked", "right", "loss", "perplexity"]
+    n = sum(row["masked"] for row in rows)
+    assert sum(row["right"] for row in rows) / n == pytest.approx(metrics["accuracy"])
+    assert sum(row["masked"] * row["loss"] for row in rows) / n == pytest.approx(metrics["loss"], rel=1e-5)
+    # A document of 7 bytes beside one of 54: each token counts where it stands.
+    assert rows[0]["masked"] < rows[2]["masked"] and rows[2]["perplexity"] == pytest.approx(math.exp(rows[2]["loss"]))
+    monkeypatch.setattr(scoring, "LOGITS", 1)
+    for row, other in zip(rows, made.rows_of_test(corpus), strict=True):
+        assert other == pytest.approx(row, rel=1e-5)
+    # A window masks one token of the four of its documents, and a document of one token its own.
+    (tmp_path / "short.txt").write_text("a\nb\nc\nd")
+    found = list(made.rows_of_test(Corpus(str(tmp_path / "short.txt"), split="line")))
+    assert sum(row["masked"] for row in found) == (1 if samples == "windows" else 4)
+    assert all((row["loss"] is None) == (row["perplexity"] is None) == (row["masked"] == 0) for row in found)
 
 
 @torch.no_grad()
