@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, product
 from typing import Any, NamedTuple, Protocol
 
@@ -134,10 +134,14 @@ def _transcribe_batch(
 
 def _best_texts(found: Decoded, text: Text, n: int) -> list[tuple[str, float]]:
     """The n best texts that differ, each with the score of the best ids that spell it."""
-    scores: dict[str, float] = {}
-    for ids, score in found.n_best if n else ():
-        scores.setdefault(text.decode(ids).strip(), score)
-    return list(scores.items())[:n]
+    return _first_of_each((text.decode(ids).strip(), score) for ids, score in found.n_best)[:n]
+
+
+def _first_of_each(scored: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    first: dict[str, float] = {}
+    for text, score in scored:
+        first.setdefault(text, score)
+    return list(first.items())
 
 
 def _join_best(found: Sequence[Transcript], n: int) -> list[tuple[str, float]]:
@@ -146,7 +150,7 @@ def _join_best(found: Sequence[Transcript], n: int) -> list[tuple[str, float]]:
     for best in (piece.n_best for piece in found if piece.n_best):
         every = product(joined or [("", 0.0)], best)
         whole = [(" ".join(filter(None, (before, text))), so_far + own) for (before, so_far), (text, own) in every]
-        joined = sorted(whole, key=lambda each: -each[1])[:n]
+        joined = _first_of_each(sorted(whole, key=lambda each: -each[1]))[:n]
     return joined
 
 

@@ -75,7 +75,15 @@ def test_the_best_texts_of_a_record_are_those_of_its_pieces_put_together() -> No
         ("one", -2.0),
         ("on", -2.5),
     ]
-    assert join_transcripts("text", pieces[1:2], TranscriptConfig(n_best=1))["n_best"] == []
+    # What is put together in two ways is there once, as in its best.
+    pieces = [
+        Transcript("a", n_best=(("a", -1.0), ("a b", -2.0))),
+        Transcript("b c", n_best=(("b c", -1.0), ("c", -3.0))),
+    ]
+    joined = join_transcripts("text", pieces, TranscriptConfig(n_beams=4, n_best=4))
+    scored = [(each["text"], each["score"]) for each in joined["n_best"]]
+    assert scored == [("a b c", -2.0), ("a b b c", -3.0), ("a c", -4.0)]
+    assert join_transcripts("text", [Transcript("")], TranscriptConfig(n_best=1))["n_best"] == []
 
 
 def test_the_best_texts_differ_and_are_shown(task: SequenceToSequence) -> None:
