@@ -158,6 +158,10 @@ class Source(Checked, ABC):
         """
         return []
 
+    def find(self, i: int) -> tuple[Source, int]:
+        """The source that record i is read by, where others stand before it, and the record's number there."""
+        return self, i
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Subset:
         """The records of these numbers, in this order."""
         return Subset(self, np.asarray(indices, dtype=np.int64))
@@ -195,6 +199,9 @@ class Subset(Source):
 
     def id_of(self, i: int) -> Any:
         return self.source.id_of(int(self.indices[i]))
+
+    def find(self, i: int) -> tuple[Source, int]:
+        return self.source.find(int(self.indices[i]))
 
     def column(self, name: str) -> list[Any]:
         values = self.source.column(name)
@@ -240,6 +247,10 @@ class Joined(Source):
 
     def column(self, name: str) -> list[Any]:
         return [value for source in self.sources for value in source.column(name)]
+
+    def find(self, i: int) -> tuple[Source, int]:
+        source, own = self._find(i)
+        return source.find(own)
 
     def _find(self, i: int) -> tuple[Source, int]:
         """The source that record i is of, and its number there."""
@@ -305,6 +316,9 @@ class Pick(Source):
 
     def at(self, places: Sequence[str], needed: Collection[str]) -> Source | None:
         return self.source.at(places, needed)
+
+    def find(self, i: int) -> tuple[Source, int]:
+        return self._picked.find(i)
 
     def column(self, name: str) -> list[Any]:
         return self._picked.column(name)

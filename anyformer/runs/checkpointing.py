@@ -11,7 +11,7 @@ import hashlib
 import math
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from anyformer.data.source import Source
 from anyformer.errors import InputError, program, say
 from anyformer.parsing.plain import describe, kept_arguments
 from anyformer.runs.metrics_file import MetricsFile, write_metrics
@@ -31,6 +30,7 @@ from anyformer.runs.reports.generated import add_generated
 from anyformer.runs.reports.subsets import write_subsets
 from anyformer.runs.sample_pictures import draw_first_samples
 from anyformer.runs.signals import Signals, Stopped
+from anyformer.runs.state.data_fingerprints import data_fingerprints
 from anyformer.runs.state.loop_state import (
     add_steps,
     begin_an_epoch,
@@ -44,11 +44,10 @@ from anyformer.runs.state.loop_state import (
 from anyformer.runs.state.random_state import generators, set_generators
 from anyformer.runs.trainer import OF_A_STEP, check_monitors
 from anyformer.saving.atomic import write_whole
-from anyformer.saving.fingerprint import changed, fingerprint
+from anyformer.saving.fingerprint import changed
 from anyformer.saving.manifest import keep_newest
 from anyformer.saving.model_folder import save
 from anyformer.tasks.base.resume import changes, is_below
-from anyformer.tokenizers.text.corpus import Documents
 
 SAFE_VALIDATION = 10.0
 """Seconds that a stop may wait for a validation to end; a longer one has a checkpoint before it."""
@@ -78,28 +77,6 @@ class Saving:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InputError(f"checkpoints.{name} must be above 0, or null for never, got {value}")
-
-
-def data_fingerprints(task: Any, data: Any, place: str = "") -> dict[str, Any]:
-    """The fingerprint of the records of training and validation, by where they stand in a config below `data`.
-
-    Hashed are the columns that are learned to be predicted, and the text of a corpus.
-    """
-    if task.members:
-        found: dict[str, Any] = {}
-        for name, member in task.members.items():
-            found |= data_fingerprints(member, data.parts[name], f"parts.{name}.")
-        return found
-    sources = getattr(data, "sources", {})
-    own = {name: sources[name] for name in ("train", "validation") if name in sources}
-    return {f"{place}{name}": _fingerprint(source, task.predicted) for name, source in own.items()}
-
-
-def _fingerprint(source: Source, columns: Iterable[str]) -> dict[str, Any]:
-    if isinstance(source, Documents):
-        # Never a record, which may be larger than memory.
-        return {"rows": len(source), "columns": ["text"], "sha256": {"text": source.sha256()}}
-    return fingerprint(source, columns)
 
 
 class RunCallback(Callback):

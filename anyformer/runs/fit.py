@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,6 +67,8 @@ OF_PRETRAINING = (
     *("limit_train_batches", "limit_val_batches", "enable_progress_bar", "fast_dev_run", "max_time"),
 )
 """The trainer's options that are those of `pretrain` too."""
+ALONE = {"devices": 1}
+"""The options of a Trainer that works in this process alone."""
 
 
 def fit(
@@ -88,7 +91,7 @@ def fit(
     A run that came to its end is resumed without training, unless it may now train for longer: it is tested again.
     With `fast_dev_run` a few batches are tried, and nothing is kept: there is no run folder.
     With several processes nothing is tested, because each would test a part and count some samples twice: `evaluate`
-    or `anyformer test` does it afterwards, in one.
+    or `anyformer test` does it afterwards, in one. What is calibrated is so by all of them.
     Returns the last metrics by name, as metrics.json has them.
     Raises InputError if the folder holds another run or another process trains there, or its checkpoints cannot be used
     for this task; and Stopped, a SystemExit, where SIGTERM or SIGINT ended it. MachineError, an InputError, where the
@@ -205,13 +208,17 @@ def _fit(
             return {name: value.item() for name, value in trainer.callback_metrics.items()}
         if starts_processes(trainer):
             # Nothing comes back from them but what is in the folder.
-            vars(task).update(vars(load(run, unsafe_imports=task.packages)))
+            trained = load(run, unsafe_imports=task.packages)
+            for name in trained._modules:
+                # None before it was built, which would hide the module.
+                vars(task).pop(name, None)
+            vars(task).update(vars(trained))
         else:
             read_weights(task, model_folder(run))
-        if task.calibrates and trainer.world_size == 1:
-            calibrate(task, run, lambda folder: evaluate(task, data, "validate", folder, **options))
-        elif task.calibrates and trainer.is_global_zero:
-            say(f"not calibrated, because {trainer.world_size} processes trained; fit --resume {run} in one does it")
+        if task.calibrates:
+            processes = _processes(trainer, options)
+            calibrate(task, run, lambda folder: _evaluate(task, data, "validate", folder, options, processes))
+            trainer.strategy.barrier()
         if trainer.world_size > 1:
             if trainer.is_global_zero and holds(data, "test"):
                 say(f"not tested, because {trainer.world_size} processes trained; test with: {program()} test {run}")
@@ -219,6 +226,15 @@ def _fit(
             write_metrics(run, evaluate(task, data, "test", run, **options))
             write_subsets(run, task.grouped_by)
     return read_metrics(run)
+
+
+def _processes(trainer: Trainer, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a Trainer that evaluates in the processes that have trained and are still here."""
+    if trainer.world_size == 1 or starts_processes(trainer):
+        return ALONE
+    # Loaders that do not share out the records themselves hand every process all of them, and none twice as often.
+    shared = {name: options[name] for name in ("devices", "num_nodes") if name in options}
+    return {"strategy": "ddp", "use_distributed_sampler": False, **shared}
 
 
 def _train(trainer: Trainer, task: Task, data: LightningDataModule, checkpoint: Path | None) -> None:
@@ -350,6 +366,18 @@ def evaluate(
     Raises InputError for another stage, for data without such records and for options that Lightning refuses; and
     Stopped, a SystemExit, where SIGTERM or SIGINT ended it.
     """
+    return _evaluate(task, data, stage, run_dir, options, ALONE)
+
+
+def _evaluate(
+    task: Task,
+    data: LightningDataModule,
+    stage: Literal["test", "validate"],
+    run_dir: str | Path | None,
+    options: Mapping[str, Any],
+    processes: Mapping[str, Any],
+) -> dict[str, float]:
+    """processes: the options that say in which; the first draws for all."""
     if stage not in ("test", "validate"):
         raise InputError(f"stage must be test or validate, got {stage!r}")
     limit = "limit_test_batches" if stage == "test" else "limit_val_batches"
@@ -361,13 +389,13 @@ def evaluate(
             {name: value for name, value in options.items() if name in wanted},
             logger=False,
             enable_checkpointing=False,
-            devices=1,
             default_root_dir=run_dir,
+            **processes,
         )
         # One for each loader, of which each holds what was logged at the end.
         with machine_faults():
             metrics = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
-    if run_dir is not None and type(task).draw is not Task.draw:
+    if run_dir is not None and trainer.is_global_zero and type(task).draw is not Task.draw:
         with writing(run_dir):
             Path(run_dir).mkdir(exist_ok=True)
         task.draw(Path(run_dir))

@@ -53,7 +53,7 @@ def read_records(task: Any, given: Any) -> tuple[list[dict[str, Any]] | Iterator
     if isinstance(given, Mapping):
         return [_record(task, given, None)], True
     if isinstance(given, Source):
-        return (task.take_record(given[i], given.folder_of(i)) for i in range(len(given))), False
+        return (task.read_record(given, i) for i in range(len(given))), False
     if isinstance(given, list | tuple):
         if len(names) == 1 and _is_value(given):
             return [{names[0]: given}], True

@@ -393,6 +393,10 @@ class Task(Checked, Trained, Embedder, ABC):
         """What `predict` is given of a record of a source. folder: where its file names start from."""
         return join_files({name: record[name] for name in self.inputs if name in record}, folder, self.tokenizers)
 
+    def read_record(self, source: Source, i: int) -> dict[str, Any]:
+        """What `predict` is given of record i of a source."""
+        return self.take_record(source[i], source.folder_of(i))
+
     @property
     def truths(self) -> list[str]:
         """The fields of a record that hold the true values of what `predict` says of it."""

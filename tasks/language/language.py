@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, pairwise
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.data.source import Source, Subset
+from anyformer.data.source import Source
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
@@ -31,7 +31,7 @@ from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
-from anyformer.tasks.language.scoring import TextConfig, score_ids, score_texts
+from anyformer.tasks.language.scoring import Document, TextConfig, score_ids, score_masked, score_texts, whole_text
 from anyformer.tasks.language.windows import Pieces, TextWindows
 from anyformer.tokenizers.text.corpus import Corpus, Documents
 from anyformer.tokenizers.text.corpus_cache import learn_once, numbers_with_text
@@ -217,27 +217,35 @@ class LanguageModel(Task):
         return TextConfig if self.masking is None else FillConfig
 
     def rows_of_test(self, source: Source) -> Iterator[dict[str, Any]]:
-        """How probable each text is, without the text: a document may be larger than memory, and all of them a corpus
-        for the second time."""
-        stream = self.view(source, training=False).stream  # type: ignore[attr-defined]
+        """How probable each text is, or what is found of it where tokens are masked; without the text: a document may
+        be larger than memory, and all of them a corpus for the second time."""
+        self.eval()
+        view = self.view(source, training=False)
+        stream = view.stream  # type: ignore[attr-defined]
         numbers = range(len(source))
         if len(stream.ends) < len(source):
             # Texts without a character are not in it.
             numbers = numbers_with_text(source, self.field)
-        ends = map(int, stream.ends)
-        # The id that ends a text is none of its own.
-        texts = (stream.ids[start : end - 1] for start, end in pairwise(chain([0], ends)))
-        for i, score in score_ids(self, texts):
+        if self.masking is None:
+            ends = map(int, stream.ends)
+            # The id that ends a text is none of its own.
+            texts = ([stream.ids[start : end - 1]] for start, end in pairwise(chain([0], ends)))
+            scores = score_ids(self, texts)
+        else:
+            scores = enumerate(score_masked(self, self.chopper(training=False), view))
+        for i, score in scores:
             yield {source.id_name: source.id_of(int(numbers[i])), **score}
-
-    @property
-    def shows_predictions(self) -> bool:
-        # What is masked is drawn; of a whole text there is nothing to say.
-        return self.masking is None
 
     def take_record(self, record: Mapping[str, Any], folder: str) -> dict[str, Any]:
         # Of a corpus the text is called so whatever the field is.
         return {self.field: record.get(self.field, record.get("text"))}
+
+    def read_record(self, source: Source, i: int) -> dict[str, Any]:
+        own, number = source.find(i)
+        # A file may be larger than memory, and whole it need not be for a score.
+        if self.options is TextConfig and isinstance(own, Documents) and own.are_files:
+            return {self.field: Document(own, number)}
+        return super().read_record(source, i)
 
     def generate_examples(self) -> list[Generated]:
         if self.example is None or self.masking is not None:
@@ -262,15 +270,15 @@ class LanguageModel(Task):
         text = self.text
         return Generator(self.model, self.head, self.field, start=text.eos_id, decode=text.decode, context=self.context)
 
-    def _given(self, record: Mapping[str, Any]) -> str:
+    def _given(self, record: Mapping[str, Any]) -> str | Document:
         given = record.get(self.field)
-        if not isinstance(given, str):
+        if not isinstance(given, str | Document):
             raise InputError(f"a record needs the field {self.field!r}, a text; it has {', '.join(record) or 'none'}")
         return given
 
     def _prompt(self, record: Mapping[str, Any], blank: str | None = None) -> Sample:
         """A text as tokens: in sequence, or at once, with the mask token in the place of each `blank`."""
-        given = self._given(record)
+        given = whole_text(self._given(record))
         parts = [given] if blank is None else given.split(blank)
         if blank is not None and self.text.leads_with_space:
             # The word that is missing would have brought its space.
@@ -291,15 +299,9 @@ class LanguageModel(Task):
         place = torch.arange(len(ids))
         return {self.field: TokenSet(ids, place[:, None], place if blank is None else None)}
 
-    def records_to_embed(self, given: Any) -> tuple[Iterable[dict[str, Any]], bool]:
-        # Documents call their text so, whatever the field is called.
-        if isinstance(given, Documents) or (isinstance(given, Subset) and isinstance(given.source, Documents)):
-            return ({self.field: given[i]["text"]} for i in range(len(given))), False
-        return super().records_to_embed(given)
-
     def samples_of(self, record: Mapping[str, Any]) -> list[Sample]:
         """A text as a prompt is read; a longer one in pieces of the context."""
-        is_causal, text = self.masking is None, self._given(record)
+        is_causal, text = self.masking is None, whole_text(self._given(record))
         around = ([self.text.eos_id] if self.samples == "documents" else [], []) if is_causal else None
         pieces = self.text.encode_pieces(text, self.context, around)
         return [{self.field: piece.at(piece.position[:, 0]) if is_causal else piece} for piece in pieces]
@@ -317,7 +319,8 @@ class LanguageModel(Task):
     ) -> list[dict[str, Any]]:
         """What follows on texts: for each the text and the list of its `continuations`. Or what fits into their gaps:
         the text `filled` with the likeliest, and the `candidates` of each gap, pairs of a text and its probability.
-        With `score` how probable the texts are: their `tokens`, the `loss` in nats a token, and the `perplexity`.
+        With `score` how probable the texts are: their `tokens`, the `loss` in nats a token, and the `perplexity`; of
+        the files of a corpus without the text, as they may be larger than memory.
 
         Raises InputError for a text longer than the context, and one without a gap where gaps are filled.
         """
@@ -331,7 +334,7 @@ class LanguageModel(Task):
         # All of one number, so that a seed gives a prompt the same text whatever it comes with.
         found = self.generator.generate(prompts, self._options(options), numbers=[0] * len(prompts))
         return [
-            {self.field: record[self.field], "continuations": [each.text for each in several]}
+            {self.field: whole_text(record[self.field]), "continuations": [each.text for each in several]}
             for record, several in zip(records, found, strict=True)
         ]
 

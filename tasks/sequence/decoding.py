@@ -14,12 +14,14 @@ from anyformer.batch import Batch, Layout
 from anyformer.choices import check_choices
 from anyformer.data.values import is_missing
 from anyformer.errors import InputError
+from anyformer.generation.beam_search import BeamSearch
 from anyformer.generation.config import GenerationConfig, MethodOptions
 from anyformer.generation.ctc_search import CTCPrefixScorer, align, greedy, prefix_beam_search
 from anyformer.generation.fallback import Doubt, FallbackOptions, judge
 from anyformer.generation.fusion.options import LanguageOptions, make_prior
 from anyformer.generation.fusion.prior import PriorScorer, TextPrior
 from anyformer.generation.generator import Generator
+from anyformer.generation.method import Method
 from anyformer.generation.options import check_counts
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.heads import Head
@@ -49,13 +51,19 @@ class DecodeConfig(MethodOptions, LanguageOptions, FallbackOptions):
     confidence: bool = False
     """Say how sure the model is of each text and each of its words: the geometric mean of the probabilities of its
     tokens."""
+    n_best: int | None = None
+    """Give so many of the best texts of the search, with their scores: at most n_beams, and one of a greedy search."""
 
     def __post_init__(self) -> None:
         check_choices(self)
         super().__post_init__()
         LanguageOptions.__post_init__(self)
         FallbackOptions.__post_init__(self)
-        check_counts(self, "max_new_tokens")
+        check_counts(self, "max_new_tokens", "n_best")
+        if (self.n_best or 0) > self.n_beams:
+            raise InputError(f"n_best: {self.n_best} texts need as many n_beams, got {self.n_beams}")
+        if self.n_best and self.temperature:
+            raise InputError("n_best goes without temperature: a text that is drawn is not the best of a search")
         if not 0 < self.ctc_weight < 1:
             raise InputError(f"ctc_weight must lie between 0 and 1, got {self.ctc_weight}")
 
@@ -74,6 +82,18 @@ class Decoded(NamedTuple):
     """At which it was found."""
     log_probs: tuple[float, ...] = ()
     """Where confidence is asked for, of each id, and of attention of the end behind them."""
+    n_best: tuple[tuple[list[int], float], ...] = ()
+    """Where they are asked for, the ids and the score of each text that the search has found, the best first; of one
+    that a fallback has drawn its mean log-probability."""
+
+
+@dataclass(frozen=True)
+class ScoredGeneration(GenerationConfig):
+    """By beams, be it one, which goes the greedy way: they alone have scores."""
+
+    @property
+    def decoded_by(self) -> type[Method]:
+        return BeamSearch
 
 
 def written(ids: Sequence[int] | Tensor, start: Sequence[int]) -> TokenSet:
@@ -157,6 +177,9 @@ class Decoder:
             # The last token is read, and not fed again.
             longest = max(min(longest, self.text.max_len - len(self.start) + 1), 1)
         shared = {each.name: getattr(config, each.name) for each in fields(MethodOptions)}
+        if config.n_best:
+            # All of them, as several may spell one text.
+            return ScoredGeneration(longest, stop_ids=(self.text.eos_id,), n_samples=config.n_beams, **shared)
         return GenerationConfig(longest, stop_ids=(self.text.eos_id,), **shared)
 
     def decode(
@@ -203,9 +226,11 @@ class Decoder:
             raise InputError("method: ctc needs the sound, and a record is without it; take attention or joint")
         prior = self.prior(config)
         if config.n_beams == 1 and prior is None:
-            return [Decoded(ids) for ids in greedy(log_probs, lengths)]
-        found = prefix_beam_search(log_probs, lengths, config.n_beams, prior)
-        return [Decoded(self._whole(config, beams[0][0])) for beams in found]
+            scores = [float(own.sum()) for own in log_probs.amax(1).split(list(lengths))]
+            found = [[each] for each in zip(greedy(log_probs, lengths), scores, strict=True)]
+        else:
+            found = prefix_beam_search(log_probs, lengths, config.n_beams, prior)
+        return [self._decoded(config, beams) for beams in found]
 
     def _by_attention(self, config: DecodeConfig, inputs: _Inputs) -> list[Decoded]:
         """The text of each prompt, found anew where the fallback says so."""
@@ -214,12 +239,12 @@ class Decoder:
         found = self._write(config, inputs)
         if not config.fallback:
             return found
-        found = self._judged(config, inputs, found)
+        found = self._judged(config, inputs, found, bool(config.n_best))
         for temperature in config.fallback:
             failed = [i for i, each in enumerate(found) if each.doubt in ("repetition", "improbable")]
             if failed and temperature > config.temperature:
-                drawn, some = replace(config, temperature=temperature, n_beams=1), inputs.of(failed)
-                again = self._judged(drawn, some, self._write(drawn, some))
+                drawn, some = replace(config, temperature=temperature, n_beams=1, n_best=None), inputs.of(failed)
+                again = self._judged(drawn, some, self._write(drawn, some), bool(config.n_best))
                 for i, each in zip(failed, again, strict=True):
                     found[i] = each
         return found
@@ -248,9 +273,16 @@ class Decoder:
             prior=scorer,
         )
         return [
-            Decoded(self._whole(config, best.ids), best.ended, tuple(start), temperature=config.temperature)
-            for (best, *_), start in zip(found, inputs.starts, strict=True)
+            self._decoded(config, [(each.ids, each.score) for each in own])._replace(
+                ended=own[0].ended, start=tuple(start), temperature=config.temperature
+            )
+            for own, start in zip(found, inputs.starts, strict=True)
         ]
+
+    def _decoded(self, config: DecodeConfig, beams: Sequence[tuple[list[int], float | None]]) -> Decoded:
+        """The text of ids with scores, the best first."""
+        kept = [(self._whole(config, ids), score) for ids, score in (beams if config.n_best else beams[:1])]
+        return Decoded(kept[0][0], n_best=tuple(kept) if config.n_best else ())
 
     def prior(self, config: DecodeConfig) -> TextPrior | None:
         """What is known of texts besides, by the options of a config; read once, and kept."""
@@ -278,15 +310,20 @@ class Decoder:
             # One after another, as the logits of all would take gigabytes.
             yield each, ids, self.head(vectors).float()
 
-    def _judged(self, config: DecodeConfig, inputs: _Inputs, found: Sequence[Decoded]) -> list[Decoded]:
-        """The texts with what is wrong with each, by how likely the model finds them."""
+    def _judged(
+        self, config: DecodeConfig, inputs: _Inputs, found: Sequence[Decoded], is_scored: bool
+    ) -> list[Decoded]:
+        """The texts with what is wrong with each, by how likely the model finds them; and if it is to have a score and
+        was drawn, that."""
         judged = []
         for each, ids, logits in self._read(inputs, found):
             at = config.silence_id
             silence = 0.0 if at is None else float(logits[0].softmax(0)[at])
             log_prob = self._mean_log_prob(config, logits[len(each.start) - 1 :], ids) if ids else 0.0
             doubt = judge(config, self.text.decode(each.ids).strip(), log_prob, silence)
-            judged.append(each._replace(doubt=doubt, ids=[] if doubt == "silence" else each.ids))
+            best = each.n_best or (((each.ids, log_prob),) if is_scored else ())
+            each = each._replace(doubt=doubt, n_best=best)
+            judged.append(each._replace(ids=[], n_best=()) if doubt == "silence" else each)
         return judged
 
     def _sure(self, config: DecodeConfig, inputs: _Inputs, found: Sequence[Decoded]) -> list[Decoded]:

@@ -420,7 +420,8 @@ class SequenceToSequence(Task):
     ) -> list[dict[str, Any]]:
         """The texts of records: for each `{target: text, "ended": "stop"}`, or "length" where a text is cut off at
         max_new_tokens; where times are asked for, with `words`, each `{"text", "start", "end"}`; where confidence is,
-        with that of the text, and `word_confidence`, each `{"text", "confidence"}`; and with a `fallback`
+        with that of the text, and `word_confidence`, each `{"text", "confidence"}`; with `n_best` so many texts, each
+        `{"text", "score"}`, the best first; and with a `fallback`
         `doubt`, what is wrong with the text ("silence", "repetition", "improbable", of several pieces several; "" for
         nothing), and `temperature`, the highest at which it was found.
 
@@ -463,6 +464,8 @@ class SequenceToSequence(Task):
         if "confidence" in result:
             sure = {"confidence": result["confidence"], "word_confidence": json.dumps(result["word_confidence"])}
             judged = judged | sure
+        if "n_best" in result:
+            judged["n_best"] = json.dumps(result["n_best"])
         return {self.target: result[self.target], "ended": result["ended"], **judged, **words}
 
     def model_inputs(self, batch: Pairs) -> tuple[Batch, Batch | None]:  # type: ignore[override]

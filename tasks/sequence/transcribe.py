@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, product
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -66,6 +66,8 @@ class Transcript(NamedTuple):
     """Its ids, and what is said of them."""
     sure_words: tuple[tuple[str, float], ...] = ()
     """The words with their confidence, where it is asked for."""
+    n_best: tuple[tuple[str, float], ...] = ()
+    """The best texts with their scores, where they are asked for; none of silence."""
 
 
 @torch.inference_mode()
@@ -117,16 +119,39 @@ def _transcribe_batch(
     found = task.find(batch, options, reading, starts)
     texts = [task.text.decode(own.ids).strip() for own in found]
     sure = [tuple(sure_words(own.ids, own.log_probs, task.text)) if options.confidence else () for own in found]
+    best = [tuple(_best_texts(own, task.text, options.n_best or 0)) for own in found]
     if not is_timed(options):
-        return [Transcript(text, (), own, words) for text, own, words in zip(texts, found, sure, strict=True)]
+        return [Transcript(text, (), *own) for text, *own in zip(texts, found, sure, best, strict=True)]
     log_probs, seconds = [None] * len(found), 0.0
     if task.ctc_head is not None:
         log_probs = task.ctc_head(reading.frames).split(batch.n_frames)
         seconds = task.tokenizers[task.ctc_field].seconds_per_token
     return [
-        Transcript(text, tuple(find_words(own.ids, task.text, part, frames, seconds)), own, words)
-        for text, own, part, frames, words in zip(texts, found, of, log_probs, sure, strict=True)
+        Transcript(text, tuple(find_words(own.ids, task.text, part, frames, seconds)), own, words, n_best)
+        for text, own, part, frames, words, n_best in zip(texts, found, of, log_probs, sure, best, strict=True)
     ]
+
+
+def _best_texts(found: Decoded, text: Text, n: int) -> list[tuple[str, float]]:
+    """The n best texts that differ, each with the score of the best ids that spell it."""
+    return _first_of_each((text.decode(ids).strip(), score) for ids, score in found.n_best)[:n]
+
+
+def _first_of_each(scored: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    first: dict[str, float] = {}
+    for text, score in scored:
+        first.setdefault(text, score)
+    return list(first.items())
+
+
+def _join_best(found: Sequence[Transcript], n: int) -> list[tuple[str, float]]:
+    """The n best texts of a record out of those of its parts: of a choice of each the scores are added up."""
+    joined: list[tuple[str, float]] = []
+    for best in (piece.n_best for piece in found if piece.n_best):
+        every = product(joined or [("", 0.0)], best)
+        whole = [(" ".join(filter(None, (before, text))), so_far + own) for (before, so_far), (text, own) in every]
+        joined = _first_of_each(sorted(whole, key=lambda each: -each[1]))[:n]
+    return joined
 
 
 def join_transcripts(target: str, found: Sequence[Transcript], options: DecodeConfig) -> dict[str, Any]:
@@ -141,6 +166,8 @@ def join_transcripts(target: str, found: Sequence[Transcript], options: DecodeCo
         result["word_confidence"] = [
             {"text": word, "confidence": sure} for piece in found for word, sure in piece.sure_words
         ]
+    if options.n_best:
+        result["n_best"] = [{"text": text, "score": score} for text, score in _join_best(found, options.n_best)]
     if is_timed(options):
         result["words"] = [word._asdict() for piece in found for word in piece.words]
     return result
@@ -164,6 +191,9 @@ def stream_transcript(task: Writer, record: Mapping[str, Any], options: DecodeCo
         yield show_words(words, form)
     elif options.confidence:
         yield "\n" + show_confidence(join_transcripts("", every, options))
+    if options.n_best:
+        best = join_transcripts("", every, options)["n_best"]
+        yield "".join(f"\n{each['score']:9.3f}  {each['text']}" for each in best)
     for doubt, what in DOUBTS.items():
         if n := doubts[doubt]:
             say(what if doubts.total() == 1 else f"{n} of {doubts.total()} pieces: {what}")

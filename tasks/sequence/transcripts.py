@@ -40,6 +40,8 @@ class TranscriptConfig(DecodeConfig):
         super().__post_init__()
         if self.piece_seconds is not None and not self.piece_seconds >= 3:
             raise InputError(f"piece_seconds must be at least 3, got {self.piece_seconds:g}")
+        if self.n_best and self.format != "txt":
+            raise InputError(f"n_best: format: {self.format} has the best text alone; leave one of them out")
 
     @property
     def timed(self) -> bool:

@@ -73,6 +73,10 @@ class TextTarget(Target):
             raise InputError(
                 "decoding.confidence: a target's text comes without it; leave it out, or take SequenceToSequence"
             )
+        if self.decoding is not None and self.decoding.n_best:
+            raise InputError(
+                "decoding.n_best: a target's text is the best alone; leave it out, or take SequenceToSequence"
+            )
         if self.decoding is not None and self.decoding.fallback:
             raise InputError(
                 "decoding.fallback: a target's text says nothing of its doubt; leave it out, or take SequenceToSequence"

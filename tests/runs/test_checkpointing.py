@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
@@ -19,18 +18,13 @@ from lightning.pytorch.callbacks import LambdaCallback
 from safetensors.torch import load_file
 from torch import Tensor
 
-from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
-from anyformer.runs.checkpointing import Saving, data_fingerprints
+from anyformer.runs.checkpointing import Saving
 from anyformer.saving.manifest import read_manifest
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.language.language import LanguageModel
-from anyformer.tasks.predict.predict import Predict
-from anyformer.tasks.sequence.sequence import SequenceToSequence
-from anyformer.tasks.targets.category import Category
-from anyformer.tasks.targets.regression import Regression
 from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.text.corpus import Corpus
 from anyformer.tokenizers.text.text import Text
@@ -281,30 +275,6 @@ def test_validation_sees_the_average_training_goes_on_from_the_raw_weights_and_t
         best["heads.class_head.output.weight"],
         task.stepped[int(metrics["best/step"])]["heads.class_head.output.weight"],
     )
-
-
-def _hashed(task: Any, data: Records) -> dict[str, Any]:
-    data.attach(task)
-    data.setup("fit")
-    return {name: sorted(found["sha256"]) for name, found in data_fingerprints(task, data).items()}
-
-
-def test_what_is_learned_to_be_predicted_is_hashed_once_whatever_the_task(tmp_path: Path) -> None:
-    path = tmp_path / "t.jsonl"
-    rows = [{"text": "a b", "lat": 1, "lon": 2, "kind": "x"}, {"text": "b a", "lat": 2, "lon": 1, "said": "c"}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    fields = {"text": Text("characters")}
-    places = Predict(dict(fields), {"place": Regression(columns=("lat", "lon")), "kind": Category()})
-    for task, columns in (
-        (places, ["kind", "lat", "lon"]),
-        (Classify(dict(fields), target="kind"), ["kind"]),
-        (SequenceToSequence({**fields, "said": Text("characters")}, target="said"), ["said"]),
-        (LanguageModel(dict(fields)), ["text"]),
-    ):
-        assert _hashed(task, Records(Table(str(path)))) == {"train": columns}
-    (tmp_path / "a.txt").write_text("one two\n" * 50)
-    corpus = Records(Corpus(str(tmp_path / "a.txt")), 0.2)
-    assert _hashed(LanguageModel(dict(fields)), corpus) == {"train": ["text"], "validation": ["text"]}
 
 
 def test_a_run_does_not_go_on_with_a_text_that_was_changed_in_place(tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ class Documents(Source):
     part: tuple[float, float]
     """The share of the whole that they are, from and up to."""
 
+    are_files = False
+    """Whether each document is a whole file."""
+
     @abstractmethod
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, bool]]:
         """The text of documents start to stop, one after another, and whether a document ends there."""
@@ -203,16 +206,15 @@ class Corpus(Documents):
         return file if self.split is None else f"{file} from byte {index.start[i]}"
 
     @property
-    def _are_files(self) -> bool:
-        """Whether each document is a whole file."""
+    def are_files(self) -> bool:  # type: ignore[override]
         return self.split is None and all(file_kind(file) == "text" for file in self.files)
 
     @property
     def id_name(self) -> str:  # type: ignore[override]
-        return "file" if self._are_files else super().id_name
+        return "file" if self.are_files else super().id_name
 
     def id_of(self, i: int) -> Any:
-        return self.name(i) if self._are_files else super().id_of(i)
+        return self.name(i) if self.are_files else super().id_of(i)
 
     @cached_property
     def files(self) -> tuple[str, ...]:

@@ -159,6 +159,14 @@ def _encode(
                 future.cancel()
 
 
+def encode_blocks(blocks: Iterable[tuple[str, bool]], encode_batch: Encode) -> Iterator[np.ndarray]:
+    """The ids of one document, (n,) int64, a piece of it after another; none of an empty one.
+
+    blocks: of its text, and whether it ends there. Raises InputError as `token_stream` does.
+    """
+    return (encode_batch([piece])[0] for piece, _ in _pieces(blocks, encode_batch))
+
+
 def _batches(pieces: Iterable[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
     batch, size = [], 0
     for piece in pieces:

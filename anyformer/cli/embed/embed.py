@@ -101,7 +101,7 @@ def _from_data(task: Any, own: Any) -> Given:
     source = open_records(own.data, task, run_source(own.run, task, own.unsafe_imports), needed)
 
     def read(start: int, stop: int) -> list[dict[str, Any]]:
-        return [task.take_record(source[i], source.folder_of(i)) for i in range(start, stop)]
+        return [task.read_record(source, i) for i in range(start, stop)]
 
     if not read(0, 1)[0]:
         raise InputError(

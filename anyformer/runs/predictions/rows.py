@@ -53,6 +53,10 @@ class RowsOfSource:
     def _predict(self, numbers: Sequence[int]) -> list[list[Row]]:
         heads, records = [], []
         for i in numbers:
+            if self.id_column is None and not self.task.truths:
+                heads.append({self.source.id_name: self.source.id_of(i)})
+                records.append(self.task.read_record(self.source, i))
+                continue
             record = self.source[i]
             heads.append(self._head(i, record))
             records.append(self.task.take_record(record, self.source.folder_of(i)))

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from anyformer.errors import say
 from anyformer.runs.metrics_file import CALIBRATED, read_metrics, write_metrics
 from anyformer.saving.model_folder import save
@@ -22,6 +24,9 @@ def calibrate(task: Task, run: Path, validate: Callable[[Path | None], Mapping[s
     before = validate(None)
     fitted = task.end_calibration()
     after = validate(run)
+    if rank_zero_only.rank != 0:
+        # Of several processes, which have fitted the same, the first writes for all.
+        return
     save(task, run / "model")
     found = {name: temperature for name, temperature in fitted.items() if not isinstance(temperature, str)}
     kept = {f"temperature/{name.rpartition('/')[0]}".rstrip("/"): t for name, t in found.items()}

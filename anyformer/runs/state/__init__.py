@@ -1,1 +1,2 @@
-"""What a checkpoint holds of a run beside the model: Lightning's loops and the random generators."""
+"""What a checkpoint holds of a run beside the model: Lightning's loops, the random generators, and what
+its records are known by."""

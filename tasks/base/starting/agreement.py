@@ -9,11 +9,15 @@ from typing import Any, Protocol
 import torch
 
 from anyformer.errors import InputError
+from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.parsing.plain import plain
 from anyformer.tokens import Tokenizer
 from anyformer.weights.huggingface import UNUSED_ONCE_TRAINED, plain_stack
+
+BEHIND = "name new fields, and new positions, behind those that it has"
+SIZED = "say how long new fields are at the most (max_len, max_seconds), which then have tables of positions"
 
 
 class Described(Protocol):
@@ -30,6 +34,12 @@ class Described(Protocol):
     def has_encoder(self) -> bool: ...
 
 
+class Built(Protocol):
+    """What is compared of a task that is built."""
+
+    model: Anyformer
+
+
 def are_family(one: type, other: type) -> bool:
     """Whether of two classes of tasks one is made from the other, and their heads are alike."""
     return issubclass(one, other) or issubclass(other, one)
@@ -44,6 +54,23 @@ def check_agreement(task: Described, source: Described, name: str) -> None:
         raise InputError(
             f"model.{path} is {shown(ours)}, and init_from {name} has {shown(theirs)}; give {shown(theirs)}"
         )
+
+
+def check_places(task: Built, source: Built, name: str) -> None:
+    """Raise InputError where a model places what the one that it adapts has otherwise than that, by what the data and
+    new fields have decided: then it would not be without these what that is. Both are built. name: of the source."""
+    ours, theirs = (each.model.embeddings for each in (task, source))
+    tables = enumerate(zip(ours.placed, theirs.placed, strict=False))
+    places = [(f"embedding.positions.{i}", *each, BEHIND) for i, each in tables]
+    if theirs.rotary is not None:
+        # Where there was none, its fields stand at 0 on the axes of new ones, and are not turned.
+        places.append(("rotary positions", ours.rotary, theirs.rotary, SIZED))
+    for what, *each, advice in places:
+        one, other = (", ".join(getattr(place, "axes", ())) or "no axis" for place in each)
+        if one != other:
+            raise InputError(
+                f"{what} are on {one}, and those of init_from {name}, which lora adapts, on {other}; {advice}"
+            )
 
 
 def _differences(task: Described, source: Described) -> Iterator[tuple[str, Any, Any]]:

@@ -19,9 +19,8 @@ from anyformer.optim.optimizer import check_pattern
 from anyformer.saving.base import Base, find_base
 from anyformer.saving.model_folder import SavedTask, load, make
 from anyformer.saving.run_folder import find_run
-from anyformer.tasks.base.starting.agreement import check_agreement
+from anyformer.tasks.base.starting.agreement import check_agreement, check_places
 from anyformer.tokens import Tokenizer
-from anyformer.weights.huggingface import UNUSED_ONCE_TRAINED, plain_stack
 from anyformer.weights.tensors import Report, joint_grids, take
 from anyformer.weights.timm_vit import load_timm
 
@@ -89,7 +88,7 @@ def take_weights(task: Startable, other: Startable, source: str) -> Report:
         raise InputError(f"init_from: {source} is a mixture; name one of its tasks: {names}")
     check_agreement(task, other, source)
     if task.lora is not None:
-        _check_alike(task, other, source)
+        check_places(task, other, source)
     ours, theirs = task.learnt, other.learnt
     tensors, strange, notes = other.state_dict(), list(task.strange_weights(other)), []
     partial: set[str] = set()
@@ -160,29 +159,6 @@ def take_base(task: Startable, source: str | Path | None) -> Report:
     if not any(parameter.requires_grad for parameter in task.parameters()):
         raise InputError(f"lora.on names no map, and {source} has all parts of the model: nothing is left to train")
     return report
-
-
-def _check_alike(task: Startable, other: Startable, source: str) -> None:
-    """Raise InputError where the built stacks or the positions of a model and of its adapters' base differ."""
-    stacks = [
-        {name: stack.config for name, stack in (("transformer", m.transformer), ("encoder", m.encoder)) if stack}
-        for m in (task.model, other.model)
-    ]
-    for name in stacks[0].keys() & stacks[1].keys():
-        ours, theirs = (plain_stack(each[name]) for each in stacks)
-        for option, value in theirs.items():
-            if option not in UNUSED_ONCE_TRAINED and ours[option] != value:
-                raise InputError(
-                    f"{name}.{option} is {ours[option]!r}, and that of init_from {source}, which lora adapts, "
-                    f"{value!r}; take that"
-                )
-    placed = [[each.axes for each in part.model.embeddings.placed] for part in (task, other)]
-    for i, (ours, theirs) in enumerate(zip(*placed, strict=False)):
-        if ours != theirs:
-            raise InputError(
-                f"embedding.positions.{i} are on {', '.join(ours)}, and those of init_from {source}, which lora "
-                f"adapts, on {', '.join(theirs)}; name new fields, and new positions, behind those that it has"
-            )
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from lightning import seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
+from torch.multiprocessing import start_processes
 
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
@@ -39,10 +44,10 @@ def noisy(n: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def trained(run: Path, task: Any, **options: Any) -> dict[str, float]:
+def trained(run: Path, task: Any, data: Records | None = None, **options: Any) -> dict[str, float]:
     seed_everything(0, verbose=False)
     # One epoch, as a checkpoint is saved at the end of each.
-    data = Records(40 * noisy(60, 0), noisy(300, 1), noisy(300, 2), batch_size=60)
+    data = data or Records(40 * noisy(60, 0), noisy(300, 1), noisy(300, 2), batch_size=60)
     options = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "accelerator": "cpu"} | options
     return fit(task, data, run, **options)
 
@@ -102,6 +107,46 @@ def test_each_target_that_asks_has_its_own_and_a_perfect_one_none(
     assert kept["label"].temperature == metrics["calibrated/temperature/label"] != 1
     assert kept["sign"].temperature == kept["other"].temperature == 1
     assert (tmp_path / "run/reliability_label.png").exists()
+
+
+def train_as_one_of_two(rank: int, port: int, run: Path) -> None:
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # What the first process of a command sets in the others.
+    rank_zero_only.rank = rank
+    task = Classify(FIELDS, SMALL, optimizer=FAST, calibrate=True)
+    # Batches of 60, of which there are seven in the validation, and the last has no partner.
+    data = Records(20 * noisy(60, 0), noisy(370, 1), batch_size=60)
+    metrics = trained(run, task, data, devices=2, strategy="ddp")
+    (run / f"{rank}.json").write_text(json.dumps([task.temperature, metrics]))
+
+
+def test_several_processes_fit_what_one_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start_processes(train_as_one_of_two, (port, run), nprocs=2, start_method="fork")
+    assert capfd.readouterr().err.count("calibrated: val/ece") == 1
+    (one, metrics), (other, same) = (json.loads((run / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert one == other == metrics["calibrated/temperature"] == load(run).temperature and metrics == same
+    assert abs(one - 1) > 0.1
+    task = load(run)
+    task.begin_calibration()
+    data = Records(noisy(60, 0), noisy(370, 1), batch_size=60)
+    evaluate(task, data, "validate", enable_progress_bar=False, accelerator="cpu")
+    assert list(task.end_calibration().values()) == [pytest.approx(one, rel=1e-5)]
+    after = evaluate(task, data, "validate", enable_progress_bar=False, accelerator="cpu")
+    assert after == pytest.approx({name: metrics[f"calibrated/{name}"] for name in after}, rel=1e-5)
+    assert (run / "reliability.png").exists()
+
+
+def test_what_has_started_the_processes_that_train_calibrates_by_itself(tmp_path: Path) -> None:
+    task = Classify(FIELDS, SMALL, optimizer=FAST, calibrate=True)
+    data = Records(20 * noisy(60, 0), noisy(130, 1), batch_size=60)
+    metrics = trained(tmp_path / "run", task, data, devices=2, strategy="ddp_fork")
+    assert metrics["calibrated/temperature"] == task.temperature == load(tmp_path / "run").temperature != 1
+    assert task.predict(noisy(2, 3)) == load(tmp_path / "run").predict(noisy(2, 3))
 
 
 def test_of_a_target_that_no_validation_record_has_the_run_ends_all_the_same(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import groupby, product
 
 import pytest
@@ -12,6 +13,7 @@ from anyformer.errors import InputError
 from anyformer.generation.ctc_search import greedy, prefix_beam_search
 from anyformer.model.heads import HeadConfig
 from anyformer.packing import collate
+from anyformer.tasks.sequence.batch import Pair
 from anyformer.tasks.sequence.decoding import DecodeConfig, written
 from anyformer.tasks.sequence.sequence import CTCConfig, SequenceToSequence
 from anyformer.tokenizers.text.text import Text
@@ -147,6 +149,9 @@ def test_methods_and_options_that_cannot_be_say_why() -> None:
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"n_beams": 2, "temperature": 1.0}, "n_beams above 1 goes without temperature"),
         ({"ctc_weight": 1.0}, "ctc_weight must lie between 0 and 1, got 1.0"),
+        ({"n_beams": 2, "n_best": 3}, "^n_best: 3 texts need as many n_beams, got 2$"),
+        ({"n_best": 0}, "n_best must be at least 1, got 0"),
+        ({"n_best": 1, "temperature": 0.5}, "^n_best goes without temperature: a text that is drawn is not the best"),
     ):
         with pytest.raises(InputError, match=message):
             DecodeConfig(**options)
@@ -325,6 +330,75 @@ def test_beams_wide_enough_find_the_best_of_all_texts_by_attention_and_a_prior(f
     assert tuple(found.ids) == max(scores, key=scores.get)
     plain = task.write(batch, DecodeConfig(n_beams=n * n, length_penalty=0.0, max_new_tokens=3))
     assert len(scores) > 50 and found.ids and plain[0] != found.ids
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("architecture", "method", "n_beams"), [*METHODS, ("encoder", "ctc", 1)])
+def test_the_best_texts_come_with_the_score_that_the_search_goes_by(architecture, method, n_beams, files) -> None:
+    task = built(recogniser(architecture, ctc=CTCConfig(), output=HeadConfig(tied=False)))
+    chopper = task.chopper(False)
+    pairs = [chopper(Turned()[i], labelled=False) for i in range(4)]
+    batch = chopper.collate(pairs)
+    config = DecodeConfig(method, n_beams=n_beams, max_new_tokens=3, n_best=min(n_beams, 2), length_penalty=0.5)
+    found = task.find(batch, config)
+    assert [each.ids for each in found] == task.write(batch, replace(config, n_best=None))
+    reading = task.read(batch)
+    heard = task.ctc_head(reading.frames).split(batch.n_frames)
+    for each, pair, frames in zip(found, pairs, heard, strict=True):
+        scores = [score for _, score in each.n_best]
+        assert each.n_best[0][0] == each.ids and scores == sorted(scores, reverse=True) and len(scores) <= n_beams
+        for ids, score in each.n_best[:3]:
+            by_ctc = ctc_log_prob(frames, ids)
+            if n_beams == 1 and method == "ctc":
+                assert score == pytest.approx(float(frames.amax(1).sum()), rel=1e-4) and score <= by_ctc + 1e-4
+            elif method == "ctc":
+                # Paths that have left the beams are missing.
+                assert score <= by_ctc + 1e-4
+            else:
+                ended = len(ids) < 3
+                own = attention_log_prob(task, pair, ids, ended)
+                if method == "joint" and ended:
+                    own = 0.7 * own + 0.3 * by_ctc
+                if method == "attention" or ended:
+                    assert score == pytest.approx(own / (len(ids) + ended) ** 0.5, rel=1e-3, abs=1e-3)
+    if method == "ctc" and n_beams > 1:
+        beams = prefix_beam_search(torch.cat(heard), batch.n_frames, n_beams)
+        assert [list(each.n_best) for each in found] == beams
+    language = replace(config, language_model=files["language_model"], lm_unit="character", n_beams=max(n_beams, 2))
+    assert all(len(each.n_best) > 1 for each in task.find(batch, replace(language, n_best=2)))
+
+
+@torch.no_grad()
+def attention_log_prob(task: SequenceToSequence, pair: Pair, ids: list[int], ended: bool) -> float:
+    """Of ids and their end, from the whole model."""
+    fields, text = task.model.tokenizers, {task.target: written(ids, task.start_ids)}
+    if task.architecture == "decoder":
+        hidden = task.model(collate([{**pair.sample, **text}], fields))[0, -len(ids) - 1 :]
+    else:
+        hidden = task.model(collate([text], fields), collate([pair.sample], fields))[0]
+    log_p = task.head(hidden).double().log_softmax(1)
+    return sum(float(log_p[i, new]) for i, new in enumerate([*ids, *[task.text.eos_id] * ended]))
+
+
+def ctc_log_prob(frames: torch.Tensor, ids: list[int]) -> float:
+    """Of ids over all their paths."""
+    blank, n = frames.shape[1] - 1, len(frames)
+    target = torch.tensor([ids], dtype=torch.int64).reshape(1, -1)
+    return -float(torch.nn.functional.ctc_loss(frames[:, None].double(), target, [n], [len(ids)], blank, "sum"))
+
+
+def test_what_a_fallback_draws_stands_alone_with_its_mean_log_probability() -> None:
+    task = built(translator("encoder_decoder", output=HeadConfig(tied=False)))
+    record, chopper = Turned()[0], task.chopper(False)
+    drawn = DecodeConfig(max_new_tokens=9, n_beams=3, n_best=3, fallback=(0.5,), min_log_prob=9.0)
+    batch = chopper.collate([chopper(record)])
+    (found,) = task.find(batch, drawn)
+    value = mean_log_prob(task, record, found.ids, found.ended)
+    assert found.temperature == 0.5 and found.n_best == ((found.ids, pytest.approx(value, abs=1e-4)),)
+    (found,) = task.find(batch, replace(drawn, min_log_prob=-1e9, max_compression=1e9))
+    assert found.temperature == 0.0 and len(found.n_best) == 3
+    (found,) = task.find(batch, replace(drawn, max_silence=0.0, silence_id=task.text.eos_id))
+    assert found.doubt == "silence" and found.n_best == ()
 
 
 def test_the_files_of_a_language_model_are_read_once(files, monkeypatch) -> None:

@@ -97,6 +97,7 @@ def test_smoothing_is_for_learning_alone():
         ({"text": Text("bytes"), "label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
         ({"text": Text("bytes"), "decoding": DecodeConfig("ctc")}, "decoding.method must be attention, got ctc"),
         ({"text": Text("bytes"), "decoding": DecodeConfig(fallback=(0.2,))}, "decoding.fallback: a target's text says"),
+        ({"text": Text("bytes"), "decoding": DecodeConfig(n_best=1)}, "decoding.n_best: a target's text is the best"),
         ({"text": Text("bytes"), "decoding": DecodeConfig(confidence=True)}, "decoding.confidence: a target's text"),
         ({"text": Text("bytes"), "weight": -1.0}, "weight must be above 0"),
     ],

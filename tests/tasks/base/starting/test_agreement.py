@@ -11,7 +11,7 @@ from anyformer.errors import InputError
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
-from anyformer.tasks.base.starting.agreement import check_agreement
+from anyformer.tasks.base.starting.agreement import check_agreement, check_places
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.language.chat import ChatModel
 from anyformer.tasks.language.language import LanguageModel
@@ -70,6 +70,29 @@ def speech(**options: Any) -> SequenceToSequence:
 def test_what_disagrees_is_named_with_both_values(ours: Any, theirs: Any, message: str) -> None:
     with pytest.raises(InputError, match=rf"^model.{message}"):
         check_agreement(ours, theirs, "runs/a")
+
+
+def placed(**tokenizers: Any) -> Classify:
+    task = Classify(tokenizers, TransformerConfig(d_model=24, depth=1, n_heads=3), classes=["a", "b"])
+    task.build()
+    return task
+
+
+def test_what_a_model_adapts_stays_placed_as_it_was() -> None:
+    text, short = Text("bytes"), Text("bytes", max_len=9)
+    sound, heard = (Audio(mel=MelConfig(n_mels=16), max_seconds=seconds) for seconds in (None, 1.0))
+    for ours, theirs in (
+        (placed(text=text, audio=heard), placed(text=text)),
+        (placed(text=short, image=IMAGE), placed(text=short)),
+        (placed(image=IMAGE, text=text), placed(image=IMAGE)),
+    ):
+        check_places(ours, theirs, "runs/a")
+    message = r"^embedding.positions.0 are on row, column, and those of init_from runs/a, .* on word; name new fields"
+    with pytest.raises(InputError, match=message):
+        check_places(placed(image=IMAGE, text=short), placed(text=short), "runs/a")
+    message = r"^rotary positions are on word, time, and those of .*, which lora adapts, on word; say how long new"
+    with pytest.raises(InputError, match=message):
+        check_places(placed(text=text, audio=sound), placed(text=text), "runs/a")
 
 
 def test_what_training_alone_goes_by_may_be_otherwise() -> None:
