@@ -367,9 +367,10 @@ def evaluate(
         # One for each loader, of which each holds what was logged at the end.
         with machine_faults():
             metrics = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
-    if run_dir is not None and type(task).draw is not Task.draw:
+    if run_dir is not None and (type(task).draw is not Task.draw or task.expert_use.shares):
         with writing(run_dir):
             Path(run_dir).mkdir(exist_ok=True)
         task.draw(Path(run_dir))
+        task.expert_use.draw(Path(run_dir))
         write_classes(Path(run_dir), task, "test" if stage == "test" else "validation")
     return dict(metrics)
