@@ -27,13 +27,13 @@ def recording(layers: Mapping[str, Experts]) -> Iterator[dict[str, list[Routed]]
     """Note down what the routers say meanwhile: by the layer, one entry for each forward pass."""
     found: dict[str, list[Routed]] = {name: [] for name in layers}
     for name, layer in layers.items():
-        layer.record = found[name]
+        layer.record.passes = found[name]
     try:
         yield found
     finally:
         # Later ones, as of activations that are computed again, don't count.
         for layer in layers.values():
-            layer.record = None
+            layer.record.passes = None
 
 
 class Load(NamedTuple):

@@ -22,6 +22,14 @@ class Routed(NamedTuple):
     """(n,) float32, the sum over the tokens of the probability of each expert."""
 
 
+class Record:
+    """Where the forward passes of a layer are noted down, and of copies that share its weights."""
+
+    def __init__(self) -> None:
+        self.passes: list[Routed] | None = None
+        """None while that is not wanted."""
+
+
 class Experts(nn.Module):
     """What stands in the place of an MLP. No token is dropped, and nothing is computed for padding.
 
@@ -36,8 +44,7 @@ class Experts(nn.Module):
         self.experts = nn.ModuleList(MLP(config, width) for _ in range(self.config.n))
         # The sum of several MLPs is one, of their inner widths together.
         self.shared = MLP(config, self.config.shared * width) if self.config.shared else None
-        self.record: list[Routed] | None = None
-        """Where forward passes are noted down, while that is wanted."""
+        self.record = Record()
 
     def forward(self, x: Tensor, adapts: Tensor | None = None, real: Tensor | None = None) -> Tensor:
         """
@@ -63,8 +70,8 @@ class Experts(nn.Module):
             weight = weight / weight.sum(1, keepdim=True)
         chosen = chosen.flatten()
         counts = chosen.bincount(minlength=self.config.n)
-        if self.record is not None:
-            self.record.append(Routed(counts, probability.sum(0)))
+        if self.record.passes is not None:
+            self.record.passes.append(Routed(counts, probability.sum(0)))
         # Pairs of a token and one of its experts: first by the token, then in the order of the experts and back.
         order = chosen.argsort(stable=True)
         pairs = x[:, None].expand(-1, n_active, -1).flatten(0, 1).index_select(0, order)

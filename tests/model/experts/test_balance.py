@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
+from anyformer.generation.prepacked import for_inference
 from anyformer.model.config import ExpertsConfig, TransformerConfig
 from anyformer.model.experts.balance import balance_loss, expert_layers, recording
 from anyformer.model.experts.experts import Experts
@@ -134,3 +135,13 @@ def test_only_what_runs_meanwhile_is_noted_down() -> None:
         counts += [each.counts.sum().item() for each in routed["b"]]
     layers["b"](torch.randn(1, 3, 8))
     assert counts == [10] and len(routed["b"]) == 1
+
+
+def test_a_copy_for_inference_is_noted_down_where_its_original_is() -> None:
+    layers = {"one": build()}
+    with recording(layers):
+        copied = for_inference(layers["one"], None)
+    with recording(layers) as routed:
+        copied(torch.randn(1, 5, 8))
+    copied(torch.randn(1, 5, 8))
+    assert [each.counts.sum().item() for each in routed["one"]] == [10]

@@ -243,11 +243,11 @@ def test_the_router_stays_in_float32() -> None:
     layer.config = replace(layer.config, active=1, normalize=False)
     x = torch.zeros(1, 4, 12)
     x[..., 0] = 1
-    layer.record = []
+    layer.record.passes = []
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(x)
-    assert out.dtype == torch.float32 and layer.record[0].probability.dtype == torch.float32
-    assert layer.record[0].counts.tolist() == [0, 0, 4, 0, 0]
+    assert out.dtype == torch.float32 and layer.record.passes[0].probability.dtype == torch.float32
+    assert layer.record.passes[0].counts.tolist() == [0, 0, 4, 0, 0]
     assert error(out[..., :3], layer(x)[..., :3]) < 0.05
 
 
