@@ -4,10 +4,10 @@
 
 configs/gpt_shakespeare_char.yaml as it stands (4 blocks, 128 wide, an MLP of 512 in each, 12 windows of 64 characters a
 step, Muon), and with experts of 256 in the place of every MLP, of which each token goes through two: two of 8, or one
-of 7 and one that all share. The same seed has the same windows in all. Printed are the parameters of the transformer, and those of
-them that are active for a token; nats a character on the whole of val.txt, once, at the end; the processor time of the
-run; and the least and largest share that an expert of any block got of the last batch of training, in multiples of an
-even one. Needs $ANYFORMER_DATA/tiny_shakespeare.
+of 7 and one that all share. The same seed has the same windows in all. Printed are the parameters of the transformer,
+and those of them that are active for a token; nats a character on the whole of val.txt, once, at the end; the processor
+time of the run; and the least and largest share that an expert of any block got of the last batch of training, in
+multiples of an even one. Needs $ANYFORMER_DATA/tiny_shakespeare.
 """
 
 import argparse

@@ -232,6 +232,11 @@ class TransformerConfig:
             return self.d_ff
         return -(-self.d_model // 3) * 8 if self.gated else 4 * self.d_model
 
+    @property
+    def expert_width(self) -> int:
+        """experts.d_ff as given or computed."""
+        return self.inner_width if self.experts is None or self.experts.d_ff is None else self.experts.d_ff
+
     def has_experts(self, layer: int) -> bool:
         """Whether a block, from 0, has experts in the place of its MLP."""
         return self.experts is not None and (layer + 1) % self.experts.every == 0

@@ -62,7 +62,7 @@ class ExpertUse:
     def begin(self, module: nn.Module) -> None:
         """Begin an evaluation."""
         self.find(module)
-        self._counts = {name: torch.zeros(layer.config.n) for name, layer in self.layers.items()}
+        self._counts = {name: torch.zeros(layer.config.n, dtype=torch.int64) for name, layer in self.layers.items()}
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:

@@ -260,7 +260,9 @@ class Trained(lightning.LightningModule):
 
     def _add_up(self, numbers: Tensor) -> Tensor:
         """The sums over all processes."""
-        return numbers if self.trainer.world_size == 1 else self.trainer.strategy.reduce(numbers, reduce_op="sum")
+        if self.trainer.world_size == 1:
+            return numbers
+        return self.trainer.strategy.reduce(numbers.to(self.device), reduce_op="sum")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # That of `optimizer.lr`: the others (AdamW's beside Muon, those of other layers) move in proportion.

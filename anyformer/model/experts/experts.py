@@ -38,8 +38,7 @@ class Experts(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.config = config.experts
-        width = config.inner_width if self.config.d_ff is None else self.config.d_ff
+        self.config, width = config.experts, config.expert_width
         self.router = nn.Linear(config.d_model, self.config.n, bias=False)
         self.experts = nn.ModuleList(MLP(config, width) for _ in range(self.config.n))
         # The sum of several MLPs is one, of their inner widths together.

@@ -22,9 +22,11 @@ from anyformer.runs.signals import Stopped
 from anyformer.saving.model_folder import load
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.base.expert_use import ExpertUse
+from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
+from anyformer.tokenizers.image.sources import Digits
 from tests.helpers.small_mixture import TRANSFORMER, small_mixed_fit, small_mixture
-from tests.helpers.small_run import small_data, small_fit, small_options
+from tests.helpers.small_run import small_fit, small_options
 from tests.helpers.stopped_runs import Signal, assert_same_run
 from tests.helpers.witnesses import Ids, draw_ids
 
@@ -143,8 +145,13 @@ def run_with_experts(run: Path, **options: Any) -> dict[str, float]:
     transformer = TransformerConfig(16, depth=2, n_heads=2, experts=EXPERTS)
     # Two optimisers, a moving average and augmentation, of which each may get wrong what it takes up again.
     task = Classify(**small_options() | {"transformer": transformer})
-    few = {"max_epochs": 1, "limit_val_batches": 1, "limit_test_batches": 1, "num_sanity_val_steps": 0}
-    return small_fit(run, task=task, **few, **options)
+    few = {"max_epochs": 1, "limit_val_batches": 1, "num_sanity_val_steps": 0}
+    return small_fit(run, task=task, data=few_digits(), **few, **options)
+
+
+def few_digits() -> Records:
+    """Of training 6 batches."""
+    return Records(Digits(), 0.9, batch_size=30)
 
 
 def test_a_run_logs_and_draws_the_load_and_goes_on_exactly_where_it_was_stopped(tmp_path: Path) -> None:
@@ -162,13 +169,13 @@ def test_a_run_logs_and_draws_the_load_and_goes_on_exactly_where_it_was_stopped(
         assert 0 <= least < 0.25 < most <= 0.5 and 0.9 < balance < 2
 
     task, one = load(tmp_path / "whole"), {"accelerator": "cpu", "limit_val_batches": 1}
-    metrics = evaluate(task, small_data(), "validate", tmp_path / "drawn", **one)
+    metrics = evaluate(task, few_digits(), "validate", tmp_path / "drawn", **one)
     assert list(task.expert_use.shares) == ["transformer.blocks.1"]
     assert task.expert_use.shares["transformer.blocks.1"].sum().item() == pytest.approx(1)
     assert (tmp_path / "drawn/experts.png").exists()
     # The loss of a validation is that of the task alone, whatever the factor.
     task.model.transformer.blocks[1].mlp.config = replace(EXPERTS, balance=1000.0)
-    assert evaluate(task, small_data(), "validate", **one) == metrics
+    assert evaluate(task, few_digits(), "validate", **one) == metrics
 
 
 def test_the_tasks_of_a_mixture_have_loads_of_their_own(tmp_path: Path) -> None:
