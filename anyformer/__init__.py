@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anyformer.generation.config import GenerationConfig as GenerationConfig
     from anyformer.generation.generator import Generator as Generator
     from anyformer.model.anyformer import Anyformer as Anyformer
+    from anyformer.model.config import ExpertsConfig as ExpertsConfig
     from anyformer.model.config import RelativeConfig as RelativeConfig
     from anyformer.model.config import RotaryConfig as RotaryConfig
     from anyformer.model.config import TransformerConfig as TransformerConfig
@@ -169,6 +170,7 @@ _HOMES = {
     "Predict": "tasks.predict.predict",
     "PythonDocs": "tokenizers.text.corpus",
     "Records": "tasks.base.records",
+    "ExpertsConfig": "model.config",
     "RelativeConfig": "model.config",
     "Returns": "tokenizers.episode.continuous",
     "RotaryConfig": "model.config",

@@ -1,7 +1,7 @@
 """The model: lifts and embeddings of token sets, the shared transformer, heads and losses."""
 
 from anyformer.model.anyformer import Anyformer
-from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
+from anyformer.model.config import ExpertsConfig, RelativeConfig, RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.learned_tokens import LearnedTokens
@@ -12,6 +12,7 @@ from anyformer.model.transformer import Transformer
 __all__ = [
     "Anyformer",
     "EmbeddingConfig",
+    "ExpertsConfig",
     "Head",
     "HeadConfig",
     "LearnedTokens",

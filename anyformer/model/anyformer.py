@@ -128,6 +128,7 @@ class Anyformer(nn.Module):
             adapts=None if self.adapts_with is None else in_samples_with(self.adapts_with, batch.layout, [keys]),
             segment=None if batch.one_per_row else batch.layout.segment,
             n_samples=batch.n_samples,
+            real=batch.layout.segment > 0 if batch.padded and stack.config.experts is not None else None,
         )
 
     def _adapting_by_memory(self, context: Context, query: Layout, keys: Layout, memory: Layout) -> Context:

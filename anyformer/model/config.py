@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,6 +69,52 @@ class RelativeConfig:
 
 
 @dataclass(frozen=True)
+class ExpertsConfig:
+    """A mixture of experts in the place of MLPs (Shazeer et al. 2017): a router sends each token to a few of many MLPs.
+    No token is dropped, however many go to one expert."""
+
+    n: int = 8
+    """Experts of a block."""
+    active: int = 2
+    """Experts that each token goes to: those of highest probability."""
+    every: int = 1
+    """Which blocks have experts: all, or with 2 the second, fourth, ... (GShard, Lepikhin et al. 2021); the others have
+    an MLP."""
+    shared: int = 0
+    """Further experts that every token goes to, without the router (DeepSeekMoE, Dai et al. 2024, 3.2)."""
+    d_ff: int | None = None
+    """Inner width of an expert; that of the MLPs when left out."""
+    balance: float = 0.01
+    """Factor on the loss that evens out how many tokens each expert gets (Switch Transformer, Fedus et al. 2022, 2.2),
+    which each block with experts adds to the training loss; 0 for none."""
+    normalize: bool | None = None
+    """Whether the probabilities of a token's experts are divided by their sum (Mixtral, Jiang et al. 2024), or weight
+    the experts as they are (Switch Transformer); when left out they are, but where one expert is active."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("n", 2), ("active", 1), ("every", 1), ("shared", 0), ("d_ff", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"experts.{name} must be at least {least}, got {value}")
+        if self.active > self.n:
+            raise InputError(f"experts.active must be at most experts.n, got {self.active} of {self.n} experts")
+        if self.balance < 0:
+            raise InputError(f"experts.balance must not be negative, got {self.balance}")
+        if not self.balance < math.inf:
+            raise InputError(f"experts.balance must be a number of at least 0, got {self.balance}")
+        if self.normalize and self.active == 1:
+            raise InputError(
+                "experts.normalize: with one active expert its weight would always be 1, and the router learn nothing "
+                "of the task; leave it out"
+            )
+
+    @property
+    def is_normalized(self) -> bool:
+        """normalize as given or chosen."""
+        return self.active > 1 if self.normalize is None else self.normalize
+
+
+@dataclass(frozen=True)
 class TransformerConfig:
     """Sizes and choices of the shared transformer."""
 
@@ -114,6 +161,8 @@ class TransformerConfig:
     """Whether the projection out of attention has a bias."""
     mlp_bias: bool = True
     """Whether the projections of the MLP have biases."""
+    experts: ExpertsConfig | None = None
+    """Experts in the place of MLPs; none when left out."""
     rotary: RotaryConfig | None = None
     """Rotary positions in self-attention."""
     relative: RelativeConfig | None = None
@@ -155,6 +204,11 @@ class TransformerConfig:
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.experts is not None and self.experts.every > self.depth:
+            raise InputError(
+                f"experts.every must be at most depth, or no block has experts, got {self.experts.every} and a depth "
+                f"of {self.depth}"
+            )
         if self.rotary is not None and self.head_width % (2 * len(self.rotary.axes)):
             raise InputError(
                 f"rotary needs a d_head that is a multiple of {2 * len(self.rotary.axes)} for the axes "
@@ -177,3 +231,12 @@ class TransformerConfig:
         if self.d_ff is not None:
             return self.d_ff
         return -(-self.d_model // 3) * 8 if self.gated else 4 * self.d_model
+
+    @property
+    def expert_width(self) -> int:
+        """experts.d_ff as given or computed."""
+        return self.inner_width if self.experts is None or self.experts.d_ff is None else self.experts.d_ff
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether a block, from 0, has experts in the place of its MLP."""
+        return self.experts is not None and (layer + 1) % self.experts.every == 0

@@ -62,15 +62,17 @@ ACTIVATIONS = {
 class MLP(nn.Module):
     """Two matrices with an activation between, gated or not."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, width: int | None = None) -> None:
+        """width: the inner one; the config's when left out."""
         super().__init__()
+        width = config.inner_width if width is None else width
         self.activation = ACTIVATIONS[config.activation]
-        self.up = nn.Linear(config.d_model, config.inner_width, bias=config.mlp_bias)
-        self.gate = nn.Linear(config.d_model, config.inner_width, bias=config.mlp_bias) if config.gated else None
-        self.down = nn.Linear(config.inner_width, config.d_model, bias=config.mlp_bias)
+        self.up = nn.Linear(config.d_model, width, bias=config.mlp_bias)
+        self.gate = nn.Linear(config.d_model, width, bias=config.mlp_bias) if config.gated else None
+        self.down = nn.Linear(width, config.d_model, bias=config.mlp_bias)
 
     def forward(self, x: Tensor, adapts: Tensor | None = None) -> Tensor:
-        """x: (b, n, d). adapts: (b, n) boolean, where adapters act; everywhere when left out."""
+        """x: (..., d). adapts: (...) boolean, where adapters act; everywhere when left out."""
         if self.gate is None:
             return project(self.down, self.activation(project(self.up, x, adapts)), adapts)
         gated = self.activation(project(self.gate, x, adapts)) * project(self.up, x, adapts)

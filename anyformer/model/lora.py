@@ -33,8 +33,8 @@ class LoraConfig:
     alpha: float = 16.0
     """The adapter is multiplied by alpha / sqrt(rank)."""
     dropout: float = 0.0
-    """On what A is given, in training. It does not act on a layer over a vocabulary or of actions, which has no
-    product of its own with A."""
+    """On what A is given, in training. It does not act on a layer over a vocabulary or of actions, nor on the router of
+    experts, which have no product of their own with A."""
     rank_stabilized: bool = True
     """Whether it is alpha / sqrt(rank) (Kalajdzievski 2023), so that the rate may stay where the rank grows; otherwise
     alpha / rank, as Hu et al. had it."""

@@ -13,6 +13,7 @@ from anyformer.model.attention.cache import Cache
 from anyformer.model.attention.rotary import Rotation
 from anyformer.model.attention.visibility import Sight, choose_pattern
 from anyformer.model.config import TransformerConfig
+from anyformer.model.experts.experts import Experts
 from anyformer.model.layers import MLP, dropout, make_norm, take
 
 
@@ -37,6 +38,8 @@ class Context(NamedTuple):
     """(b, n), for stochastic depth by sample; None: one sample a row."""
     n_samples: int = 1
     """Samples of the batch, those without tokens too: no segment is higher."""
+    real: Tensor | None = None
+    """(b, n) boolean, which places hold a token, for experts; None: all."""
 
     def at(self, place: Tensor, n: int) -> Context:
         """The same for some places of every row alone, as queries.
@@ -49,6 +52,7 @@ class Context(NamedTuple):
             memory_sight=self.memory_sight.at(place, n),
             adapts=None if self.adapts is None else self.adapts.gather(1, place),
             segment=None if self.segment is None else self.segment.gather(1, place),
+            real=None if self.real is None else self.real.gather(1, place),
         )
 
 
@@ -87,10 +91,15 @@ class Residual(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention where there is a memory, and the MLP."""
+    """Self-attention, cross-attention where there is a memory, and the MLP or experts in its place."""
 
     def __init__(
-        self, config: TransformerConfig, drop_path: float = 0.0, has_memory: bool = False, pattern: int = 0
+        self,
+        config: TransformerConfig,
+        drop_path: float = 0.0,
+        has_memory: bool = False,
+        pattern: int = 0,
+        has_experts: bool = False,
     ) -> None:
         """pattern: the number of its sight among those of the context."""
         super().__init__()
@@ -98,7 +107,8 @@ class Block(nn.Module):
         self.attention, self.attention_residual = Attention(config), Residual(config, drop_path)
         if has_memory:
             self.cross, self.cross_residual = Attention(config), Residual(config, drop_path)
-        self.mlp, self.mlp_residual = MLP(config), Residual(config, drop_path)
+        self.mlp = Experts(config) if has_experts else MLP(config)
+        self.mlp_residual = Residual(config, drop_path)
 
     def forward(self, x: Tensor, context: Context, layer: int, read: Tensor | None = None) -> Tensor:
         """x: (b, n, d). Returns (b, n, d); or with `read`, places of every row, (b, r), only these, (b, r, d)."""
@@ -127,7 +137,12 @@ class Block(nn.Module):
                 before, context.memory, context.memory_sight, cache, layer, context.adapts, context.memory_adapts
             )
             x = self.cross_residual.after(x, update, context)
-        return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x), context.adapts), context)
+        before = self.mlp_residual.before(x)
+        if isinstance(self.mlp, Experts):
+            update = self.mlp(before, context.adapts, context.real)
+        else:
+            update = self.mlp(before, context.adapts)
+        return self.mlp_residual.after(x, update, context)
 
 
 class Transformer(nn.Module):
@@ -142,7 +157,7 @@ class Transformer(nn.Module):
         self.patterns = tuple(dict.fromkeys(chosen))
         """Of self-attention, each once."""
         self.blocks = nn.ModuleList(
-            Block(config, config.drop_path * i / last, has_memory, self.patterns.index(pattern))
+            Block(config, config.drop_path * i / last, has_memory, self.patterns.index(pattern), config.has_experts(i))
             for i, pattern in enumerate(chosen)
         )
         has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm

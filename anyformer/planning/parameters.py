@@ -8,6 +8,7 @@ print(measure(model, token_counts(model)))
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.attention.attention import Attention
+from anyformer.model.experts.experts import Experts
 from anyformer.model.heads import Head
+from anyformer.model.layers import MLP
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.lifts import Lookup
 from anyformer.model.lora import adapters
@@ -50,6 +53,9 @@ class Component:
     """Alike blocks that the numbers are of."""
     n_frozen: int = 0
     """Parameters that are not trained."""
+    n_experts: int = 1
+    """Alike parts of which a token goes through `n_active` alone."""
+    n_active: int = 1
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,11 @@ class Sizes:
     def trained(self) -> int:
         """Parameters that are trained: all, but where weights are frozen, as under adapters."""
         return self.total - sum(component.n_frozen for component in self.components)
+
+    @property
+    def active(self) -> int:
+        """Parameters that a token goes through: all, but of experts."""
+        return sum(part.parameters * part.n_active // part.n_experts for part in self.components)
 
     @property
     def untied(self) -> int:
@@ -102,6 +113,8 @@ class Sizes:
                 own = _number(c.parameters) if c.parameters or not c.n_shared else "tied"
                 lines.append((f"  {c.name}", own, each, _short(c.flops)))
         lines.append(("total", _number(self.total), "", _short(self.flops)))
+        if self.active != self.total:
+            lines.append(("active for a token", _number(self.active), "", ""))
         if self.trained != self.total:
             lines.append(("trained", _number(self.trained), "", ""))
         if self.untied != self.total:
@@ -262,10 +275,10 @@ def _lift_flops(tokenizer: Tokenizer, lift: nn.Module, n: int) -> int:
 
 def _stack(part: str, stack: Transformer, n: int, m: int) -> Counted:
     """A stack on n tokens, which may attend to m others."""
-    depth = len(stack.blocks)
-    for block in stack.blocks:
-        for component, parameters in _block(part, block, n, m):
-            yield replace(component, n_blocks=depth), parameters
+    every = [each for block in stack.blocks for each in _block(part, block, n, m)]
+    n_blocks = Counter(component.name for component, _ in every)
+    for component, parameters in every:
+        yield replace(component, n_blocks=n_blocks[component.name]), parameters
     yield Component(part, "norms around"), [*stack.first_norm.parameters(), *stack.final_norm.parameters()]
 
 
@@ -273,15 +286,39 @@ def _block(part: str, block: Block, n: int, m: int) -> Counted:
     yield from _attention(part, "", block.attention, n, n)
     if hasattr(block, "cross"):
         yield from _attention(part, "cross ", block.cross, n, m)
-    flops = 2 * sum(n * p.numel() for p in _adapters(block))
-    yield Component(part, ADAPTERS, flops=flops), _adapters(block)
-    for name, matrix in block.mlp.named_children():
-        yield Component(part, f"MLP {name}", flops=2 * n * matrix.weight.numel(), is_matrix=True), [matrix.weight]
-    yield Component(part, "biases"), [layer.bias for layer in _linears(block) if layer.bias is not None]
+    yield from _experts(part, block.mlp, n) if isinstance(block.mlp, Experts) else _mlp(part, "MLP", block.mlp, n)
+    of_experts = {*block.mlp.experts.parameters()} if isinstance(block.mlp, Experts) else set()
+    of_adapters = [p for p in _adapters(block) if p not in of_experts]
+    yield Component(part, ADAPTERS, flops=2 * n * sum(p.numel() for p in of_adapters)), of_adapters
+    yield Component(part, "biases"), [bias for bias in _biases_of(block) if bias not in of_experts]
     scales = [p for name, p in block.named_parameters() if name.endswith("residual.scale")]
     yield Component(part, "layer scales"), scales
     named = {*scales, *(p for layer in _linears(block) for p in layer.parameters())}
     yield Component(part, "norms"), [p for p in block.parameters() if p not in named]
+
+
+def _mlp(part: str, name: str, mlp: MLP, n: int) -> Counted:
+    for kind, matrix in mlp.named_children():
+        yield Component(part, f"{name} {kind}", flops=2 * n * matrix.weight.numel(), is_matrix=True), [matrix.weight]
+
+
+def _experts(part: str, layer: Experts, n: int) -> Counted:
+    """Of each token those experts count that it goes through."""
+    n_experts, n_active = layer.config.n, layer.config.active
+    weights: dict[str, list[Tensor]] = {}
+    for expert in layer.experts:
+        for kind, matrix in expert.named_children():
+            weights.setdefault(f"experts {kind}", []).append(matrix.weight)
+    parts = weights | {f"{ADAPTERS} of experts": _adapters(layer.experts)}
+    for name, parameters in parts.items():
+        flops = 2 * n * sum(p.numel() for p in parameters) * n_active // n_experts
+        is_matrix = name in weights
+        yield Component(part, name, 0, flops, is_matrix, n_experts=n_experts, n_active=n_active), parameters
+    biases = _biases_of(layer.experts)
+    yield Component(part, "biases of experts", n_experts=n_experts, n_active=n_active), biases
+    yield from _mlp(part, "shared experts", layer.shared, n) if layer.shared is not None else ()
+    router = layer.router.weight
+    yield Component(part, "router", flops=2 * n * router.numel(), is_matrix=True), [router]
 
 
 def _attention(part: str, prefix: str, attention: Attention, n: int, m: int) -> Counted:
@@ -329,6 +366,10 @@ def _rest(module: nn.Module, model: Anyformer, n: int, m: int) -> Counted:
 
 def _adapters(module: nn.Module) -> list[Tensor]:
     return [p for layer in adapters(module).values() for p in (layer.lora_a, layer.lora_b)]
+
+
+def _biases_of(module: nn.Module) -> list[Tensor]:
+    return [layer.bias for layer in _linears(module) if layer.bias is not None]
 
 
 def _linears(module: nn.Module) -> list[nn.Linear]:

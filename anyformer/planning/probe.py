@@ -101,6 +101,9 @@ def trunk(task: Any) -> dict[str, str]:
         if stack is not None:
             config = stack.config
             found[name] = f"{count(config.depth, 'block')}, {config.d_model} wide, {count(config.n_heads, 'head')}"
+            if (experts := config.experts) is not None:
+                n_blocks = sum(map(config.has_experts, range(config.depth)))
+                found[name] += f", {experts.n} experts ({experts.active} active) in {count(n_blocks, 'block')}"
     return found
 
 

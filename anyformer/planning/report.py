@@ -47,6 +47,7 @@ class Part:
         parts = {name: {"parameters": n, "flops": flops} for name, (n, flops) in self.by_part.items()}
         parameters = {
             "total": self.parameters.total,
+            "active": self.parameters.active,
             "trained": self.parameters.trained,
             "flops": self.parameters.flops,
             "parts": parts,
@@ -65,6 +66,8 @@ class Part:
         rows = [("parameters", self.parameters.total), *((f"  {k}", n) for k, (n, _) in self.by_part.items() if n)]
         if self.parameters.trained != self.parameters.total:
             rows.insert(1, ("of which trained", self.parameters.trained))
+        if self.parameters.active != self.parameters.total:
+            rows.insert(1, ("of which active for a token", self.parameters.active))
         width, right = max(len(name) for name, _ in rows), len(f"{self.parameters.total:,}")
         lines = [f"{name:<{width}}  {n:>{right},}  {self.trunk.get(name.strip(), '')}".rstrip() for name, n in rows]
         n_tokens = sum(self.parameters.tokens.values())

@@ -325,6 +325,7 @@ class RunCallback(Callback):
                 if last:
                     write_subsets(self.run, module.grouped_by)
                 module.draw(self.run)
+                module.expert_use.draw(self.run)
             except OSError as error:
                 # A drawing is not worth a run.
                 say(f"{self.run}: the pictures could not be drawn: {error}")

@@ -395,9 +395,11 @@ def _evaluate(
         # One for each loader, of which each holds what was logged at the end.
         with machine_faults():
             metrics = getattr(trainer, stage)(task, datamodule=data, verbose=False)[-1]
-    if run_dir is not None and trainer.is_global_zero and type(task).draw is not Task.draw:
+    draws = type(task).draw is not Task.draw or task.expert_use.shares
+    if run_dir is not None and trainer.is_global_zero and draws:
         with writing(run_dir):
             Path(run_dir).mkdir(exist_ok=True)
         task.draw(Path(run_dir))
+        task.expert_use.draw(Path(run_dir))
         write_classes(Path(run_dir), task, "test" if stage == "test" else "validation")
     return dict(metrics)

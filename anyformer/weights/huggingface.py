@@ -125,14 +125,19 @@ class Design:
 
 
 def plain_stack(config: TransformerConfig) -> dict[str, Any]:
-    """The options of a stack, with what is left out filled in."""
+    """The options of a stack, with what is left out filled in; of experts without the loss, which is of training."""
     has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm
+    experts = config.experts
+    if experts is not None:
+        experts = asdict(experts) | {"d_ff": config.expert_width, "normalize": experts.is_normalized}
+        del experts["balance"]
     return asdict(config) | {
         "d_head": config.head_width,
         "n_kv_heads": config.kv_heads,
         "d_ff": config.inner_width,
         "attention_scale": config.head_width**-0.5 if config.attention_scale is None else config.attention_scale,
         "final_norm": has_final,
+        "experts": experts,
     }
 
 

@@ -24,6 +24,7 @@ from anyformer.parsing.plain import plain
 from anyformer.saving.base import Base
 from anyformer.tasks.base.evaluation import Evaluation
 from anyformer.tasks.base.examples import Examples, Generated
+from anyformer.tasks.base.expert_use import ExpertUse
 from anyformer.tasks.base.resume import changes, is_below
 from anyformer.tasks.base.run_length import run_length
 from anyformer.tasks.base.starting import warm_start
@@ -50,6 +51,7 @@ class Trained(lightning.LightningModule):
         super().__init__()
         self.model: Anyformer | None = None
         self.average = WeightAverage()
+        self.expert_use = ExpertUse()
         self.changed: list[str] = []
         """How the arguments differ from those of the checkpoint that training goes on from."""
         self.pretrained: str | None = None
@@ -196,6 +198,7 @@ class Trained(lightning.LightningModule):
             self.average.begin(self, self.device)
         else:
             self.average.forget()
+        self.expert_use.find(self)
         # A run that goes on within an epoch does not begin one.
         self._rest()
 
@@ -236,16 +239,30 @@ class Trained(lightning.LightningModule):
     # Steps
 
     def training_step(self, batch: Examples, batch_index: int) -> Tensor:
-        loss, mean = self._counted(*self.loss(batch), batch.samples)
+        loss, mean = self._counted(batch, batch.samples)
         self.log("train/loss", mean, prog_bar=True, on_step=True, on_epoch=False)
         return loss
 
-    def _counted(self, loss: Tensor, n_targets: Tensor, samples: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        """The loss that Lightning is given, its targets counted for the step, and its mean."""
+    def _counted(self, batch: Examples, samples: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """The loss that Lightning is given, its targets counted for the step; and its mean, without that of experts."""
+        with self.expert_use.training():
+            loss, n_targets = self.loss(batch)
+        mean = loss.detach() / n_targets.clamp(min=1e-9)
         self._n_targets = self._n_targets.to(loss.device) + n_targets
         self._recent = (*self._recent, *samples)
+        if self.expert_use.layers:
+            balance, logged = self.expert_use.loss(n_targets, self._add_up)
+            loss = loss + balance
+            for name, value in logged.items():
+                self.log(f"train/{name}", value, on_step=True, on_epoch=False)
         # Lightning divides by the number of accumulated batches; the step's gradient is divided by its targets instead.
-        return loss * self.trainer.accumulate_grad_batches, loss.detach() / n_targets.clamp(min=1e-9)
+        return loss * self.trainer.accumulate_grad_batches, mean
+
+    def _add_up(self, numbers: Tensor) -> Tensor:
+        """The sums over all processes."""
+        if self.trainer.world_size == 1:
+            return numbers
+        return self.trainer.strategy.reduce(numbers.to(self.device), reduce_op="sum")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # That of `optimizer.lr`: the others (AdamW's beside Muon, those of other layers) move in proportion.
@@ -277,32 +294,41 @@ class Trained(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.average.swap(self)
-        self._evaluation = self._evaluating("val")
+        self._begin_evaluation("val")
 
     def validation_step(self, batch: Examples | None, batch_index: int, dataloader_idx: int = 0) -> None:
-        self._evaluation.take(batch, dataloader_idx)
+        self._evaluate(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_metrics()
+        self._end_evaluation()
         # By the weights that were validated, before an average of them makes way again.
         wanted = self._is_fitting and not self.trainer.sanity_checking
         self.generated = self.generate_examples() if wanted else []
         self.average.swap(self)
 
     def on_test_epoch_start(self) -> None:
-        self._evaluation = self._evaluating("test")
+        self._begin_evaluation("test")
 
     def test_step(self, batch: Examples | None, batch_index: int, dataloader_idx: int = 0) -> None:
-        self._evaluation.take(batch, dataloader_idx)
+        self._evaluate(batch, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
-        self._log_metrics()
+        self._end_evaluation()
+
+    def _begin_evaluation(self, stage: str) -> None:
+        self._evaluation = self._evaluating(stage)
+        self.expert_use.begin(self)
+
+    def _evaluate(self, batch: Examples | None, number: int) -> None:
+        with self.expert_use.evaluation():
+            self._evaluation.take(batch, number)
 
     def _evaluating(self, stage: str) -> Evaluation:
         trainer = self.trainer
         return Evaluation(self, stage, len(trainer.num_test_batches if stage == "test" else trainer.num_val_batches))
 
-    def _log_metrics(self) -> None:
+    def _end_evaluation(self) -> None:
+        self.expert_use.end(self._add_up)
         for name, value in self._evaluation.end().items():
             # Those of the parts, which may be many, are not for the bar.
             self.log(name, torch.as_tensor(value).float(), prog_bar=name.count("/") == 1)

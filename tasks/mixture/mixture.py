@@ -309,7 +309,7 @@ class Mixture(Task):
         return (self.weights or {}).get(batch.task, 1.0) * loss, n_targets
 
     def training_step(self, batch: Turn, batch_index: int) -> Tensor:  # type: ignore[override]
-        loss, mean = self._counted(*self.loss(batch), batch.batch.samples)
+        loss, mean = self._counted(batch, batch.batch.samples)
         self._turn = batch.task
         # The last of each task, so that every row has them all, and has them too where a run was taken up again.
         self._losses[batch.task] = mean / (self.weights or {}).get(batch.task, 1.0)

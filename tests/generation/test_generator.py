@@ -12,7 +12,7 @@ from anyformer.generation import prepacked as packed
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.ctc_search import CTCPrefixScorer
 from anyformer.generation.generator import Generator
-from anyformer.model.config import RotaryConfig
+from anyformer.model.config import ExpertsConfig, RotaryConfig
 from anyformer.packing import collate
 from anyformer.tokens import Sample
 from tests.helpers.generators import FIELDS, ROWS, TEXT, V, both, build, ids_of, letters, logits_after, picture, text
@@ -22,6 +22,7 @@ VARIANTS: dict[str, dict] = {
     "learned": {},
     "rotary": {"rotary": RotaryConfig(("word",))},
     "grouped": {"n_heads": 6, "n_kv_heads": 2, "d_head": 4, "norm": "rmsnorm", "gated": True},
+    "experts": {"experts": ExpertsConfig(n=4, active=2, shared=1)},
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
+from anyformer.model.config import ExpertsConfig, RelativeConfig, RotaryConfig, TransformerConfig
 
 
 def test_the_inner_width_follows_d_model() -> None:
@@ -67,3 +67,35 @@ def test_d_head_may_be_free_of_d_model() -> None:
 def test_buckets_that_cannot_be(choices: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         RelativeConfig("t5", "word", **choices)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"n": 1}, r"^experts\.n must be at least 2, got 1$"),
+        ({"n": 4, "active": 5}, r"^experts\.active must be at most experts\.n, got 5 of 4 experts$"),
+        ({"active": 0}, r"^experts\.active must be at least 1, got 0$"),
+        ({"every": 0}, r"^experts\.every must be at least 1, got 0$"),
+        ({"shared": -1}, r"^experts\.shared must be at least 0, got -1$"),
+        ({"d_ff": 0}, r"^experts\.d_ff must be at least 1, got 0$"),
+        ({"balance": -0.01}, r"^experts\.balance must not be negative, got -0\.01$"),
+        ({"balance": float("nan")}, r"^experts\.balance must be a number of at least 0, got nan$"),
+        ({"active": 1, "normalize": True}, r"^experts\.normalize: with one active expert its weight would always be 1"),
+        ({"every": 4}, r"^experts\.every must be at most depth, or no block has experts, got 4 and a depth of 3$"),
+    ],
+    ids=str,
+)
+def test_experts_that_cannot_be(choices: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TransformerConfig(d_model=12, n_heads=2, depth=3, experts=ExpertsConfig(**choices))
+
+
+def test_which_blocks_have_experts() -> None:
+    config = TransformerConfig(d_model=12, n_heads=2, depth=5, experts=ExpertsConfig(every=2))
+    assert [config.has_experts(i) for i in range(5)] == [False, True, False, True, False]
+    assert not TransformerConfig(d_model=12, n_heads=2).has_experts(0)
+
+
+def test_the_weights_of_several_experts_are_normalized_and_that_of_one_is_not() -> None:
+    assert ExpertsConfig(active=2).is_normalized and not ExpertsConfig(active=1).is_normalized
+    assert not ExpertsConfig(active=2, normalize=False).is_normalized

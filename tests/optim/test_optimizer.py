@@ -9,8 +9,9 @@ from torch import nn
 
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
-from anyformer.model.config import TransformerConfig
+from anyformer.model.config import ExpertsConfig, TransformerConfig
 from anyformer.model.lora import LoraConfig, adapt
+from anyformer.optim.muon import orthogonalize
 from anyformer.optim.optimizer import (
     OptimizerConfig,
     Unfreezing,
@@ -92,6 +93,31 @@ def test_muon_takes_the_matrices_of_the_trunk_and_leaves_the_rest_to_adamw():
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates.pop(id(module["trunk"][0].weight)) == 0.02
     assert set(rates.values()) == {0.003}
+
+
+def test_muon_orthogonalizes_each_expert_on_its_own_and_rates_go_by_block_and_name():
+    experts = ExpertsConfig(n=3, active=1, every=2)
+    module = nn.ModuleDict({"model": Anyformer({"x": Vectors(3)}, TransformerConfig(8, 2, 2, experts=experts))})
+    layer = module["model"].transformer.blocks[1].mlp
+    config = OptimizerConfig(
+        "muon", lr=0.5, weight_decay=0.0, layer_decay=0.5, lr_mults={"*.router.*": 0.1, "*.experts.2.*": 0.2}
+    )
+    factors = rate_factors(module, layer_distances(module["model"]), config)
+    optimizer = make_optimizer(module, [module["model"].transformer], config, factors)
+    before = [each.up.weight.detach().clone() for each in layer.experts]
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    # Of experts in one matrix the first would hide the others.
+    layer.experts[0].up.weight.grad.mul_(1000)
+    optimizer.step()
+    for i, each in enumerate(layer.experts):
+        step = (before[i] - each.up.weight).detach() / (0.5 * 0.5 * (0.2 if i == 2 else 1) * 2)
+        momentum = optimizer.state[each.up.weight]["momentum"]
+        assert torch.linalg.svdvals(step).min() > 0.6 and torch.linalg.svdvals(step).max() < 1.3
+        expected = orthogonalize((0.05 * each.up.weight.grad + 0.95 * momentum)[None])[0]
+        torch.testing.assert_close(step, expected, atol=1e-4, rtol=1e-3)
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[layer.router.weight] == pytest.approx(0.5 * 0.5 * 0.1)
 
 
 def test_adapters_are_adamws_do_not_decay_and_have_the_rate_of_their_block():

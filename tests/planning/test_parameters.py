@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
-from anyformer.model.config import RelativeConfig, TransformerConfig
+from anyformer.model.config import ExpertsConfig, RelativeConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.learned_tokens import LearnedTokens
@@ -88,6 +88,7 @@ def full(encoder: bool = False, **choices) -> Anyformer:
         {"gated": True, "n_kv_heads": 1, "qk_norm": "rmsnorm", "layer_scale": 1.0, "first_norm": True},
         {"encoder": True, "relative": RelativeConfig("t5", "word")},
         {"depth": 0},
+        {"experts": ExpertsConfig(n=3, active=1, every=2, shared=2), "gated": True},
     ],
     ids=str,
 )
@@ -104,10 +105,11 @@ def test_every_parameter_is_counted_once(choices: dict) -> None:
     assert named(sizes, "pool", "matrices") == 48
 
 
+@pytest.mark.parametrize("experts", [None, ExpertsConfig(n=5, active=2, every=2, shared=1, d_ff=7)], ids=str)
 @pytest.mark.parametrize("gated", [False, True])
-def test_the_flops_are_those_of_the_products_that_run(gated: bool) -> None:
+def test_the_flops_are_those_of_the_products_that_run(gated: bool, experts: ExpertsConfig | None) -> None:
     fields = {"text": Ids(11, ("word",)), "patch": Vectors(3, ("row", "column"), (2, 5))}
-    config = TransformerConfig(d_model=12, n_heads=3, d_head=6, n_kv_heads=1, depth=2, gated=gated)
+    config = TransformerConfig(d_model=12, n_heads=3, d_head=6, n_kv_heads=1, depth=2, gated=gated, experts=experts)
     model = Anyformer(fields, config)
     sample = {"text": fields["text"].encode([1] * 13), "patch": fields["patch"].encode(torch.zeros(2, 5, 3))}
     sample = {name: count(tokens) for name, tokens in sample.items()}
@@ -171,3 +173,34 @@ def test_adapters_are_counted_apart_and_what_is_trained_beside_the_whole() -> No
     # A product with A and one with B, for each of 8 tokens; that of the head makes one matrix of both.
     assert after.flops - before.flops == 2 * 8 * 2 * 3 * (24 + 2 * 60)
     assert any(line.split() == ["trained", f"{n:,}"] for line in str(after).splitlines())
+
+
+def test_of_experts_those_are_active_that_a_token_goes_through() -> None:
+    experts = ExpertsConfig(n=8, active=2, every=2, shared=1, d_ff=10)
+    config = TransformerConfig(d_model=12, depth=4, n_heads=2, d_ff=20, experts=experts)
+    made = language_model(50, 8, config, HeadConfig(tied=False))
+    sizes = measure(made, token_counts(made))
+    assert sizes.total == sum(parameter.numel() for parameter in made.parameters())
+    an_expert = 2 * 12 * 10 + 10 + 12
+    assert sizes.total - sizes.active == 2 * (8 - 2) * an_expert
+    dense = language_model(50, 8, TransformerConfig(d_model=12, depth=4, n_heads=2, d_ff=20), HeadConfig(tied=False))
+    assert measure(dense, token_counts(dense)).active == sum(parameter.numel() for parameter in dense.parameters())
+    # Two blocks have an MLP and two have experts.
+    table = [line.split() for line in str(sizes).splitlines()]
+    assert ["MLP", "up", "480", "240", "7.68", "k"] in table
+    assert ["experts", "up", "1,920", "960", "7.68", "k"] in table
+    assert ["router", "192", "96", "3.07", "k"] in table
+    assert ["active", "for", "a", "token", f"{sizes.active:,}"] in table
+    assert "active" not in str(measure(dense, token_counts(dense)))
+
+
+def test_adapters_of_experts_are_active_as_the_experts_are() -> None:
+    experts = ExpertsConfig(n=4, active=1)
+    made = language_model(50, 8, TransformerConfig(d_model=12, depth=2, n_heads=2, experts=experts), HeadConfig())
+    before = measure(made, token_counts(made))
+    adapt(made, LoraConfig(rank=3, on=["*.mlp.experts.*", "*.router"]))
+    after = measure(made, token_counts(made))
+    of_experts, of_router = 2 * 4 * 2 * 3 * (12 + 48), 2 * 3 * (12 + 4)
+    assert after.total == before.total + of_experts + of_router
+    assert after.active == before.active + of_experts // 4 + of_router
+    assert after.flops - before.flops == 2 * 8 * (of_experts // 4 + of_router)

@@ -11,7 +11,7 @@ from anyformer.data.batch_plan import plan_batches
 from anyformer.data.loader import Loader
 from anyformer.data.samples import Samples
 from anyformer.data.source import Source
-from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.model.config import ExpertsConfig, RotaryConfig, TransformerConfig
 from anyformer.planning.probe import N_LOOKED, drawable, look, sizes, tokens_of, trunk
 from anyformer.planning.token_budget import count_budget
 from anyformer.tasks.classify.classify import Classify
@@ -111,3 +111,9 @@ def test_an_encoder_has_its_sizes_too() -> None:
     task = SequenceToSequence(texts, SMALL, target="b", encoder=replace(SMALL, depth=1, n_heads=1))
     task.build()
     assert trunk(task) == {"transformer": "2 blocks, 8 wide, 2 heads", "encoder": "1 block, 8 wide, 1 head"}
+
+
+def test_experts_are_said_with_the_sizes() -> None:
+    task = Classify({"text": Text("bytes")}, replace(SMALL, experts=ExpertsConfig(n=4, every=2)), classes=["a", "b"])
+    task.build()
+    assert trunk(task) == {"transformer": "2 blocks, 8 wide, 2 heads, 4 experts (2 active) in 1 block"}

@@ -53,6 +53,16 @@ def test_what_is_trained_is_told_where_some_is_frozen() -> None:
     assert some.plain()["parts"][""]["parameters"]["trained"] == 120
 
 
+def test_what_is_active_for_a_token_is_told_where_there_are_experts() -> None:
+    assert "active" not in str(PLANNED)
+    part = PLANNED.parts[""]
+    first, *others = part.parameters.components
+    sizes = Sizes((replace(first, n_experts=4, n_active=1), *others), {"image": 16})
+    some = replace(PLANNED, parts={"": replace(part, parameters=sizes)})
+    assert ["of", "which", "active", "for", "a", "token", "270"] in [line.split() for line in str(some).splitlines()]
+    assert some.plain()["parts"][""]["parameters"]["active"] == 270
+
+
 def test_the_terminal_is_told_all_of_it() -> None:
     shown = str(PLANNED)
     for words in (

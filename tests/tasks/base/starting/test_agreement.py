@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.model.config import RotaryConfig, TransformerConfig
+from anyformer.model.config import ExpertsConfig, RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.heads import HeadConfig
 from anyformer.tasks.base.starting.agreement import check_agreement, check_places
@@ -53,6 +53,16 @@ def speech(**options: Any) -> SequenceToSequence:
             "transformer.rotary.base is 5.0, .* 10",
         ),
         (image(replace(SIZES, rotary=None)), image(), "transformer.rotary is null"),
+        (
+            image(replace(SIZES, experts=ExpertsConfig())),
+            image(),
+            "transformer.experts is {'n': 8.*has null; give null",
+        ),
+        (
+            image(replace(SIZES, experts=ExpertsConfig(active=1))),
+            image(replace(SIZES, experts=ExpertsConfig())),
+            "transformer.experts.active is 1, .* has 2; give 2",
+        ),
         (image(norm=True), image(), "embedding.norm is true, and init_from runs/a has false"),
         (image(tokenizer=replace(IMAGE, channels=3)), image(), "tokenizers.image.channels is 3, .* has 1"),
         (image(tokenizer=replace(IMAGE, patch=2)), image(), "tokenizers.image.patch is 2, .* has 4"),
@@ -98,3 +108,5 @@ def test_what_a_model_adapts_stays_placed_as_it_was() -> None:
 def test_what_training_alone_goes_by_may_be_otherwise() -> None:
     other = replace(SIZES, dropout=0.1, drop_path=0.1, d_ff=48, d_head=4, final_norm=True)
     check_agreement(image(other, replace(IMAGE, size=(16, 8), mean=(0.1,)), dropout=0.2), image(), "runs/a")
+    ours, theirs = ExpertsConfig(balance=0.5, d_ff=48, normalize=True), ExpertsConfig()
+    check_agreement(image(replace(SIZES, experts=ours)), image(replace(SIZES, experts=theirs)), "runs/a")
