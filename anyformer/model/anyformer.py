@@ -127,6 +127,16 @@ class Anyformer(nn.Module):
             return self.encoder_relation_bias, self.encoder_relative
         return self.relation_bias, self.relative
 
+    def engines(self, batch: Batch, conditions: Batch | None = None) -> dict[str, list[str]]:
+        """By which engine each layer's self-attention takes a batch: plain, dense (one mask) or blocks; of either
+        stack, by name."""
+        found = {}
+        for name, stack, part in (("transformer", self.transformer, batch), ("encoder", self.encoder, conditions)):
+            if stack is not None and part is not None:
+                sights = self._context(stack, part).sights
+                found[name] = [sights[block.pattern].engine for block in stack.blocks]
+        return found
+
     def forget(self, batch: Batch, cache: Cache) -> None:
         """Let keys leave the cache that no token to come can see, where layers have a window.
 
