@@ -12,11 +12,13 @@ by which power of the length the time of attention grows from the second length 
 
 import argparse
 import math
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -100,9 +102,18 @@ def peak(name, n):
 def print_peak(name, n):
     model, head = make_model(PATTERNS[name])
     time_step(model, head, make_batch(model, [64]))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = most_memory()
     time_step(model, head, make_batch(model, [n]))
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(most_memory() - before)
+
+
+def most_memory():
+    """MiB that this process has held at most."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage counts what the parent held before this process was its own.
+        return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def measure_lengths(lengths, rounds):
@@ -156,8 +167,8 @@ def measure_generation(n):
     before = None
     for i, _ in enumerate(steps):
         if i == n // 4:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+            before = most_memory()
+    grown = most_memory() - before
     took = time.perf_counter() - started
     print(
         f"{n:,} tokens with windows in {took:.0f} s: the cache held {max(held):,} places at most, and {held[-1]:,} last"

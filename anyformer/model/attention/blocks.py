@@ -110,16 +110,20 @@ def lay_blocks(
     block, key = block.repeat_interleave(size), held[block_row[block] * n_blocks + number].flatten()
     real = key >= 0
     block, key = block[real], key[real]
-    # What of them no query of the block may see, by its own place.
-    single = extent(places.map(lambda part: part.flatten(0, 1)[key][:, None]), reach, n_fields)
-    own = asking.index(block)
-    stays = may_allow(own, single, sees) & (may_reach(own, single, reach) | sees_all[block])
+
+    def single(key: Tensor) -> Extent:
+        return extent(places.map(lambda part: part.flatten(0, 1)[key][:, None]), reach, n_fields)
+
+    # What of them is out of reach of the whole block, by its own place.
+    stays = sees_all[block] | may_reach(asking.index(block), single(key), reach)
     block, key = block[stays], key[stays]
     if reach is not None and (reach.fields or reach.links):
-        extra = _beyond(places, reach, is_global, queries, block_row, sees_all)
+        extra = _beyond(places, reach, is_global, queries, block_row)
         # A key stands once in a block.
         code = torch.cat([block * (b * n) + key, *extra]).unique()
         block, key = code // (b * n), code % (b * n)
+    stays = may_allow(asking.index(block), single(key), sees)
+    block, key = block[stays], key[stays]
     return _by_length(queries, sees_all, block, key)
 
 
@@ -146,9 +150,7 @@ def _query_blocks(is_global: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return torch.cat(parts), torch.cat(kinds)
 
 
-def _beyond(
-    places: Places, reach: Reach, is_global: Tensor, queries: Tensor, block_row: Tensor, sees_all: Tensor
-) -> list[Tensor]:
+def _beyond(places: Places, reach: Reach, is_global: Tensor, queries: Tensor, block_row: Tensor) -> list[Tensor]:
     """What blocks of queries see beside the window, as numbers block * (b * n) + key, not all of them once."""
     b, n = places.segment.shape
     total, found = b * n, []
@@ -211,8 +213,8 @@ def _by_length(queries: Tensor, sees_all: Tensor, block: Tensor, key: Tensor) ->
     counts = torch.bincount(block, minlength=len(queries))
     start = counts.cumsum(0) - counts
     within = torch.arange(len(block), device=block.device) - start[block]
-    # Doubling lengths make few groups.
-    group = (counts.clamp(min=1).double().log2().ceil().long()) * 2 + sees_all
+    # Lengths that double in two steps make few groups, and little padding.
+    group = (counts.clamp(min=1).double().log2() * 2).ceil().long() * 2 + sees_all
     blocks = []
     for number in group.unique().tolist():
         chosen = (group == number).nonzero().squeeze(1)
