@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 
 from torch import Tensor, nn
@@ -142,14 +141,15 @@ class Anyformer(nn.Module):
 
         batch: the newest token of every row; those to come are of its field, and stand behind it on all axes.
         """
-        if self.adapts_with is not None:
-            return  # A sample is told by all of its fields.
+        tracks = zip(cache.tracks, self.transformer.patterns, strict=True)
+        due = [(track, pattern[-1]) for track, pattern in tracks if track.is_full and isinstance(pattern[-1], Reach)]
+        if not due or self.adapts_with is not None:  # Where adapters act is told by all fields of a sample.
+            return
         newest = places_of(batch, self.embeddings.axes, self.transformer.wanted)
         if newest.nth is not None:
             newest = newest._replace(nth=cache.places.nth[:, -1:])
-        for track, pattern in zip(cache.tracks, self.transformer.patterns, strict=True):
-            if isinstance(reach := pattern[-1], Reach):
-                track.trim(partial(reach.still_seen, newest))
+        for track, reach in due:
+            track.trim(reach.still_seen(newest, track.places))
 
     def _context(self, stack: Transformer, batch: Batch, cache: Cache | None = None) -> Context:
         before = None if cache is None else cache.places

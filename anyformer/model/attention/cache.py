@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -104,14 +104,13 @@ class Track:
         self.places = self.places.map(lambda part: part[:, start:end])
         self._kept = {layer: kept[:, :, :, start:] for layer, kept in self._kept.items()}
 
-    def trim(self, still_seen: Callable[[Places], Tensor | None]) -> None:
-        """Let go of the places that no token to come can see; looked through only once they have doubled.
+    @property
+    def is_full(self) -> bool:
+        """Whether there are so many places that it is worth while to look for those that are seen no more."""
+        return len(self) >= self._full
 
-        still_seen: of places (b, n) which can be seen, (b, n) boolean; None: all.
-        """
-        if len(self) < self._full:
-            return
-        seen = still_seen(self.places)
+    def trim(self, seen: Tensor | None) -> None:
+        """Let go of the places that are seen no more. seen: which still are, (b, n) boolean; None: all."""
         self._full = 2 * len(self)
         if seen is None:
             return

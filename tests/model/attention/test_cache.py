@@ -150,3 +150,22 @@ def test_rows_of_a_cache_hold_their_newest_places_anew_and_no_others() -> None:
         torch.testing.assert_close(keys[2, :, 1:3], new[0, :, :2])
     cache.hide(torch.tensor([0]))
     assert cache.n_hidden == 1
+
+
+def test_a_track_lets_go_of_what_is_seen_no_more_and_its_rows_move_up() -> None:
+    cache, _row, k = filled([4, 5, 2], 5)
+    track = cache.tracks[0]
+    assert not track.is_full, "a few places are not worth it"
+    seen = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 0, 0, 1], [0, 0, 0, 0, 0]]).bool()
+    track.trim(seen)
+    assert cache.places.segment.tolist() == [[1, 1], [1, 1], [0, 0]], "the last place of the first row was padding"
+    assert cache.places.order[:2].tolist() == [[1, 3], [0, 4]]
+    for layer in (0, 1):
+        keys = keys_of(cache, layer)
+        torch.testing.assert_close(keys[0], k[0, :, [1, 3]])
+        torch.testing.assert_close(keys[1], k[1, :, [0, 4]])
+    # Where beams part stands elsewhere by now: all of a row is overwritten.
+    cache.copy([1], [0], 5)
+    torch.testing.assert_close(keys_of(cache, 0)[0], k[1, :, [0, 4]])
+    track.trim(None)
+    assert len(track) == 2
