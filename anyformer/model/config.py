@@ -141,7 +141,7 @@ class TransformerConfig:
     """Rotary positions in self-attention."""
     relative: RelativeConfig | None = None
     """Biases by distance in self-attention."""
-    patterns: tuple[PatternConfig, ...] = ()
+    patterns: tuple[PatternConfig, ...] | None = None
     """What self-attention sees, layer by layer, repeated over the depth: a window, global and random links; everything
     when left out."""
     dropout: float = 0.0
@@ -162,7 +162,7 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not isinstance(self.patterns, tuple):
+        if isinstance(self.patterns, list):
             object.__setattr__(self, "patterns", tuple(self.patterns))
         for name in ("d_model", "n_heads", "depth", "d_head", "n_kv_heads", "d_ff"):
             value, least = getattr(self, name), int(name != "depth")
@@ -188,11 +188,10 @@ class TransformerConfig:
                 f"rotary needs a d_head that is a multiple of {2 * len(self.rotary.axes)} for the axes "
                 f"{', '.join(self.rotary.axes)}, got {self.head_width}"
             )
-        if len(self.patterns) > self.depth:
-            raise InputError(
-                f"patterns must be at most one for each of the {self.depth} layers, got {len(self.patterns)}"
-            )
-        for i, pattern in enumerate(self.patterns):
+        patterns = self.patterns or ()
+        if len(patterns) > self.depth:
+            raise InputError(f"patterns must be at most one for each of the {self.depth} layers, got {len(patterns)}")
+        for i, pattern in enumerate(patterns):
             check_pattern(pattern, f"patterns.{i}")
 
     @property

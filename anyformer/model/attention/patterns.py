@@ -148,8 +148,8 @@ def narrows(pattern: PatternConfig) -> bool:
 def wanted_by(config: TransformerConfig) -> Wanted:
     """What a stack asks of places; the axis of its relative bias comes first."""
     own = [] if config.relative is None else [config.relative.axis]
-    axes = [*own, *(axis for pattern in config.patterns for axis in pattern.get("window", {}))]
-    counts = any(map(_counts, config.patterns))
+    axes = [*own, *(axis for pattern in config.patterns or () for axis in pattern.get("window", {}))]
+    counts = any(map(_counts, config.patterns or ()))
     return Wanted(tuple(dict.fromkeys(axes)), counts)
 
 
@@ -180,7 +180,7 @@ def check_fields(config: TransformerConfig, tokenizers: Mapping[str, Tokenizer],
     """Raise InputError for a pattern that names an axis or field that there is not, or more links than places."""
     axes = list(dict.fromkeys(axis for tokenizer in tokenizers.values() for axis in tokenizer.axes))
     n_places = _n_places(tokenizers)
-    for i, pattern in enumerate(config.patterns):
+    for i, pattern in enumerate(config.patterns or ()):
         where = f"{stack}.patterns.{i}"
         for axis in pattern.get("window", {}):
             if axis not in axes:
