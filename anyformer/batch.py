@@ -61,6 +61,8 @@ class Batch(Checked):
     """Whether some places hold no token."""
     orders: tuple[int, int]
     """Lowest and highest order in the batch, on the host."""
+    n_pairs: int = 0
+    """Pairs of places within the samples, on the host: the squares of their tokens in sum."""
     relation: Tensor | None = None
     """(rows, length, length) int64: 0 no relation, 1 + r for the batch's relation r, -1 unseen; None where no
     tokenizer has any.

@@ -166,6 +166,7 @@ def lay(
         n_per_row=n_per_row,
         padded=padded,
         orders=(int(order.min()), int(order.max())) if len(order) else (0, 0),
+        n_pairs=int((lengths**2).sum()),
         relation=relation,
     )
 

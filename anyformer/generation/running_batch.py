@@ -238,6 +238,7 @@ class Rows:
             return self._prefill()
         batch = self._next(new)
         hidden = self.model(batch, cache=self.cache)
+        self.model.forget(batch, self.cache)
         self.places = [place + 1 for place in self.places]
         self.orders = [order + 1 for order in self.orders]
         with PackedProducts(self.of.packed):

@@ -11,7 +11,10 @@ from anyformer.batch import Batch, Layout
 from anyformer.errors import InputError
 from anyformer.model.attention.bias import RelationBias, RelativeBias, make_relative
 from anyformer.model.attention.cache import Cache
-from anyformer.model.attention.visibility import Sight, field_matrix, memory_sight, self_sights
+from anyformer.model.attention.patterns import Reach, check_fields
+from anyformer.model.attention.places import Places, places_of
+from anyformer.model.attention.sight import Sight
+from anyformer.model.attention.visibility import field_matrix, memory_sight, self_sights
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig, Embeddings
 from anyformer.model.lora import in_samples_with
@@ -48,8 +51,12 @@ class Anyformer(nn.Module):
         self.embeddings = Embeddings(self.tokenizers, transformer, embedding, encoder, shared, maskable)
         if encoder is not None and encoder.d_model != transformer.d_model:
             raise InputError(f"encoder.d_model must be the decoder's {transformer.d_model}, got {encoder.d_model}")
-        self.transformer = Transformer(transformer, has_memory=encoder is not None)
-        self.encoder = None if encoder is None else Transformer(encoder)
+        for name, stack in (("transformer", transformer), ("encoder", encoder)):
+            if stack is not None:
+                check_fields(stack, self.tokenizers, name)
+        names = list(self.tokenizers)
+        self.transformer = Transformer(transformer, encoder is not None, names)
+        self.encoder = None if encoder is None else Transformer(encoder, fields=names)
         n_relations = sum(tokenizer.n_relations for tokenizer in self.tokenizers.values())
         self.relation_bias, self.encoder_relation_bias = (
             RelationBias(n_relations, stack.n_heads) if stack and n_relations else None
@@ -90,17 +97,17 @@ class Anyformer(nn.Module):
                 memory = None
             elif memory is None:
                 memory = self.encode(conditions)
-        keys = batch.layout if cache is None else cache.admit(batch)
-        context = self._context(self.transformer, batch, keys, cache)
+        context = self._context(self.transformer, batch, cache)
         context = context._replace(memory=memory, memory_sight=seen_memory)
         if self.adapts_with is not None and self.encoder is not None:
             read_layout = cache.memory_layout if conditions is None else conditions.layout
+            keys = batch.layout if cache is None else cache.places
             context = self._adapting_by_memory(context, batch.layout, keys, read_layout)
         return self._run(self.transformer, batch, context, read)
 
     def encode(self, conditions: Batch) -> Tensor:
         """The encoder's hidden vectors of the conditions, (rows, length, d), 0 at padding."""
-        return self._run(self.encoder, conditions, self._context(self.encoder, conditions, conditions.layout))
+        return self._run(self.encoder, conditions, self._context(self.encoder, conditions))
 
     @property
     def reader(self) -> Transformer:
@@ -111,7 +118,7 @@ class Anyformer(nn.Module):
         """The hidden vectors behind so many blocks of `reader`, the final norm behind all: (rows, length, d), 0 at
         padding."""
         stack = self.reader
-        return self._run(stack, batch, self._context(stack, batch, batch.layout), n_blocks=n_blocks)
+        return self._run(stack, batch, self._context(stack, batch), n_blocks=n_blocks)
 
     def biases(self, stack: Transformer) -> tuple[RelationBias | None, RelativeBias | None]:
         """What is added to the logits of self-attention in a stack."""
@@ -119,10 +126,40 @@ class Anyformer(nn.Module):
             return self.encoder_relation_bias, self.encoder_relative
         return self.relation_bias, self.relative
 
-    def _context(self, stack: Transformer, batch: Batch, keys: Layout, cache: Cache | None = None) -> Context:
-        """keys: the layout of all keys of self-attention, of which the batch's are the newest."""
+    def engines(self, batch: Batch, conditions: Batch | None = None) -> dict[str, list[str]]:
+        """By which engine each layer's self-attention takes a batch: plain, dense (one mask) or blocks; of either
+        stack, by name."""
+        found = {}
+        for name, stack, part in (("transformer", self.transformer, batch), ("encoder", self.encoder, conditions)):
+            if stack is not None and part is not None:
+                sights = self._context(stack, part).sights
+                found[name] = [sights[block.pattern].engine for block in stack.blocks]
+        return found
+
+    def forget(self, batch: Batch, cache: Cache) -> None:
+        """Let keys leave the cache that no token to come can see, where layers have a window.
+
+        batch: the newest token of every row; those to come are of its field, and stand behind it on all axes.
+        """
+        tracks = zip(cache.tracks, self.transformer.patterns, strict=True)
+        due = [(track, pattern[-1]) for track, pattern in tracks if track.is_full and isinstance(pattern[-1], Reach)]
+        if not due or self.adapts_with is not None:  # Where adapters act is told by all fields of a sample.
+            return
+        newest = places_of(batch, self.embeddings.axes, self.transformer.wanted)
+        if newest.nth is not None:
+            newest = newest._replace(nth=cache.places.nth[:, -1:])
+        for track, reach in due:
+            track.trim(reach.still_seen(newest, track.places))
+
+    def _context(self, stack: Transformer, batch: Batch, cache: Cache | None = None) -> Context:
+        before = None if cache is None else cache.places
+        places = places_of(batch, self.embeddings.axes, stack.wanted, before)
+        if cache is not None:
+            cache.admit(batch, places, len(stack.patterns))
+        keys = places if cache is None else cache.places
+        n_fields = len(self.tokenizers)
         return Context(
-            sights=self_sights(stack.patterns, batch, keys, cache, self.sees, *self.biases(stack)),
+            sights=self_sights(stack.patterns, batch, places, n_fields, cache, self.sees, *self.biases(stack)),
             rotation=self.embeddings.rotation(batch, encoder=stack is self.encoder),
             cache=cache,
             adapts=None if self.adapts_with is None else in_samples_with(self.adapts_with, batch.layout, [keys]),
@@ -131,7 +168,7 @@ class Anyformer(nn.Module):
             real=batch.layout.segment > 0 if batch.padded and stack.config.experts is not None else None,
         )
 
-    def _adapting_by_memory(self, context: Context, query: Layout, keys: Layout, memory: Layout) -> Context:
+    def _adapting_by_memory(self, context: Context, query: Layout, keys: Layout | Places, memory: Layout) -> Context:
         """The context of the decoder, where the fields that adapters act by may stand in either stack."""
         n_sharing = len(query.segment) // len(memory.segment)
         of_rows = Layout(*(part.repeat_interleave(n_sharing, 0) for part in memory))

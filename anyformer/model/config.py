@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 from anyformer.choices import check_choices
-from anyformer.errors import InputError
+from anyformer.errors import InputError, nearest
 
 NormName = Literal["layernorm", "rmsnorm"]
 
@@ -66,6 +67,28 @@ class RelativeConfig:
                 f"relative.max_distance must be above the {n_exact} distances that have a bucket of their own, "
                 f"got {self.max_distance}"
             )
+
+
+PatternConfig = TypedDict(
+    "PatternConfig",
+    {
+        "window": dict[str, float],
+        "global": list[str] | dict[str, int | None],
+        "random": int | list[list[int]],
+        "seed": int,
+        "block": int,
+    },
+    total=False,
+)
+"""What the tokens of a layer see of what the rule allows; {}: all of it.
+
+window: the largest difference on each named axis; a field without the axis is not limited by it.
+global: fields that see all and are seen by all, or of a field the first n tokens: [class] or {class: null, text: 4}.
+random: so many links of every place to earlier ones of its sample, along which both see each other, drawn from `seed`,
+    the layer and the place; or a table, of every place those that it sees.
+seed: of the random links, 0 when left out.
+block: so many neighbours on an axis, or in the sample, count as one place for window and random; 1 when left out.
+"""
 
 
 @dataclass(frozen=True)
@@ -167,6 +190,9 @@ class TransformerConfig:
     """Rotary positions in self-attention."""
     relative: RelativeConfig | None = None
     """Biases by distance in self-attention."""
+    patterns: tuple[PatternConfig, ...] | None = None
+    """What self-attention sees, layer by layer, repeated over the depth: a window, global and random links; everything
+    when left out."""
     dropout: float = 0.0
     """On what each sublayer adds."""
     attention_dropout: float = 0.0
@@ -185,6 +211,8 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if isinstance(self.patterns, list):
+            object.__setattr__(self, "patterns", tuple(self.patterns))
         for name in ("d_model", "n_heads", "depth", "d_head", "n_kv_heads", "d_ff"):
             value, least = getattr(self, name), int(name != "depth")
             if value is not None and value < least:
@@ -214,6 +242,11 @@ class TransformerConfig:
                 f"rotary needs a d_head that is a multiple of {2 * len(self.rotary.axes)} for the axes "
                 f"{', '.join(self.rotary.axes)}, got {self.head_width}"
             )
+        patterns = self.patterns or ()
+        if len(patterns) > self.depth:
+            raise InputError(f"patterns must be at most one for each of the {self.depth} layers, got {len(patterns)}")
+        for i, pattern in enumerate(patterns):
+            check_pattern(pattern, f"patterns.{i}")
 
     @property
     def head_width(self) -> int:
@@ -240,3 +273,35 @@ class TransformerConfig:
     def has_experts(self, layer: int) -> bool:
         """Whether a block, from 0, has experts in the place of its MLP."""
         return self.experts is not None and (layer + 1) % self.experts.every == 0
+
+
+def check_pattern(pattern: Mapping[str, Any], where: str) -> None:
+    """Raise InputError for a pattern that cannot be; `where` begins the message."""
+    known = PatternConfig.__annotations__
+    for unknown in pattern.keys() - known.keys():
+        raise InputError(f"{where} has no {unknown!r}, but {', '.join(known)}{nearest(unknown, list(known))}")
+    for name, what in (("window", "an axis"), ("global", "a field"), ("random", "a link")):
+        if name in pattern and pattern[name] != 0 and not pattern[name]:
+            raise InputError(f"{where}.{name} must name at least {what}, or be left out, got {pattern[name]}")
+    for axis, width in pattern.get("window", {}).items():
+        if not width >= 0:
+            raise InputError(f"{where}.window.{axis} must be at least 0, got {width}")
+    if pattern.get("block", 1) < 1:
+        raise InputError(f"{where}.block must be at least 1, got {pattern['block']}")
+    if pattern.get("seed", 0) < 0:
+        raise InputError(f"{where}.seed must be at least 0, got {pattern['seed']}")
+    first = pattern.get("global", [])
+    for field, n in first.items() if isinstance(first, Mapping) else ():
+        if n is not None and n < 1:
+            raise InputError(f"{where}.global.{field} must be at least 1, or null for all its tokens, got {n}")
+    random = pattern.get("random", 1)
+    if isinstance(random, int):
+        if random < 1:
+            raise InputError(f"{where}.random must be at least 1, got {random}")
+        return
+    for i, places in enumerate(random):
+        for place in places:
+            if not 0 <= place < len(random):
+                raise InputError(
+                    f"{where}.random.{i} must name places of the table, 0 to {len(random) - 1}, got {place}"
+                )

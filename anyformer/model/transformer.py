@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,8 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 from anyformer.model.attention.attention import Attention
 from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.patterns import wanted_by
 from anyformer.model.attention.rotary import Rotation
-from anyformer.model.attention.visibility import Sight, choose_pattern
+from anyformer.model.attention.sight import BlockSight, Sight
+from anyformer.model.attention.visibility import choose_pattern
 from anyformer.model.config import TransformerConfig
 from anyformer.model.experts.experts import Experts
 from anyformer.model.layers import MLP, dropout, make_norm, take
@@ -20,7 +23,7 @@ from anyformer.model.layers import MLP, dropout, make_norm, take
 class Context(NamedTuple):
     """What all blocks are given beside the vectors, worked out once a batch."""
 
-    sights: tuple[Sight, ...]
+    sights: tuple[Sight | BlockSight, ...]
     """What self-attention sees, under each of the stack's patterns."""
     rotation: Rotation | None = None
     """Cosines and sines of rotary positions."""
@@ -113,9 +116,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Context, layer: int, read: Tensor | None = None) -> Tensor:
         """x: (b, n, d). Returns (b, n, d); or with `read`, places of every row, (b, r), only these, (b, r, d)."""
         cache, before = context.cache, self.attention_residual.before(x)
+        track = None if cache is None else cache.tracks[self.pattern]
         if read is None:
             sight, adapts = context.sights[self.pattern], context.adapts
-            update = self.attention(before, sight, context.rotation, cache, layer, adapts=adapts)
+            update = self.attention(before, sight, context.rotation, track, layer, adapts=adapts)
         else:
             whole, n = context, x.shape[1]
             x, context, asking = take(x, read, 1), context.at(read, n), take(before, read, 1)
@@ -123,7 +127,7 @@ class Block(nn.Module):
                 before,
                 context.sights[self.pattern],
                 whole.rotation,
-                cache,
+                track,
                 layer,
                 asking,
                 context.rotation,
@@ -148,12 +152,15 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks, with norms before and after it where the config asks for them."""
 
-    def __init__(self, config: TransformerConfig, has_memory: bool = False) -> None:
-        """has_memory: whether each block also attends to the memory of an encoder."""
+    def __init__(self, config: TransformerConfig, has_memory: bool = False, fields: Sequence[str] = ()) -> None:
+        """has_memory: whether each block also attends to the memory of an encoder. fields: names of all, for patterns
+        that name some."""
         super().__init__()
         self.config = config
         last = max(config.depth - 1, 1)
-        chosen = [choose_pattern(config, i) for i in range(config.depth)]
+        chosen = [choose_pattern(config, i, fields) for i in range(config.depth)]
+        self.wanted = wanted_by(config)
+        """What its attention asks of places."""
         self.patterns = tuple(dict.fromkeys(chosen))
         """Of self-attention, each once."""
         self.blocks = nn.ModuleList(

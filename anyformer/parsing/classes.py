@@ -92,6 +92,8 @@ def is_sequence(hint: Any) -> bool:
 
 def parameters(cls: type) -> dict[str, Any] | None:
     """The arguments of a class with their types; None where it takes any."""
+    if typing.is_typeddict(cls):
+        return typing.get_type_hints(cls)
     try:
         signature = inspect.signature(cls)
     except (TypeError, ValueError):

@@ -119,7 +119,7 @@ def is_large(value: Any) -> bool:
 
 
 def _is_object(hint: Any) -> bool:
-    return inspect.isclass(hint) and not is_plain(hint)
+    return inspect.isclass(hint) and not is_plain(hint) and not typing.is_typeddict(hint)
 
 
 def _holds_objects(hint: Any) -> bool:

@@ -28,7 +28,7 @@ from anyformer.faults import writing
 from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.planning.checks import cautions
 from anyformer.planning.parameters import measure
-from anyformer.planning.probe import count, drawable, look, sizes, tokens_of, trunk
+from anyformer.planning.probe import count, drawable, engines, look, sizes, tokens_of, trunk
 from anyformer.planning.report import TIMES, Memory, Part, Planned, Step
 from anyformer.planning.token_budget import count_budget, stacks
 from anyformer.planning.training import Training, how_trained
@@ -159,6 +159,7 @@ class _Watch(Callback):
                 n_batches=len(member.loader),
                 budget=budget,
                 trunk=trunk(member.task),
+                attention=engines(member.task, looked.examples),
                 parameters=measure(member.task, tokens_of(member.task, budget), member.task.conditions),
             )
             if self.picture is not None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from anyformer.batch import Batch
 from anyformer.data.batch_plan import Draw
@@ -29,6 +30,8 @@ N_LOOKED = 8
 class Looked(NamedTuple):
     batches: list[list[Batch]]
     """Of each batch its stacks."""
+    examples: list[Any]
+    """The batches as a task takes them."""
     bad: list[str]
     """What was said of samples that cannot be used."""
     n: int
@@ -45,7 +48,7 @@ def look(loader: Loader, patience: float) -> Looked:
     """Batches at even distances, for so many seconds at most."""
     samples = loader.samples
     until = time.perf_counter() + patience
-    batches, bad, n = [], [], 0
+    examples, bad, n = [], [], 0
     for draws in _spread(loader):
         n += len(draws)
         used, rows = [], []
@@ -57,10 +60,10 @@ def look(loader: Loader, patience: float) -> Looked:
                 bad.append(str(error))
         if used:
             numbered = None if rows[0] is None else np.unique(rows, return_inverse=True)[1].tolist()
-            batches.append(stacks(samples.chopper.collate(used, numbered)))
+            examples.append(samples.chopper.collate(used, numbered))
         if time.perf_counter() > until:
             break
-    return Looked(batches, bad, n)
+    return Looked([stacks(each) for each in examples], examples, bad, n)
 
 
 def drawable(task: Any, loader: Loader, n: int) -> Iterator[tuple[Sample, str]]:
@@ -105,6 +108,32 @@ def trunk(task: Any) -> dict[str, str]:
                 n_blocks = sum(map(config.has_experts, range(config.depth)))
                 found[name] += f", {experts.n} experts ({experts.active} active) in {count(n_blocks, 'block')}"
     return found
+
+
+@torch.no_grad()
+def engines(task: Any, examples: Sequence[Any]) -> str:
+    """How self-attention takes some batches, layer by layer, in words: plain, dense or blocks."""
+    model = _model(task)
+    device = next(model.parameters()).device
+    # Of each layer of a stack what it was, in whatever batch.
+    taken: dict[str, list[dict[str, None]]] = {}
+    for each in examples:
+        parts = [part if part is None else part.to(device) for part in task.model_inputs(each)]
+        for stack, own in model.engines(*parts).items():
+            layers = taken.setdefault(stack, [{} for _ in own])
+            for layer, engine in zip(layers, own, strict=True):
+                layer[engine] = None
+    words = []
+    for stack, layers in taken.items():
+        groups: dict[str, list[str]] = {}
+        for number, layer in enumerate(layers, start=1):
+            groups.setdefault(" or ".join(sorted(layer)), []).append(str(number))
+        told = [
+            engine if len(groups) == 1 else f"{engine} in layer{'s' if len(own) > 1 else ''} {', '.join(own)}"
+            for engine, own in groups.items()
+        ]
+        words.append((f"{stack} " if len(taken) > 1 else "") + ", ".join(told))
+    return "; ".join(words)
 
 
 def _model(task: Any) -> Anyformer:

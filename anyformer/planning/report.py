@@ -33,6 +33,8 @@ class Part:
     """The sizes of the transformer, and of the encoder where there is one, in words."""
     parameters: Sizes
     """Of the task, those that it shares with others included; with the FLOPs of a sample of the middle."""
+    attention: str = ""
+    """Whether self-attention takes the batches plain, by one dense mask or in blocks, layer by layer, in words."""
 
     @property
     def by_part(self) -> dict[str, tuple[int, int]]:
@@ -57,6 +59,7 @@ class Part:
     def __str__(self) -> str:
         records = ", ".join(f"{n:,} {kind}" for kind, n in self.records.items())
         rows = [("records", records), *self.sizes.items(), ("an epoch", f"{self.n_batches:,} batches")]
+        rows += [("attention", self.attention)] if self.attention else []
         width = max(len(key) for key, _ in rows)
         lines = [self.task, *(f"  {key:<{width}}  {value}" for key, value in rows)]
         lines += [] if self.budget is None else ["", str(self.budget)]

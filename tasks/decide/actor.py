@@ -197,9 +197,9 @@ class LearnedActor:
 
     def leave(self, rows: Sequence[int]) -> None:
         stay = [number for number in self.numbers if number not in set(rows)]
-        if self.cache is not None and self.cache.layout is not None:
+        if self.cache is not None and self.cache.places is not None:
             places = torch.tensor([self.numbers.index(number) for number in stay], dtype=torch.int64)
-            self.cache.select(places.to(self.cache.layout.segment.device))
+            self.cache.select(places.to(self.cache.places.segment.device))
         self._arrange(stay)
         self._begun -= set(rows)
 
@@ -298,7 +298,7 @@ class LearnedActor:
             self.cache.renew(self._index(rows), part)
 
     def _index(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(rows).to(self.cache.layout.segment.device)
+        return torch.from_numpy(rows).to(self.cache.places.segment.device)
 
     def feed(self, batch: Batch, cache: Cache) -> Tensor:
         """Read a batch, a sample a row, behind what is cached; the hidden vector of each row's end, (rows, d)."""

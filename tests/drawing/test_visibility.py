@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -79,3 +80,23 @@ def test_many_tokens_have_neither_lines_nor_more_words_than_there_is_room_for(tm
 
 def long() -> dict:
     return {name: Ids(8, ("word",), max_len=50).encode([1] * 50) for name in FIELDS}
+
+
+def test_each_layer_that_differs_is_drawn() -> None:
+    fields = {"left": Ids(8, ("word",), max_len=50)}
+    config = replace(SMALL, depth=5, patterns=({"window": {"word": 1}}, {"window": {"word": 1}}, {}))
+    model = Anyformer(fields, config)
+    assert has_sights(model), "though there is one field alone"
+    batch = collate([{"left": fields["left"].encode([1] * 6)}], fields)
+    figure = draw_sight(model, batch)
+    assert [axes.get_title() for axes in figure.axes] == [
+        "fields",
+        "layers 1, 2, 4, 5: one sample of 6 tokens",
+        "layer 3: one sample of 6 tokens",
+    ]
+    place = torch.arange(6)
+    near = ((place[:, None] - place).abs() <= 1).int().tolist()
+    assert figure.axes[1].images[0].get_array().tolist() == near
+    assert figure.axes[2].images[0].get_array().tolist() == [[1] * 6] * 6
+    drawn = Anyformer(fields, replace(config, patterns=({"random": 1},)))
+    assert len(draw_sight(drawn, batch).axes) == 6, "links are each layer's own"

@@ -14,7 +14,8 @@ from anyformer.generation.config import GenerationConfig
 from anyformer.generation.generator import Generator
 from anyformer.generation.running_batch import Rows, penalize
 from anyformer.model.anyformer import Anyformer
-from anyformer.model.config import RelativeConfig, TransformerConfig
+from anyformer.model.attention import cache
+from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
 from anyformer.packing import collate
 from anyformer.tokens import Sample
 from tests.helpers.witnesses import Ids, count, draw_ids, redraw
@@ -179,3 +180,52 @@ def test_the_repetition_penalty_is_its_formula() -> None:
     expected[0, 3] *= 1.7
     expected[1, 2] /= 1.7
     assert torch.equal(penalize(logits, history, 1.7), expected)
+
+
+# Patterns
+
+
+LOCAL = {"window": {"word": 6}}
+
+
+BEAMS, DRAWN = {"n_beams": 3, "n_samples": 3}, {"temperature": 1.0, "n_samples": 2}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "most", "options"),
+    [
+        ((LOCAL,), (50,), {}),
+        ((LOCAL,), (50,), BEAMS),
+        ((LOCAL,), (50,), DRAWN),
+        ((LOCAL, {}), (50, 106), BEAMS),
+        (({**LOCAL, "global": ["bag"], "random": 1},), (106, 106), {}),
+    ],
+    ids=["greedy", "beams", "drawn", "local and everything", "random"],
+)
+def test_what_no_token_will_see_leaves_the_cache_and_changes_nothing(
+    patterns: tuple, most: tuple, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "SPARE", 16)
+    fields = {"bag": FIELDS["bag"], "text": Ids(V, ("word",), 300)}
+    choices = {"d_head": 4, "rotary": RotaryConfig(("word",)), "patterns": patterns}
+    model = Anyformer(fields, TransformerConfig(d_model=12, n_heads=3, depth=2, d_ff=10, **choices))
+    head = nn.Linear(12, V)
+    redraw(model)
+    redraw(head)
+    generator, held = Generator(model.eval(), head, "text"), []
+    prompts, config = [prompt([1, 2, 3], bag=2), prompt([4])], GenerationConfig(max_new_tokens=102, **options)
+    forget = Anyformer.forget
+
+    def watched(self: Anyformer, batch: Batch, kept: cache.Cache) -> None:
+        forget(self, batch, kept)
+        held.append([len(track) for track in kept.tracks])
+
+    monkeypatch.setattr(Anyformer, "forget", watched)
+    ours = generator.generate(prompts, config)
+    for track, bound in zip(zip(*held, strict=True), most, strict=False):
+        assert max(track) <= bound
+    assert held[-1][-1] == 106 or most[-1] == 50
+    monkeypatch.setattr(Anyformer, "forget", lambda *_: None)
+    theirs = generator.generate(prompts, config)
+    assert [[each.ids for each in row] for row in ours] == [[each.ids for each in row] for row in theirs]
+    assert all(len(each.ids) == 102 for row in ours for each in row)

@@ -13,7 +13,7 @@ from anyformer.batch import Batch, read_before
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.attention.cache import Cache
-from anyformer.model.attention.visibility import Sight
+from anyformer.model.attention.sight import Sight
 from anyformer.model.by_field import module_name
 from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig

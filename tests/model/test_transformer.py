@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from anyformer.model.attention.visibility import Sight
+from anyformer.model.attention.sight import Sight
 from anyformer.model.config import TransformerConfig
 from anyformer.model.transformer import Context, Transformer
 from tests.helpers.witnesses import redraw

@@ -23,6 +23,21 @@ def test_a_task_is_made_from_plain_values() -> None:
     assert again.config() == task.config()
 
 
+def test_patterns_are_mappings_in_a_config_as_in_python() -> None:
+    patterns = [
+        {"window": {"row": 1, "column": 1.5}, "global": {"class": None}},
+        {"random": [[1], [0]], "block": 2},
+        {},
+    ]
+    given = {"tokenizers": TOKENIZERS, "transformer": {"depth": 3, "patterns": patterns}}
+    task = instantiate({"class_path": "Classify", "init_args": given})
+    assert task.transformer.patterns == tuple(patterns)
+    assert instantiate(task.config()).config() == task.config()
+    given["transformer"]["patterns"] = [{"windows": {"row": 1}}]
+    with pytest.raises(InputError, match=r"transformer\.patterns\.0 has no key 'windows'; did you mean 'window'\?"):
+        instantiate({"class_path": "Classify", "init_args": given})
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -12,7 +12,7 @@ from anyformer.data.loader import Loader
 from anyformer.data.samples import Samples
 from anyformer.data.source import Source
 from anyformer.model.config import ExpertsConfig, RotaryConfig, TransformerConfig
-from anyformer.planning.probe import N_LOOKED, drawable, look, sizes, tokens_of, trunk
+from anyformer.planning.probe import N_LOOKED, drawable, engines, look, sizes, tokens_of, trunk
 from anyformer.planning.token_budget import count_budget
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.predict.predict import Predict
@@ -117,3 +117,19 @@ def test_experts_are_said_with_the_sizes() -> None:
     task = Classify({"text": Text("bytes")}, replace(SMALL, experts=ExpertsConfig(n=4, every=2)), classes=["a", "b"])
     task.build()
     assert trunk(task) == {"transformer": "2 blocks, 8 wide, 2 heads, 4 experts (2 active) in 1 block"}
+
+
+def test_how_attention_takes_the_batches_is_told_by_layer() -> None:
+    task = built()
+    assert engines(task, look(loader(task), 60).examples) == "dense or plain", "where rows are padded, dense"
+    local = replace(SMALL, patterns=({"window": {"word": 4}}, {}))
+    task = Classify({"text": Text("bytes")}, local, classes=["a", "b"])
+    task.build()
+    long = [task.chopper(True)({"text": "x" * 1200, "label": "a"})]
+    assert engines(task, [task.chopper(True).collate(long)]) == "blocks in layer 1, plain in layer 2"
+    texts = {name: Text("bytes") for name in ("a", "b")}
+    translator = SequenceToSequence(texts, SMALL, target="b", encoder=replace(SMALL, depth=1))
+    translator.build()
+    pair = translator.chopper(True)({"a": "xx", "b": "yyy"})
+    assert engines(translator, [translator.chopper(True).collate([pair])]) == "transformer plain; encoder plain"
+    assert engines(task, []) == ""

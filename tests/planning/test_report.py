@@ -21,6 +21,7 @@ PLANNED = Planned(
             None,
             {"transformer": "3 blocks, 48 wide, 4 heads"},
             Sizes((Component("transformer", "query", 1000, 70), Component("head", "output", 20, 4)), {"image": 16}),
+            "blocks in layers 1, 2, plain in layer 3",
         )
     },
     n_parameters=1020,
@@ -66,9 +67,10 @@ def test_what_is_active_for_a_token_is_told_where_there_are_experts() -> None:
 def test_the_terminal_is_told_all_of_it() -> None:
     shown = str(PLANNED)
     for words in (
-        "records   1,200 train, 30 test",
-        "classes   2: a, b",
-        "an epoch  20 batches",
+        "records    1,200 train, 30 test",
+        "classes    2: a, b",
+        "an epoch   20 batches",
+        "attention  blocks in layers 1, 2, plain in layer 3",
         "transformer  1,000  3 blocks, 48 wide, 4 heads",
         "74 FLOPs forward, of a sample of 16 tokens",
         "a step   1.0 s: read 100 ms, forward 200 ms, backward 400 ms, optimizer 300 ms\n",

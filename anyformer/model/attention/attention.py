@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.cache import Cache, Track
 from anyformer.model.attention.rotary import Rotation, rotate
-from anyformer.model.attention.visibility import Sight
+from anyformer.model.attention.sight import BlockSight, Sight
 from anyformer.model.config import TransformerConfig
 from anyformer.model.layers import make_norm
 from anyformer.model.lora import project
@@ -31,9 +30,9 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        sight: Sight,
+        sight: Sight | BlockSight,
         rotation: Rotation | None = None,
-        cache: Cache | None = None,
+        cache: Track | None = None,
         layer: int = 0,
         read: Tensor | None = None,
         read_rotation: Rotation | None = None,
@@ -89,15 +88,12 @@ class Attention(nn.Module):
         v = project(self.v, x, adapts).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
         return (k if self.k_norm is None else self.k_norm(k)), v
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight, adapts: Tensor | None) -> Tensor:
-        # A query that sees no key gets 0 from the kernel, not NaN: padding, and targets of a sample without conditions.
-        out = F.scaled_dot_product_attention(
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight | BlockSight, adapts: Tensor | None) -> Tensor:
+        out = sight.attend(
             q,
             k,
             v,
-            attn_mask=sight.mask,
             dropout_p=self.config.attention_dropout if self.training else 0.0,
-            is_causal=sight.causal,
             scale=self.config.attention_scale,
             enable_gqa=self.n_kv_heads != self.n_heads,
         )

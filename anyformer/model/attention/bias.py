@@ -13,9 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from anyformer.batch import Batch, Layout
-from anyformer.model.attention.cache import Cache
-from anyformer.model.attention.rotary import coordinates
+from anyformer.model.attention.places import Places
 from anyformer.model.config import RelativeConfig
 
 
@@ -34,14 +32,13 @@ class RelativeBias(nn.Module, ABC):
     def by_distance(self, distance: Tensor) -> Tensor:
         """distance: (b, q, k) float32, above 0 for keys behind their query. Returns (b, h, q, k)."""
 
-    def forward(self, batch: Batch, keys: Layout, cache: Cache | None = None) -> Tensor:
-        """The biases of a batch, whose places are the newest of the keys, (b or 1, h, queries, keys).
+    def forward(self, query: Places, key: Places) -> Tensor:
+        """The biases of pairs of places, (b or 1, h, queries, keys).
 
-        keys: the layout of all keys. cache: keeps where earlier keys stand, and takes up the batch's.
+        query, key: (b, queries) and (b, keys), whose first coordinate is the axis.
         """
-        query = coordinates(batch, self.axes, (self.config.axis,))[:, :, 0]
-        key = query if cache is None else cache.place(query)
-        query_field, key_field = batch.layout.field, keys.field
+        query_field, key_field = query.field, key.field
+        query, key = (places.coordinate[:, :, 0].nan_to_num(0.0) for places in (query, key))
         # Texts of one length stand alike in all rows: one bias for all. To know it costs a GPU's queue a stop.
         same = key == key[:1]
         if self.placed is not None:

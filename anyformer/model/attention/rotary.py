@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
+from anyformer.model.attention.places import coordinates
 from anyformer.model.config import RotaryConfig
 from anyformer.model.layers import Frequencies
 
@@ -23,19 +24,6 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
-
-
-def coordinates(batch: Batch, axes: Mapping[str, tuple[str, ...]], wanted: Sequence[str]) -> Tensor:
-    """Where every place of a batch stands on some axes, (b, n, wanted) float32; 0 where its field has no such axis.
-
-    axes: those of each field.
-    """
-    coordinate = torch.zeros(batch.shape.numel(), len(wanted), device=batch.layout.segment.device)
-    for name, tokens in batch.fields.items():
-        for column, axis in enumerate(axes[name]):
-            if axis in wanted:
-                coordinate[tokens.index, wanted.index(axis)] = tokens.position[:, column].float()
-    return coordinate.unflatten(0, batch.shape)
 
 
 class Rotary(Frequencies):

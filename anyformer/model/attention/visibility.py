@@ -7,7 +7,7 @@ that says which of them a model is. It is worked out once a batch and shared by 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,40 +16,56 @@ from torch import Tensor
 from anyformer.batch import Batch, Layout
 from anyformer.errors import InputError, nearest
 from anyformer.model.attention.bias import RelationBias, RelativeBias
+from anyformer.model.attention.blocks import lay_blocks
 from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.patterns import Reach, make_reach, narrows, wanted_by
+from anyformer.model.attention.places import Places
+from anyformer.model.attention.sight import BlockSight, Sight, count_pairs
 from anyformer.model.config import TransformerConfig
-from anyformer.model.layers import take
 from anyformer.tokens import UNSEEN
 
-Condition = Callable[[Layout, Layout], Tensor]
-"""Of the queries' layout, (b, queries), and the keys', (b, keys): which pairs it allows, (b, queries, keys) boolean."""
+Condition = Callable[[Places, Places], Tensor]
+"""Of the queries' places, (b, queries), and the keys', (b, keys): which pairs it allows, (b, queries, keys) boolean."""
 
 Pattern = tuple[Condition, ...]
 """All that must hold for a query to see a key. Layers of equal patterns share a sight."""
 
+LONG = 512
+"""Places of a row from which blocks are thought of."""
+GAIN = 2
+"""Times as many pairs as in blocks a mask must have, for blocks to be taken: they gather what they see."""
 
-def same_sample(query: Layout, key: Layout) -> Tensor:
+
+def same_sample(query: Places, key: Places) -> Tensor:
     return (query.segment[:, :, None] == key.segment[:, None, :]) & (query.segment > 0)[:, :, None]
 
 
-def not_later(query: Layout, key: Layout) -> Tensor:
+def not_later(query: Places, key: Places) -> Tensor:
     return key.order[:, None, :] <= query.order[:, :, None]
 
 
 RULE: Pattern = (same_sample, not_later)
 
 
-def choose_pattern(config: TransformerConfig, layer: int) -> Pattern:
-    """The pattern of self-attention in a layer of a stack. All patterns are chosen here; CONTRIBUTING.md adds one."""
-    return RULE
+def choose_pattern(config: TransformerConfig, layer: int, fields: Sequence[str] = ()) -> Pattern:
+    """The pattern of self-attention in a layer of a stack. All patterns are chosen here; CONTRIBUTING.md adds one.
+
+    fields: names of all, in the sequence of their numbers.
+    """
+    given = config.patterns[layer % len(config.patterns)] if config.patterns else {}
+    return (*RULE, make_reach(given, wanted_by(config).axes, fields, layer)) if narrows(given) else RULE
 
 
 def visible(
-    query: Layout, key: Layout, sees: Tensor | None = None, relation: Tensor | None = None, pattern: Pattern = RULE
+    query: Layout | Places,
+    key: Layout | Places,
+    sees: Tensor | None = None,
+    relation: Tensor | None = None,
+    pattern: Pattern = RULE,
 ) -> Tensor:
     """Whether each query may look at each key: (b, queries, keys) boolean.
 
-    query, key: where they stand, (b, queries) and (b, keys).
+    query, key: where they stand, (b, queries) and (b, keys); a layout is enough for the plain rule.
     sees: (fields, fields) boolean, whether tokens of field i may look at those of field j; None: all may.
     relation: (b, queries, keys) int64 or None; `UNSEEN` hides a pair.
 
@@ -91,52 +107,87 @@ def field_matrix(sees: Mapping[str, Sequence[str]], names: Sequence[str]) -> Ten
     return matrix
 
 
-class Sight(NamedTuple):
-    """What the queries of a layer see, in the form that the attention kernel takes."""
+@dataclass
+class View:
+    """All that decides which of some keys some queries see, and how much: the rule under a pattern, and biases."""
 
-    mask: Tensor | None = None
-    """(b, 1 or h, queries, keys): boolean, True where a key may be attended to, or float, added to the logits; None:
-    everything, or what `causal` says."""
-    causal: bool = False
-    """Whether query i sees keys 0 ... i: right only where queries and keys start at the same place."""
+    query: Places
+    key: Places
+    pattern: Pattern
+    sees: Tensor | None = None
+    relation: Tensor | None = None
+    relation_bias: RelationBias | None = None
+    relative: RelativeBias | None = None
 
-    def at(self, place: Tensor, n: int) -> Sight:
-        """That of some places of every row alone, as queries: place (b, r) int64, of rows of n places."""
-        if self.causal:
-            return Sight((torch.arange(n, device=place.device) <= place[:, :, None])[:, None])
-        return Sight(take(self.mask, place, 2))
+    def bias(self) -> Tensor | None:
+        """What is added to the logits, (b or 1, h, queries, keys); None where there is nothing."""
+        bias = None if self.relative is None else self.relative(self.query, self.key)
+        if self.relation is not None:
+            by_relation = self.relation_bias(self.relation)
+            bias = by_relation if bias is None else bias + by_relation
+        return bias
+
+    def mask(self) -> Tensor:
+        """As `Sight.mask`."""
+        bias = self.bias()
+        mask = visible(self.query, self.key, self.sees, self.relation, self.pattern)[:, None]
+        return mask if bias is None else bias.masked_fill(~mask, -torch.inf)
+
+    def mask_of(self, query: Tensor, key: Tensor) -> Tensor:
+        """As `mask`, of some places: (m, queries) and (m, keys), as in `Block`."""
+        relation = self.relation
+        if relation is not None:
+            n = relation.shape[2]
+            relation = relation.flatten()[query.clamp(min=0)[:, :, None] * n + key.clamp(min=0)[:, None] % n]
+        return View(
+            self.query.at(query), self.key.at(key), self.pattern, self.sees, relation, self.relation_bias, self.relative
+        ).mask()
 
 
 def self_sights(
     patterns: Sequence[Pattern],
     batch: Batch,
-    keys: Layout,
+    places: Places,
+    n_fields: int,
     cache: Cache | None = None,
     sees: Tensor | None = None,
     relation_bias: RelationBias | None = None,
     relative: RelativeBias | None = None,
-) -> tuple[Sight, ...]:
+) -> tuple[Sight | BlockSight, ...]:
     """What self-attention sees under each of the patterns.
 
-    keys: the layout of all keys, of which the batch's are the newest. sees: as in `visible`.
+    places: of the batch, which the cache has taken up. sees: as in `visible`.
     relation_bias, relative: what is added to the logits, where there is something.
     """
     plain = _plain_sight(batch, cache) if sees is None else None
-    bias = None if relative is None else relative(batch, keys, cache)
-    relation = batch.relation
-    if relation is not None:
-        # A record's relations come whole in one call: new tokens have none to the cached ones.
-        relation = F.pad(relation, (keys.segment.shape[1] - batch.shape[1], 0))
-        by_relation = relation_bias(relation)
-        bias = by_relation if bias is None else bias + by_relation
     sights = []
-    for pattern in patterns:
+    for number, pattern in enumerate(patterns):
+        keys = places if cache is None else cache.tracks[number].places
+        relation = batch.relation
+        if relation is not None:
+            # A record's relations come whole in one call: new tokens have none to the cached ones.
+            relation = F.pad(relation, (keys.segment.shape[1] - batch.shape[1], 0))
+        view = View(places, keys, pattern, sees, relation, relation_bias, relative)
         if plain is not None and pattern == RULE:
+            bias = view.bias()
             sights.append(plain if bias is None else _biased(plain, bias, batch.shape[1]))
         else:
-            mask = visible(batch.layout, keys, sees, relation, pattern)[:, None]
-            sights.append(Sight(mask if bias is None else bias.masked_fill(~mask, -torch.inf)))
+            sights.append(_in_blocks(view, batch, n_fields) or Sight(view.mask()))
     return tuple(sights)
+
+
+def _in_blocks(view: View, batch: Batch, n_fields: int) -> BlockSight | None:
+    """The sight in blocks, where that is less than all pairs by enough; None else.
+
+    That hangs on the shapes of the batch alone: how many tokens its samples have, and where they stand.
+    """
+    b, n = batch.shape
+    is_packed = batch.n_per_row > 1 and GAIN * batch.n_pairs <= b * n * n
+    reach = next((condition for condition in view.pattern if isinstance(condition, Reach)), None)
+    if n < LONG or view.key is not view.query or torch.compiler.is_compiling() or not (reach or is_packed):
+        return None
+    blocks = lay_blocks(view.query, reach, view.sees, n_fields)
+    return BlockSight(blocks, view.mask_of, b * n) if GAIN * count_pairs(blocks) <= b * n * n else None
 
 
 def _plain_sight(batch: Batch, cache: Cache | None) -> Sight | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.model.attention.attention import Attention
-from anyformer.model.attention.visibility import Sight
+from anyformer.model.attention.sight import Sight
 from anyformer.model.config import TransformerConfig
 from tests.helpers.witnesses import error, redraw
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from anyformer.batch import Batch
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.attention.bias import Alibi, RelationBias, alibi_slopes, bucket, make_relative
 from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.places import Places, Wanted, places_of
 from anyformer.model.config import RelativeConfig, TransformerConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.packing import collate
@@ -30,11 +32,19 @@ def text(n: int, start: int = 0) -> Sample:
     return {"text": replace(tokens, position=tokens.position + start)}
 
 
+def places(batch: Batch, cache: Cache | None = None) -> Places:
+    """Where a batch stands, on the axis of the biases."""
+    found = places_of(batch, AXES, Wanted(("word",)))
+    if cache is not None:
+        cache.admit(batch, found)
+    return found
+
+
 def bias(config: RelativeConfig, samples: list[Sample], rows: list[int] | None = None) -> tuple[Tensor, Tensor]:
     """The biases of a batch of 3 heads, and its segments."""
     module, batch = make_relative(config, AXES, 3), collate(samples, FIELDS, rows)
     redraw(module)
-    return module(batch, batch.layout).detach(), batch.layout.segment
+    return module(places(batch), places(batch)).detach(), batch.layout.segment
 
 
 # Slopes
@@ -64,13 +74,13 @@ def test_alibi_falls_with_the_distance_on_either_side() -> None:
 
 def test_alibi_is_of_the_models_dtype() -> None:
     module, batch = Alibi(ALIBI, AXES, 3).bfloat16(), collate([text(300)], FIELDS)
-    found = module(batch, batch.layout)
+    found = module(places(batch), places(batch))
     assert found.dtype == torch.bfloat16
     # Distances are worked out in float32: bfloat16 counts to 256.
     assert found[0, 0, 299, 0] == torch.tensor(-299 / 16).bfloat16()
     module = Alibi(ALIBI, AXES, 12).bfloat16()
     wide = -batch.fields["text"].position.flatten().float() * module.slopes[:, None].float()
-    assert torch.equal(module(batch, batch.layout)[0, :, :, 0], wide.bfloat16())
+    assert torch.equal(module(places(batch), places(batch))[0, :, :, 0], wide.bfloat16())
 
 
 # Buckets
@@ -89,7 +99,7 @@ def test_the_buckets_are_those_of_t5(n_buckets: int, max_distance: int, bidirect
 def test_the_table_gives_every_head_the_bias_of_the_bucket() -> None:
     module, batch = make_relative(T5, AXES, 3), collate([text(9)], FIELDS)
     redraw(module)
-    found = module(batch, batch.layout)
+    found = module(places(batch), places(batch))
     for query, key in ((0, 0), (0, 8), (8, 0), (3, 4), (4, 2)):
         of = bucket(torch.tensor(float(key - query)), T5)
         assert torch.equal(found[0, :, query, key], module.table[of])
@@ -104,7 +114,7 @@ def test_tokens_that_do_not_share_the_axis_have_no_bias(config: RelativeConfig) 
     batch = collate([sample], FIELDS)
     module = make_relative(config, AXES, 3)
     redraw(module)
-    found = module(batch, batch.layout).detach()
+    found = module(places(batch), places(batch)).detach()
     words = batch.layout.field[0] == 0
     pairs = words[:, None] & words
     assert not found[0, :, ~pairs].any()
@@ -132,7 +142,7 @@ def test_rows_that_stand_alike_share_one_bias(config: RelativeConfig) -> None:
     assert fields_apart.shape[0] == 2
     torch.testing.assert_close(fields_apart[1:], alone)
     module, batches = make_relative(config, AXES, 3), [collate([text(5)] * 2, FIELDS), collate([text(5)], FIELDS)]
-    torch.testing.assert_close(*(module(batch, batch.layout) for batch in batches))
+    torch.testing.assert_close(*(module(places(batch), places(batch)) for batch in batches))
 
 
 def test_only_differences_of_position_count() -> None:
@@ -150,14 +160,14 @@ def test_only_differences_of_position_count() -> None:
 def test_a_cache_keeps_where_the_keys_stand() -> None:
     cache, module = Cache(), make_relative(ALIBI, AXES, 3)
     first, second = collate([text(2), text(2, 7)], FIELDS), collate([text(1, 2), text(1, 9)], FIELDS)
-    module(first, cache.admit(first), cache)
-    found = module(second, cache.admit(second), cache)
+    places(first, cache)
+    found = module(places(second, cache), cache.places)
     expected = -torch.tensor([2.0, 1.0, 0.0]) * torch.tensor(alibi_slopes(3))[:, None]
     torch.testing.assert_close(found, expected[None, :, None].expand(2, 3, 1, 3))
     cache.select(torch.tensor([1]))
-    assert cache.coordinate.tolist() == [[7.0, 8.0, 9.0]]
+    assert cache.places.coordinate.flatten().tolist() == [7.0, 8.0, 9.0]
     cache.restart()
-    assert cache.coordinate is None
+    assert cache.places is None
 
 
 # What cannot be

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anyformer.model.anyformer import Anyformer
-from anyformer.model.attention.rotary import coordinates, rotate
+from anyformer.model.attention.rotary import rotate
 from anyformer.model.config import RotaryConfig, TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig, Embeddings
 from anyformer.packing import collate
@@ -93,14 +93,3 @@ def test_rotation_turns_pairs_by_their_angle() -> None:
     x, angle = torch.tensor([3.0, 0.0, 0.0, 2.0]).view(1, 1, 1, 4), torch.tensor([torch.pi / 2, torch.pi])
     turned = rotate(x, (angle.cos(), angle.sin()))
     torch.testing.assert_close(turned.flatten(), torch.tensor([0.0, 0.0, 3.0, -2.0]), atol=1e-6, rtol=0)
-
-
-def test_coordinates_are_0_without_the_axis_and_at_padding() -> None:
-    fields = {"text": TEXT, "bag": Ids(3)}
-    axes = {name: tuple(tokenizer.axes) for name, tokenizer in fields.items()}
-    short = {"text": move(TEXT.encode([1, 2]), [5]), "bag": fields["bag"].encode([1])}
-    batch = collate([short, {"text": move(TEXT.encode([1, 2, 3, 4]), [1])}], fields)
-    assert coordinates(batch, axes, ("row", "word")).tolist() == [
-        [[0, 5], [0, 6], [0, 0], [0, 0]],
-        [[0, 1], [0, 2], [0, 3], [0, 4]],
-    ]

@@ -36,36 +36,36 @@ def block(mark: str) -> str:
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Anyformer]:
     """A model of one block, made after the page's changes."""
-    option = f"class Windowed(TransformerConfig):\n{indent(block('of TransformerConfig'), '    ')}"
+    option = f"class StridedConfig(TransformerConfig):\n{indent(block('of TransformerConfig'), '    ')}"
     exec(option, config := {"TransformerConfig": TransformerConfig})
-    windowed = dataclass(frozen=True)(config["Windowed"])
+    strided = dataclass(frozen=True)(config["StridedConfig"])
     exec(block("of visibility.py"), changed := dict(vars(visibility)))
     monkeypatch.setattr(anyformer.model.transformer, "choose_pattern", changed["choose_pattern"])
 
-    def build(window: int | None, depth: int = 1) -> Anyformer:
-        model = Anyformer(FIELDS, windowed(d_model=12, n_heads=3, depth=depth, window=window))
+    def build(stride: int | None, depth: int = 1) -> Anyformer:
+        model = Anyformer(FIELDS, strided(d_model=12, n_heads=3, depth=depth, stride=stride))
         redraw(model)
         return model.eval()
 
     return build
 
 
-@pytest.mark.parametrize(("window", "reach"), [(1, 1), (2, 2), (None, 5)])
+@pytest.mark.parametrize("stride", [2, 3, None])
 @torch.no_grad()
-def test_a_window_hides_what_stands_further_back(build: Callable, window: int | None, reach: int) -> None:
-    model, tokens = build(window), count(TEXT.encode([1, 2, 3, 4, 5, 6]), 0)
+def test_a_stride_hides_what_stands_between(build: Callable, stride: int | None) -> None:
+    model, tokens = build(stride), count(TEXT.encode([1, 2, 3, 4, 5, 6]), 0)
     before = model(collate([{"text": tokens}], FIELDS))[0]
     changed = replace(tokens, content=torch.tensor([7, 2, 3, 4, 5, 6]))
     moved = (model(collate([{"text": changed}], FIELDS))[0] - before).abs().amax(1) > 1e-6
-    assert moved.tolist() == [place <= reach for place in range(6)]
+    assert moved.tolist() == [place % (stride or 1) == 0 for place in range(6)]
 
 
 @torch.no_grad()
-def test_a_cache_keeps_to_the_window_and_the_drawing_shows_it(build: Callable) -> None:
-    model, tokens, cache = build(1, depth=2), count(TEXT.encode([1, 2, 3, 4]), 0), Cache()
+def test_a_cache_keeps_to_the_stride_and_the_drawing_shows_it(build: Callable) -> None:
+    model, tokens, cache = build(2, depth=2), count(TEXT.encode([1, 2, 3, 4]), 0), Cache()
     batch = collate([{"text": tokens}], FIELDS)
     parts = [TokenSet(tokens.content[[i]], tokens.position[[i]], tokens.order[[i]]) for i in range(4)]
     ours = torch.cat([model(collate([{"text": part}], FIELDS), cache=cache) for part in parts], 1)
     torch.testing.assert_close(ours, model(batch))
     assert len(model.transformer.patterns) == 1, "both layers share a mask"
-    assert sight(model, batch)[0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    assert sight(model, batch)[0].int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]]
