@@ -84,45 +84,11 @@ def test_what_is_longer_than_thirty_seconds_is_written_to_its_end(run: Path, tmp
     assert len(result["text"].split()) > 80 and "surpassed" in result["text"] and result["doubt"] == ""
 
 
-STARTS = [  # fmt: skip
-    0.0,
-    0.68,
-    0.82,
-    0.96,
-    1.28,
-    1.6,
-    2.34,
-    2.42,
-    2.58,
-    2.7,
-    3.0,
-    3.16,
-    3.38,
-    4.6,
-    4.7,
-    4.88,
-    5.4,
-    5.5,
-    5.92,
-    6.1,
-    6.32,
-    6.44,
-    6.7,
-    6.92,
-    7.14,
-    8.44,
-    8.6,
-    8.84,
-    9.08,
-    9.26,
-    9.46,
-    9.78,
-    9.94,
-    10.22,
-    10.38,
-    10.6,
-]
-"""Of the words of the recording below, as openai-whisper 20250625 tells them."""
+TIMES = """
+0.0 0.68 0.82 0.96 1.28 1.6 2.34 2.42 2.58 2.7 3.0 3.16 3.38 4.6 4.7 4.88 5.4 5.5
+5.92 6.1 6.32 6.44 6.7 6.92 7.14 8.44 8.6 8.84 9.08 9.26 9.46 9.78 9.94 10.22 10.38 10.6
+"""
+"""When the words of the recording below begin, as openai-whisper 20250625 tells it."""
 
 
 def test_words_are_heard_when_openai_whisper_hears_them(run: Path) -> None:
@@ -130,9 +96,9 @@ def test_words_are_heard_when_openai_whisper_hears_them(run: Path) -> None:
     record = {"audio": str(SPEECH / "2412-153948-0000.flac")}
     (told,) = task.predict([record], TranscriptConfig(**options_of(task) | {"timestamps": True}))
     assert " ".join(word["text"] for word in told["words"]) == told["text"]
-    apart = [abs(word["start"] - start) for word, start in zip(told["words"], STARTS, strict=True)]
+    apart = [abs(word["start"] - start) for word, start in zip(told["words"], map(float, TIMES.split()), strict=True)]
     assert sorted(apart)[len(apart) // 2] <= 0.02
-    assert [segment["text"][:12] for segment in told["segments"]] == ["If the reade", "nor of the c", "The narrativ"]
+    assert " ".join(segment["text"] for segment in told["segments"]) == told["text"] and len(told["segments"]) == 3
     assert "-->" in "".join(task.stream(record, TranscriptConfig(**options_of(task) | {"format": "vtt"})))
 
 
