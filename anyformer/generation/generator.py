@@ -17,7 +17,7 @@ from anyformer.generation.config import GenerationConfig
 from anyformer.generation.continuation import Continuation, Step
 from anyformer.generation.method import Method
 from anyformer.generation.prepacked import PackedWeights
-from anyformer.generation.running_batch import Allow, Prior, RowModel, Rows, Scorer
+from anyformer.generation.running_batch import Allow, Prior, RowModel, Rows, Rule, Scorer
 from anyformer.model.anyformer import Anyformer
 from anyformer.tokens import Sample
 
@@ -68,6 +68,7 @@ class Generator:
         memory: Tensor | None = None,
         second: Scorer | None = None,
         prior: Prior | None = None,
+        rule: Rule | None = None,
     ) -> list[list[Continuation]]:
         """The n_samples continuations of every prompt; of beams the best first.
 
@@ -79,11 +80,12 @@ class Generator:
             of its prompt and sample alone, not on the prompts beside it.
         second: what has a say in the next id beside the model, such as `CTCPrefixScorer`.
         prior: what is added to the score, such as `PriorScorer`.
+        rule: closes what may not follow by what the model says of it, such as `TimeTokens.close`.
         Raises InputError for what cannot be continued.
         """
         if not prompts:
             return []
-        method, steps = self._start(prompts, config, conditions, allow, numbers, memory, second, prior)
+        method, steps = self._start(prompts, config, conditions, allow, numbers, memory, second, prior, rule)
         for _ in steps:
             pass
         return method.continuations()
@@ -98,13 +100,14 @@ class Generator:
         memory: Tensor | None = None,
         second: Scorer | None = None,
         prior: Prior | None = None,
+        rule: Rule | None = None,
     ) -> Iterator[list[Step]]:
         """As `generate`, token by token: each time the next token of every continuation that has not ended."""
         if why := config.decoded_by.not_streamed:
             raise InputError(why)
         if not prompts:
             return iter(())
-        return self._start(prompts, config, conditions, allow, numbers, memory, second, prior)[1]
+        return self._start(prompts, config, conditions, allow, numbers, memory, second, prior, rule)[1]
 
     @property
     def parts(self) -> RowModel:

@@ -24,6 +24,9 @@ from anyformer.tokens import Sample, TokenSet
 
 Allow = Callable[[list[int]], Sequence[int] | None]
 """Constrained decoding: from the ids of a continuation so far the ids that may follow, None for all."""
+Rule = Callable[[Tensor, Sequence[list[int]]], None]
+"""What may follow, by what the model says: logits (b, v) become -inf, in place, for what may not follow the ids of each
+row."""
 SPARE = 16
 """Tokens of padding that a row of a prefill takes on a CPU: about what reading the weights once more would cost."""
 
@@ -79,9 +82,10 @@ class Rows:
         memory: Tensor | None = None,
         second: Scorer | None = None,
         prior: Prior | None = None,
+        rule: Rule | None = None,
     ) -> None:
         """As in `Generator.generate`."""
-        self.of, self.options, self.allow = of, options, allow
+        self.of, self.options, self.allow, self.rule = of, options, allow, rule
         self.numbers = range(len(prompts)) if numbers is None else numbers
         self.conditions, self.memory, self.second, self.prior = conditions, memory, second, prior
         if conditions is not None and (not conditions.one_per_row or conditions.n_samples != len(prompts)):
@@ -174,6 +178,8 @@ class Rows:
                 follow = self.allow(own)
                 if follow is not None:
                     logits[i].masked_fill_(self._closed(follow, logits), -torch.inf)
+        if self.rule is not None:
+            self.rule(logits, ids)
         if self.second is not None:
             share = self.second.weight
             logits = (1 - share) * logits.log_softmax(1) + share * self.second.score().to(logits.dtype)

@@ -169,6 +169,10 @@ class Speech:
     the id that ends a text, and generation_config.json."""
     silence: Callable[[Mapping[str, int]], int | None]
     """The id that says that nothing is said, from the ids by spelling; None where there is none."""
+    times: Callable[[Mapping[str, int], Design], int | None]
+    """The id of 0.00 seconds, from the ids by spelling and the design; None where there are no tokens of times."""
+    alignment: Callable[[Settings, Design], tuple[tuple[int, int], ...]]
+    """Layer and head of the cross-attention that follows what is said, from generation_config.json and the design."""
     generation: Callable[[Mapping[str, int], Sequence[str | list[str]]], dict[str, Any]]
     """Of generation_config.json what the tokens and the opening decide."""
     sound: Callable[[Design], dict[str, Any]]

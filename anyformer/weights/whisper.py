@@ -95,6 +95,8 @@ SPOKEN = re.compile(r"<\|[a-z]{2,3}\|>")
 """How tokens of languages are spelt."""
 START, TRANSCRIBE, PLAIN = "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>"
 TRANSLATE = "<|translate|>"
+PREVIOUS = "<|startofprev|>"
+"""What stands before the text before."""
 SILENCE = ("<|nospeech|>", "<|nocaptions|>")
 """How the token that says that nothing is said is spelt, now and in the first files."""
 MULTILINGUAL = 51865
@@ -132,7 +134,7 @@ def _suppressed(
         always = {int(each[0]) for each in cut([" -", " '"])}
         for sign in (*UNSAID, *NOTES):
             always |= {int(each[0]) for each in cut([sign, f" {sign}"]) if len(each) == 1 or sign in NOTES}
-        others = (TRANSLATE, TRANSCRIBE, START, "<|startoflm|>", "<|startofprev|>", *SILENCE)
+        others = (TRANSLATE, TRANSCRIBE, START, "<|startoflm|>", PREVIOUS, *SILENCE)
         always |= {ids[token] for token in others if token in ids}
         first = [int(cut([" "])[0][0]), end]
     if wrong := [token for token in (*(always or ()), *(first or ())) if not isinstance(token, int)]:
@@ -142,6 +144,44 @@ def _suppressed(
 
 def _silence(ids: Mapping[str, int]) -> int | None:
     return next((ids[token] for token in SILENCE if token in ids), None)
+
+
+HEADS = {
+    (4, 6, 51864): "1.0 2.0 2.5 3.0 3.1 3.2 3.3 3.4",
+    (4, 6, 51865): "2.2 3.0 3.2 3.3 3.4 3.5",
+    (6, 8, 51864): "3.3 4.7 5.1 5.5 5.7",
+    (6, 8, 51865): "3.1 4.2 4.3 4.7 5.1 5.2 5.4 5.6",
+    (12, 12, 51864): "6.6 7.0 7.3 7.8 8.2 8.5 8.7 9.0 9.4 9.8 9.10 10.0 10.1 10.2 10.3 10.6 10.11 11.2 11.4",
+    (12, 12, 51865): "5.3 5.9 8.0 8.4 8.7 8.8 9.0 9.7 9.9 10.5",
+    (
+        24,
+        16,
+        51864,
+    ): "11.4 14.1 14.12 14.14 15.4 16.0 16.4 16.9 17.12 17.14 18.7 18.10 18.15 20.0 20.3 20.9 20.14 21.12",
+    (24, 16, 51865): "13.15 15.4 15.15 16.1 20.0 23.4",
+    (32, 20, 51866): "7.0 10.17 12.18 13.12 16.1 17.14 19.11 21.4 24.1 25.6",
+    (4, 20, 51866): "2.4 2.11 3.3 3.6 3.11 3.14",
+}
+"""Of OpenAI's models, whose files do not say it: the heads of the cross-attention that follow what is said, as their
+library lists them: layer.head from 0, by layers and heads of the decoder and ids. large and large-v2 are alike here."""
+
+
+def _alignment(told: Settings, design: Design) -> tuple[tuple[int, int], ...]:
+    """As generation_config.json lists them, or for OpenAI's file the list of its library."""
+    heads = told.get("alignment_heads", None, (list, type(None)))
+    if heads is None:
+        sizes = design.transformer.depth, design.transformer.n_heads, design.vocab_size
+        heads = [each.split(".") for each in HEADS.get(sizes, "").split()] if told.path.endswith(".pt") else []
+    try:
+        return tuple((int(layer), int(head)) for layer, head in heads)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{told.path}: alignment_heads must be pairs of a layer and a head, got {heads}") from error
+
+
+def _times(ids: Mapping[str, int], design: Design) -> int | None:
+    """The id of 0.00 seconds: behind the last that the tokenizer needs to know."""
+    first = ids[PLAIN] + 1
+    return first if first + N_TIMES <= design.vocab_size else None
 
 
 def _generation(ids: Mapping[str, int], start: Sequence[str | list[str]]) -> dict[str, Any]:
@@ -155,6 +195,9 @@ def _generation(ids: Mapping[str, int], start: Sequence[str | list[str]]) -> dic
         told["task_to_id"] = {name: ids[token] for name, token in tasks.items() if token in ids}
     return told
 
+
+N_TIMES = 1501
+"""Ids of times, from 0 to 30 seconds in steps of 0.02."""
 
 # Its sound.
 
@@ -278,6 +321,8 @@ WHISPER = Family(
         _opening,
         _suppressed,
         _silence,
+        _times,
+        _alignment,
         _generation,
         _sound,
         {"tokenizer_class": "WhisperTokenizer", "processor_class": "WhisperProcessor"},

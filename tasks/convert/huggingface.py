@@ -23,6 +23,7 @@ from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.convert.bare import bare_task, read_sentences
 from anyformer.tasks.convert.decide import decide_design, decide_settings, decide_task, with_spaces
 from anyformer.tasks.convert.sequence import (
+    Pad,
     sequence_design,
     sequence_kind,
     sequence_settings,
@@ -50,7 +51,7 @@ from anyformer.weights.timm_vit import to_timm
 
 
 def from_transformers(
-    folder: str | Path, language: str | None = None, pad: bool | None = None, environment: str | None = None
+    folder: str | Path, language: str | None = None, pad: Pad | None = None, environment: str | None = None
 ) -> Task:
     """The task of a folder that transformers' `save_pretrained` wrote, with its weights, ready for `predict`.
 
@@ -62,8 +63,8 @@ def from_transformers(
     folder: as given from the current folder, else inside $ANYFORMER_DATA or beside it; or OpenAI's file of a Whisper,
         FILE.pt, with a tokenizer.json beside it, or the folder of both.
     language: of Whisper: the one that is spoken, such as `de`; told from the sound when left out.
-    pad: of Whisper: whether a recording is filled with silence to 30 seconds, as all were that it has learnt from; so
-        it is when left out.
+    pad: of Whisper: "full" fills a recording with silence to 30 seconds, as all were that it has learnt from; so it is
+        when left out. "auto" puts 5 seconds behind it, as good and faster; "none" nothing, for fine-tuning without.
     environment: of a Decision Transformer: the name of the one that it acts in, where its config.json does not tell.
     Raises InputError for any other architecture, for options of these that have no counterpart here, and for a folder
     that lacks a part or is damaged.
@@ -72,7 +73,7 @@ def from_transformers(
 
 
 def take_in(
-    folder: str | Path, language: str | None = None, pad: bool | None = None, environment: str | None = None
+    folder: str | Path, language: str | None = None, pad: Pad | None = None, environment: str | None = None
 ) -> tuple[Task, Report]:
     """As `from_transformers`, with what became of every tensor."""
     task, load = open_folder(folder, language, pad, environment)
@@ -82,7 +83,7 @@ def take_in(
 
 
 def open_folder(
-    folder: str | Path, language: str | None = None, pad: bool | None = None, environment: str | None = None
+    folder: str | Path, language: str | None = None, pad: Pad | None = None, environment: str | None = None
 ) -> tuple[Task, Callable[[], Report]]:
     """As `take_in`, but the task is not built yet; what it is given with puts the weights into it once it is."""
     sentences = None
@@ -114,7 +115,7 @@ def open_folder(
     except InputError as error:
         raise InputError(str(error) if settings.path in str(error) else f"{settings.path}: {error}") from None
     if kind in ("sequence", "speech"):
-        task: Task = sequence_task(family, design, settings, folder, language, pad is not False)
+        task: Task = sequence_task(family, design, settings, folder, language, pad or "full")
     elif acting is not None:
         task = acting
     elif kind == "bare":

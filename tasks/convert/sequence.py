@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Tokenizer as Package
 
@@ -36,18 +36,24 @@ SENTENCEPIECE = {
 HEARD = ("feature_size", "sampling_rate", "hop_length", "n_fft")
 """What of a preprocessor_config.json decides the spectrogram."""
 
+Pad = Literal["full", "auto", "none"]
+LEAST_PAD = 5.0
+"""Seconds of silence behind a recording with which Whisper tiny.en writes as well as with all up to 30 seconds: a word
+error rate of 0.054 on nine recordings of 2 to 26 seconds, and of 0.066 with those; with 3 seconds 0.096, with 1 or 2
+0.120, and with none 1.03."""
 FALLBACK = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Whisper's temperatures behind 0 (Radford et al. 2022, 4.5)."""
 
 
 def sequence_task(
-    family: Family, design: Design, settings: Settings, folder: Path, language: str | None = None, pad: bool = True
+    family: Family, design: Design, settings: Settings, folder: Path, language: str | None = None, pad: Pad = "full"
 ) -> SequenceToSequence:
     """The task of a folder, without its weights.
 
     folder: where tokenizer and the rest lie.
     language: of speech: the one that is spoken, such as `de`; told from the sound when left out.
-    pad: of speech: whether a recording is filled with silence to the longest that the model takes, as it was trained.
+    pad: of speech: how much silence is put behind a recording: full, to the longest that the model takes, as it was
+        trained; auto, the least that keeps its error rate; or none.
     Raises InputError for a tokenizer that is missing or of another model, and for a language that it has not.
     """
     told = Settings(read_json(path), str(path)) if (path := folder / GENERATION).is_file() else settings
@@ -67,12 +73,14 @@ def sequence_task(
             mel=replace(MEL, n_mels=design.n_mels),
             stem=STEM,
             max_seconds=seconds,
-            pad_to_seconds=seconds if pad else None,
+            pad_to_seconds=seconds if pad == "full" else None,
+            pad_seconds=LEAST_PAD if pad == "auto" else None,
         )
         start = speech.opening(_ids(text), told, design, language)
         closed, closed_first = speech.suppressed(_ids(text), text.encode_batch, text.eos_id, told)
         longest = design.max_len // 2
         judged = {"fallback": FALLBACK, "silence_id": speech.silence(_ids(text))}
+        judged |= {"time_id": speech.times(_ids(text), design), "alignment_heads": speech.alignment(told, design)}
     else:
         reader = replace(texts[0], wrap=texts[0].can_wrap)
         first = told.get("decoder_start_token_id", None, (int, type(None)))
@@ -160,7 +168,7 @@ def sequence_kind(task: SequenceToSequence) -> Kind:
 
 def _not_whisper(audio: Audio) -> bool:
     theirs = Audio(mel=replace(MEL, n_mels=audio.mel.n_mels), stem=STEM)
-    own = ("max_seconds", "pad_to_seconds", "augment")
+    own = ("max_seconds", "pad_to_seconds", "pad_seconds", "augment")
     return any(getattr(audio, name) != getattr(theirs, name) for name in vars(theirs) if name not in own)
 
 
@@ -219,6 +227,7 @@ def write_sequence_files(task: SequenceToSequence, design: Design, family: Famil
             "max_length": text.max_len,
             "suppress_tokens": list(decoding.suppressed),
             "begin_suppress_tokens": list(decoding.suppressed_first),
+            "alignment_heads": [list(each) for each in decoding.alignment_heads] or None,
         }
         (folder / SOUND).write_text(json.dumps(speech.sound(design), indent=2) + "\n", encoding="utf-8")
     (folder / GENERATION).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")

@@ -27,9 +27,12 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.heads import Head
 from anyformer.model.losses.ctc import CTCHead, needed_frames
 from anyformer.packing import collate
+from anyformer.tasks.sequence.alignment import attention_weights, chosen_heads, token_places
+from anyformer.tasks.sequence.time_tokens import TimeOptions, TimeTokens
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
 from anyformer.tokens import Sample, TokenSet
+from anyformer.weights.whisper import PREVIOUS, TRANSCRIBE, TRANSLATE
 
 MOST_IDS = 2000
 """Ids of a vocabulary that a search by attention may go through with a language model, all of them at each step."""
@@ -38,7 +41,7 @@ LONGEST = 512
 
 
 @dataclass(frozen=True)
-class DecodeConfig(MethodOptions, LanguageOptions, FallbackOptions):
+class DecodeConfig(MethodOptions, LanguageOptions, FallbackOptions, TimeOptions):
     """How a text is found, greedily when nothing is given. Of the options of generation ctc goes by n_beams alone."""
 
     method: Literal["attention", "ctc", "joint"] | None = None
@@ -53,12 +56,17 @@ class DecodeConfig(MethodOptions, LanguageOptions, FallbackOptions):
     tokens."""
     n_best: int | None = None
     """Give so many of the best texts of the search, with their scores: at most n_beams, and one of a greedy search."""
+    prompt: str | None = None
+    """What was said before, for a Whisper: names and spellings that it is to keep to."""
+    translate: bool = False
+    """Write in English what is said in another language, for a Whisper that knows several."""
 
     def __post_init__(self) -> None:
         check_choices(self)
         super().__post_init__()
         LanguageOptions.__post_init__(self)
         FallbackOptions.__post_init__(self)
+        TimeOptions.__post_init__(self)
         check_counts(self, "max_new_tokens", "n_best")
         if (self.n_best or 0) > self.n_beams:
             raise InputError(f"n_best: {self.n_best} texts need as many n_beams, got {self.n_beams}")
@@ -66,6 +74,16 @@ class DecodeConfig(MethodOptions, LanguageOptions, FallbackOptions):
             raise InputError("n_best goes without temperature: a text that is drawn is not the best of a search")
         if not 0 < self.ctc_weight < 1:
             raise InputError(f"ctc_weight must lie between 0 and 1, got {self.ctc_weight}")
+
+    @property
+    def times(self) -> Literal["none", "words", "windows"]:
+        """What texts are written with tokens of times for, by a model that has these."""
+        return "none"
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether a model that cannot say when anything is said will not do."""
+        return self.times == "windows"
 
 
 class Decoded(NamedTuple):
@@ -85,6 +103,8 @@ class Decoded(NamedTuple):
     n_best: tuple[tuple[list[int], float], ...] = ()
     """Where they are asked for, the ids and the score of each text that the search has found, the best first; of one
     that a fallback has drawn its mean log-probability."""
+    timed_ids: tuple[int, ...] = ()
+    """The ids with the tokens of times among them, where it was written with these."""
 
 
 @dataclass(frozen=True)
@@ -170,12 +190,68 @@ class Decoder:
         """The start tokens of the target."""
         return written([], self.start)
 
-    def generation(self, config: DecodeConfig) -> GenerationConfig:
-        """The options of generation, its length within what the model can place."""
+    def times(self, config: DecodeConfig) -> TimeTokens | None:
+        """The tokens of times that texts are written with; None where none are wanted, or CTC knows them.
+
+        Raises InputError where they are wanted and cannot be had.
+        """
+        if config.times == "none" or (config.times == "words" and self.ctc_head is not None):
+            return None
+        if config.time_id is None or self.head is None or self.method(config) != "attention":
+            if not config.needs_times:
+                return None
+            asked, way_out = (
+                ("timestamps", "leave them out")
+                if config.times == "words"
+                else ("windows: times", "take windows: pauses")
+            )
+            raise InputError(
+                f"{asked}: this model was trained without ctc and is no Whisper that writes times (decoding.time_id, "
+                f"which import sets); {way_out}"
+            )
+        if config.time_id >= self.text.n_ids:
+            raise InputError(f"time_id must be an id of the text, below {self.text.n_ids}, got {config.time_id}")
+        return TimeTokens(config.time_id, self.text.eos_id)
+
+    def opened(self, config: DecodeConfig, start: Sequence[int]) -> list[int]:
+        """The start tokens of a text as a config wants them: with what was said before, to transcribe or to translate,
+        with times or without. start: as the model chose it, or as it was opened before."""
+        before, own = self.split(start)
+        if config.translate:
+            transcribe, translate = self._marks("translate", TRANSCRIBE, TRANSLATE)
+            if transcribe not in own and translate not in own:
+                raise InputError("translate needs a Whisper that knows several languages, and this one knows one")
+            own = [translate if each == transcribe else each for each in own]
+        if config.prompt and not before:
+            (ids,) = self.text.encode_batch([" " + config.prompt.strip()])
+            before = self.previous(ids)
+        times = self.times(config)
+        return [*before, *(each for each in own if times is None or each != times.without)]
+
+    def previous(self, ids: Sequence[int]) -> list[int]:
+        """What stands before the start where ids were written before it: half of what the model can place of these."""
+        (mark,) = self._marks("prompt", PREVIOUS)
+        longest = (self.text.max_len or 2 * LONGEST) // 2 - 1
+        return [mark, *(int(each) for each in ids[-longest:])]
+
+    def _marks(self, option: str, *spellings: str) -> list[int]:
+        try:
+            return self.text.ids_of(list(spellings))
+        except InputError as error:
+            raise InputError(f"{option} is for a Whisper, whose text has the tokens for it: {error}") from error
+
+    def split(self, start: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The tokens of what was said before, and those of the start."""
+        n_before = max((i for i, each in enumerate(start) if each == self.start[0]), default=0)
+        return list(start[:n_before]), list(start[n_before:])
+
+    def generation(self, config: DecodeConfig, n_start: int | None = None) -> GenerationConfig:
+        """The options of generation, its length within what the model can place. n_start: tokens of the start."""
         longest = config.max_new_tokens or self.text.max_len or LONGEST
         if self.text.max_len is not None:
             # The last token is read, and not fed again.
-            longest = max(min(longest, self.text.max_len - len(self.start) + 1), 1)
+            n_start = len(self.start) if n_start is None else n_start
+            longest = max(min(longest, self.text.max_len - n_start + 1), 1)
         shared = {each.name: getattr(config, each.name) for each in fields(MethodOptions)}
         if config.n_best:
             # All of them, as several may spell one text.
@@ -212,11 +288,38 @@ class Decoder:
             found = self._by_ctc(config, log_probs, lengths)
             return _sure_by_ctc(found, log_probs, lengths) if config.confidence else found
         starts = self.starts(prompts, conditions, memory) if starts is None else starts
+        starts = [self.opened(config, start) for start in starts]
         if conditions is not None and memory is None and (config.fallback or config.confidence):
             memory = self.model.encode(conditions)
         inputs = _Inputs(prompts, starts, conditions, memory, log_probs, lengths)
         found = self._by_attention(config, inputs)
-        return self._sure(config, inputs, found) if config.confidence else found
+        found = self._sure(config, inputs, found) if config.confidence else found
+        return found if (times := self.times(config)) is None else [_untimed(each, times) for each in found]
+
+    @torch.inference_mode()
+    def places(
+        self,
+        config: DecodeConfig,
+        found: Sequence[Decoded],
+        prompts: Sequence[Sample],
+        conditions: Batch,
+        memory: Tensor,
+        of: Sequence[Tensor],
+    ) -> list[list[int]]:
+        """Where among some places of the memory each token of each text is heard, and where the last ends.
+
+        of: the places, of each text (places,) int64.
+        """
+        times, end = self.times(config), self.text.eos_id
+        starts = [self.split(each.start)[1] for each in found]
+        read = [[*start, times.without, *each.ids, end] for start, each in zip(starts, found, strict=True)]
+        batch = collate(self._with(prompts, read), self.model.tokenizers).to(memory.device)
+        heads = chosen_heads(self.model.transformer, config.alignment_heads)
+        weights = attention_weights(
+            self.model.transformer, heads, lambda: self.model(batch, conditions, memory=memory), of
+        )
+        rows = zip(weights, read, starts, strict=True)
+        return [token_places(each[:, : len(ids)], len(start)) for each, ids, start in rows]
 
     def _by_ctc(self, config: DecodeConfig, log_probs: Tensor, lengths: Sequence[int]) -> list[Decoded]:
         """The text of each sound."""
@@ -251,7 +354,7 @@ class Decoder:
 
     def _write(self, config: DecodeConfig, inputs: _Inputs) -> list[Decoded]:
         """The text of each prompt, token after token."""
-        options, second = self.generation(config), None
+        options, second = self.generation(config, max(map(len, inputs.starts), default=0)), None
         if inputs.log_probs is not None:
             second = CTCPrefixScorer(inputs.log_probs, inputs.lengths, options.stop_ids, config.ctc_weight)
         opened, prior = self._with(inputs.prompts, inputs.starts), self.prior(config)
@@ -271,6 +374,7 @@ class Decoder:
             memory=inputs.memory,
             second=second,
             prior=scorer,
+            rule=None if (times := self.times(config)) is None else times.close,
         )
         return [
             self._decoded(config, [(each.ids, each.score) for each in own])._replace(
@@ -318,9 +422,10 @@ class Decoder:
         judged = []
         for each, ids, logits in self._read(inputs, found):
             at = config.silence_id
-            silence = 0.0 if at is None else float(logits[0].softmax(0)[at])
+            silence = 0.0 if at is None else float(logits[len(self.split(each.start)[0])].softmax(0)[at])
             log_prob = self._mean_log_prob(config, logits[len(each.start) - 1 :], ids) if ids else 0.0
-            doubt = judge(config, self.text.decode(each.ids).strip(), log_prob, silence)
+            said = each.ids if (times := self.times(config)) is None else times.text(each.ids)
+            doubt = judge(config, self.text.decode(said).strip(), log_prob, silence)
             best = each.n_best or (((each.ids, log_prob),) if is_scored else ())
             each = each._replace(doubt=doubt, n_best=best)
             judged.append(each._replace(ids=[], n_best=()) if doubt == "silence" else each)
@@ -347,6 +452,8 @@ class Decoder:
             logits = logits.masked_fill(closed, -torch.inf)
         logits[:, list(config.suppressed)] = -torch.inf
         logits[0, list(config.suppressed_first)] = -torch.inf
+        if (times := self.times(config)) is not None:
+            times.close(logits, [ids[:i] for i in range(len(ids))])
         log_probs = logits.log_softmax(1)[torch.arange(len(ids)), torch.tensor(ids)]
         return float(log_probs.sum()) / (len(ids) + (ids[-1] != self.text.eos_id))
 
@@ -366,6 +473,16 @@ class Decoder:
 
     def _with(self, prompts: Sequence[Sample], starts: Sequence[Sequence[int]]) -> list[Sample]:
         return [{**prompt, self.field: written([], start)} for prompt, start in zip(prompts, starts, strict=True)]
+
+
+def _untimed(found: Decoded, times: TimeTokens) -> Decoded:
+    """A text without the tokens of times in it, which are kept beside it."""
+    log_probs = found.log_probs
+    if log_probs:
+        heard = [each for i, each in zip(found.ids, log_probs, strict=False) if not times.is_time(i)]
+        log_probs = (*heard, *log_probs[len(found.ids) :])
+    best = tuple((times.text(ids), score) for ids, score in found.n_best)
+    return found._replace(ids=times.text(found.ids), log_probs=log_probs, n_best=best, timed_ids=tuple(found.ids))
 
 
 def _sure_by_ctc(found: Sequence[Decoded], log_probs: Tensor, lengths: Sequence[int]) -> list[Decoded]:

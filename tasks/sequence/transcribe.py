@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice, product
+from dataclasses import replace
+from itertools import groupby, islice, pairwise, product
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,9 +15,21 @@ from anyformer.errors import InputError, say
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.packing import group_by_length
 from anyformer.tasks.sequence.batch import PairChopper, Pairs
-from anyformer.tasks.sequence.decoding import DecodeConfig, Decoded
-from anyformer.tasks.sequence.subtitles import Word, confidence
-from anyformer.tasks.sequence.transcripts import Part, TranscriptConfig, find_words, parts, show_words, sure_words
+from anyformer.tasks.sequence.decoding import DecodeConfig, Decoded, Decoder
+from anyformer.tasks.sequence.subtitles import Word, confidence, settle
+from anyformer.tasks.sequence.transcripts import (
+    Part,
+    TranscriptConfig,
+    find_words,
+    longest_piece,
+    parts,
+    place_words,
+    show_words,
+    sound_field,
+    sure_words,
+)
+from anyformer.tokenizers.audio.audio import Audio
+from anyformer.tokenizers.audio.reading import sound_seconds, windows
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer
 
@@ -27,6 +41,8 @@ DOUBTS = {
     "improbable": "the model finds the text improbable at every temperature of the fallback; it is likely wrong",
 }
 """What is said of a text, by its `doubt`."""
+TRUSTED = 0.5
+"""Temperature up to which a text is given to the next window as what was said before (Radford et al. 2022, 4.5)."""
 
 
 class Writer(Protocol):
@@ -43,6 +59,9 @@ class Writer(Protocol):
 
     @property
     def start_choices(self) -> Mapping[int, list[int]]: ...
+
+    @property
+    def decoder(self) -> Decoder: ...
 
     @property
     def device(self) -> torch.device: ...
@@ -68,6 +87,8 @@ class Transcript(NamedTuple):
     """The words with their confidence, where it is asked for."""
     n_best: tuple[tuple[str, float], ...] = ()
     """The best texts with their scores, where they are asked for; none of silence."""
+    segments: tuple[Word, ...] = ()
+    """Where it was written with times, what stands between these."""
 
 
 @torch.inference_mode()
@@ -79,8 +100,42 @@ def transcribe(
     window: parts that are held in memory and transcribed together.
     """
     task.eval()
-    if is_timed(options) and options.timestamps and task.ctc_head is None:
-        raise InputError("timestamps come from ctc, and this model was trained without it; format: srt goes without")
+    task.decoder.times(options)
+    followed = _following(task, options)
+    for follows, some in groupby(
+        enumerate(records), lambda each: followed is not None and _is_long(task, each[1], options)
+    ):
+        if follows:
+            yield from ((number, told) for number, record in some for told in follow(task, record, followed))
+        else:
+            numbers, own = zip(*some, strict=True)
+            yield from ((numbers[i], told) for i, told in _transcribe_parts(task, own, options, window))
+
+
+def _following(task: Writer, options: DecodeConfig) -> TranscriptConfig | None:
+    """The options by which a long recording is gone through by times; None where it is cut at its pauses."""
+    if not isinstance(options, TranscriptConfig) or options.windows == "pauses":
+        return None
+    if options.windows is None and (options.time_id is None or task.ctc_head is not None):
+        return None
+    return replace(options, windows="times")
+
+
+def _is_long(task: Writer, record: Mapping[str, Any], options: TranscriptConfig) -> bool:
+    """Whether a recording is longer than what is heard at once; also one that cannot be read is not."""
+    name = sound_field(record, task.tokenizers)
+    if name is None:
+        return False
+    audio: Audio = task.tokenizers[name]  # type: ignore[assignment]
+    try:
+        return sound_seconds(record[name], audio.mel.rate) > longest_piece(audio, options.piece_seconds)
+    except InputError:
+        return False  # It is said where it is read.
+
+
+def _transcribe_parts(
+    task: Writer, records: Sequence[Mapping[str, Any]], options: DecodeConfig, window: int
+) -> Iterator[tuple[int, Transcript]]:
     chopper = task.chopper(training=False)
     cut = getattr(options, "piece_seconds", None)
     every = (
@@ -116,20 +171,100 @@ def _transcribe_batch(
     task: Writer, batch: Pairs, of: Sequence[Part], options: DecodeConfig, starts: Sequence[Sequence[int]] | None
 ) -> list[Transcript]:
     reading = task.read(batch)
-    found = task.find(batch, options, reading, starts)
+    return _transcripts(task, batch, of, options, reading, task.find(batch, options, reading, starts))
+
+
+def follow(task: Writer, record: Mapping[str, Any], options: DecodeConfig) -> Iterator[Transcript]:
+    """The text of a recording window by window: each begins where the last segment before it ended, and is told the
+    text before (Radford et al. 2022, 3.8)."""
+    chopper, times = task.chopper(training=False), task.decoder.times(options)
+    name = sound_field(record, chopper.tokenizers)
+    audio: Audio = chopper.tokenizers[name]  # type: ignore[assignment]
+    every = windows(record[name], audio.mel.rate, math.floor(longest_piece(audio, options.piece_seconds)))
+    said, start, sent = [], None, None
+    while True:
+        try:
+            piece = every.send(sent)
+        except StopIteration:
+            return
+        except InputError as error:
+            raise InputError(f"field {name!r}: {error}") from error
+        part = Part({**record, name: piece.samples}, piece.start, piece.end)
+        batch = chopper.collate([chopper(part.record, labelled=False)]).to(task.device)
+        reading = task.read(batch)
+        before = task.decoder.previous(said) if said else []
+        (found,) = task.find(batch, options, reading, None if start is None else [[*before, *start]])
+        if start is None:
+            before, start = task.decoder.split(found.start)
+            said = before[1:]
+        kept, sent = times.whole(found.timed_ids)
+        ids = times.text(kept)
+        found = found._replace(ids=ids, timed_ids=tuple(kept), log_probs=found.log_probs[: len(ids)])
+        yield from _transcripts(task, batch, [part], options, reading, [found])
+        # What was found at random would lead astray what follows.
+        said = [*said, *kept] if found.temperature <= TRUSTED and not found.doubt else []
+
+
+def _transcripts(
+    task: Writer, batch: Pairs, of: Sequence[Part], options: DecodeConfig, reading: Any, found: Sequence[Decoded]
+) -> list[Transcript]:
+    """What was found in parts of recordings, with times and confidence where they are asked for."""
     texts = [task.text.decode(own.ids).strip() for own in found]
     sure = [tuple(sure_words(own.ids, own.log_probs, task.text)) if options.confidence else () for own in found]
     best = [tuple(_best_texts(own, task.text, options.n_best or 0)) for own in found]
     if not is_timed(options):
         return [Transcript(text, (), *own) for text, *own in zip(texts, found, sure, best, strict=True)]
+    if task.decoder.times(options) is not None:
+        words, segments = _by_attention(task, batch, of, options, reading, found)
+    else:
+        words, segments = _by_ctc(task, batch, of, reading, found), [()] * len(found)
+    return [Transcript(*each) for each in zip(texts, words, found, sure, best, segments, strict=True)]
+
+
+def _by_ctc(
+    task: Writer, batch: Pairs, of: Sequence[Part], reading: Any, found: Sequence[Decoded]
+) -> list[tuple[Word, ...]]:
+    """The words with their times; without ctc, each text as one."""
     log_probs, seconds = [None] * len(found), 0.0
     if task.ctc_head is not None:
         log_probs = task.ctc_head(reading.frames).split(batch.n_frames)
         seconds = task.tokenizers[task.ctc_field].seconds_per_token
-    return [
-        Transcript(text, tuple(find_words(own.ids, task.text, part, frames, seconds)), own, words, n_best)
-        for text, own, part, frames, words, n_best in zip(texts, found, of, log_probs, sure, best, strict=True)
-    ]
+    every = zip(found, of, log_probs, strict=True)
+    return [tuple(find_words(own.ids, task.text, part, frames, seconds)) for own, part, frames in every]
+
+
+def _by_attention(
+    task: Writer, batch: Pairs, of: Sequence[Part], options: DecodeConfig, reading: Any, found: Sequence[Decoded]
+) -> tuple[list[tuple[Word, ...]], list[tuple[Word, ...]]]:
+    """The words with the times that cross-attention tells, and the segments with those that were written."""
+    times, decoder = task.decoder.times(options), task.decoder
+    name = sound_field(of[0].record, task.tokenizers)
+    if name is None:
+        raise InputError("timestamps are of recordings, and a record has none; leave them out")
+    rows = batch.tokens if batch.inputs is None else batch.inputs
+    each, tokens = task.tokenizers[name].seconds_per_token, rows.fields[name]
+    n_heard = [math.ceil((part.end - part.start) / each) for part in of]
+    # The silence behind a recording is not listened to.
+    places = [(tokens.index[tokens.sample == i] - i * rows.shape[1])[:n] for i, n in enumerate(n_heard)]
+    begins = decoder.places(
+        config=options,
+        found=found,
+        prompts=batch.prompts or [{}] * len(of),
+        conditions=rows,
+        memory=reading.memory,
+        of=places,
+    )
+    words, segments = [], []
+    for part, own, begin in zip(of, found, begins, strict=True):
+        spans = [(each * start, each * end) for start, end in pairwise(begin)]
+        words.append(tuple(settle(place_words(own.ids, spans, task.text, part))))
+        parted = times.segments(own.timed_ids, part.end - part.start)
+        segments.append(
+            tuple(
+                Word(task.text.decode(ids).strip(), part.start + start, part.start + end) for start, end, ids in parted
+            )
+        )
+    return words, segments
 
 
 def _best_texts(found: Decoded, text: Text, n: int) -> list[tuple[str, float]]:
@@ -170,6 +305,8 @@ def join_transcripts(target: str, found: Sequence[Transcript], options: DecodeCo
         result["n_best"] = [{"text": text, "score": score} for text, score in _join_best(found, options.n_best)]
     if is_timed(options):
         result["words"] = [word._asdict() for piece in found for word in piece.words]
+        if any(piece.segments for piece in found):
+            result["segments"] = [each._asdict() for piece in found for each in piece.segments]
     return result
 
 

@@ -33,8 +33,9 @@ def fine_tuning_config(task: Task, run: str) -> str:
     model: dict[str, Any] = {"init_from": run}
     if is_speech:
         # What it learns of recordings at their own length takes some ten times less work.
-        own = {name: each for name, each in task.tokenizers.items() if isinstance(each, Audio) and each.pad_to_seconds}
-        model |= {"tokenizers": {name: {"init_args": {"pad_to_seconds": None}} for name in own}} if own else {}
+        own = {name: _padding(each) for name, each in task.tokenizers.items() if isinstance(each, Audio)}
+        given = {name: {"init_args": dict.fromkeys(each)} for name, each in own.items() if each}
+        model |= {"tokenizers": given} if given else {}
     if isinstance(task, SequenceToSequence) and task.start_choices:
         # In training nothing is left to choose: one of the languages.
         model["start"] = [each if isinstance(each, str) else _first_choice(each) for each in task.start or ()]
@@ -50,6 +51,11 @@ def fine_tuning_config(task: Task, run: str) -> str:
 
 def _first_choice(spellings: list[str]) -> str:
     return "<|en|>" if "<|en|>" in spellings else spellings[0]
+
+
+def _padding(audio: Audio) -> list[str]:
+    """The options by which silence is put behind its recordings."""
+    return [name for name in ("pad_to_seconds", "pad_seconds") if getattr(audio, name)]
 
 
 def _train(task: Task) -> Any:

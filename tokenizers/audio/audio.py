@@ -74,6 +74,8 @@ class Audio(Tokenizer):
     """A longer recording is refused; so far do learned positions reach. null: any length."""
     pad_to_seconds: float | None = None
     """Silence is put behind a recording until it has this length: 30 for what Whisper was trained on."""
+    pad_seconds: float | None = None
+    """So much silence is put behind every recording, as far as max_seconds allows: to a Whisper 5 tell that it ends."""
     level: Literal["peak", "rms"] | None = None
     """Brings every recording to the same loudness: that of its loudest sample, or its mean."""
     norm: Literal["bands", "clip"] | None = None
@@ -87,7 +89,7 @@ class Audio(Tokenizer):
     def __post_init__(self) -> None:
         if self.slice < 1:
             raise InputError(f"slice must be at least 1, got {self.slice}")
-        for name in ("max_seconds", "pad_to_seconds"):
+        for name in ("max_seconds", "pad_to_seconds", "pad_seconds"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name):g}")
 
@@ -108,12 +110,14 @@ class Audio(Tokenizer):
         return {"time": self._n_tokens(math.ceil(self.max_seconds * slowest * self.mel.rate))}
 
     def _n_tokens(self, n_samples: int) -> int:
-        return -(-self.mel.n_frames(max(n_samples, self._padded)) // self.frames_per_token)
+        return -(-self.mel.n_frames(self._padded(n_samples)) // self.frames_per_token)
 
-    @property
-    def _padded(self) -> int:
-        """Samples that a recording has at the least."""
-        return round((self.pad_to_seconds or 0) * self.mel.rate)
+    def _padded(self, n_samples: int) -> int:
+        """Samples of a recording with the silence behind it."""
+        longer = n_samples + round((self.pad_seconds or 0) * self.mel.rate)
+        if self.max_seconds is not None:
+            longer = min(longer, int(self.max_seconds * self.mel.rate))
+        return max(n_samples, longer, round((self.pad_to_seconds or 0) * self.mel.rate))
 
     def encode(self, record: Any, random: np.random.Generator | None = None) -> TokenSet:
         """record: a recording, whatever `read_sound` takes."""
@@ -123,7 +127,7 @@ class Audio(Tokenizer):
             samples = augment.change(samples, random)
         if self.level is not None:
             samples = set_level(samples, self.level)
-        samples = F.pad(samples, (0, max(self._padded - len(samples), 0)))
+        samples = F.pad(samples, (0, self._padded(len(samples)) - len(samples)))
         (mel,) = log_mel([samples], self.mel)
         if self.norm is not None:
             axes = (0,) if self.norm == "bands" else (0, 1)

@@ -2,13 +2,13 @@
 
 Every recording of a record is read by `read_sound`, which refuses what is none, is damaged or is too long;
 `sound_length` reads its header alone; `pieces` goes through a recording of any length in bounded memory, cut at its
-pauses.
+pauses, and `windows` so that each begins where it is told.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,27 @@ def pieces(record: Any, rate: int = 16_000, max_seconds: float = 30.0) -> Iterat
             held, start = held[cut:], start + cut
             if not len(held):
                 return
+
+
+def windows(record: Any, rate: int = 16_000, seconds: float = 30.0) -> Generator[Piece, float | None, None]:
+    """Go through a recording of any length in windows of so many seconds, the last of which may be shorter.
+
+    Each begins as many seconds after the one before it as is sent, or where that ended. One is in memory at a time.
+    Takes and raises what `read_sound` does.
+    """
+    with _open(record, rate) as part:
+        blocks, held, start = part.blocks(), np.zeros(0, np.float32), 0
+        limit = int(seconds * part.rate)
+        while True:
+            while len(held) < limit and (block := next(blocks, None)) is not None:
+                held = np.concatenate([held, block])
+            if not len(held):
+                return
+            n = min(len(held), limit)
+            samples = resample(torch.from_numpy(held[:n].copy()), part.rate, rate)
+            sent = yield Piece(start / part.rate, (start + n) / part.rate, samples)
+            n = n if sent is None else min(max(round(sent * part.rate), 1), n)
+            held, start = held[n:], start + n
 
 
 def _pause(samples: np.ndarray, earliest: int, rate: int) -> int:

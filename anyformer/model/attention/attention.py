@@ -26,6 +26,8 @@ class Attention(nn.Module):
         self.o = nn.Linear(self.n_heads * self.d_head, config.d_model, bias=config.o_bias)
         self.q_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
         self.k_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
+        self.record: list[tuple[Tensor, Tensor]] | None = None
+        """Queries (b, h, n, k) and keys (b, h', m, k) of each pass, noted down while that is wanted."""
 
     def forward(
         self,
@@ -89,6 +91,8 @@ class Attention(nn.Module):
         return (k if self.k_norm is None else self.k_norm(k)), v
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight | BlockSight, adapts: Tensor | None) -> Tensor:
+        if self.record is not None:
+            self.record.append((q, k))
         out = sight.attend(
             q,
             k,

@@ -46,7 +46,7 @@ def sound(path: Path, seconds: float) -> Path:
 def test_what_is_said_is_written_as_transformers_writes_it(tmp_path: Path) -> None:
     """From a file, by the processor that lies in the folder, there and as it comes out."""
     theirs = whisper(tmp_path / "hub")
-    task = from_transformers(tmp_path / "hub", language="de", pad=True)
+    task = from_transformers(tmp_path / "hub", language="de", pad="full")
     to_transformers(task, tmp_path / "out")
     path = sound(tmp_path / "hello.wav", 0.7)
     (result,) = task.predict([{"audio": str(path)}], replace(task.options, fallback=()))
@@ -62,7 +62,7 @@ def test_what_is_said_is_written_as_transformers_writes_it(tmp_path: Path) -> No
 def test_a_sound_is_padded_unless_it_is_said_not_to_be(tmp_path: Path) -> None:
     """A shorter sound is what a model with as many places makes of it."""
     theirs = whisper(tmp_path / "hub")
-    task, padding = (from_transformers(tmp_path / "hub", "en", pad) for pad in (False, None))
+    task, padding = (from_transformers(tmp_path / "hub", "en", pad) for pad in ("none", None))
     path = str(sound(tmp_path / "hello.wav", 0.5))
     short, whole = (each.tokenizers["audio"].encode(path) for each in (task, padding))
     assert (len(short), len(whole)) == (25, 50)

@@ -371,5 +371,5 @@ def test_recordings_are_run_one_many_long_and_from_standard_input(
     assert "".join(task.stream(long, TranscriptConfig(method="ctc"))) == told["text"]
     shown = "".join(task.stream(long, TranscriptConfig(timestamps=True, method="ctc")))
     assert shown == task.render(told) and len(shown.splitlines()) == len(words)
-    with pytest.raises(InputError, match="timestamps come from ctc, and this model was trained without it"):
+    with pytest.raises(InputError, match="timestamps: this model was trained without ctc and is no Whisper"):
         built(recogniser()).predict([long], TranscriptConfig(timestamps=True))

@@ -34,6 +34,7 @@ AUDIO = {
     "wide": Audio(MEL, stem=AudioStem(d_hidden=4, kernel=7, strides=(2, 1, 3), activation="silu")),
     "htk": Audio(MelConfig("htk", n_mels=20), slice=2),
     "padded": Audio(MEL, stem=AudioStem(), pad_to_seconds=0.5),
+    "silent": Audio(MEL, stem=AudioStem(), pad_seconds=0.3),
 }
 EVERY = pytest.mark.parametrize("audio", AUDIO.values(), ids=AUDIO)
 
@@ -166,6 +167,7 @@ def test_cutmix_puts_a_rectangle_of_one_spectrogram_into_another():
         (lambda: Audio(slice=0), "slice must be at least 1, got 0"),
         (lambda: Audio(max_seconds=0), "max_seconds must be above 0, got 0"),
         (lambda: Audio(pad_to_seconds=-1), "pad_to_seconds must be above 0, got -1"),
+        (lambda: Audio(pad_seconds=0), "pad_seconds must be above 0, got 0"),
         (lambda: AudioStem(kernel=4), "stem.kernel must be odd, got 4"),
         (lambda: AudioStem(strides=()), r"stem.strides must be a number for each convolution, at least 1, got \(\)"),
         (lambda: AudioStem(strides=(2, 0)), r"stem.strides must be a number .* got \(2, 0\)"),
@@ -286,3 +288,13 @@ def test_files_are_read(tmp_path):
     (tmp_path / "a.flac").write_bytes(sound_file(hiss(9000), kind="FLAC"))
     assert Audio().reads_files and ".flac" in Audio().endings
     assert len(Audio().encode(str(tmp_path / "a.flac"))) == Audio().count(str(tmp_path / "a.flac")) == 14
+
+
+def test_silence_behind_is_as_long_as_asked_and_ends_with_what_is_taken() -> None:
+    audio, plain = Audio(stem=AudioStem(), pad_seconds=5, max_seconds=10), Audio(stem=AudioStem(), max_seconds=10)
+    for seconds, whole in ((2, 7), (6, 10), (10, 10)):
+        sound = np.random.default_rng(0).standard_normal(16_000 * seconds).astype(np.float32) / 10
+        silent = np.concatenate([sound, np.zeros(16_000 * (whole - seconds), np.float32)])
+        found, expected = audio.encode((sound, 16_000)), plain.encode((silent, 16_000))
+        assert torch.equal(found.content, expected.content) and len(found) == 50 * whole
+    assert audio.sizes == plain.sizes

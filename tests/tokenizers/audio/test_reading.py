@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from anyformer.errors import InputError
 from anyformer.tokenizers.audio import reading
-from anyformer.tokenizers.audio.reading import pieces, read_sound, sound_length, sound_seconds
+from anyformer.tokenizers.audio.reading import pieces, read_sound, sound_length, sound_seconds, windows
 from tests.helpers.sounds import hiss, set_block, sound_file, tone
 
 LOSSLESS = [
@@ -204,3 +204,21 @@ def test_three_hours_pass_in_bounded_memory(tmp_path: Path):
     tracemalloc.stop()
     assert sum(lengths) == 3 * 3600 * 4000 and max(lengths) <= 30 * 4000
     assert most < 12e6  # All of it would be 173 MB.
+
+
+def test_windows_begin_where_they_are_told() -> None:
+    sound = np.arange(50_000, dtype=np.float32) / 50_000
+    every = windows((sound, 10_000), 10_000, 2.0)
+    found, sent = [], None
+    for move in (0.5, None, 9.0, -1.0, None):
+        found.append(every.send(sent))
+        sent = move
+    begins = [round(piece.start, 4) for piece in found]
+    # At most to the end of the window, and at least one sample on.
+    assert begins == [0.0, 0.5, 2.5, 4.5, 4.5001]
+    assert [round(piece.end, 4) for piece in found] == [2.0, 2.5, 4.5, 5.0, 5.0]
+    for piece in found:
+        assert np.array_equal(piece.samples, sound[round(piece.start * 10_000) : round(piece.end * 10_000)])
+    with pytest.raises(StopIteration):
+        every.send(None)
+    assert len(list(windows((sound, 10_000), 10_000, 2.0))) == 3
