@@ -73,7 +73,7 @@ class DecodeConfig(MethodOptions, LanguageOptions, FallbackOptions, TimeOptions)
         if self.n_best and self.temperature:
             raise InputError("n_best goes without temperature: a text that is drawn is not the best of a search")
         if not 0 < self.ctc_weight < 1:
-            raise InputError(f"ctc_weight must lie between 0 and 1, got {self.ctc_weight}")
+            raise InputError(f"ctc_weight must be above 0 and below 1, got {self.ctc_weight}")
 
     @property
     def times(self) -> Literal["none", "words", "windows"]:

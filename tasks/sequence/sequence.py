@@ -57,7 +57,8 @@ class CTCConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < 1:
-            raise InputError(f"ctc.weight must lie between 0 and 1, got {self.weight}")
+            alone = "; architecture: encoder learns by ctc alone, without a weight" if self.weight == 1 else ""
+            raise InputError(f"ctc.weight must be above 0 and below 1, got {self.weight}{alone}")
 
 
 class EncoderOutput(NamedTuple):

@@ -89,7 +89,7 @@ def _fill(parts: Parts, rows: RowsOfSource, skip: bool) -> None:
     except InputError as error:
         progress.close()
         kept = f"; {progress.done:,} of {n:,} records are done, in {parts.folder}" if progress.done else ""
-        raise type(error)(f"{error}{kept}") from None
+        raise type(error)(f"{error}{kept}; --on_bad_sample skip goes on, and says in its row what is wrong") from None
     finally:
         # Whatever ends it, what is done is kept.
         progress.close()

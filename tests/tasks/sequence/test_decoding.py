@@ -148,7 +148,7 @@ def test_methods_and_options_that_cannot_be_say_why() -> None:
         ({"n_beams": 0}, "n_beams must be at least 1, got 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"n_beams": 2, "temperature": 1.0}, "n_beams above 1 goes without temperature"),
-        ({"ctc_weight": 1.0}, "ctc_weight must lie between 0 and 1, got 1.0"),
+        ({"ctc_weight": 1.0}, "ctc_weight must be above 0 and below 1, got 1.0"),
         ({"n_beams": 2, "n_best": 3}, "^n_best: 3 texts need as many n_beams, got 2$"),
         ({"n_best": 0}, "n_best must be at least 1, got 0"),
         ({"n_best": 1, "temperature": 0.5}, "^n_best goes without temperature: a text that is drawn is not the best"),

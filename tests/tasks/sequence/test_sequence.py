@@ -246,7 +246,7 @@ def test_arguments_that_cannot_be_say_why(options: dict[str, Any], message: str)
     given = {"tokenizers": {"text": Text(), "turned": Text()}, "target": "turned"} | options
     with pytest.raises(InputError, match=message):
         SequenceToSequence(**given)
-    with pytest.raises(InputError, match=r"ctc.weight must lie between 0 and 1, got 1.0"):
+    with pytest.raises(InputError, match=r"ctc.weight must be above 0 and below 1, got 1.0; architecture: encoder"):
         CTCConfig(weight=1.0)
 
 
