@@ -15,7 +15,7 @@ from anyformer.reference.callbacks import refusal
 from anyformer.reference.examples import config_classes, config_files, example, owners
 from anyformer.reference.schema import choices, lightning_trainer, plain, summary
 from anyformer.reference.source import Argument, Class, find, of_lightning, public_names, subclasses
-from anyformer.reference.types import default_of, type_of
+from anyformer.reference.types import Made, Type, default_of, type_of, value_of
 
 BASES = {"tokenizers": "Tokenizer", "tasks": "Task", "targets": "Target", "sources": "Source"}
 OF_LIGHTNING = {"callbacks": "Callback", "loggers": "Logger"}
@@ -108,10 +108,22 @@ def _kind(cls: Class) -> str:
 
 def argument_lines(argument: Argument) -> list[str]:
     """An argument: its name, type and default, and what it means."""
-    kind, default = str(type_of(argument)), default_of(argument)
-    tail = "required" if default is None else "may be left out" if default == f"{kind}()" else f"default {default}"
-    head = textwrap.wrap(f"{argument.name}: {kind}, {tail}", width(), initial_indent="  ", subsequent_indent="      ")
+    kind = type_of(argument)
+    head = textwrap.wrap(
+        f"{argument.name}: {kind}, {_default(argument, kind)}", width(), initial_indent="  ", subsequent_indent="      "
+    )
     return [*head, *(f"      {line}" for line in wrap(plain(argument.text), 6).splitlines())]
+
+
+def _default(argument: Argument, kind: Type) -> str:
+    """What an argument is where it is left out; of what no YAML writes, that it may be."""
+    default = default_of(argument)
+    if default is None:
+        return "required"
+    if len(kind.members) > 1 and any(default == f"{each}()" for each in kind.members):
+        return f"default {default.removesuffix('()')} with the defaults of its own"
+    is_made = isinstance(value_of(argument.default, argument.module), Made)
+    return "may be left out" if is_made else f"default {default}"
 
 
 def wrap(text: str, indent: int = 0) -> str:

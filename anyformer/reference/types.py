@@ -11,6 +11,7 @@ from anyformer.reference.source import Argument, Class, Module, module
 SCALARS = {"int": "integer", "float": "number", "str": "string", "bool": "boolean", "Path": "string", "_PATH": "string"}
 """Their names in JSON Schema."""
 LISTS = ("list", "List", "tuple", "Tuple", "Sequence", "Iterable")
+CONTAINERS = ("list", "tuple", "MappingProxyType")
 MAPPINGS = ("dict", "Dict", "Mapping")
 
 
@@ -132,16 +133,35 @@ def value_of(node: ast.expr, home: Module) -> Any:
     if isinstance(node, ast.Name | ast.Attribute) and isinstance(found := home.find(ast.unparse(node)), tuple):
         return value_of(*found)
     if isinstance(node, ast.Tuple | ast.List):
-        return [value_of(each, home) for each in node.elts]
+        parts = [(each, value_of(each.value if isinstance(each, ast.Starred) else each, home)) for each in node.elts]
+        if any(isinstance(each, ast.Starred) and not isinstance(value, list) for each, value in parts):
+            return Made(ast.unparse(node))
+        return [one for each, value in parts for one in (value if isinstance(each, ast.Starred) else [value])]
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         left, right = value_of(node.left, home), value_of(node.right, home)
         return left + right if isinstance(left, list) and isinstance(right, list) else Made(ast.unparse(node))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Lambda):
+        # The factory of a dataclass's field.
+        return value_of(node.func.body, home)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in CONTAINERS and len(node.args) == 1:
+        value = _container(node.args[0], home)
+        return Made(ast.unparse(node)) if value is None else value
     if isinstance(node, ast.Call) and ast.unparse(node) in ("dict()", "list()", "tuple()"):
         return {} if ast.unparse(node) == "dict()" else []
     try:
         return ast.literal_eval(node)
     except ValueError:
         return Made(ast.unparse(node))
+
+
+def _container(node: ast.expr, home: Module) -> Any:
+    """What is made into a list or mapping: of a mapping's values nothing needs to be known for a list of its keys."""
+    if isinstance(node, ast.Name) and isinstance(found := home.find(node.id), tuple):
+        return _container(*found)
+    if isinstance(node, ast.Dict) and node.keys:
+        return [value_of(key, home) for key in node.keys]
+    value = value_of(node, home)
+    return None if isinstance(value, Made) else value
 
 
 def constant(home: str, name: str) -> Any:

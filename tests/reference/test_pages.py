@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from anyformer.errors import InputError
-from anyformer.reference.pages import KINDS, class_page, listing, page
+from anyformer.reference.pages import KINDS, _class, _classes, argument_lines, class_page, listing, page
 from anyformer.reference.source import find, public_names
 
 
@@ -33,6 +35,15 @@ def test_every_public_class_has_one_with_a_meaning_for_each_argument() -> None:
         "Row",
     ):
         assert [each.name for each in find(name).arguments if not each.text] == []
+
+
+def test_no_default_is_an_expression_of_python() -> None:
+    for name in _classes():
+        told = " ".join(line for each in _class(name).arguments for line in argument_lines(each)[:1])
+        found = re.findall(r", default [^\n]*?(?:lambda\b|\w+\(|\*\()", told)
+        assert found == [], name
+    assert "  columns: {name: str}, default {image: file, label: folder}" in page("Folders")
+    assert "  play: PlayConfig or null, default PlayConfig with the defaults of its own" in page("Decide")
 
 
 def test_a_name_may_be_a_key_a_path_of_keys_or_written_otherwise() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 Name = Literal["a", "b"]
 ENDINGS = (".x",)
+SIDES = {"left": lambda x: x, "right": print}
 
 @dataclass
 class Inner:
@@ -39,6 +40,10 @@ class Outer:
     anything: Any = None
     seq: Sequence[str] = ENDINGS + (".y",)
     quoted: "int | None" = 3
+    columns: dict[str, str] = field(default_factory=lambda: {"image": "file"})
+    starred: tuple[str, ...] = (*ENDINGS, ".z")
+    keys: tuple[str, ...] = tuple(SIDES)
+    mapped: dict[str, str] = MappingProxyType({})
 """
 
 
@@ -67,6 +72,10 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict:
         ("anything", "any", "null"),
         ("seq", "[str, ...]", "[.x, .y]"),
         ("quoted", "int or null", "3"),
+        ("columns", "{name: str}", "{image: file}"),
+        ("starred", "[str, ...]", "[.x, .z]"),
+        ("keys", "[str, ...]", "[left, right]"),
+        ("mapped", "{name: str}", "{}"),
     ],
 )
 def test_a_type_and_a_default_are_told_as_a_yaml_has_them(
