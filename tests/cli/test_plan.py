@@ -29,7 +29,10 @@ def test_the_command_says_it_in_words_and_as_json(
     said = capsys.readouterr().out
     assert "\nThe best simple model on the same records: " in said
     assert said.endswith("(anyformer baseline small.yaml --data.batch_size=200)\n")
-    assert "an epoch   9 batches\n  attention  plain\n" in said and "What the model sees is in runs/small/plan.png." in said
+    assert (
+        "an epoch   9 batches\n  attention  plain\n" in said
+        and "What the model sees is in runs/small/plan.png." in said
+    )
     assert sorted(path.name for path in Path("runs/small").iterdir()) == ["plan.png"]
     assert main(["plan", "small.yaml", "--json", "--output", "here.png"]) == 0
     values = json.loads(capsys.readouterr().out)
