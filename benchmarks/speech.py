@@ -30,8 +30,8 @@ from anyformer.generation.config import GenerationConfig
 from anyformer.optim.optimizer import make_optimizer
 from anyformer.tasks.base.training import divide_gradients
 from anyformer.tasks.sequence.batch import Pair
-from anyformer.tasks.sequence.decoding import written
 from anyformer.tasks.sequence.sequence import SequenceToSequence
+from anyformer.tasks.sequence.target import written
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.mel import MelConfig, log_mel
 from anyformer.tokenizers.text.text import Text

@@ -18,7 +18,7 @@ from anyformer.errors import InputError
 from anyformer.model.losses.ctc import needed_frames
 from anyformer.packing import collate
 from anyformer.tasks.base.examples import Examples
-from anyformer.tasks.sequence.decoding import read_target, written
+from anyformer.tasks.sequence.target import read_target, written
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Sample, Tokenizer, expand
 

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from anyformer.batch import Batch, Layout
 from anyformer.choices import check_choices
-from anyformer.data.values import is_missing
 from anyformer.errors import InputError
 from anyformer.generation.beam_search import BeamSearch
 from anyformer.generation.config import GenerationConfig, MethodOptions
@@ -28,11 +26,12 @@ from anyformer.model.heads import Head
 from anyformer.model.losses.ctc import CTCHead, needed_frames
 from anyformer.packing import collate
 from anyformer.tasks.sequence.alignment import attention_weights, chosen_heads, token_places
+from anyformer.tasks.sequence.start_tokens import StartTokens
+from anyformer.tasks.sequence.target import written
 from anyformer.tasks.sequence.time_tokens import TimeOptions, TimeTokens
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
 from anyformer.tokens import Sample, TokenSet
-from anyformer.weights.whisper import PREVIOUS, TRANSCRIBE, TRANSLATE
 
 MOST_IDS = 2000
 """Ids of a vocabulary that a search by attention may go through with a language model, all of them at each step."""
@@ -116,13 +115,6 @@ class ScoredGeneration(GenerationConfig):
         return BeamSearch
 
 
-def written(ids: Sequence[int] | Tensor, start: Sequence[int]) -> TokenSet:
-    """What a decoder is fed: the start tokens and the ids, one after another from order 1, behind all conditions."""
-    content = torch.from_numpy(np.concatenate([start, ids]).astype(np.int64))
-    place = torch.arange(content.shape[0])
-    return TokenSet(content, place[:, None], place + 1)
-
-
 class _Inputs(NamedTuple):
     """What texts are written from: a row or an entry for each, see `Decoder.find`."""
 
@@ -172,7 +164,8 @@ class Decoder:
         choices: by their place in the start the ids of which the model takes the likeliest, such as languages.
         """
         self.model, self.head, self.ctc_head = model, head, ctc_head
-        self.field, self.text, self.start, self.choices = field, text, tuple(start), dict(choices or {})
+        self.field, self.text, self.choices = field, text, dict(choices or {})
+        self.start = StartTokens(text, tuple(start))
         self.generator = None if head is None else Generator(model, head, field)
         self._priors: dict[tuple[Any, ...], TextPrior] = {}
 
@@ -188,7 +181,7 @@ class Decoder:
     @property
     def prompt(self) -> TokenSet:
         """The start tokens of the target."""
-        return written([], self.start)
+        return written([], self.start.ids)
 
     def times(self, config: DecodeConfig) -> TimeTokens | None:
         """The tokens of times that texts are written with; None where none are wanted, or CTC knows them.
@@ -213,44 +206,12 @@ class Decoder:
             raise InputError(f"time_id must be an id of the text, below {self.text.n_ids}, got {config.time_id}")
         return TimeTokens(config.time_id, self.text.eos_id)
 
-    def opened(self, config: DecodeConfig, start: Sequence[int]) -> list[int]:
-        """The start tokens of a text as a config wants them: with what was said before, to transcribe or to translate,
-        with times or without. start: as the model chose it, or as it was opened before."""
-        before, own = self.split(start)
-        if config.translate:
-            transcribe, translate = self._marks("translate", TRANSCRIBE, TRANSLATE)
-            if transcribe not in own and translate not in own:
-                raise InputError("translate needs a Whisper that knows several languages, and this one knows one")
-            own = [translate if each == transcribe else each for each in own]
-        if config.prompt and not before:
-            (ids,) = self.text.encode_batch([" " + config.prompt.strip()])
-            before = self.previous(ids)
-        times = self.times(config)
-        return [*before, *(each for each in own if times is None or each != times.without)]
-
-    def previous(self, ids: Sequence[int]) -> list[int]:
-        """What stands before the start where ids were written before it: half of what the model can place of these."""
-        (mark,) = self._marks("prompt", PREVIOUS)
-        longest = (self.text.max_len or 2 * LONGEST) // 2 - 1
-        return [mark, *(int(each) for each in ids[-longest:])]
-
-    def _marks(self, option: str, *spellings: str) -> list[int]:
-        try:
-            return self.text.ids_of(list(spellings))
-        except InputError as error:
-            raise InputError(f"{option} is for a Whisper, whose text has the tokens for it: {error}") from error
-
-    def split(self, start: Sequence[int]) -> tuple[list[int], list[int]]:
-        """The tokens of what was said before, and those of the start."""
-        n_before = max((i for i, each in enumerate(start) if each == self.start[0]), default=0)
-        return list(start[:n_before]), list(start[n_before:])
-
     def generation(self, config: DecodeConfig, n_start: int | None = None) -> GenerationConfig:
         """The options of generation, its length within what the model can place. n_start: tokens of the start."""
         longest = config.max_new_tokens or self.text.max_len or LONGEST
         if self.text.max_len is not None:
             # The last token is read, and not fed again.
-            n_start = len(self.start) if n_start is None else n_start
+            n_start = len(self.start.ids) if n_start is None else n_start
             longest = max(min(longest, self.text.max_len - n_start + 1), 1)
         shared = {each.name: getattr(config, each.name) for each in fields(MethodOptions)}
         if config.n_best:
@@ -288,13 +249,14 @@ class Decoder:
             found = self._by_ctc(config, log_probs, lengths)
             return _sure_by_ctc(found, log_probs, lengths) if config.confidence else found
         starts = self.starts(prompts, conditions, memory) if starts is None else starts
-        starts = [self.opened(config, start) for start in starts]
+        times = self.times(config)
+        starts = [self.start.opened(start, times, config.prompt, config.translate) for start in starts]
         if conditions is not None and memory is None and (config.fallback or config.confidence):
             memory = self.model.encode(conditions)
         inputs = _Inputs(prompts, starts, conditions, memory, log_probs, lengths)
         found = self._by_attention(config, inputs)
         found = self._sure(config, inputs, found) if config.confidence else found
-        return found if (times := self.times(config)) is None else [_untimed(each, times) for each in found]
+        return found if times is None else [_untimed(each, times) for each in found]
 
     @torch.inference_mode()
     def places(
@@ -311,7 +273,7 @@ class Decoder:
         of: the places, of each text (places,) int64.
         """
         times, end = self.times(config), self.text.eos_id
-        starts = [self.split(each.start)[1] for each in found]
+        starts = [self.start.split(each.start)[1] for each in found]
         read = [[*start, times.without, *each.ids, end] for start, each in zip(starts, found, strict=True)]
         batch = collate(self._with(prompts, read), self.model.tokenizers).to(memory.device)
         heads = chosen_heads(self.model.transformer, config.alignment_heads)
@@ -422,7 +384,7 @@ class Decoder:
         judged = []
         for each, ids, logits in self._read(inputs, found):
             at = config.silence_id
-            silence = 0.0 if at is None else float(logits[len(self.split(each.start)[0])].softmax(0)[at])
+            silence = 0.0 if at is None else float(logits[len(self.start.split(each.start)[0])].softmax(0)[at])
             log_prob = self._mean_log_prob(config, logits[len(each.start) - 1 :], ids) if ids else 0.0
             said = each.ids if (times := self.times(config)) is None else times.text(each.ids)
             doubt = judge(config, self.text.decode(said).strip(), log_prob, silence)
@@ -462,7 +424,7 @@ class Decoder:
         self, prompts: Sequence[Sample], conditions: Batch | None = None, memory: Tensor | None = None
     ) -> list[list[int]]:
         """The tokens that stand before each text, with what the model finds likeliest where it has a choice."""
-        starts = [list(self.start) for _ in prompts]
+        starts = [list(self.start.ids) for _ in prompts]
         for place, ids in sorted(self.choices.items()):
             options = GenerationConfig(max_new_tokens=1, allowed=tuple(ids))
             opened = self._with(prompts, [start[:place] for start in starts])
@@ -496,39 +458,3 @@ def _sure_by_ctc(found: Sequence[Decoded], log_probs: Tensor, lengths: Sequence[
         heard = [float(own[start:end, i].max()) for i, (start, end) in zip(each.ids, align(own, each.ids), strict=True)]
         sure.append(each._replace(log_probs=tuple(heard or own[:, -1].tolist())))
     return sure
-
-
-def read_target(
-    record: Mapping[str, Any], name: str, text: Text, n_start: int, allow_empty: bool = False
-) -> np.ndarray:
-    """The ids of a text that is to be learnt, (n,) int64.
-
-    text: its tokenizer. n_start: tokens that stand before it.
-    allow_empty: whether a text of nothing is learnt as nothing, (0,); an empty cell, too.
-    Raises InputError where there is nothing to learn from.
-    """
-    value, field = record.get(name), f"field {name!r}"
-    if allow_empty and name in record and is_missing(value):
-        return np.zeros(0, dtype=np.int64)
-    if value is None:
-        raise InputError(f"{field} must hold the text to be learnt, but it is missing or empty")
-    try:
-        (ids,) = text.encode_batch([value])
-    except InputError as error:
-        raise InputError(f"{field}: {error}") from error
-    if not len(ids):
-        raise InputError(
-            f"{field}: the text is empty, there is nothing to learn from it; give allow_empty: true if nothing is said"
-        )
-    if text.unk_id is not None and (ids == text.unk_id).any():
-        unknown = next((c for c in value if (text.encode_batch([c])[0] == text.unk_id).any()), None)
-        what = "a part that" if unknown is None else f"{unknown!r}, which"
-        raise InputError(f"{field}: the text holds {what} is not in the vocabulary of the training records")
-    if text.max_len is not None and len(ids) > (room := text.max_len - n_start):
-        if not text.truncate:
-            raise InputError(
-                f"{field}: the text has {len(ids)} tokens, more than the {room} that max_len={text.max_len} leaves "
-                "beside the start; raise max_len, or give truncate: true to cut it off"
-            )
-        ids = ids[:room]
-    return ids

@@ -100,7 +100,7 @@ def transcribe(
     window: parts that are held in memory and transcribed together.
     """
     task.eval()
-    task.decoder.times(options)
+    task.decoder.times(options)  # What cannot be had is refused before anything is read.
     followed = _following(task, options)
     for follows, some in groupby(
         enumerate(records), lambda each: followed is not None and _is_long(task, each[1], options)
@@ -116,7 +116,7 @@ def _following(task: Writer, options: DecodeConfig) -> TranscriptConfig | None:
     """The options by which a long recording is gone through by times; None where it is cut at its pauses."""
     if not isinstance(options, TranscriptConfig) or options.windows == "pauses":
         return None
-    if options.windows is None and (options.time_id is None or task.ctc_head is not None):
+    if options.windows is None and (options.time_id is None or task.ctc_head is not None or options.n_best):
         return None
     return replace(options, windows="times")
 
@@ -192,17 +192,17 @@ def follow(task: Writer, record: Mapping[str, Any], options: DecodeConfig) -> It
         part = Part({**record, name: piece.samples}, piece.start, piece.end)
         batch = chopper.collate([chopper(part.record, labelled=False)]).to(task.device)
         reading = task.read(batch)
-        before = task.decoder.previous(said) if said else []
+        before = task.decoder.start.previous(said) if said else []
         (found,) = task.find(batch, options, reading, None if start is None else [[*before, *start]])
         if start is None:
-            before, start = task.decoder.split(found.start)
+            before, start = task.decoder.start.split(found.start)
             said = before[1:]
         kept, sent = times.whole(found.timed_ids)
         ids = times.text(kept)
         found = found._replace(ids=ids, timed_ids=tuple(kept), log_probs=found.log_probs[: len(ids)])
         yield from _transcripts(task, batch, [part], options, reading, [found])
-        # What was found at random would lead astray what follows.
-        said = [*said, *kept] if found.temperature <= TRUSTED and not found.doubt else []
+        # What was found at random would lead astray what follows; silence says nothing.
+        said = [*said, *kept] if found.temperature <= TRUSTED and found.doubt in ("", "silence") else []
 
 
 def _transcripts(

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from anyformer.choices import check_choices
 from anyformer.errors import InputError
 from anyformer.generation.ctc_search import align
 from anyformer.generation.detokenizer import ShownText
@@ -44,11 +43,12 @@ class TranscriptConfig(DecodeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choices(self)
         if self.piece_seconds is not None and not self.piece_seconds >= 3:
             raise InputError(f"piece_seconds must be at least 3, got {self.piece_seconds:g}")
         if self.n_best and self.format != "txt":
             raise InputError(f"n_best: format: {self.format} has the best text alone; leave one of them out")
+        if self.n_best and self.windows == "times":
+            raise InputError("n_best: by windows: times each window follows from one text; take windows: pauses")
 
     @property
     def timed(self) -> bool:

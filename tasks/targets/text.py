@@ -22,7 +22,8 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.heads import Head, HeadConfig
 from anyformer.tasks.base.examples import Generated
-from anyformer.tasks.sequence.decoding import DecodeConfig, Decoder, read_target, written
+from anyformer.tasks.sequence.decoding import DecodeConfig, Decoder
+from anyformer.tasks.sequence.target import read_target, written
 from anyformer.tasks.sequence.worst_cases import WorstCases
 from anyformer.tasks.targets.aims import Aim, Aims
 from anyformer.tasks.targets.classes import check_smoothing

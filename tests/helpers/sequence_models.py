@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from anyformer.batch import Batch
 from anyformer.packing import collate
-from anyformer.tasks.sequence.decoding import written
 from anyformer.tasks.sequence.sequence import SequenceToSequence
+from anyformer.tasks.sequence.target import written
 from anyformer.tokens import TokenSet
 from tests.helpers.transformers_folders import padded
 from tests.helpers.witnesses import error, redraw

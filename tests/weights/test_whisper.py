@@ -110,6 +110,25 @@ def test_greedy_texts_and_the_languages_heard_are_the_same(tmp_path: Path, langu
         assert found == expected
 
 
+def test_translations_and_what_was_said_before_are_as_theirs(tmp_path: Path) -> None:
+    theirs = whisper(tmp_path)
+    task = from_transformers(tmp_path, "haw")
+    spectrograms = frames(b=2)
+    said = task.text.encode_batch([" aloha"])[0].tolist()
+    told = {"language": "haw", "max_new_tokens": 16, "do_sample": False}
+    for options, wanted in (
+        ({"translate": True}, {"task": "translate"}),
+        ({"prompt": "aloha"}, {"task": "transcribe", "prompt_ids": torch.tensor(task.decoder.start.previous(said))}),
+    ):
+        config = replace(task.decoding, max_new_tokens=16, fallback=(), **options)
+        for i in range(2):
+            row = theirs.generate(spectrograms[i : i + 1].mT, **told, **wanted)[0].tolist()
+            batch = source_batch(task, cut(spectrograms[i : i + 1]))
+            (found,) = task.decoder.find(config, [{}], batch)
+            plain = task.decoder.decode(replace(config, translate=False, prompt=None), [{}], batch)[0]
+            assert found.ids == row and found.ids != plain
+
+
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> SequenceToSequence:
     torch.manual_seed(0)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pytest
 import torch
 import torch.distributed
@@ -25,6 +24,7 @@ from anyformer.tasks.base.expert_use import ExpertUse
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.sources import Digits
+from tests.helpers.in_processes import train_on
 from tests.helpers.small_mixture import TRANSFORMER, small_mixed_fit, small_mixture
 from tests.helpers.small_run import small_fit, small_options
 from tests.helpers.stopped_runs import Signal, assert_same_run
@@ -75,26 +75,6 @@ def batches(task: Classify, sizes: Sequence[int]) -> list[Examples]:
     return [chopper.collate([next(items) for _ in range(size)]) for size in sizes]
 
 
-class Parts:
-    """Batches for each process."""
-
-    def __init__(self, *parts: list[Examples]) -> None:
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return len(self.parts[0])
-
-    def __iter__(self) -> Iterator[Examples]:
-        return iter(self.parts[torch.distributed.get_rank() if torch.distributed.is_initialized() else 0])
-
-
-def step(task: Classify, *parts: list[Examples], **options: Any) -> None:
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    if len(parts) > 1:
-        options |= {"devices": len(parts), "strategy": "ddp_fork"}
-    lightning.Trainer(accelerator="cpu", max_epochs=1, **quiet, **options).fit(task, Parts(*parts))
-
-
 def balance_of(task: Classify, batch: Examples) -> Tensor:
     """The balance loss of a batch written out, without its factor: of all layers together."""
     total, handles = [], []
@@ -117,7 +97,7 @@ def balance_of(task: Classify, batch: Examples) -> Tensor:
 def test_the_balance_loss_is_the_mean_over_the_batches_of_a_step_by_their_targets(sizes: tuple[int, ...]) -> None:
     with_it, without = Watched(), Watched(balance=0.0)
     for task in (with_it, without):
-        step(task, batches(task, sizes), accumulate_grad_batches=len(sizes))
+        train_on(task, batches(task, sizes), accumulate_grad_batches=len(sizes))
     logged = [task.trainer.callback_metrics["train/loss"] for task in (with_it, without)]
     assert torch.equal(*logged), "that of the task alone"
     fresh = Watched()
@@ -134,8 +114,8 @@ def test_two_processes_with_unlike_parts_of_a_batch_step_as_one(tmp_path: Path) 
     shared, whole = Watched(), Watched()
     shared.folder = tmp_path
     one, other = batches(shared, (3, 5))
-    step(shared, [one], [other])
-    step(whole, batches(whole, (8,)))
+    train_on(shared, [one], [other])
+    train_on(whole, batches(whole, (8,)))
     for rank in (0, 1):
         gradients = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(gradients, whole.gradients, atol=1e-5, rtol=1e-4)

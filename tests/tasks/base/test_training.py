@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from anyformer.optim.optimizer import OptimizerConfig
 from anyformer.runs.metrics_file import read_rows
 from anyformer.tasks.base.examples import Examples
 from anyformer.tasks.classify.classify import Classify
+from tests.helpers.in_processes import train_on
 from tests.helpers.small_run import small_fit, small_task
 from tests.helpers.witnesses import Ids, Vectors, draw_ids
 
@@ -68,34 +69,12 @@ def batches(task: Classify, given: Sequence[dict], sizes: Sequence[int]) -> list
     return made
 
 
-class Parts:
-    """Batches for each process."""
-
-    def __init__(self, *parts: list[Examples]) -> None:
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return len(self.parts[0])
-
-    def __iter__(self) -> Iterator[Examples]:
-        return iter(self.parts[torch.distributed.get_rank() if torch.distributed.is_initialized() else 0])
-
-
-def fit(task: Classify, *parts: list[Examples], **options: Any) -> None:
-    """One epoch, in as many processes as there are parts."""
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    if len(parts) > 1:
-        options |= {"devices": len(parts), "strategy": "ddp_fork"}
-    trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, **quiet, **options)
-    trainer.fit(task, Parts(*parts))
-
-
 @pytest.mark.parametrize("sizes", [(2, 2, 2, 2), (1, 4, 3), (5, 3)], ids=str)
 def test_one_batch_of_8_is_several_that_make_8(sizes: tuple[int, ...]) -> None:
     given = records()
     whole, parts = Watched(), Watched()
-    fit(whole, batches(whole, given, [8]))
-    fit(parts, batches(parts, given, sizes), accumulate_grad_batches=len(sizes))
+    train_on(whole, batches(whole, given, [8]))
+    train_on(parts, batches(parts, given, sizes), accumulate_grad_batches=len(sizes))
     assert len(whole.gradients) == len(parts.gradients) == 1
     torch.testing.assert_close(parts.gradients, whole.gradients, atol=1e-5, rtol=1e-5)
     assert not whole.lacking and not parts.lacking
@@ -112,10 +91,10 @@ def test_one_batch_of_8_is_several_that_make_8(sizes: tuple[int, ...]) -> None:
 def test_a_last_step_of_fewer_batches_counts_its_own_targets() -> None:
     given = records()
     parts, alone = Watched(), Watched()
-    fit(parts, batches(parts, given, [2, 3, 3]), accumulate_grad_batches=2)
+    train_on(parts, batches(parts, given, [2, 3, 3]), accumulate_grad_batches=2)
     assert len(parts.gradients) == 2
     alone.load_state_dict(parts.state_dict())
-    fit(alone, batches(alone, given[5:], [3]))
+    train_on(alone, batches(alone, given[5:], [3]))
     # The weights differ by one step's learning rate; the size of the gradient tells that it was divided by 3, not 8.
     ratio = sum(g.norm() for g in parts.gradients[1].values()) / sum(g.norm() for g in alone.gradients[0].values())
     assert 0.8 < ratio < 1.25
@@ -140,7 +119,7 @@ def test_every_step_has_the_learning_rate_of_its_number_and_that_of_the_first_is
     (first,) = {
         name: p.detach().clone() for name, p in task.named_parameters() if name == "heads.class_head.output.weight"
     }.values()
-    fit(task, batches(task, records(), [2, 2, 2, 2]))
+    train_on(task, batches(task, records(), [2, 2, 2, 2]))
     highest = {"adamw": [0.02], "muon": [0.001, 0.02]}[name]
     for step, rates in enumerate(task.rates):
         assert sorted({*rates}) == pytest.approx([config.factor(step, 4) * each for each in highest])
@@ -153,7 +132,7 @@ def test_a_run_of_one_step_learns(name: str) -> None:
     task = Watched()
     task.optimizer = OptimizerConfig(name, lr=0.1)
     before = {name: p.detach().clone() for name, p in task.named_parameters()}
-    fit(task, batches(task, records(), [8]))
+    train_on(task, batches(task, records(), [8]))
     moved = {name for name, p in task.named_parameters() if not torch.equal(p, before[name])}
     assert {"heads.class_head.output.weight", "model.transformer.blocks.0.mlp.up.weight"} <= moved
 
@@ -190,8 +169,8 @@ def test_two_processes_of_which_one_lacks_a_field_step_as_one(tmp_path: Path) ->
     task.folder = tmp_path
     # Pictures on the first process alone, relations on the second alone, and unlike numbers of samples.
     halves = batches(task, given[:4], [3, 1]), batches(task, given[4:], [2, 2])
-    fit(task, *halves, accumulate_grad_batches=2)
-    fit(whole, batches(whole, given, [8]))
+    train_on(task, *halves, accumulate_grad_batches=2)
+    train_on(whole, batches(whole, given, [8]))
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert not one["lacking"] and not other["lacking"]
     torch.testing.assert_close(one["gradients"], whole.gradients, atol=1e-5, rtol=1e-5)
@@ -208,5 +187,5 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
         r"batch 0 row 0, batch 0 row 1, batch 0 row 2$"
     )
     with pytest.raises(InputError, match=message):
-        fit(task, batches(task, given, [3, 5]))
+        train_on(task, batches(task, given, [3, 5]))
     assert all(torch.equal(p, before[name]) for name, p in task.named_parameters())

@@ -14,8 +14,9 @@ from anyformer.generation.ctc_search import greedy, prefix_beam_search
 from anyformer.model.heads import HeadConfig
 from anyformer.packing import collate
 from anyformer.tasks.sequence.batch import Pair
-from anyformer.tasks.sequence.decoding import DecodeConfig, written
+from anyformer.tasks.sequence.decoding import DecodeConfig
 from anyformer.tasks.sequence.sequence import CTCConfig, SequenceToSequence
+from anyformer.tasks.sequence.target import written
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.turned import Turned, recogniser, translator
 from tests.helpers.witnesses import redraw
