@@ -58,6 +58,8 @@ def _below(kind: Type) -> dict[str, Type]:
             found["*"] = ANY
         elif each.kind == "mapping":
             found["*"] = each.parts[0]
+        elif each.kind == "keys":
+            found |= dict(zip(each.values, each.parts, strict=True))
         elif each.kind in ("list", "items"):
             # The keys of its last.
             found |= _below(Type("union", each.parts))

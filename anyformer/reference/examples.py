@@ -108,6 +108,8 @@ def _placeholder(kind: Type) -> Any:
         return {"int": 1, "float": 1.0, "bool": True}.get(first.name, "...")
     if first.kind == "choice":
         return first.values[0]
+    if first.kind == "keys":
+        return {first.values[0]: _placeholder(first.parts[0])}
     if first.kind in ("list", "items"):
         return [_placeholder(part) for part in first.parts]
     return {"name": _placeholder(first.parts[0])} if first.kind == "mapping" else "..."

@@ -92,6 +92,9 @@ class Maker:
             return {"type": "array", "items": [self.of(part) for part in kind.parts], "minItems": n, "maxItems": n}
         if kind.kind == "mapping":
             return {"type": "object", "additionalProperties": self.of(kind.parts[0])}
+        if kind.kind == "keys":
+            properties = {key: self.of(part) for key, part in zip(kind.values, kind.parts, strict=True)}
+            return {"type": "object", "properties": properties, "additionalProperties": False}
         if kind.kind == "choice":
             return {"enum": list(kind.values)}
         if kind.kind == "scalar":

@@ -19,8 +19,8 @@ MAPPINGS = ("dict", "Dict", "Mapping")
 class Type:
     """What a value may be.
 
-    kind: any, null, scalar, choice (of `values`), list (of any number), items (each of its own type), mapping, union,
-        class.
+    kind: any, null, scalar, choice (of `values`), list (of any number), items (each of its own type), mapping, keys (a
+        mapping of `values` to types), union, class.
     """
 
     kind: str
@@ -49,6 +49,8 @@ class Type:
             return f"[{', '.join(map(str, self.parts))}]"
         if self.kind == "mapping":
             return f"{{name: {self.parts[0]}}}"
+        if self.kind == "keys":
+            return f"{{{', '.join(f'{key}: {part}' for key, part in zip(self.values, self.parts, strict=True))}}}"
         if self.kind == "union":
             return " or ".join(map(str, self.parts))
         return self.cls.name if self.cls else self.name or self.kind
@@ -71,6 +73,10 @@ def _read(node: ast.expr, home: Module) -> Type:
         return _union(_read(node.left, home), _read(node.right, home))
     if isinstance(node, ast.Subscript):
         return _subscript(node, home)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "TypedDict":
+        (_, told) = node.args
+        keys = tuple(ast.literal_eval(key) for key in told.keys)
+        return Type("keys", tuple(_read(each, home) for each in told.values), keys)
     name = ast.unparse(node)
     if name in SCALARS:
         return Type("scalar", name={"Path": "str", "_PATH": "str"}.get(name, name))

@@ -21,6 +21,9 @@ OF_THE_DATA = (
 )
 """Arguments of tasks and of their targets that say how and on which data a model is trained, or that the data decided;
 no source decides them."""
+UNLEARNED = {"decoding": ("time_id",)}
+"""By the argument, options for what a model forgets where it is trained on without: of transcripts, which have no times,
+64 steps were enough for a Whisper."""
 OF_EVERY_TASK = (
     *("tokenizers", "transformer", "embedding"),
     *("read", "place_class", "n_registers", "pool_norm", "pool_dense", "head_dropout"),
@@ -70,6 +73,8 @@ def complete(model: Mapping[str, Any], source: Task, name: str) -> Completed:
             if key in given:
                 continue
             value = {target: _untrained(each) for target, each in value.items()}
+        if key in UNLEARNED:
+            value = value | dict.fromkeys(UNLEARNED[key])
         if key == "tokenizers":
             fields = _fields(given, source, theirs, same)
             args[key], inner = _tokenizers(given.get(key) or {}, fields, source, name)

@@ -30,6 +30,7 @@ model:
   init_args:
     tokenizers: {image: {class_path: ImagePatches, init_args: {patch: 4}}}
     optimizer: {schedule: cosine}
+    transformer: {patterns: [{window: {word: 4}}, {}]}
 data: {train: Digits}
 trainer: {max_epochs: 3, callbacks: {class_path: EarlyStopping, init_args: {monitor: val/loss}}}
 """
@@ -41,6 +42,7 @@ trainer: {max_epochs: 3, callbacks: {class_path: EarlyStopping, init_args: {moni
         ("patch: 4", "pach: 4", "tokenizers.image.init_args.pach is not known"),
         ("patch: 4", "patch: four", "patch is no integer"),
         ("cosine", "cosin", "'cosin' is none of ['cosine', 'linear', 'constant']"),
+        ("window:", "windo:", "windo is not known"),
         ("max_epochs", "max_epoch", ".trainer.max_epoch is not known"),
         ("class_path: ImagePatches", "class_path: ImagePaches", "'ImagePaches'"),
         ("class_path: Classify", "class_path: Clasify", "'Clasify'"),

@@ -44,6 +44,9 @@ class Outer:
     starred: tuple[str, ...] = (*ENDINGS, ".z")
     keys: tuple[str, ...] = tuple(SIDES)
     mapped: dict[str, str] = MappingProxyType({})
+    pattern: Pattern | None = None
+
+Pattern = TypedDict("Pattern", {"window": dict[str, float], "global": list[str]}, total=False)
 """
 
 
@@ -76,6 +79,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict:
         ("starred", "[str, ...]", "[.x, .z]"),
         ("keys", "[str, ...]", "[left, right]"),
         ("mapped", "{name: str}", "{}"),
+        ("pattern", "{window: {name: float}, global: [str, ...]} or null", "null"),
     ],
 )
 def test_a_type_and_a_default_are_told_as_a_yaml_has_them(

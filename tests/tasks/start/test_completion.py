@@ -15,6 +15,7 @@ from anyformer.tasks.classify.classify import Classify
 from anyformer.tasks.language.chat import ChatModel
 from anyformer.tasks.language.language import LanguageModel
 from anyformer.tasks.predict.predict import Predict
+from anyformer.tasks.sequence.decoding import DecodeConfig
 from anyformer.tasks.sequence.sequence import SequenceToSequence
 from anyformer.tasks.start.completion import complete
 from anyformer.tasks.targets.category import Category
@@ -47,6 +48,14 @@ def test_all_of_the_model_is_taken_and_nothing_of_its_training() -> None:
         key: value for key, value in theirs.items() if key not in ("optimizer", "lora", "label_smoothing", "choose")
     } | {"init_from": "runs/a"}
     assert {"transformer", "encoder", "tokenizers.audio", "tokenizers.text"} <= set(found.taken)
+
+
+def test_times_are_unlearned_unless_the_config_names_them() -> None:
+    source = speech()
+    source.decoding = DecodeConfig(time_id=9, alignment_heads=((0, 1),), n_beams=2)
+    found = completed(source)["decoding"]
+    assert (found["time_id"], found["n_beams"]) == (None, 2) and list(found["alignment_heads"]) == [[0, 1]]
+    assert completed(source, decoding={"time_id": 9})["decoding"]["time_id"] == 9
 
 
 def test_a_part_that_is_given_stays_and_the_rest_of_it_is_taken() -> None:
