@@ -22,8 +22,8 @@ OF_THE_DATA = (
 """Arguments of tasks and of their targets that say how and on which data a model is trained, or that the data decided;
 no source decides them."""
 UNLEARNED = {"decoding": ("time_id",)}
-"""By the argument, options for what a model forgets where it is trained on without: of transcripts, which have no times,
-64 steps were enough for a Whisper."""
+"""By the argument, options for what a model forgets where it is trained on without: 64 steps of transcripts, which have
+no times, were enough for a Whisper."""
 OF_EVERY_TASK = (
     *("tokenizers", "transformer", "embedding"),
     *("read", "place_class", "n_registers", "pool_norm", "pool_dense", "head_dropout"),
