@@ -29,10 +29,11 @@ from anyformer.tasks.base.starting.warm_start import freeze, inherit_tokenizers
 from anyformer.tasks.classify.classify import Classify
 from anyformer.tokenizers.image.sources import Digits
 from anyformer.tokenizers.text.text import Text
+from tests.helpers.in_processes import train_on
 from tests.helpers.small_run import in_a_fork, small_fit, small_options, small_task
 from tests.helpers.stopped_runs import last_state
 from tests.runs.test_checkpointing import Signal, assert_same_run
-from tests.tasks.base.test_training import Watched, batches, fit, records
+from tests.tasks.base.test_training import Watched, batches, records
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 
@@ -41,7 +42,7 @@ def test_frozen_parameters_stay_and_all_others_learn() -> None:
     task = Watched(freeze=["model.embeddings.*", "model.transformer.blocks.[0-0].*", "*final_norm.bias"])
     task.optimizer = replace(task.optimizer, ema=0.9)
     before = {name: p.detach().clone() for name, p in task.named_parameters()}
-    fit(task, batches(task, records(), [3, 5]))
+    train_on(task, batches(task, records(), [3, 5]))
     stays = {name for name, p in task.named_parameters() if torch.equal(p, before[name])}
     # The bias of a key moves no attention.
     stays -= {name for name in stays if name.endswith("blocks.1.attention.k.bias")}
@@ -75,7 +76,7 @@ def test_patterns_name_the_class_token_as_before_and_as_today() -> None:
 def test_patterns_that_freeze_nothing_or_everything_are_refused(patterns: list[str], message: str) -> None:
     task = Watched(freeze=patterns)
     with pytest.raises(InputError, match=message):
-        fit(task, batches(task, records(), [8]))
+        train_on(task, batches(task, records(), [8]))
 
 
 def fine_tuned(source: Path) -> Classify:
@@ -189,7 +190,7 @@ def test_processes_leave_out_of_a_step_what_has_not_joined() -> None:
         task.optimizer = replace(task.optimizer, unfreeze=Unfreezing(after=1, every=0))
         before = {name: p.detach().clone() for name, p in task.named_parameters()}
         parts = batches(task, records(), [4, 4])
-        fit(task, *([parts[:1], parts[1:]] if n == 2 else [parts]), accumulate_grad_batches=1 if n == 2 else 2)
+        train_on(task, *([parts[:1], parts[1:]] if n == 2 else [parts]), accumulate_grad_batches=1 if n == 2 else 2)
         moved = {name for name, p in task.named_parameters() if not torch.equal(p, before[name])}
         assert moved and not any(name.startswith(("model.embeddings", "model.transformer.blocks")) for name in moved)
         made.append({name: p.detach() for name, p in task.named_parameters()})
@@ -200,7 +201,7 @@ def test_nothing_to_train_in_the_first_epoch_is_refused() -> None:
     task = Watched(freeze=["heads.*", "*final_norm*"])
     task.optimizer = replace(task.optimizer, unfreeze=Unfreezing())
     with pytest.raises(InputError, match=r"optimizer.unfreeze: nothing stands behind the blocks"):
-        fit(task, batches(task, records(), [8]))
+        train_on(task, batches(task, records(), [8]))
 
 
 # Adapters
