@@ -1,80 +1,87 @@
-"""Arguments that are one of a few choices, declared as a `Literal`, and refused where they are none of them."""
+"""Arguments checked against the types that their class declares, whoever gives them: a config or Python.
+
+A number, a text, a list, a mapping or None where something else is needed, a word that is none of the choices of a
+`Literal`, and an argument that there is none of are refused in one line. Other objects are taken as they are.
+"""
 
 from __future__ import annotations
 
 import inspect
+import reprlib
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields, is_dataclass
-from functools import cache, wraps
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import cache
 from itertools import repeat
-from typing import Any, Literal, Union
+from typing import Any, Literal, Self, Union
 
-from anyformer.errors import InputError, nearest
+from anyformer.errors import InputError, nearest, suggest
+
+PLAIN = (str, int, float, list, tuple, dict, types.NoneType)
+"""What a config holds. Of what is none of these, nor of the classes below, nothing is known here."""
 
 
 class Checked:
-    """A class whose Literals are checked before its own `__post_init__` or `__init__` runs.
+    """A class whose arguments are checked before its `__init__` runs: the base of what a config chooses from."""
 
-    The base of what a config chooses from. A config dataclass, which jsonargparse takes as such only if all of its
-    bases are dataclasses, calls `check_choices` instead.
-    """
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # The @dataclass of a subclass is yet to come: what is here was written there.
-        for name in {"__post_init__", "__init__"} & vars(cls).keys():
-            setattr(cls, name, _checking(cls, vars(cls)[name]))
-
-    def __post_init__(self) -> None:
-        check_choices(self)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        return _checked(cls, args, kwargs)
 
 
-def _checking(cls: type, method: Callable[..., None]) -> Callable[..., None]:
-    names = list(inspect.signature(method).parameters)[1:]
+@dataclass(frozen=True)
+class Values:
+    """The same, as the base of a block of values: jsonargparse takes a class as such if all of its bases are
+    dataclasses."""
 
-    @wraps(method)
-    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
-        if method.__name__ == "__init__":
-            check_choices(cls, dict(zip(names, args, strict=False)) | kwargs)
-        else:
-            check_choices(self)
-        method(self, *args, **kwargs)
-
-    return checked
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        return _checked(cls, args, kwargs)
 
 
-def check_choices(owner: Any, given: Mapping[str, Any] | None = None) -> None:
-    """Raise InputError for a value that is none of the choices of its Literal.
+def _checked(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    if args or kwargs:  # A copy is made without any, and filled afterwards.
+        check_arguments(cls, args, kwargs)
+    return object.__new__(cls)
 
-    owner: a dataclass made, whose fields are checked; or a class, and `given` the arguments of its constructor.
-    """
-    cls = owner if given is not None else type(owner)
-    for name, hint in literal_arguments(cls).items():
-        if given is None or name in given:
-            value = getattr(owner, name) if given is None else given[name]
-            for wrong in _refused(value, hint):
-                known = choices(hint)
-                *most, last = map(str, known if _refused(None, hint) else [*known, "null"])
-                needed = f"{', '.join(most)} or {last}" if most else last
-                near = nearest(wrong, known, 1) if isinstance(wrong, str) else ""
-                raise InputError(f"{cls.__name__}.{name} must be {needed}, got {wrong!r}{near}")
+
+def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise InputError for an argument of a constructor that there is none of, that lacks, or is of another type."""
+    signature = _signature(cls)
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        names = [name for name, each in signature.parameters.items() if each.kind is not each.VAR_POSITIONAL]
+        for name in kwargs:
+            if name not in names:
+                raise InputError(f"{cls.__name__} has no argument {name!r}{suggest(name, names)}") from None
+        raise InputError(f"{cls.__name__}: {error}") from None
+    hints = _hints(cls)
+    for name, value in given.items():
+        if name in hints and (wrong := _refused(value, hints[name])):
+            raise InputError(f"{cls.__name__}.{name} must be {_unfit(value, wrong[0], hints[name])}")
 
 
 @cache
-def literal_arguments(cls: type) -> dict[str, Any]:
-    """The arguments of a class with a Literal in their type, by name."""
+def _signature(cls: type) -> inspect.Signature:
+    whole = inspect.signature(cls.__init__)
+    return whole.replace(parameters=list(whole.parameters.values())[1:])
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of a class's arguments, by name."""
     try:
         hints = typing.get_type_hints(cls if is_dataclass(cls) else cls.__init__)
     except NameError:  # Of a class whose types are not to be had where it runs.
         return {}
-    names = (
-        [field.name for field in fields(cls) if field.init]
-        if is_dataclass(cls)
-        else [name for name in hints if name != "return"]
-    )
-    return {name: hints[name] for name in names if choices(hints[name])}
+    whole = _signature(cls).parameters.items()
+    one = [name for name, each in whole if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    return {name: hints[name] for name in one if name in hints}
+
+
+def literal_arguments(cls: type) -> dict[str, Any]:
+    """The arguments of a class with a Literal in their type, by name."""
+    return {name: hint for name, hint in _hints(cls).items() if choices(hint)}
 
 
 def choices(hint: Any) -> list[Any]:
@@ -84,22 +91,71 @@ def choices(hint: Any) -> list[Any]:
 
 
 def _refused(value: Any, hint: Any) -> list[Any]:
-    """The values, in a value, that a type with Literals does not name; what is neither a text nor None is only judged
-    by the Literals."""
+    """The values, in a value, that a type does not allow."""
     args = typing.get_args(hint)
     kind = typing.get_origin(hint) or hint
+    if typing.is_typeddict(kind):  # Its class says which keys it takes.
+        kind = dict
     if kind is Literal:
         return [] if isinstance(value, tuple(map(type, args))) and value in args else [value]
     if kind in (Union, types.UnionType):
         # That which takes most of it, and of a list or mapping its entries rather than all of it.
         return min((_refused(value, arg) for arg in args), key=lambda wrong: (len(wrong), value in wrong))
-    if not inspect.isclass(kind):
+    if not inspect.isclass(kind) or kind in (Any, object) or not isinstance(value, (*PLAIN, Checked, Values)):
         return []
-    if (kind is types.NoneType or isinstance(value, str | None)) and not isinstance(value, kind):
+    if not _is_of(value, kind):
         return [value]
-    if issubclass(kind, Mapping) and isinstance(value, Mapping):
-        return [wrong for each in value.values() for wrong in _refused(each, args[-1])] if args else []
-    if issubclass(kind, Collection) and isinstance(value, list | tuple) and args:
-        each_hint = args if kind is tuple and args[-1] is not ... else repeat(args[0])
-        return [wrong for each, hint in zip(value, each_hint, strict=False) for wrong in _refused(each, hint)]
+    if isinstance(value, Mapping) and len(args) == 2:
+        return [wrong for each in value.values() for wrong in _refused(each, args[-1])]
+    if isinstance(value, list | tuple) and args:
+        if kind is tuple and args[-1] is not ...:
+            hints = args
+            if len(value) != len(args):
+                return [value]
+        elif {*map(type, value)} <= {args[0], *typing.get_args(args[0])}:  # Of many, quickly.
+            return []
+        else:
+            hints = repeat(args[0])
+        return [wrong for each, hint in zip(value, hints, strict=False) for wrong in _refused(each, hint)]
     return []
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    """Whether a plain value is of a class; lists and tuples are as good as each other, and whole numbers are floats."""
+    if isinstance(value, bool):
+        return kind is bool
+    if isinstance(value, int) and kind is float:
+        return True
+    if isinstance(value, list | tuple) and kind in (list, tuple):
+        return True
+    return isinstance(value, kind) and not (isinstance(value, str) and kind is not str)
+
+
+def _unfit(value: Any, wrong: Any, hint: Any) -> str:
+    """What a value must be in place of what was given, and the nearest of it."""
+    known = choices(hint)
+    if known and isinstance(wrong, str | None):
+        *most, last = map(str, known if _refused(None, hint) else [*known, "null"])
+        near = nearest(wrong, known, 1) if isinstance(wrong, str) else ""
+        return f"{', '.join(most)} or {last}, got {wrong!r}{near}" if most else f"{last}, got {wrong!r}{near}"
+    instead = ""
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        blocks = [each for each in (hint, *typing.get_args(hint)) if inspect.isclass(each) and issubclass(each, Values)]
+        instead = f"; write {blocks[0].__name__}({', '.join(f'{key}=...' for key in value)})" if blocks else ""
+    return f"{_told(hint)}, got {reprlib.repr(value)}{instead}"
+
+
+def _told(hint: Any) -> str:
+    """A type in Python's terms, as short as can be: `(int, int) or None`."""
+    kind, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (Union, types.UnionType):
+        return " or ".join(map(_told, args))
+    if kind is Literal:
+        return " or ".join(map(repr, args))
+    if kind is tuple and args:
+        return f"({', '.join('...' if each is ... else _told(each) for each in args)})"
+    if inspect.isclass(kind) and issubclass(kind, Mapping) and args:
+        return f"{{{_told(args[0])}: {_told(args[1])}}}"
+    if inspect.isclass(kind) and issubclass(kind, Collection) and args:
+        return f"[{_told(args[0])}, ...]"
+    return "None" if kind is types.NoneType else getattr(kind, "__name__", str(kind))

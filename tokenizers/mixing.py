@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from anyformer.choices import Values
 from anyformer.errors import InputError
 
 
 @dataclass(frozen=True)
-class Mixing:
+class Mixing(Values):
     """Each picture or spectrogram is blended with another of the training set, drawn for it, and so is its class."""
 
     mixup: float = 0.0

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyformer.choices import check_choices
+from anyformer.choices import Values
 from anyformer.data.moments import Moments
 from anyformer.data.values import is_json, parse_json, to_numbers
 from anyformer.errors import InputError
@@ -21,7 +21,7 @@ from anyformer.tokens import Tokenizer, TokenSet
 
 
 @dataclass(frozen=True)
-class PointsAugmentation:
+class PointsAugmentation(Values):
     """What is drawn for a cloud whenever it comes up in training. Nothing by default."""
 
     rotate: Literal["up", "any"] | None = None
@@ -33,7 +33,6 @@ class PointsAugmentation:
     """It is made larger or smaller, by a factor from 1 - scale to 1 + scale."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
         if self.jitter < 0:
             raise InputError(f"augment.jitter must be at least 0, got {self.jitter}")
         if not 0 <= self.scale < 1:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from anyformer.choices import Values
 from anyformer.data.source import Source, names_in
 from anyformer.data.values import is_json, is_missing, name_of, parse_json
 from anyformer.errors import InputError
 
 
 @dataclass(frozen=True)
-class Grouping:
+class Grouping(Values):
     """Which group a record belongs to: the value of a column, or the part of it that a pattern finds."""
 
     column: str

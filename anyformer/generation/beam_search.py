@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyformer.choices import Values
 from anyformer.errors import InputError
 from anyformer.generation.continuation import Continuation, Step
 from anyformer.generation.detokenizer import ShownText
@@ -19,7 +20,7 @@ from anyformer.generation.running_batch import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeamOptions:
+class BeamOptions(Values):
     """How wide beams are, and which is the best."""
 
     n_beams: int = 1

@@ -7,13 +7,14 @@ import zlib
 from dataclasses import dataclass
 from typing import Literal
 
+from anyformer.choices import Values
 from anyformer.errors import InputError
 
 Doubt = Literal["", "silence", "repetition", "improbable"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FallbackOptions:
+class FallbackOptions(Values):
     """What a text that repeats itself or is improbable is answered with; nothing is judged when nothing is given."""
 
     fallback: tuple[float, ...] = ()

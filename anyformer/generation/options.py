@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from anyformer.choices import Values
 from anyformer.errors import InputError
 
 
@@ -17,7 +18,7 @@ def check_counts(options: Any, *names: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdOptions:
+class IdOptions(Values):
     """Which ids may follow."""
 
     repetition_penalty: float = 1.0
@@ -54,7 +55,5 @@ class CommonOptions(IdOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, "max_new_tokens", "n_samples")
-        if isinstance(self.stop, str):
-            raise InputError(f"stop is a sequence of texts, got one: give ({self.stop!r},)")
         if "" in self.stop:
             raise InputError("stop must not hold an empty string, which every text contains")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.choices import Checked
+from anyformer.choices import Checked, Values
 from anyformer.errors import InputError
 from anyformer.generation.continuation import Continuation, Ending, Step
 from anyformer.generation.detokenizer import ShownText
@@ -22,7 +22,7 @@ N_SORTED = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
+class SamplingOptions(Values):
     """From which tokens the next is drawn; the likeliest is taken when nothing is given."""
 
     temperature: float = 0.0

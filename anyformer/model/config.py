@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from anyformer.choices import check_choices
+from anyformer.choices import Values
 from anyformer.errors import InputError, nearest
 
 NormName = Literal["layernorm", "rmsnorm"]
@@ -17,7 +17,7 @@ ActivationName = Literal["gelu", "gelu_tanh", "relu", "relu2", "silu"]
 
 
 @dataclass(frozen=True)
-class RotaryConfig:
+class RotaryConfig(Values):
     """Rotary positions (RoFormer, Su et al. 2021): queries and keys are turned by angles proportional to their
     position."""
 
@@ -37,7 +37,7 @@ class RotaryConfig:
 
 
 @dataclass(frozen=True)
-class RelativeConfig:
+class RelativeConfig(Values):
     """Biases on the logits of self-attention by the distance of two tokens on an axis, shared by all layers; none
     between tokens of which one has no such axis."""
 
@@ -55,7 +55,6 @@ class RelativeConfig:
     no use for the second half."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
         if self.kind != "t5":
             return
         least = 4 if self.bidirectional else 2
@@ -92,7 +91,7 @@ block: so many neighbours on an axis, or in the sample, count as one place for w
 
 
 @dataclass(frozen=True)
-class ExpertsConfig:
+class ExpertsConfig(Values):
     """A mixture of experts in the place of MLPs (Shazeer et al. 2017): a router sends each token to a few of many MLPs.
     No token is dropped, however many go to one expert."""
 
@@ -138,7 +137,7 @@ class ExpertsConfig:
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Values):
     """Sizes and choices of the shared transformer."""
 
     d_model: int = 256
@@ -210,7 +209,6 @@ class TransformerConfig:
     """Whether activations inside a block are computed again in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
         if isinstance(self.patterns, list):
             object.__setattr__(self, "patterns", tuple(self.patterns))
         for name in ("d_model", "n_heads", "depth", "d_head", "n_kv_heads", "d_ff"):

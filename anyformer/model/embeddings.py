@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch, FieldTokens
+from anyformer.choices import Values
 from anyformer.errors import InputError
 from anyformer.model.attention.rotary import Rotary
 from anyformer.model.by_field import FieldModules, FieldParameters
@@ -22,7 +23,7 @@ from anyformer.tokens import Tokenizer
 
 
 @dataclass(frozen=True)
-class EmbeddingConfig:
+class EmbeddingConfig(Values):
     """How content, type and position become a token."""
 
     types: bool = True

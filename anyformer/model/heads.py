@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyformer.choices import check_choices
+from anyformer.choices import Values
 from anyformer.errors import InputError
 from anyformer.model.config import ActivationName, TransformerConfig
 from anyformer.model.layers import ACTIVATIONS, make_norm
@@ -19,7 +19,7 @@ from anyformer.model.losses.cross_entropy import linear_cross_entropy
 
 
 @dataclass(frozen=True)
-class HeadConfig:
+class HeadConfig(Values):
     """The output layer over a vocabulary."""
 
     tied: bool = True
@@ -34,7 +34,6 @@ class HeadConfig:
     """Whether the matrix starts at 0, where it is not tied: every id is as likely as any other at the start."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
         if self.tied and self.zero:
             raise InputError(
                 "output.zero: a tied matrix lifts the ids too and cannot start at 0; set output.tied: false"

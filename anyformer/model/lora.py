@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyformer.batch import Layout
+from anyformer.choices import Values
 from anyformer.errors import InputError, nearest
 
 STACKS = ("model.transformer.", "model.encoder.")
@@ -22,7 +23,7 @@ STACKS = ("model.transformer.", "model.encoder.")
 
 
 @dataclass(frozen=True)
-class LoraConfig:
+class LoraConfig(Values):
     """Low-rank adapters on what `init_from` gives, which is not trained itself, nor saved."""
 
     rank: int = 16

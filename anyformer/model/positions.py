@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from anyformer.choices import check_choices
+from anyformer.choices import Values
 from anyformer.errors import InputError
 from anyformer.model.layers import Frequencies
 from anyformer.tokens import Tokenizer
 
 
 @dataclass(frozen=True)
-class PositionConfig:
+class PositionConfig(Values):
     """A position embedding for every field that has these axes. Fields with an axis in common share it."""
 
     axes: tuple[str, ...]
@@ -38,7 +38,6 @@ class PositionConfig:
     """Of the sinusoidal frequencies."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
         if not self.axes:
             raise InputError("positions.axes must name at least one axis, got none")
         if self.sizes is not None and len(self.sizes) != len(self.axes):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from anyformer.choices import check_choices
+from anyformer.choices import Values
 from anyformer.errors import InputError, nearest, suggest
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.by_field import weight_name
@@ -26,7 +26,7 @@ OF_GOING_ON = ("lr", "weight_decay", "adamw_lr", "warmup", "schedule", "final", 
 
 
 @dataclass(frozen=True)
-class Unfreezing:
+class Unfreezing(Values):
     """Layers that join the training one after another, from the top (ULMFiT, Howard and Ruder 2018, 3.3)."""
 
     after: int = 1
@@ -52,7 +52,7 @@ class Unfreezing:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Values):
     """The optimiser and its learning rate over the run."""
 
     name: str = "adamw"
@@ -88,7 +88,6 @@ class OptimizerConfig:
     """Further arguments of the optimiser, by its own names (betas, momentum, of muon also normalize, ...)."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
         check_name(self.name)
         if self.lr <= 0 or self.adamw_lr <= 0:
             raise InputError(f"optimizer.lr and optimizer.adamw_lr must be above 0, got {self.lr} and {self.adamw_lr}")

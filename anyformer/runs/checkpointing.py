@@ -21,6 +21,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
+from anyformer.choices import Values
 from anyformer.errors import InputError, program, say
 from anyformer.parsing.plain import describe, kept_arguments
 from anyformer.runs.metrics_file import MetricsFile, write_metrics
@@ -60,7 +61,7 @@ def _sha256(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Saving:
+class Saving(Values):
     """When checkpoints are saved, beside the end of every epoch."""
 
     every_n_minutes: float | None = 10.0

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from anyformer.choices import Values
 from anyformer.errors import InputError, nearest
 from anyformer.tokens import Tokenizer, expand
 
 
 @dataclass(frozen=True)
-class FieldsConfig:
+class FieldsConfig(Values):
     """How the fields of a task's samples take part.
 
     A field is called by the name of its input; where the record of an input holds several fields, `state` means all

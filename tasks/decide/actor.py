@@ -19,7 +19,7 @@ from gymnasium import Space
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
-from anyformer.choices import check_choices
+from anyformer.choices import Values
 from anyformer.errors import InputError
 from anyformer.model.attention.cache import Cache
 from anyformer.model.by_field import FieldModules
@@ -33,7 +33,7 @@ from anyformer.tokens import TokenSet
 
 
 @dataclass(frozen=True)
-class PlayOptions:
+class PlayOptions(Values):
     """What is said of playing a policy, in a config and to `run`."""
 
     option: ClassVar[str] = ""
@@ -53,7 +53,6 @@ class PlayOptions:
     beginnings than those of validation."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
         for name in ("episodes", "n_environments"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{self.option}{name} must be at least 1, got {getattr(self, name)}")

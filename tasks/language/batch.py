@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyformer.choices import Values
 from anyformer.data.chopper import Chopper
 from anyformer.errors import InputError
 from anyformer.packing import collate
@@ -19,7 +20,7 @@ from anyformer.tokens import Sample, TokenSet
 
 
 @dataclass(frozen=True)
-class Masking:
+class Masking(Values):
     """Which tokens a masked language model has to find (BERT, Devlin et al. 2019, 3.1)."""
 
     share: float = 0.15

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyformer.choices import Values
 from anyformer.data.source import Source
 from anyformer.data.tables import Table
 from anyformer.errors import InputError
@@ -52,7 +53,7 @@ OF_EXAMPLES = GenerationConfig(max_new_tokens=60, temperature=0.8, top_p=0.95)
 
 
 @dataclass(frozen=True)
-class FillConfig:
+class FillConfig(Values):
     """How a masked language model fills gaps."""
 
     blank: str = "___"

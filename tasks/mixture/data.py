@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 
+from anyformer.choices import Checked
 from anyformer.data.loader import Loader
 from anyformer.data.source import Source
 from anyformer.errors import InputError, nearest
@@ -191,7 +192,7 @@ class MixedLoader:
             loader.close()
 
 
-class Mixed(LightningDataModule):
+class Mixed(Checked, LightningDataModule):
     """The records of the tasks of a `Mixture`, by the tasks' names.
 
     Each part is what `Records` takes: `parts: {digits: {train: Digits, validation: 0.1, batch_size: 64}, ...}`.

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch, Layout
-from anyformer.choices import check_choices
 from anyformer.errors import InputError
 from anyformer.generation.beam_search import BeamSearch
 from anyformer.generation.config import GenerationConfig, MethodOptions
@@ -61,7 +60,6 @@ class DecodeConfig(MethodOptions, LanguageOptions, FallbackOptions, TimeOptions)
     """Write in English what is said in another language, for a Whisper that knows several."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
         super().__post_init__()
         LanguageOptions.__post_init__(self)
         FallbackOptions.__post_init__(self)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
+from anyformer.choices import Values
 from anyformer.data.source import Source
 from anyformer.errors import InputError
 from anyformer.metrics.accumulators import Sums
@@ -46,7 +47,7 @@ METRICS = {"loss": LOSS} | TEXT_METRICS
 
 
 @dataclass(frozen=True)
-class CTCConfig:
+class CTCConfig(Values):
     """A second loss, on the hidden vectors of a sound: without it attention does not find from scratch what to look at
     (Watanabe et al. 2017)."""
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from anyformer.choices import Values
 from anyformer.errors import InputError
 from anyformer.weights.whisper import N_TIMES
 
@@ -20,7 +21,7 @@ LATEST_BEGIN = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimeOptions:
+class TimeOptions(Values):
     """What a model knows of times."""
 
     time_id: int | None = None

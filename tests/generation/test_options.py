@@ -16,7 +16,7 @@ from anyformer.generation.options import CommonOptions
         ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
         ({"stop": ("a", "")}, "stop must not hold an empty string"),
         ({"allowed": ()}, "allowed must name at least one id"),
-        ({"stop": "end"}, r"stop is a sequence of texts, got one: give \('end',\)"),
+        ({"stop": "end"}, r"CommonOptions.stop must be \(str, ...\), got 'end'"),
     ],
     ids=str,
 )

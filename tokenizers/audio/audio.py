@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyformer.choices import check_choices
+from anyformer.choices import Values
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
 from anyformer.tokenizers.audio.augmentation import SoundAugmentation
@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.
 
 
 @dataclass(frozen=True)
-class AudioStem:
+class AudioStem(Values):
     """Lifts frames by convolutions along time, each followed by an activation; as it stands, Whisper's.
 
     Nothing of one clip reaches another: every convolution sees zeros about each clip.
@@ -45,7 +45,6 @@ class AudioStem:
     """After each."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
         if isinstance(self.strides, list):
             object.__setattr__(self, "strides", tuple(self.strides))
         if self.d_hidden is not None and self.d_hidden < 1:

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anyformer.choices import Values
 from anyformer.errors import InputError
 from anyformer.tokenizers.audio.waveform import SILENCE, resample
 
 
 @dataclass(frozen=True)
-class SpecAugment:
+class SpecAugment(Values):
     """Parts of a spectrogram are hidden, and its time is bent (Park et al. 2019). What is hidden becomes its mean."""
 
     n_frequency_masks: int = 2
@@ -76,7 +77,7 @@ def _run(n: int, longest: int, random: np.random.Generator) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class SoundAugmentation:
+class SoundAugmentation(Values):
     """What is drawn for a recording whenever it comes up in training. Nothing by default."""
 
     crop: float = 1.0

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anyformer.choices import check_choices
+from anyformer.choices import Values
 from anyformer.errors import InputError
 
 CHUNK = 512
@@ -24,7 +24,7 @@ CHUNK = 512
 
 
 @dataclass(frozen=True)
-class MelConfig:
+class MelConfig(Values):
     """How sound becomes a spectrogram.
 
     whisper: frames about every hop, the clip mirrored at its edges, a Hann window, power, Slaney's mel scale with
@@ -49,7 +49,6 @@ class MelConfig:
     """Hz where the highest ends; half the rate when left out."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
         for name in ("rate", "hop", "n_mels"):
             if getattr(self, name) < 1:
                 raise InputError(f"mel.{name} must be at least 1, got {getattr(self, name)}")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
+from anyformer.choices import Values
 from anyformer.data.source import Source, Subset
 from anyformer.errors import InputError
 from anyformer.tokenizers.episode.spaces import check, split
@@ -26,7 +27,7 @@ Nested = Any
 
 
 @dataclass(frozen=True)
-class EnvironmentConfig:
+class EnvironmentConfig(Values):
     """Which environment an agent acts in; `environments.py` makes it."""
 
     id: str

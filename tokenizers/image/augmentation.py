@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from anyformer.choices import Values
 from anyformer.errors import InputError
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Values):
     """What is drawn for a picture whenever it comes up in training. Nothing by default."""
 
     scale: tuple[float, float] | None = None

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from anyformer.choices import Values
 from anyformer.data.files import PICTURES
 from anyformer.errors import InputError
 from anyformer.model.lifts import Projection
@@ -32,7 +33,7 @@ MAX_RATIO = 100
 
 
 @dataclass(frozen=True)
-class ConvStem:
+class ConvStem(Values):
     """Lifts pixels by convolutions, each followed by ReLU and a max-pooling that halves the picture.
 
     Neighbouring patches share what their edges show, which is what lets a transformer learn from a few thousand

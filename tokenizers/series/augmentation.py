@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anyformer.choices import Values
 from anyformer.errors import InputError
 
 
 @dataclass(frozen=True)
-class SeriesAugmentation:
+class SeriesAugmentation(Values):
     """What is drawn for a series whenever it comes up in training. Nothing by default."""
 
     jitter: float = 0.0

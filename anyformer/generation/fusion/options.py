@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from anyformer.choices import check_choices
+from anyformer.choices import Values
 from anyformer.data.files import find_file, read_lines
 from anyformer.data.rows.opening import open_rows, table_ending
 from anyformer.errors import InputError
@@ -17,7 +17,7 @@ from anyformer.generation.options import check_counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageOptions:
+class LanguageOptions(Values):
     """What a language model of n-grams, a bonus for words and a lexicon have to say; nothing when nothing is given."""
 
     language_model: str | None = None
@@ -37,7 +37,6 @@ class LanguageOptions:
     """A file of words, one a line, or all that are parted by spaces: nothing else is written."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
         check_counts(self, "lm_order")
         for name in ("lm_weight", "word_bonus"):
             if not math.isfinite(getattr(self, name)):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from anyformer.choices import Values
 from anyformer.errors import InputError
 from anyformer.optim.optimizer import OptimizerConfig
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class Pretraining(Values):
     """Training by masked content, whose best weights a task starts from (Devlin et al. 2019, He et al. 2022).
 
     It sees the task's own training records, and those of `data.unlabelled`, without what is predicted of them. It is a
