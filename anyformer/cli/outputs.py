@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TextIO
 from tqdm import tqdm
 
 from anyformer.cli.records import STANDARD_INPUT, Record
-from anyformer.errors import InputError
+from anyformer.errors import InputError, say
 from anyformer.faults import writing
 from anyformer.runs.predictions import tables
 from anyformer.runs.predictions.tables import ERROR, WITH_JSON, Row, kind_of, to_json
@@ -96,12 +96,18 @@ def write_files(
                 raise InputError(f"{taken[path]} and {record[field]} would both be written to {path}; rename one")
             taken[path] = record[field]
     failed: list[str] = []
+    empty = []
     outcomes = predict_each(lambda some: task.predict(some, *options), records)
     for outcome, path in zip(watched(outcomes, field or next(iter(records[0])), failed), paths, strict=True):
         if outcome.result is not None:
+            if not task.render(outcome.result):
+                empty.append(str(path))
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, task.render(outcome.result, *options) + "\n")
+    if empty:
+        more = f" and {len(empty) - 1:,} more" if len(empty) > 1 else ""
+        say(f"{empty[0]}{more}: empty, as the model wrote nothing")
     say_failed(failed, records)
 
 

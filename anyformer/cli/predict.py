@@ -161,7 +161,7 @@ def _rollout(task: Any, own: argparse.Namespace, options: Sequence[Any]) -> None
     if output is not None:
         check_table(output, own.json)
     results = []
-    for result in tqdm(task.rollout(*options, folder=Path(own.run)), file=sys.stderr):
+    for result in tqdm(task.rollout(*options, folder=Path(own.run)), file=sys.stderr, disable=None):
         results.append(result)
         if own.json:
             print(json.dumps(result))

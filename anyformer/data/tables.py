@@ -96,6 +96,15 @@ class Table(Source):
         is_each = (self.columns or {}).get(name, name) == self.each
         return [values[row - start][entry] if is_each else values[row - start] for row, entry in self._entries]
 
+    def require_any(self, names: Collection[str]) -> None:
+        """Raise InputError where none of these columns is there."""
+        there = self._rows.columns()
+        if not set(names) & set(there):
+            raise InputError(
+                f"{self.path}: no column {' or '.join(map(repr, names))}; there are {', '.join(there)}: name what "
+                f"is to be read as {next(iter(names))!r} so"
+            )
+
     def _at(self, place: str, needed: Collection[str]) -> Table | None:
         if not is_table(find_file(place)):
             return None

@@ -386,7 +386,7 @@ def _evaluate(
     wanted = ("accelerator", "precision", "enable_progress_bar", "limit_test_batches", "limit_val_batches")
     with quiet(), stopping_at_once():
         trainer = make_trainer(
-            {name: value for name, value in options.items() if name in wanted},
+            {"enable_progress_bar": has_bar()} | {name: value for name, value in options.items() if name in wanted},
             logger=False,
             enable_checkpointing=False,
             default_root_dir=run_dir,

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
+import pytest
 
-from anyformer.cli.outputs import Outcome, predict_each, write_outcomes, write_table
+from anyformer.cli.outputs import Outcome, predict_each, write_files, write_outcomes, write_table
 from anyformer.errors import InputError
 
 
@@ -77,3 +78,20 @@ def test_what_came_from_standard_input_is_named_so() -> None:
     file = io.StringIO()
     write_outcomes(iter([Outcome({"image": b"\xff"}, {"label": "A"})]), file, True, dict)
     assert json.loads(file.getvalue()) == {"image": "-", "label": "A"}
+
+
+class Silent:
+    """Writes of a record what its field says."""
+
+    def predict(self, records: list[dict[str, str]], *options: object) -> list[dict[str, str]]:
+        return [{"text": record["said"]} for record in records]
+
+    def render(self, result: dict[str, str], *options: object) -> str:
+        return result["text"]
+
+
+def test_files_that_come_out_empty_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_files(Silent(), ([{"said": ""}], None), [], tmp_path / "one.srt", ".srt")
+    assert capsys.readouterr().err == f"{tmp_path / 'one.srt'}: empty, as the model wrote nothing\n"
+    write_files(Silent(), ([{"said": "a"}], None), [], tmp_path / "one.srt", ".srt")
+    assert capsys.readouterr().err == "" and (tmp_path / "one.srt").read_text() == "a\n"

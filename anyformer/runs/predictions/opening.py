@@ -14,7 +14,7 @@ from typing import Any
 from anyformer.data.files import file_stamp, find_file, is_folder
 from anyformer.data.folders import Folders
 from anyformer.data.source import Joined, Source
-from anyformer.data.tables import is_table
+from anyformer.data.tables import Table, is_table
 from anyformer.errors import InputError, say_once
 from anyformer.parsing.instantiate import instantiate
 from anyformer.runs.averaging.config import read_config
@@ -94,6 +94,8 @@ def _open(place: str, task: Task) -> Source:
             return made.at([place], task.inputs) or made
         if isinstance(made, Folders) and not reading:
             raise InputError(f"{place} is a folder, and the model reads no files; give a table")
+        if isinstance(made, Table):
+            made.require_any(task.inputs)
         return made
     return Folders(place, {reading[0]: "file"}, tuple(task.tokenizers[reading[0]].endings))
 

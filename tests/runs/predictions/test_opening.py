@@ -51,6 +51,18 @@ def test_the_columns_are_the_runs_and_true_values_may_be_missing(
         open_data(["absent.csv"], task, like)
 
 
+def test_a_table_for_a_run_without_columns_says_which_it_lacks(tmp_path: Path) -> None:
+    pictures = Classify({"image": ImagePatches(size=(8, 8), patch=4)}, classes=["cat", "dog"])
+    table = tmp_path / "new.csv"
+    table.write_text("file,sku\na.png,x1\n")
+    with pytest.raises(
+        InputError, match=r"no column 'image'; there are file, sku: name what is to be read as 'image' so"
+    ):
+        open_data([str(table)], pictures, Folders("classes", {"image": "file", "label": "folder"}))
+    table.write_text("image,sku\na.png,x1\n")
+    assert len(open_data([str(table)], pictures, None)) == 1
+
+
 def test_a_folder_is_read_by_the_one_field_that_reads_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("in/a.png", "in/deep/b.png", "in/c.wav", "classes/cat/1.png", "classes/dog/2.png"):
@@ -98,7 +110,7 @@ def test_a_text_is_lines_and_a_folder_documents(
         Path("texts/a.txt").read_text(),
         Path("texts/b.txt").read_text(),
     ]
-    write_goods(Path("new.csv"), goods(2), ("title",))
+    Path("new.csv").write_text("text\nto be\n")
     assert isinstance(open_data(["new.csv"], task, like), Table)
 
 
