@@ -66,7 +66,8 @@ class Chopper(Checked, ABC):
         given = [name for name in self.tokenizers if record.get(name) is not None]
         if self.without and given:
             raise Unasked(f"the record has nothing but {', '.join(self.without)}")
-        empty = f", and nothing is in {', '.join(given)}" if given else ""
+        held = [name for name in self.tokenizers if name in record]
+        empty = f", and nothing is in {', '.join(held)}" if held else ""
         has = ", ".join(record) or "none of them"
         raise InputError(f"a record needs one of the fields {', '.join(self.tokenizers)}; it has {has}{empty}")
 
