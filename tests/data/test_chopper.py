@@ -119,7 +119,7 @@ def test_a_record_of_no_token_is_refused_where_an_empty_text_is_not_asked_for() 
         with pytest.raises(InputError, match=words):
             chopper.encode(record)
     assert len(chopper.encode({"left": [], "right": None}, empty_too=True)["left"]) == 0
-    with pytest.raises(InputError, match=r"a record needs one of the fields left, right; it has right, and nothing is in right$"):
+    with pytest.raises(InputError, match="fields left, right; it has right, and nothing is in right"):
         chopper.encode({"right": None}, empty_too=True)
     assert len(chopper.encode({"left": [], "right": [1]})["right"]) == 1
     with pytest.raises(Unasked):
