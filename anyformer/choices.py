@@ -25,6 +25,10 @@ PLAIN = (str, int, float, list, tuple, dict, types.NoneType)
 class Checked:
     """A class whose arguments are checked before its `__init__` runs: the base of what a config chooses from."""
 
+    # Without a type: jsonargparse looks up the names in those of a class where its subclasses stand.
+    checks_itself = ()
+    """Arguments of which Python may give more than a config can, and which the class checks by itself."""
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         return _checked(cls, args, kwargs)
 
@@ -56,8 +60,9 @@ def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -
                 raise InputError(f"{cls.__name__} has no argument {name!r}{suggest(name, names)}") from None
         raise InputError(f"{cls.__name__}: {error}") from None
     hints = _hints(cls)
+    apart = getattr(cls, "checks_itself", ())
     for name, value in given.items():
-        if name in hints and (wrong := _refused(value, hints[name])):
+        if name in hints and name not in apart and (wrong := _refused(value, hints[name])):
             raise InputError(f"{cls.__name__}.{name} must be {_unfit(value, wrong[0], hints[name])}")
 
 

@@ -18,6 +18,8 @@ from anyformer.errors import InputError
 class PythonRecords(Source):
     """Records of a sequence, or of whatever else gives one by its number; each a dict of fields."""
 
+    checks_itself = ("records",)
+
     def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
         """records: read anew whenever one is asked for, so a Dataset of torch may open files then."""
         # Under another name than the argument's: a run's options are compared by what a source keeps of its arguments,

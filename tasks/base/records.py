@@ -81,6 +81,8 @@ class Records(Checked, LightningDataModule):
     Raises InputError, here or in `setup`, for values that contradict each other and for records that are not there.
     """
 
+    checks_itself = ("train", "validation", "test", "unlabelled")
+
     def __init__(
         self,
         train: list[Source | str] | Source | str,

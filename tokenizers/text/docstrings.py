@@ -37,7 +37,6 @@ class Docstrings(Source):
     """Packages and modules of the standard library."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         object.__setattr__(self, "packages", tuple(self.packages))
         if len({*self.packages}) < max(len(self.packages), 1):
             raise InputError(f"packages must name at least one, none twice, got {', '.join(self.packages) or 'none'}")

@@ -184,7 +184,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, name: str, content: Any, m
         ({"split": ""}, "split must be line, paragraph or the characters between documents; it is empty"),
         ({"part": (0.5, 0.5)}, r"part must be two shares of the whole, as in \[0, 0.9\], got \[0.5, 0.5\]"),
         ({"part": (0.0, 1.1)}, "part must be two shares"),
-        ({"part": (0.5,)}, "part must be two shares"),
+        ({"part": (0.5,)}, r"Corpus.part must be \(float, float\), got \(0.5,\)"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
