@@ -101,7 +101,8 @@ def test_another_vocabulary_takes_over_nothing_of_the_old_one() -> None:
 
 
 def test_another_task_takes_the_inputs_and_the_trunk_and_the_data_decides_classes() -> None:
-    image = Classify({"image": ImagePatches(mean=(0.3,))}, SIZES, optimizer=OptimizerConfig(), classes=["a", "b"], read="mean")
+    patches, optimizer = {"image": ImagePatches(mean=(0.3,))}, OptimizerConfig()
+    image = Classify(patches, SIZES, optimizer=optimizer, classes=["a", "b"], read="mean")
     assert not {"classes", "optimizer"} & completed(image).keys()
     args = completed(image, "Predict", targets={"x": {"class_path": "Regression"}})
     assert args["read"] == "mean" and args["tokenizers"]["image"]["init_args"]["mean"] == [0.3]
