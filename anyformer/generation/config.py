@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from anyformer.errors import InputError
 from anyformer.generation.beam_search import BeamOptions, BeamSearch
+from anyformer.generation.grammar.options import GrammarOptions
 from anyformer.generation.method import Method
 from anyformer.generation.options import CommonOptions, IdOptions
 from anyformer.generation.sampling import Sampling, SamplingOptions
 
 
 @dataclass(frozen=True)
-class MethodOptions(BeamOptions, SamplingOptions, IdOptions):
+class MethodOptions(BeamOptions, SamplingOptions, IdOptions, GrammarOptions):
     """The options of every method, for all that generates; each is declared beside the code that goes by it."""
 
     def __post_init__(self) -> None:

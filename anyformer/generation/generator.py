@@ -15,6 +15,7 @@ from anyformer.batch import Batch
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.continuation import Continuation, Step
+from anyformer.generation.grammar.constraint import Constraint, Vocabulary
 from anyformer.generation.method import Method
 from anyformer.generation.prepacked import PackedWeights
 from anyformer.generation.running_batch import Allow, Prior, RowModel, Rows, Rule, Scorer
@@ -38,6 +39,8 @@ class Generator:
         start: int | None = None,
         decode: Callable[[Sequence[int]], str] | None = None,
         context: int | None = None,
+        contents: Callable[[], Sequence[bytes | None]] | None = None,
+        trims: bool = False,
     ) -> None:
         """
         head: hidden vectors (b, d) to logits (b, v).
@@ -47,6 +50,8 @@ class Generator:
         context: places of the field that the model can place, from 0. Past it the oldest half of a row is dropped and
             all rows are computed again from what they keep, in one pass, with positions from 0. When left out there
             is no limit but the model's own.
+        contents: gives by id the bytes that it adds to a text, None for none: for texts that keep to a grammar.
+        trims: whether a text is shown without the space that it begins with.
         """
         if field not in model.tokenizers:
             raise InputError(f"no field {field!r} to generate; the model has {', '.join(model.tokenizers)}")
@@ -56,7 +61,9 @@ class Generator:
             raise InputError(f"context must be at least 2, to drop half of it, got {context}")
         self.model, self.head, self.field = model, head, field
         self.start, self.decode, self.context = start, decode, context
+        self.contents, self.trims = contents, trims
         self.packed = PackedWeights()
+        self._vocabularies: dict[tuple[int, ...], Vocabulary] = {}
 
     def generate(
         self,
@@ -120,9 +127,27 @@ class Generator:
         """The method that the config asks for, and its steps, which are to be gone through; given: as Rows take it."""
         if config.stop and self.decode is None:
             raise InputError("stop strings need a decode to find them in; give stop_ids")
+        if config.constrains:
+            *others, rule = given
+            given = (*others, self._constrained(config, rule))
         rows = Rows(self.parts, prompts, config, *given)
         method = config.decoded_by(rows, config)
         return method, self._steps(rows, method)
+
+    def _constrained(self, config: GenerationConfig, rule: Rule | None) -> Rule:
+        """A rule, and the grammar that the config names."""
+        if self.contents is None:
+            raise InputError(f"{config.constrains} constrains texts, and what is generated here is none")
+        if config.stop_ids not in self._vocabularies:
+            self._vocabularies[config.stop_ids] = Vocabulary(self.contents(), config.stop_ids)
+        constraint = Constraint(config, self._vocabularies[config.stop_ids], self.trims)
+
+        def both(logits: Tensor, ids: Sequence[list[int]]) -> None:
+            if rule is not None:
+                rule(logits, ids)
+            constraint(logits, ids)
+
+        return both
 
     @torch.inference_mode()
     def _steps(self, rows: Rows, method: Method) -> Iterator[list[Step]]:

@@ -269,7 +269,15 @@ class LanguageModel(Task):
         if self.masking is not None:
             raise InputError("a model of masked tokens does not go on with a text; train one without masking")
         text = self.text
-        return Generator(self.model, self.head, self.field, start=text.eos_id, decode=text.decode, context=self.context)
+        return Generator(
+            self.model,
+            self.head,
+            self.field,
+            start=text.eos_id,
+            decode=text.decode,
+            context=self.context,
+            contents=lambda: text.contents,
+        )
 
     def _given(self, record: Mapping[str, Any]) -> str | Document:
         given = record.get(self.field)

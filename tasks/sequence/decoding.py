@@ -164,7 +164,9 @@ class Decoder:
         self.model, self.head, self.ctc_head = model, head, ctc_head
         self.field, self.text, self.choices = field, text, dict(choices or {})
         self.start = StartTokens(text, tuple(start))
-        self.generator = None if head is None else Generator(model, head, field)
+        self.generator = None
+        if head is not None:
+            self.generator = Generator(model, head, field, contents=lambda: text.contents, trims=True)
         self._priors: dict[tuple[Any, ...], TextPrior] = {}
 
     def method(self, config: DecodeConfig) -> str:
@@ -174,6 +176,8 @@ class Decoder:
             raise InputError(f"method: {method} needs a model that was trained with ctc; take method: attention")
         if method != "ctc" and self.head is None:
             raise InputError(f"method: {method} needs a model with a decoder; take method: ctc")
+        if method == "ctc" and config.constrains:
+            raise InputError(f"{config.constrains} constrains texts that a decoder writes; ctc finds them otherwise")
         return method
 
     @property
@@ -248,6 +252,8 @@ class Decoder:
             return _sure_by_ctc(found, log_probs, lengths) if config.confidence else found
         starts = self.starts(prompts, conditions, memory) if starts is None else starts
         times = self.times(config)
+        if times is not None and config.constrains:
+            raise InputError(f"{config.constrains} goes without timestamps, which the model writes into the text")
         starts = [self.start.opened(start, times, config.prompt, config.translate) for start in starts]
         if conditions is not None and memory is None and (config.fallback or config.confidence):
             memory = self.model.encode(conditions)

@@ -278,6 +278,12 @@ class Text(Tokenizer):
         return self._table.specials.get("unknown")
 
     @property
+    def contents(self) -> list[bytes | None]:
+        """What each id adds to a text, as UTF-8; None for special ones and the unknown. Raises InputError where that
+        depends on the ids beside it, as in WordPiece."""
+        return [*self._table.contents, *[None] * (self.n_ids - len(self._table.contents))]
+
+    @property
     def leads_with_space(self) -> bool:
         """Whether a space belongs to the word behind it, as in GPT-2 and SentencePiece."""
         return self.kind == "bpe" and any(len(each) > 1 and each[0] in SPACES for each in self._table.spellings)

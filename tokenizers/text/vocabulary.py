@@ -182,6 +182,11 @@ class Bytes:
     def decode(self, ids: np.ndarray) -> str:
         return ids[ids < 256].astype(np.uint8).tobytes().decode("utf-8", "replace")
 
+    @property
+    def contents(self) -> list[bytes | None]:
+        """What each id adds to a text; None for special ones."""
+        return [*(bytes([i]) for i in range(256)), None, None]
+
     @cached_property
     def joints(self) -> tuple[Tensor, Tensor]:
         return _joints(self.spellings, self.special_ids)
@@ -205,6 +210,10 @@ class Characters:
 
     def decode(self, ids: np.ndarray) -> str:
         return self.codes[ids[ids < len(self.codes)]].tobytes().decode("utf-32-le")
+
+    @property
+    def contents(self) -> list[bytes | None]:
+        return [*(character.encode() for character in self.spellings[:-3]), None, None, None]
 
     @cached_property
     def joints(self) -> tuple[Tensor, Tensor]:
@@ -261,6 +270,24 @@ class Package:
     def decode(self, ids: np.ndarray) -> str:
         return self.package.decode(ids.tolist(), skip_special_tokens=True)
 
+    @property
+    def contents(self) -> list[bytes | None]:
+        """Raises InputError where what a token adds depends on those beside it, as in WordPiece."""
+        parts: dict[str, Any] = json.loads(self.vocabulary)
+        decoder = json.dumps(parts["decoder"])
+        known = [kind for kind in ("ByteLevel", "Metaspace", "\\u2581") if kind in decoder]
+        if not known:
+            raise InputError(
+                "texts cannot be held to a grammar with this tokenizer.json: its tokens are neither of bytes nor of "
+                "SentencePiece; take a model of another vocabulary"
+            )
+        spell = _bytes_of_level if known == ["ByteLevel"] else _bytes_of_piece
+        unknown = self.specials.get("unknown")
+        return [
+            None if spelling is None or self.is_special[i] or i == unknown else spell(spelling)
+            for i, spelling in enumerate(self.spellings)
+        ]
+
     @cached_property
     def around(self) -> tuple[list[int], list[int]]:
         """The ids put before and after a text."""
@@ -285,10 +312,20 @@ class Package:
 
 def _from_byte_level(spelling: str) -> str:
     """What a token of a byte-level BPE stands for; bytes that are no character as surrogates."""
+    return _bytes_of_level(spelling).decode("utf-8", "surrogateescape")
+
+
+def _bytes_of_level(spelling: str) -> bytes:
+    """The bytes of a token of a byte-level BPE; of one that is added to it its spelling."""
     table = _byte_alphabet()
-    if not all(c in table for c in spelling):
-        return spelling
-    return bytes(table[c] for c in spelling).decode("utf-8", "surrogateescape")
+    return bytes(table[c] for c in spelling) if all(c in table for c in spelling) else spelling.encode()
+
+
+def _bytes_of_piece(spelling: str) -> bytes:
+    """The bytes of a piece of SentencePiece, of which some stand for one byte."""
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", spelling):
+        return bytes.fromhex(byte[1])
+    return spelling.replace("\u2581", " ").encode()
 
 
 @lru_cache(maxsize=1)
