@@ -53,8 +53,10 @@ def add_options(parser: argparse.ArgumentParser, of: Class, values: Mapping[str,
 
 
 def _option(kind: Type, name: str) -> dict[str, Any]:
-    kind = next(member for member in kind.members if member.kind != "null")
+    kind, *others = (member for member in kind.members if member.kind != "null")
     if kind.name == "bool":
+        if any(each.name == "str" for each in others):
+            return {"nargs": "?", "const": True, "metavar": name.upper()}
         return {"action": argparse.BooleanOptionalAction}
     if kind.kind == "choice":
         return {"choices": kind.values}

@@ -17,6 +17,14 @@ def check_counts(options: Any, *names: str) -> None:
             raise InputError(f"{name} must be at least 1, got {value}")
 
 
+def split_answers(answers: str) -> list[str]:
+    """Texts that are parted by |. Raises InputError where one is empty or there twice."""
+    texts = answers.split("|")
+    if "" in texts or len(set(texts)) < len(texts):
+        raise InputError(f"score must be different texts parted by |, as yes|no, got {answers!r}")
+    return texts
+
+
 @dataclass(frozen=True, kw_only=True)
 class IdOptions(Values):
     """Which ids may follow."""

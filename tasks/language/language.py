@@ -19,6 +19,7 @@ from anyformer.data.tables import Table
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
 from anyformer.generation.generator import Generator
+from anyformer.generation.options import split_answers
 from anyformer.metrics.accumulators import Sums
 from anyformer.metrics.metric import LOSS, Accumulators, Metric, ratio
 from anyformer.model.anyformer import Anyformer
@@ -32,7 +33,15 @@ from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.language.batch import Masking, TextChopper, TextExamples
-from anyformer.tasks.language.scoring import Document, TextConfig, score_ids, score_masked, score_texts, whole_text
+from anyformer.tasks.language.scoring import (
+    Document,
+    TextConfig,
+    score_answers,
+    score_ids,
+    score_masked,
+    score_texts,
+    whole_text,
+)
 from anyformer.tasks.language.windows import Pieces, TextWindows
 from anyformer.tokenizers.text.corpus import Corpus, Documents
 from anyformer.tokenizers.text.corpus_cache import learn_once, numbers_with_text
@@ -329,7 +338,8 @@ class LanguageModel(Task):
         """What follows on texts: for each the text and the list of its `continuations`. Or what fits into their gaps:
         the text `filled` with the likeliest, and the `candidates` of each gap, pairs of a text and its probability.
         With `score` how probable the texts are: their `tokens`, the `loss` in nats a token, and the `perplexity`; of
-        the files of a corpus without the text, as they may be larger than memory.
+        the files of a corpus without the text, as they may be larger than memory. With a `score` of answers, parted by
+        |, by answer the `log_probs` behind each text, in nats, and the `likeliest`.
 
         Raises InputError for a text longer than the context, and one without a gap where gaps are filled.
         """
@@ -337,7 +347,14 @@ class LanguageModel(Task):
         options = options or self.options()
         if self.masking is not None:
             return [self._fill(record, options) for record in records]
-        if getattr(options, "score", False):
+        answers = getattr(options, "score", False)
+        if isinstance(answers, str):
+            scores = score_answers(self, [self._prompt(record) for record in records], split_answers(answers))
+            return [
+                {self.field: whole_text(record[self.field]), "likeliest": max(own, key=own.get), "log_probs": own}
+                for record, own in zip(records, scores, strict=True)
+            ]
+        if answers:
             return score_texts(self, [self._given(record) for record in records])
         prompts = [self._prompt(record) for record in records]
         # All of one number, so that a seed gives a prompt the same text whatever it comes with.
@@ -369,6 +386,9 @@ class LanguageModel(Task):
     def row(self, result: Mapping[str, Any]) -> dict[str, Any]:
         if "loss" in result:
             return dict(result)
+        if "log_probs" in result:
+            columns = {f"log_prob({answer})": each for answer, each in result["log_probs"].items()}
+            return {self.field: result[self.field], "likeliest": result["likeliest"]} | columns
         if "filled" in result:
             return {self.field: result[self.field], "filled": result["filled"]}
         continuations = enumerate(result["continuations"], 1)
@@ -389,6 +409,9 @@ class LanguageModel(Task):
     def render(self, result: Mapping[str, Any]) -> str:
         if "loss" in result:
             return "  ".join(f"{name} {result[name]:.4g}" for name in ("tokens", "loss", "perplexity"))
+        if "log_probs" in result:
+            ranked = sorted(result["log_probs"].items(), key=lambda each: -each[1])
+            return "\n".join(f"{log_prob:10.4f}  {answer!r}" for answer, log_prob in ranked)
         if "filled" in result:
             lines = ["  ".join(f"{word!r} {p:.1%}" for word, p in each) for each in result["candidates"]]
             return "\n".join([result["filled"], *lines])

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from anyformer.errors import InputError
 from anyformer.generation.config import GenerationConfig
+from anyformer.generation.options import split_answers
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.heads import Head
+from anyformer.packing import collate
 from anyformer.tasks.language.batch import TextChopper
 from anyformer.tasks.language.windows import Pieces, TextWindows
 from anyformer.tokenizers.text.corpus import Documents
@@ -35,8 +37,14 @@ Owner = TypeVar("Owner")
 class TextConfig(GenerationConfig):
     """How a language model goes on with texts, or that it says how probable they are."""
 
-    score: bool = False
-    """Instead of going on with a text, say how probable it is: its tokens, the loss in nats a token, the perplexity."""
+    score: bool | str = False
+    """Instead of going on with a text, say how probable it is: its tokens, the loss in nats a token, the perplexity.
+    With texts parted by |, as " yes| no": how probable each of these is behind it, and which is the likeliest."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.score, str):
+            split_answers(self.score)
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,35 @@ class Scorer(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+
+@torch.inference_mode()
+def score_answers(task: Scorer, prompts: Sequence[Sample], answers: Sequence[str]) -> list[dict[str, float]]:
+    """For each prompt by answer the log-probability, in nats, of its tokens behind the prompt, summed.
+
+    prompts: as the model reads them; an empty one begins at the end of a text. Raises InputError for an answer that the
+    context does not hold behind its prompt.
+    """
+    several, scores = task.text.encode_batch(answers), []
+    for prompt in prompts:
+        before = prompt[task.field].content
+        before = before if len(before) else torch.tensor([task.text.eos_id])
+        contents = [torch.cat([before, torch.from_numpy(ids)]) for ids in several]
+        for answer, content in zip(answers, contents, strict=True):
+            if len(content) > task.context + 1:
+                raise InputError(
+                    f"score: {answer!r} and what stands before it have {len(content)} tokens, more than the "
+                    f"{task.context} of the model's context; give the last part of the text"
+                )
+        read = [content[:-1] for content in contents]
+        samples = [{task.field: TokenSet(ids, (place := torch.arange(len(ids)))[:, None], place)} for ids in read]
+        hidden = task.model(collate(samples, task.model.tokenizers).to(task.device))
+        own = {}
+        for answer, content, vectors in zip(answers, contents, hidden, strict=True):
+            log_p = task.head(vectors[len(before) - 1 : len(content) - 1]).float().log_softmax(1).cpu()
+            own[answer] = float(log_p.gather(1, content[len(before) :, None]).sum())
+        scores.append(own)
+    return scores
 
 
 def score_texts(task: Scorer, texts: Sequence[str | Document]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from anyformer.generation.fusion.options import LanguageOptions, make_prior
 from anyformer.generation.fusion.prior import PriorScorer, TextPrior
 from anyformer.generation.generator import Generator
 from anyformer.generation.method import Method
-from anyformer.generation.options import check_counts
+from anyformer.generation.options import check_counts, split_answers
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.heads import Head
 from anyformer.model.losses.ctc import CTCHead, needed_frames
@@ -54,6 +54,9 @@ class DecodeConfig(MethodOptions, LanguageOptions, FallbackOptions, TimeOptions)
     tokens."""
     n_best: int | None = None
     """Give so many of the best texts of the search, with their scores: at most n_beams, and one of a greedy search."""
+    score: str | None = None
+    """Instead of writing a text, say how probable each of several is, given parted by |, as "yes|no": the likeliest is
+    the text, and n_best holds all with their log-probabilities in nats, the end of the text in them."""
     prompt: str | None = None
     """What was said before, for a Whisper: names and spellings that it is to keep to."""
     translate: bool = False
@@ -67,10 +70,24 @@ class DecodeConfig(MethodOptions, LanguageOptions, FallbackOptions, TimeOptions)
         check_counts(self, "max_new_tokens", "n_best")
         if (self.n_best or 0) > self.n_beams:
             raise InputError(f"n_best: {self.n_best} texts need as many n_beams, got {self.n_beams}")
+        if self.score is not None and (self.n_best or self.constrains or self.confidence):
+            raise InputError("score asks for the texts that it names, and goes without n_best, confidence and grammars")
+        if self.score is not None:
+            split_answers(self.score)
         if self.n_best and self.temperature:
             raise InputError("n_best goes without temperature: a text that is drawn is not the best of a search")
         if not 0 < self.ctc_weight < 1:
             raise InputError(f"ctc_weight must be above 0 and below 1, got {self.ctc_weight}")
+
+    @property
+    def answers(self) -> list[str]:
+        """The texts that are scored; none where one is written."""
+        return [] if self.score is None else split_answers(self.score)
+
+    @property
+    def n_told(self) -> int:
+        """Texts that are told with their scores."""
+        return len(self.answers) or self.n_best or 0
 
     @property
     def times(self) -> Literal["none", "words", "windows"]:
@@ -176,8 +193,9 @@ class Decoder:
             raise InputError(f"method: {method} needs a model that was trained with ctc; take method: attention")
         if method != "ctc" and self.head is None:
             raise InputError(f"method: {method} needs a model with a decoder; take method: ctc")
-        if method == "ctc" and config.constrains:
-            raise InputError(f"{config.constrains} constrains texts that a decoder writes; ctc finds them otherwise")
+        asked = config.constrains or ("score" if config.score is not None else "")
+        if asked and method != "attention":
+            raise InputError(f"{asked} goes by what a decoder writes; take a model that has one, and method: attention")
         return method
 
     @property
@@ -252,13 +270,14 @@ class Decoder:
             return _sure_by_ctc(found, log_probs, lengths) if config.confidence else found
         starts = self.starts(prompts, conditions, memory) if starts is None else starts
         times = self.times(config)
-        if times is not None and config.constrains:
-            raise InputError(f"{config.constrains} goes without timestamps, which the model writes into the text")
+        if times is not None and (config.constrains or config.answers):
+            asked = config.constrains or "score"
+            raise InputError(f"{asked} goes without timestamps, which the model writes into the text")
         starts = [self.start.opened(start, times, config.prompt, config.translate) for start in starts]
         if conditions is not None and memory is None and (config.fallback or config.confidence):
             memory = self.model.encode(conditions)
         inputs = _Inputs(prompts, starts, conditions, memory, log_probs, lengths)
-        found = self._by_attention(config, inputs)
+        found = self._chosen(config, inputs) if config.answers else self._by_attention(config, inputs)
         found = self._sure(config, inputs, found) if config.confidence else found
         return found if times is None else [_untimed(each, times) for each in found]
 
@@ -409,6 +428,22 @@ class Decoder:
                 own = [*mixed, *own[len(mixed) :]]
             sure.append(each._replace(log_probs=tuple(own)))
         return sure
+
+    def _chosen(self, config: DecodeConfig, inputs: _Inputs) -> list[Decoded]:
+        """Of the texts that the config names the likeliest, and the log-probabilities of all, the end of a text in
+        them."""
+        several = [ids.tolist() for ids in self.text.encode_batch(config.answers)]
+        of = [[Decoded(ids, start=tuple(start)) for start in inputs.starts] for ids in several]
+        scored: list[list[tuple[list[int], float]]] = [[] for _ in inputs.starts]
+        for found in of:
+            for own, (each, ids, logits) in zip(scored, self._read(inputs, found), strict=True):
+                log_p = logits[len(each.start) - 1 :].log_softmax(1)[torch.arange(len(ids)), torch.tensor(ids)]
+                own.append((each.ids, float(log_p.sum())))
+        ranked = [sorted(own, key=lambda each: -each[1]) for own in scored]
+        return [
+            Decoded(own[0][0], start=tuple(start), n_best=tuple(own))
+            for own, start in zip(ranked, inputs.starts, strict=True)
+        ]
 
     def _mean_log_prob(self, config: DecodeConfig, logits: Tensor, ids: Sequence[int]) -> float:
         """Of ids among those that are allowed. logits: (n, v). What breaks off is as long as if it had been ended."""

@@ -49,6 +49,28 @@ def test_a_loss_is_that_of_each_token_after_those_before_it(
         made.predict(["a", ""], score=True)
 
 
+def test_answers_are_as_probable_as_the_model_finds_each_of_their_tokens(tmp_path: Path, corpus: Corpus) -> None:
+    made = task(corpus, tmp_path)
+    results = made.predict(["to ", ""], score="be|or not|t")
+    for text, result in zip(("to ", ""), results, strict=True):
+        for answer, log_prob in result["log_probs"].items():
+            before = made.text.encode_batch([text])[0].tolist() or [made.text.eos_id]
+            total = 0.0
+            for token in made.text.encode_batch([answer])[0].tolist():
+                with torch.no_grad():
+                    logits = made.head(made.model(_batch(made, torch.tensor(before)))[0, -1]).float()
+                total, before = total + float(logits.log_softmax(0)[token]), [*before, token]
+            assert log_prob == pytest.approx(total, abs=1e-4)
+        assert result["likeliest"] == max(result["log_probs"], key=result["log_probs"].get)
+    row = made.row(results[0])
+    assert list(row) == ["text", "likeliest", "log_prob(be)", "log_prob(or not)", "log_prob(t)"]
+    assert results[0]["likeliest"] in made.render(results[0]).splitlines()[0]
+    with pytest.raises(InputError, match=r"score must be different texts parted by \|, as yes\|no, got 'a\|\|b'"):
+        made.predict(["to"], score="a||b")
+    with pytest.raises(InputError, match="have 10 tokens, more than the 8 of the model's context"):
+        made.predict(["to be o"], score="t b|t")
+
+
 def test_documents_are_scored_as_texts_a_window_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from itertools import groupby, product
 
@@ -422,6 +423,19 @@ def test_a_search_by_attention_over_many_ids_takes_no_language_model(files, monk
 # Confidence
 
 
+def by_the_whole_model(task: SequenceToSequence, record: dict, ids: list[int]) -> list[float]:
+    """The log-probability of each id after those before it, from a pass each."""
+    pair, fields, log_probs = task.chopper(False)(record, labelled=False), task.model.tokenizers, []
+    for n, new in enumerate(ids):
+        text = {task.target: written(ids[:n], task.start_ids)}
+        if task.model.encoder is None:
+            hidden = task.model(collate([{**pair.sample, **text}], fields))
+        else:
+            hidden = task.model(collate([text], fields), collate([pair.sample], fields))
+        log_probs.append(float(task.head(hidden[0, -1]).log_softmax(0)[new]))
+    return log_probs
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @torch.no_grad()
 def test_the_confidence_of_a_text_is_that_of_its_tokens_and_its_end(architecture: str) -> None:
@@ -432,15 +446,7 @@ def test_the_confidence_of_a_text_is_that_of_its_tokens_and_its_end(architecture
     assert result[task.target] == plain[task.target]
     (found,) = task.find(chopper.collate([chopper(record, labelled=False)]), DecodeConfig(max_new_tokens=9))
     targets = [*found.ids, *[task.text.eos_id] * (found.ended == "stop")]
-    log_probs = []
-    for n, new in enumerate(targets):
-        pair, text = chopper(record, labelled=False), {task.target: written(targets[:n], task.start_ids)}
-        if architecture == "decoder":
-            hidden = task.model(collate([{**pair.sample, **text}], task.model.tokenizers))
-        else:
-            fields = task.model.tokenizers
-            hidden = task.model(collate([text], fields), collate([pair.sample], fields))
-        log_probs.append(float(task.head(hidden[0, -1]).log_softmax(0)[new]))
+    log_probs = by_the_whole_model(task, record, targets)
     assert result["confidence"] == pytest.approx(math.exp(sum(log_probs) / len(log_probs)), rel=1e-4)
     assert [word["text"] for word in result["word_confidence"]] == result[task.target].split()
     assert all(0 < word["confidence"] <= 1 for word in result["word_confidence"])
@@ -462,3 +468,44 @@ def test_ctc_is_as_sure_of_an_id_as_where_it_hears_it_best() -> None:
     assert 0 < result["confidence"] < 1 and joint.row(result)["confidence"] == result["confidence"]
     said = "".join(joint.stream(Turned()[0], DecodeConfig("joint", max_new_tokens=4, confidence=True)))
     assert f"\nconfidence {result['confidence']:.3f}" in said
+
+
+# Texts that are given
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.no_grad()
+def test_texts_that_are_given_are_as_probable_as_their_tokens_and_their_end(architecture: str) -> None:
+    task = built(translator(architecture, output=HeadConfig(tied=False)))
+    records = [Turned()[1], Turned()[2]]
+    texts = [record[task.target] for record in records]
+    results = task.predict(records, score="|".join(texts))
+    for record, result in zip(records, results, strict=True):
+        scores = {each["text"]: each["score"] for each in result["n_best"]}
+        assert set(scores) == set(texts) and result[task.target] == max(scores, key=scores.get)
+        for text in texts:
+            ids = [*task.text.encode_batch([text])[0].tolist(), task.text.eos_id]
+            assert scores[text] == pytest.approx(sum(by_the_whole_model(task, record, ids)), abs=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_text_keeps_to_a_regular_expression_greedily_drawn_and_by_beams(architecture: str) -> None:
+    task = built(translator(architecture, output=HeadConfig(tied=False)))
+    for options in ({}, {"temperature": 1.0}, {"n_beams": 3}):
+        for result in task.predict([Turned()[1], Turned()[2]], regex="(ab|c){3}", max_new_tokens=9, **options):
+            assert re.fullmatch("(ab|c){3}", result[task.target]) and result["ended"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"regex": "a", "method": "ctc"}, "regex goes by what a decoder writes; take a model that has one"),
+        ({"score": "a|b", "method": "joint"}, "score goes by what a decoder writes"),
+        ({"score": "a|b", "n_best": 1}, "score asks for the texts that it names, and goes without n_best"),
+        ({"score": "a|a"}, r"score must be different texts parted by \|"),
+    ],
+)
+def test_what_goes_by_a_decoder_is_refused_without(options: dict, message: str) -> None:
+    task = built(recogniser("encoder_decoder", ctc=CTCConfig()))
+    with pytest.raises(InputError, match=message):
+        task.decoder.method(DecodeConfig(**options))

@@ -144,3 +144,18 @@ def test_a_fork_encodes_without_a_word_and_the_environment_stays(
         os._exit(0)
     os.waitpid(child, 0)
     assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
+
+
+@pytest.mark.parametrize("text", [BPE, BYTES, CHARACTERS], ids=["bpe", "bytes", "characters"])
+def test_what_ids_add_to_a_text_makes_it_whole(text: Text) -> None:
+    string = "helloworld" if text is CHARACTERS else "the naïve cat, 中\n"
+    contents = text.contents
+    assert b"".join(contents[i] for i in text.encode_batch([string])[0]) == string.encode()
+    assert len(contents) == text.n_ids and all(contents[i] is None for i in text.special_ids)
+
+
+def test_pieces_of_sentencepiece_say_their_bytes_and_those_of_wordpiece_do_not(load: Any) -> None:
+    assert load(unigram()).contents == [None, None, b"a", b" "]
+    for package in (wordpiece(), whole_words()):
+        with pytest.raises(InputError, match=r"cannot be held to a grammar with this tokenizer\.json"):
+            _ = load(package).contents
