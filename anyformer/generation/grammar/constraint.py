@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,38 +77,44 @@ class Constraint:
     def __call__(self, logits: Tensor, ids: Sequence[list[int]]) -> None:
         """logits: (b, v), changed in place. Raises InputError where no token can follow."""
         rows = [tuple(each) for each in ids]
-        self._reached = {row: self._behind(row) for row in dict.fromkeys(rows)}
-        closed = {row: self._closed(row, matcher) for row, matcher in self._reached.items() if matcher is not None}
-        # Beams of no hope, which a search has for want of others, stay as they are.
-        kept = [i for i, row in enumerate(rows) if row in closed]
-        if not kept:
-            return
-        mask = torch.from_numpy(np.stack([closed[rows[i]] for i in kept])).to(logits.device)
-        n = mask.shape[1]
-        logits[kept, :n] = logits[kept, :n].masked_fill(mask, -torch.inf)
-        logits[kept, n:] = -torch.inf
-        for i, is_stuck in zip(kept, (logits[kept] == -torch.inf).all(1).tolist(), strict=True):
-            if is_stuck:
-                raise self._stuck(rows[i])
+        self._advance(rows)
+        bits = np.frombuffer(b"".join(map(self._following, rows)), np.uint8).reshape(len(rows), -1)
+        n = len(self.vocabulary.contents)
+        closed = np.unpackbits(bits, axis=1, count=n, bitorder="little") == 0
+        logits[:, :n].masked_fill_(torch.from_numpy(closed).to(logits.device), -torch.inf)
+        logits[:, n:] = -torch.inf
+        if (logits.amax(1) == -torch.inf).any():
+            # Other options may have closed what is left.
+            raise self._stuck(rows[int(logits.amax(1).argmin())])
 
-    def _behind(self, row: tuple[int, ...]) -> LLMatcher | None:
-        if row in self._reached:
-            return self._reached[row]
-        # Rows come one id longer each time, behind any of the rows before.
-        begun = row[:-1] in self._reached
-        before, new = (self._reached[row[:-1]], row[-1:]) if begun else (self._first, row)
-        if before is None:
-            return None
-        found = before.deep_copy()
-        return found if found.consume_tokens(list(new)) else None
+    def _advance(self, rows: Sequence[tuple[int, ...]]) -> None:
+        """Get to what is known behind the ids of each row, of which there is one more each time, behind any of those of
+        the rows before."""
+        before, self._reached = self._reached, {}
+        heirs = Counter(row[:-1] for row in set(rows))
+        for row in dict.fromkeys(rows):
+            if row in before:
+                self._reached[row] = before[row]
+                continue
+            begun = row[:-1] in before
+            parent, new = (before[row[:-1]], row[-1:]) if begun else (self._first, row)
+            heirs[row[:-1]] -= 1
+            if parent is not None and (heirs[row[:-1]] or parent is self._first):
+                # But the last of a row's heirs, all go on with a copy.
+                parent = parent.deep_copy()
+            self._reached[row] = parent if parent is not None and parent.consume_tokens(list(new)) else None
 
-    def _closed(self, row: tuple[int, ...], matcher: LLMatcher) -> np.ndarray:
-        """Which ids may not follow, (v,) boolean."""
-        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+    def _following(self, row: tuple[int, ...]) -> bytes:
+        """A bit for each id, 1 for those that may follow."""
+        matcher = self._reached[row]
+        if matcher is None:
+            # A beam of no hope, which a search has for want of others, stays as it is.
+            return b"\xff" * (-(-len(self.vocabulary.contents) // 32) * 4)
+        bits = matcher.compute_bitmask()
         if matcher.is_error():
             # Also where no id may follow.
             raise self._stuck(row)
-        return np.unpackbits(bits, count=len(self.vocabulary.contents), bitorder="little") == 0
+        return bits
 
     def _stuck(self, row: tuple[int, ...]) -> InputError:
         text = self.vocabulary.text(row)
