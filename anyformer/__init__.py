@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from anyformer.tasks.targets.labels import Labels as Labels
     from anyformer.tasks.targets.masked import Masked as Masked
     from anyformer.tasks.targets.regression import Regression as Regression
+    from anyformer.tasks.targets.tags import Tags as Tags
     from anyformer.tasks.targets.target import Target as Target
     from anyformer.tasks.targets.text import TextTarget as TextTarget
     from anyformer.testing.tokenizer import check_tokenizer as check_tokenizer
@@ -95,6 +96,8 @@ if TYPE_CHECKING:
     from anyformer.tokenizers.points import Points as Points
     from anyformer.tokenizers.row import Row as Row
     from anyformer.tokenizers.series.series import Series as Series
+    from anyformer.tokenizers.synthetic.associative_recall import AssociativeRecall as AssociativeRecall
+    from anyformer.tokenizers.synthetic.listops import ListOps as ListOps
     from anyformer.tokenizers.text.aligned import Aligned as Aligned
     from anyformer.tokenizers.text.corpus import Corpus as Corpus
     from anyformer.tokenizers.text.corpus import PythonDocs as PythonDocs
@@ -110,6 +113,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Aligned": "tokenizers.text.aligned",
     "Anyformer": "model.anyformer",
+    "AssociativeRecall": "tokenizers.synthetic.associative_recall",
     "Audio": "tokenizers.audio.audio",
     "Augmentation": "tokenizers.image.augmentation",
     "Batch": "batch",
@@ -182,7 +186,9 @@ _HOMES = {
     "Source": "data.source",
     "SpecAugment": "tokenizers.audio.augmentation",
     "SpokenWords": "tokenizers.audio.spoken_words",
+    "ListOps": "tokenizers.synthetic.listops",
     "Table": "data.tables",
+    "Tags": "tasks.targets.tags",
     "Target": "tasks.targets.target",
     "Task": "tasks.base.task",
     "Text": "tokenizers.text.text",

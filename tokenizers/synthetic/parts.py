@@ -1,0 +1,47 @@
+"""Records that are drawn, for training, validation and test: none is in two of them."""
+
+from __future__ import annotations
+
+import zlib
+from abc import abstractmethod
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from anyformer.data.source import Source
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+HELD_OUT = 16
+"""Of so many possible records one is for validation, one for test, and all others are for training."""
+
+
+class DrawnParts(Source):
+    """Records of which each is drawn from (seed, part, number) until what it holds is one of the part's.
+
+    Which part a record may be in follows from its text alone, by a checksum, so that no two parts share one, whatever
+    their seeds and sizes.
+    """
+
+    n: int
+    part: Part
+    seed: int
+
+    @abstractmethod
+    def draw(self, random: np.random.Generator) -> tuple[str, dict[str, Any]]:
+        """A text that tells the record from all others, and the record."""
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        random = np.random.default_rng((self.seed, PARTS.index(self.part), range(self.n)[i]))
+        while True:
+            text, record = self.draw(random)
+            if part_of(text) == self.part:
+                return record
+
+
+def part_of(text: str) -> Part:
+    """The one part that a record of this text may be in."""
+    return {0: "validation", 1: "test"}.get(zlib.crc32(text.encode()) % HELD_OUT, "train")
