@@ -104,6 +104,8 @@ if TYPE_CHECKING:
     from anyformer.tokenizers.text.docstrings import Docstrings as Docstrings
     from anyformer.tokenizers.text.ngrams import NGrams as NGrams
     from anyformer.tokenizers.text.text import Text as Text
+    from anyformer.tokenizers.tree.conllu import Conllu as Conllu
+    from anyformer.tokenizers.tree.tree import Tree as Tree
     from anyformer.tokenizers.video import Video as Video
     from anyformer.tokens import Tokenizer as Tokenizer
     from anyformer.tokens import TokenSet as TokenSet
@@ -123,6 +125,7 @@ _HOMES = {
     "Category": "tasks.targets.category",
     "Classify": "tasks.classify.classify",
     "Collected": "tasks.decide.collect",
+    "Conllu": "tokenizers.tree.conllu",
     "ConvStem": "tokenizers.image.patches",
     "Corpus": "tokenizers.text.corpus",
     "Decide": "tasks.decide.decide",
@@ -197,6 +200,7 @@ _HOMES = {
     "TorchAudio": "tokenizers.audio.sources",
     "TranscriptConfig": "tasks.sequence.transcripts",
     "TransformerConfig": "model.config",
+    "Tree": "tokenizers.tree.tree",
     "Vector": "tokenizers.episode.continuous",
     "Video": "tokenizers.video",
     "TextTarget": "tasks.targets.text",

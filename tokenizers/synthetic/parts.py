@@ -9,11 +9,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from anyformer.data.source import Source
+from anyformer.errors import InputError
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 HELD_OUT = 16
 """Of so many possible records one is for validation, one for test, and all others are for training."""
+MOST_DRAWS = 10_000
+"""Until it is said that there is no such record."""
 
 
 class DrawnParts(Source):
@@ -28,18 +31,22 @@ class DrawnParts(Source):
     seed: int
 
     @abstractmethod
-    def draw(self, random: np.random.Generator) -> tuple[str, dict[str, Any]]:
-        """A text that tells the record from all others, and the record."""
+    def draw(self, random: np.random.Generator) -> tuple[str, dict[str, Any]] | None:
+        """A text that tells the record from all others, and the record; None where what was drawn is not wanted."""
 
     def __len__(self) -> int:
         return self.n
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         random = np.random.default_rng((self.seed, PARTS.index(self.part), range(self.n)[i]))
-        while True:
-            text, record = self.draw(random)
-            if part_of(text) == self.part:
-                return record
+        for _ in range(MOST_DRAWS):
+            drawn = self.draw(random)
+            if drawn is not None and part_of(drawn[0]) == self.part:
+                return drawn[1]
+        raise InputError(
+            f"{self.name(i)}: none in {MOST_DRAWS:,} draws is as wanted and of this part; give wider limits, so that "
+            "there are more records"
+        )
 
 
 def part_of(text: str) -> Part:
