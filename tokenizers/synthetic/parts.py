@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +16,8 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 HELD_OUT = 16
 """Of so many possible records one is for validation, one for test, and all others are for training."""
+MOST_KEPT = 100_000
+"""Records that are held once they are drawn, which takes as long as a step of a small model."""
 MOST_DRAWS = 10_000
 """Until it is said that there is no such record."""
 
@@ -38,7 +41,20 @@ class DrawnParts(Source):
         return self.n
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        random = np.random.default_rng((self.seed, PARTS.index(self.part), range(self.n)[i]))
+        i = range(self.n)[i]
+        if i not in self._drawn:
+            record = self._draw(i)
+            if len(self._drawn) >= MOST_KEPT:
+                return record
+            self._drawn[i] = record
+        return dict(self._drawn[i])
+
+    @cached_property
+    def _drawn(self) -> dict[int, dict[str, Any]]:
+        return {}
+
+    def _draw(self, i: int) -> dict[str, Any]:
+        random = np.random.default_rng((self.seed, PARTS.index(self.part), i))
         for _ in range(MOST_DRAWS):
             drawn = self.draw(random)
             if drawn is not None and part_of(drawn[0]) == self.part:
