@@ -62,7 +62,9 @@ def read_conllu(text: Any) -> Parse:
     """The parse of one sentence or several. Raises InputError, with the number of the line, for what is none."""
     if not isinstance(text, str):
         raise InputError(f"a parse in CoNLL-U must be a text, got {type(text).__name__}")
-    sentences = [read_words(each) for each in split_sentences(enumerate(text.splitlines(), 1))]
+    # What else Unicode takes for the end of a line may stand in a word.
+    lines = enumerate((line.removesuffix("\r") for line in text.split("\n")), 1)
+    sentences = [read_words(each) for each in split_sentences(lines)]
     parses = []
     for words in filter(None, sentences):
         lines, forms = ([word[name] for word in words] for name in ("line", "form"))
@@ -109,10 +111,8 @@ class Conllu(Source):
     def name(self, i: int) -> str:
         return f"{self.path} from line {self._records[i][0][0][0]}"
 
-    def at(self, places: Sequence[str], needed: Collection[str]) -> Source | None:
-        return replace(self, path=places[0]) if len(places) == 1 else super().at(places, needed)
-
     def _at(self, place: str, needed: Collection[str]) -> Conllu:
+        find_file(place)
         return replace(self, path=place)
 
     def read_from(self) -> list[str]:

@@ -85,16 +85,17 @@ def _check_circles(words: Sequence[str], heads: np.ndarray, names: Sequence[str]
     """Raise InputError where words hang from each other; a sentence without a root has such words."""
     done = np.zeros(len(heads), dtype=bool)
     for start in range(len(heads)):
-        way, at = [], start
+        way: dict[int, None] = {}
+        at = start
         while at != ROOT and not done[at]:
             if at in way:
-                circle = way[way.index(at) :]
+                circle = list(way)[list(way).index(at) :]
                 shown = " -> ".join(repr(words[i]) for i in (*circle, at)[:8]) + (" ..." if len(circle) > 7 else "")
                 none = "" if (heads == ROOT).any() else ", and no word is the root, whose head is 0"
                 raise InputError(f"{names[at]}: the heads lead in a circle, {shown}{none}")
-            way.append(at)
+            way[at] = None
             at = int(heads[at])
-        done[way] = True
+        done[list(way)] = True
 
 
 def join_parses(parses: Sequence[Parse]) -> Parse:

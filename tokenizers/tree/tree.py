@@ -93,7 +93,7 @@ class Tree(Tokenizer):
         return self.format == "columns"
 
     def reads_column(self, name: str) -> bool:
-        return name in self.columns
+        return self.format != "columns" or name in self.columns
 
     @property
     def axes(self) -> tuple[str, ...]:  # type: ignore[override]

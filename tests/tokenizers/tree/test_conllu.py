@@ -49,6 +49,7 @@ def test_words_and_heads_are_read_without_comments_words_in_one_and_empty_nodes(
     parse = read_conllu(VAMONOS)
     assert parse.words == ("vamos", "nos", "a", "el", "mar") and parse.heads.tolist() == [-1, 0, 4, 4, 0]
     both = read_conllu(f"\n{VAMONOS}\n\n{SUE}\n")
+    assert read_conllu(line(form="a\u2028b").replace("\n", "\r\n") + "\r\n").words == ("a\u2028b",)
     assert both.words[5:] == ("Sue", "likes", "coffee", "and", "Bill", "tea")
     assert both.heads[5:].tolist() == [6, -1, 6, 9, 6, 9]
 
@@ -124,3 +125,5 @@ def test_other_files_are_read_as_the_first(tmp_path: Path) -> None:
     found = Conllu("nowhere.conllu", each="document").at(paths, ["tree"])
     assert [len(record["words"]) for record in (found[0], found[1])] == [5, 6]
     assert Conllu("nowhere.conllu", each="document").at(paths[:1], ["tree"]) == Conllu(paths[0], each="document")
+    with pytest.raises(InputError, match=r"neither\.conllu"):
+        Conllu(paths[0]).at(["neither.conllu"], ["tree"])

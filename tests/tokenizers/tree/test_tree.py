@@ -73,7 +73,7 @@ def test_the_same_parse_is_the_same_however_it_is_said() -> None:
         for part in ("content", "position", "relation"):
             assert torch.equal(getattr(one, part), getattr(other, part))
     assert columns.takes_columns and not lines.takes_columns
-    assert renamed.reads_column("head") and not renamed.reads_column("heads")
+    assert renamed.reads_column("head") and not renamed.reads_column("heads") and lines.reads_column("tree")
 
 
 def test_of_brackets_all_symbols_are_tokens_or_words_alone_at_the_places_of_the_whole_tree() -> None:
