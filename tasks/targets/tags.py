@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -90,6 +91,10 @@ class Tags(Target):
         given = record.get(name)
         if is_missing(given):
             return None
+        known = _numbers(self.classes)
+        if isinstance(given, list) and all(tag is None or (type(tag) is str and tag in known) for tag in given):
+            # As they are mostly: a name takes a while to be made sure of, and there are many.
+            return torch.tensor([UNKNOWN if tag is None else known[tag] for tag in given])
         tags = self._tags(name, given)
         return torch.tensor([UNKNOWN if tag is None else class_index(name, tag, self.classes) for tag in tags])
 
@@ -153,3 +158,8 @@ class TagsHead(CategoryHead):
         for sample, tag in zip(batch.aims[name].sample.tolist(), self.results(outputs), strict=True):
             found[sample].append(tag)
         return found
+
+
+@lru_cache(maxsize=16)
+def _numbers(classes: tuple[str, ...]) -> dict[str, int]:
+    return {name: i for i, name in enumerate(classes)}
