@@ -120,8 +120,12 @@ class Tree(Tokenizer):
             position = torch.cat([position, torch.from_numpy(depths)[:, None]], 1)
         return TokenSet(content, position, relation=self._relation(read.parse, nodes) if self.path else None)
 
+    def words(self, record: Any) -> list[str]:
+        """The words of a record, or the symbols of brackets, that become tokens or are cut into such."""
+        return self._read(record).words
+
     def count(self, record: Any) -> int:
-        return len(self._cut(self._read(record).words)[0])
+        return len(self._cut(self.words(record))[0])
 
     def decode(self, tokens: TokenSet) -> str:
         """The words with spaces between; the parse is lost, but where brackets are tokens."""
@@ -144,10 +148,10 @@ class Tree(Tokenizer):
     def fit(self, records: Iterable[Any]) -> Self:
         """A copy that holds the words of the records, or the vocabulary of their pieces."""
         if self.text is not None:
-            return replace(self, text=self.text.fit(" ".join(self._read(record).words) for record in records))
+            return replace(self, text=self.text.fit(" ".join(self.words(record)) for record in records))
         if self.vocabulary is not None:
             return self
-        counts = Counter(word for record in records for word in self._read(record).words)
+        counts = Counter(word for record in records for word in self.words(record))
         if not counts:
             raise InputError("there is no word to learn the vocabulary from: the training records are empty")
         # Words of one count in the alphabet's sequence, so that the sequence of the records does not matter.
