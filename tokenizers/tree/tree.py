@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Self
@@ -146,17 +146,32 @@ class Tree(Tokenizer):
     # What the data decides.
 
     def fit(self, records: Iterable[Any]) -> Self:
-        """A copy that holds the words of the records, or the vocabulary of their pieces."""
+        """A copy that holds the words of the records, or the vocabulary of their pieces.
+
+        What is no parse is left out here: whoever reads it names the record, or leaves it out by on_bad_sample.
+        """
         if self.text is not None:
-            return replace(self, text=self.text.fit(" ".join(self.words(record)) for record in records))
+            return replace(self, text=self.text.fit(" ".join(words) for words in self._readable(records)))
         if self.vocabulary is not None:
             return self
-        counts = Counter(word for record in records for word in self.words(record))
-        if not counts:
-            raise InputError("there is no word to learn the vocabulary from: the training records are empty")
+        counts = Counter(word for words in self._readable(records) for word in words)
         # Words of one count in the alphabet's sequence, so that the sequence of the records does not matter.
         common = sorted(counts, key=lambda word: (-counts[word], word))[: self.vocab_size]
         return replace(self, vocabulary=tuple(sorted(common)))
+
+    def _readable(self, records: Iterable[Any]) -> Iterator[list[str]]:
+        """The words of each record. Raises InputError where there are none, or none that can be read."""
+        n, wrong = 0, "the training records are empty"
+        for record in records:
+            try:
+                words = self.words(record)
+            except InputError as error:
+                wrong = str(error)
+                continue
+            n += 1
+            yield words
+        if not n:
+            raise InputError(f"there is no word to learn the vocabulary from: {wrong}")
 
     def inherit(self, other: Tokenizer) -> Self:
         if not isinstance(other, Tree) or (self.text is None) != (other.text is None):

@@ -172,6 +172,15 @@ def test_a_text_that_is_too_long_is_refused() -> None:
         Tree(max_len=4).fit([DOG]).encode(DOG)
 
 
+def test_what_is_no_parse_is_left_out_of_the_vocabulary_and_named_by_who_reads_it() -> None:
+    circle = {"words": ["no", "way"], "heads": [2, 1]}
+    assert Tree().fit([circle, TWO]).vocabulary == ("bark", "dog", "dogs", "the", "too")
+    with pytest.raises(InputError, match="no word to learn the vocabulary from: word 1: the heads lead"):
+        Tree().fit([circle])
+    with pytest.raises(InputError, match="no word to learn the vocabulary from: word 1: the heads lead"):
+        Tree(text=Text("characters")).fit([circle])
+
+
 CONFIG = """\
 trainer: {max_epochs: 1, accelerator: cpu, enable_progress_bar: false}
 model:
