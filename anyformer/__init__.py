@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from anyformer.tasks.targets.labels import Labels as Labels
     from anyformer.tasks.targets.masked import Masked as Masked
     from anyformer.tasks.targets.regression import Regression as Regression
+    from anyformer.tasks.targets.tags import Tags as Tags
     from anyformer.tasks.targets.target import Target as Target
     from anyformer.tasks.targets.text import TextTarget as TextTarget
     from anyformer.testing.tokenizer import check_tokenizer as check_tokenizer
@@ -95,12 +96,16 @@ if TYPE_CHECKING:
     from anyformer.tokenizers.points import Points as Points
     from anyformer.tokenizers.row import Row as Row
     from anyformer.tokenizers.series.series import Series as Series
+    from anyformer.tokenizers.synthetic.associative_recall import AssociativeRecall as AssociativeRecall
+    from anyformer.tokenizers.synthetic.listops import ListOps as ListOps
     from anyformer.tokenizers.text.aligned import Aligned as Aligned
     from anyformer.tokenizers.text.corpus import Corpus as Corpus
     from anyformer.tokenizers.text.corpus import PythonDocs as PythonDocs
     from anyformer.tokenizers.text.docstrings import Docstrings as Docstrings
     from anyformer.tokenizers.text.ngrams import NGrams as NGrams
     from anyformer.tokenizers.text.text import Text as Text
+    from anyformer.tokenizers.tree.conllu import Conllu as Conllu
+    from anyformer.tokenizers.tree.tree import Tree as Tree
     from anyformer.tokenizers.video import Video as Video
     from anyformer.tokens import Tokenizer as Tokenizer
     from anyformer.tokens import TokenSet as TokenSet
@@ -110,6 +115,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Aligned": "tokenizers.text.aligned",
     "Anyformer": "model.anyformer",
+    "AssociativeRecall": "tokenizers.synthetic.associative_recall",
     "Audio": "tokenizers.audio.audio",
     "Augmentation": "tokenizers.image.augmentation",
     "Batch": "batch",
@@ -119,6 +125,7 @@ _HOMES = {
     "Category": "tasks.targets.category",
     "Classify": "tasks.classify.classify",
     "Collected": "tasks.decide.collect",
+    "Conllu": "tokenizers.tree.conllu",
     "ConvStem": "tokenizers.image.patches",
     "Corpus": "tokenizers.text.corpus",
     "Decide": "tasks.decide.decide",
@@ -182,7 +189,9 @@ _HOMES = {
     "Source": "data.source",
     "SpecAugment": "tokenizers.audio.augmentation",
     "SpokenWords": "tokenizers.audio.spoken_words",
+    "ListOps": "tokenizers.synthetic.listops",
     "Table": "data.tables",
+    "Tags": "tasks.targets.tags",
     "Target": "tasks.targets.target",
     "Task": "tasks.base.task",
     "Text": "tokenizers.text.text",
@@ -191,6 +200,7 @@ _HOMES = {
     "TorchAudio": "tokenizers.audio.sources",
     "TranscriptConfig": "tasks.sequence.transcripts",
     "TransformerConfig": "model.config",
+    "Tree": "tokenizers.tree.tree",
     "Vector": "tokenizers.episode.continuous",
     "Video": "tokenizers.video",
     "TextTarget": "tasks.targets.text",

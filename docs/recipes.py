@@ -11,8 +11,8 @@ HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "configs"
 RESULTS = run_path(str(HERE / "results.py"))
 SHOWN = {
-    *("acrobot", "bert_docs", "cartpole", "digit_sensors", "digits", "digits_question", "gpt_docs", "mountain_car"),
-    *("pendulum", "robots", "spoken_words"),
+    *("acrobot", "associative_recall", "bert_docs", "cartpole", "digit_sensors", "digits", "digits_question"),
+    *("gpt_docs", "listops", "listops_tree", "mountain_car", "pendulum", "robots", "spoken_words"),
 }
 """Recipes on data that is built in or made in the run, whose pictures may be shown; of others there are figures."""
 PICTURES = {

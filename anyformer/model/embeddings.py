@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -31,7 +31,7 @@ class EmbeddingConfig(Values):
     positions: list[PositionConfig] | None = None
     """Position embeddings; when left out a joint learned table over the axes of every field that rotary or relative
     positions do not cover. Where no tokenizer tells the size of one, as of a text without max_len, attention goes by
-    rotary positions on that axis instead."""
+    rotary positions on that axis instead, and a table is over the others."""
     scale: bool = False
     """Whether content is multiplied by sqrt(d_model) (Vaswani et al. 2017, 3.4)."""
     norm: bool = False
@@ -91,9 +91,11 @@ class Embeddings(nn.Module):
         self.placed, rotary = config.positions, transformer.rotary
         if self.placed is None:
             self.placed = default_positions((axes, stacks) for axes in self.axes.values())
+            covered = set.intersection(*({*axes_of_attention(stack)} for stack in stacks))
             if encoder is None and rotary is None:
                 rotary = default_rotary(self.placed, tokenizers, transformer)
-                self.placed = [each for each in self.placed if rotary is None or not {*each.axes} <= {*rotary.axes}]
+                covered |= set() if rotary is None else {*rotary.axes}
+            self.placed = without_axes(self.placed, covered - sized_axes(tokenizers))
         named = [*(position.axes for position in self.placed), *map(axes_of_attention, stacks)]
         self._check_axes([axis for axes in named for axis in axes], tokenizers)
         self.positions = nn.ModuleList(make_positions(position, tokenizers, d_model) for position in self.placed)
@@ -219,12 +221,24 @@ def default_positions(fields: Iterable[tuple[Sequence[str], Sequence[Transformer
 def default_rotary(
     placed: Sequence[PositionConfig], tokenizers: Mapping[str, Tokenizer], transformer: TransformerConfig
 ) -> RotaryConfig | None:
-    """Rotary positions in the place of tables of one axis whose size no tokenizer tells; None where there are no such,
-    or attention has no room for them: then the table says that it cannot be.
+    """Rotary positions on an axis whose size no tokenizer tells, where it is a field's only such one; None where there
+    are no such, or attention has no room for them: then the table says that it cannot be.
 
     Those that are counted alone: what is measured, as time in seconds, has no scale that would be right for all.
     """
-    sized = {axis for tokenizer in tokenizers.values() for axis in tokenizer.sizes}
+    sized = sized_axes(tokenizers)
     measured = {axis for each in tokenizers.values() if each.empty().position.is_floating_point() for axis in each.axes}
-    axes = [each.axes[0] for each in placed if len(each.axes) == 1 and each.axes[0] not in sized | measured]
+    unsized = [[axis for axis in each.axes if axis not in sized] for each in placed]
+    axes = dict.fromkeys(own[0] for own in unsized if len(own) == 1 and own[0] not in measured)
     return RotaryConfig(tuple(axes)) if axes and transformer.head_width % (2 * len(axes)) == 0 else None
+
+
+def sized_axes(tokenizers: Mapping[str, Tokenizer]) -> set[str]:
+    """The axes of which a tokenizer tells how many places there are."""
+    return {axis for tokenizer in tokenizers.values() for axis in tokenizer.sizes}
+
+
+def without_axes(placed: Iterable[PositionConfig], covered: Collection[str]) -> list[PositionConfig]:
+    """Position embeddings without axes that attention goes by and no table could be made for."""
+    left = [(each, tuple(axis for axis in each.axes if axis not in covered)) for each in placed]
+    return [replace(each, axes=axes) for each, axes in left if axes]

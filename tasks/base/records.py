@@ -27,6 +27,7 @@ from anyformer.errors import InputError, say_once
 from anyformer.parsing.plain import describe
 from anyformer.tasks.base.resume import is_below
 from anyformer.tokenizers.text.corpus import Corpus, Documents
+from anyformer.tokenizers.tree.conllu import Conllu
 
 if TYPE_CHECKING:
     from anyformer.tasks.base.task import Task
@@ -320,6 +321,8 @@ class Records(Checked, LightningDataModule):
             train = train[0]
         if isinstance(train, Corpus):
             return replace(train, path=given, part=(0.0, 1.0))
+        if isinstance(train, Conllu):
+            return replace(train, path=given)
         source = (open_source if self._task is None else self._task.open)(given)
         if isinstance(train, Table) and isinstance(source, Table):
             return replace(train, path=given, rows=None)

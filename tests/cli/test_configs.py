@@ -52,6 +52,9 @@ def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path, m
         options.append("--model.decoding.max_new_tokens=4")
     elif "class_path: Decide" in config.read_text():
         options.append("--model.play.episodes=2")
+    if re.search("class_path: (ListOps|AssociativeRecall)", config.read_text()):
+        # Each record is drawn, and with few of them all are at once.
+        options += [f"--data.{part}.init_args.n=200" for part in ("train", "validation", "test")]
     if model is not None:
         options.append("--data.max_tokens=600")
     if "class_path: Collected" in config.read_text() and "class_path: Mixture" not in config.read_text():

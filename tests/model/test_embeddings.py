@@ -114,12 +114,26 @@ def test_without_a_word_on_positions_attention_goes_by_rotary_ones_where_no_toke
     found, given = build(tokenizers=fields), build(tokenizers=fields, rotary=RotaryConfig(("word",)))
     for each in (found, given):
         assert each.rotary.axes == ("word",) and [config.axes for config in each.placed] == [("row", "column")]
+    # Of a field of several axes the others keep a table.
+    tree = {"tree": Sized(3, ("word", "depth"))}
+    for each in (build(tokenizers=tree), build(tokenizers=tree, rotary=RotaryConfig(("word",)))):
+        assert each.rotary.axes == ("word",) and [config.axes for config in each.placed] == [("depth",)]
+        assert [table.sizes for table in each.positions] == [(4,)]
     # Where a size is told, or all is said, it is as it was; and what has no room is said.
     assert build().rotary is None and build(rotary=RotaryConfig(("word",))).rotary.axes == ("word",)
     with pytest.raises(InputError, match="learned positions on the axis 'word' need its size"):
         Embeddings(fields, replace(SIZES, d_head=3), EmbeddingConfig())
     with pytest.raises(InputError, match="learned positions on the axis 'word' need its size"):
         build(EmbeddingConfig(positions=[PositionConfig(("word",))]), fields)
+
+
+@dataclass(frozen=True)
+class Sized(Vectors):
+    """Of two axes it knows the size of the second alone."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {self.axes[1]: 4}
 
 
 # What cannot be

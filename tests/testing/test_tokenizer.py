@@ -35,6 +35,7 @@ from anyformer.tokenizers.series.augmentation import SeriesAugmentation
 from anyformer.tokenizers.series.series import Series
 from anyformer.tokenizers.text.ngrams import NGrams
 from anyformer.tokenizers.text.text import Text
+from anyformer.tokenizers.tree.tree import Tree
 from anyformer.tokenizers.video import Video
 from anyformer.tokens import Tokenizer, TokenSet
 from tests.helpers.drawn import noise
@@ -186,6 +187,7 @@ CASES = {
         Case(Molecule(), ["CCO", "c1ccccc1", "C[C@H](N)C(=O)O"], {"bad": ["C?", 3]}),
         Case(Molecule("graph"), ["CCO", "c1ccccc1[Na]", "C#N"]),
     ],
+    "Tree": [Case(Tree("brackets"), ["[MAX 2 [MIN 4 7 ] 0 ]", "(S (NP dogs ) bark )"], {"bad": ["(S dogs", "a)", 7]})],
 }
 """Of every tokenizer in tokenizers/ at least one, by its class."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.sparse import csr_matrix, hstack
@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix, hstack
 from anyformer.baselines.features.features import Features
 from anyformer.errors import InputError
 from anyformer.tokenizers.text.vocabulary import NORMALIZERS
+from anyformer.tokenizers.tree.tree import Tree
 
 MOST = 5000
 """N-grams of a kind at most: the most frequent ones of the training records."""
@@ -44,6 +45,8 @@ class CharacterNgrams(Features):
     """The 1 to 4 characters one after another, of SMILES and of what is cut into n-grams: the logarithm of one more
     than how often each is there, as a larger molecule has more of everything."""
 
+    kind: ClassVar[dict[str, Any]] = {"analyzer": "char", "ngram_range": (1, 4), "lowercase": False}
+
     def read(self, value: Any) -> str:
         if not isinstance(value, str):
             raise InputError(f"a text must be a string, got {type(value).__name__}")
@@ -52,7 +55,7 @@ class CharacterNgrams(Features):
     def fit(self, kept: Sequence[str]) -> None:
         from sklearn.feature_extraction.text import CountVectorizer
 
-        self._counts = _fitted(CountVectorizer, kept, analyzer="char", ngram_range=(1, 4), lowercase=False)
+        self._counts = _fitted(CountVectorizer, kept, **self.kind)
 
     def transform(self, kept: Sequence[str]) -> csr_matrix:
         if self._counts is None:
@@ -60,6 +63,16 @@ class CharacterNgrams(Features):
         found = self._counts.transform(kept).astype(np.float64)
         found.data = np.log1p(found.data)
         return found
+
+
+class WordNgrams(CharacterNgrams):
+    """The same of the 1 to 3 words one after another of a text that comes with its parse."""
+
+    tokenizer: Tree
+    kind: ClassVar[dict[str, Any]] = {"token_pattern": r"\S+", "ngram_range": (1, 3), "lowercase": False}
+
+    def read(self, value: Any) -> str:
+        return " ".join(self.tokenizer.words(value))
 
 
 def _fitted(kind: type, texts: Sequence[str], **options: Any) -> Any:

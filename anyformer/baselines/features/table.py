@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix, hstack
 from anyformer.baselines.features.columns import RowColumns
 from anyformer.baselines.features.contents import TokenStatistics
 from anyformer.baselines.features.features import Features, Matrix
-from anyformer.baselines.features.ngrams import CharacterNgrams, TextNgrams
+from anyformer.baselines.features.ngrams import CharacterNgrams, TextNgrams, WordNgrams
 from anyformer.baselines.features.pictures import Pixels
 from anyformer.baselines.features.signals import MelSegments, SeriesSegments
 from anyformer.tokenizers.audio.audio import Audio
@@ -21,6 +21,7 @@ from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.series.series import Series
 from anyformer.tokenizers.text.ngrams import NGrams
 from anyformer.tokenizers.text.text import Text
+from anyformer.tokenizers.tree.tree import Tree
 from anyformer.tokens import Tokenizer
 
 
@@ -49,6 +50,7 @@ FEATURES: dict[type[Tokenizer], type[Features]] = {
     NGrams: CharacterNgrams,
     Facets: FacetFeatures,
     Molecule: CharacterNgrams,
+    Tree: WordNgrams,
     Row: RowColumns,
     ImagePatches: Pixels,
     Audio: MelSegments,
