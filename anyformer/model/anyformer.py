@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch, Layout
@@ -68,6 +69,9 @@ class Anyformer(nn.Module):
         )
         seen = None if sees is None else field_matrix(sees, list(self.tokenizers))
         self.register_buffer("sees", seen, persistent=False)
+        edges_only = torch.diag(torch.tensor([tokenizer.edges_only for tokenizer in self.tokenizers.values()]))
+        # (fields, fields) boolean: tokens of field i look at those of field j along edges alone; None: none do.
+        self.register_buffer("edges_only", edges_only if edges_only.any() else None, persistent=False)
         # (fields,) boolean: adapters act in samples alone that have one of these; in all while it is None.
         self.register_buffer("adapts_with", None, persistent=False)
 
@@ -157,9 +161,11 @@ class Anyformer(nn.Module):
         if cache is not None:
             cache.admit(batch, places, len(stack.patterns))
         keys = places if cache is None else cache.places
-        n_fields = len(self.tokenizers)
+        biases, n_fields = self.biases(stack), len(self.tokenizers)
         return Context(
-            sights=self_sights(stack.patterns, batch, places, n_fields, cache, self.sees, *self.biases(stack)),
+            sights=self_sights(
+                stack.patterns, batch, places, n_fields, cache, self.sees, *biases, edges_only=self.edges_only
+            ),
             rotation=self.embeddings.rotation(batch, encoder=stack is self.encoder),
             cache=cache,
             adapts=None if self.adapts_with is None else in_samples_with(self.adapts_with, batch.layout, [keys]),
