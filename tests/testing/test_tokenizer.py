@@ -185,6 +185,7 @@ CASES = {
     "Molecule": [
         Case(Molecule(), ["CCO", "c1ccccc1", "C[C@H](N)C(=O)O"], {"bad": ["C?", 3]}),
         Case(Molecule("graph"), ["CCO", "c1ccccc1[Na]", "C#N"]),
+        Case(Molecule("graph", relations="bonds"), ["CCO", "c1ccccc1[Na]", "C#N"]),
     ],
 }
 """Of every tokenizer in tokenizers/ at least one, by its class."""
