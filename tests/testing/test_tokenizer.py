@@ -25,6 +25,7 @@ from anyformer.tokenizers.episode.discrete import Bins, Categories, Letters
 from anyformer.tokenizers.episode.frames import Frames
 from anyformer.tokenizers.episode.steps import Stretch
 from anyformer.tokenizers.facets import Facets
+from anyformer.tokenizers.graph import Graph
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.tokenizers.image.reading import open_image
@@ -181,6 +182,22 @@ CASES = {
     "NGrams": [
         Case(NGrams, ["one two", "three", "naïve \ud800"], {"bad": [3, "x" * 513]}),
         Case(NGrams(n=2, unit="words", n_buckets=64, dropout=0.3, max_len=9), ["one two, three", "four five"]),
+    ],
+    "Graph": [
+        Case(
+            Graph(edges_only=True),
+            [{"nodes": ["a", "b", "a"], "edges": [[0, 1, "x"], [1, 2]]}, {"nodes": ["b"], "edges": [[0, 0, "y"]]}],
+            {"bad": [{"nodes": ["a"], "edges": [[0, 1]]}, "a", {"nodes": [[1.0]]}]},
+        ),
+        Case(
+            Graph(directed=False, reverse="own"),
+            [{"nodes": [[1.0, 2.0], [0.5, 1.0]], "edges": [[0, 1]]}, {"nodes": [[3.0, 0.0]], "edges": []}],
+        ),
+        Case(
+            Graph("text", text=Text("characters")),
+            [{"nodes": ["ab", "", "c"], "edges": [[2, 0, "x"]]}, {"nodes": ["cab"], "edges": []}],
+            {"bad": [{"nodes": [3]}]},
+        ),
     ],
     "Molecule": [
         Case(Molecule(), ["CCO", "c1ccccc1", "C[C@H](N)C(=O)O"], {"bad": ["C?", 3]}),
