@@ -253,6 +253,10 @@ class Faulty(Tokenizer):
     def augments(self) -> bool:
         return self.fault != "augments"
 
+    @property
+    def edges_only(self) -> bool:
+        return self.fault == "edges only"
+
     def encode(self, record: list[float], random: np.random.Generator | None = None) -> TokenSet:
         fault, n = self.fault, len(record)
         if fault == "shared generator":
@@ -283,7 +287,8 @@ class Faulty(Tokenizer):
             relation = torch.full((n, n), 2)
         elif fault == "blind":
             relation = torch.full((n, n), -1)
-        return [content] if fault == "type" else TokenSet(content, position, order, relation)
+        edges = {"edges": torch.tensor([[0, 0, 2]]), "empty edges": torch.zeros(0, 3, dtype=torch.int64)}.get(fault)
+        return [content] if fault == "type" else TokenSet(content, position, order, relation, edges)
 
     def count(self, record: list[float]) -> int:
         return len(record) + (self.fault == "count")
@@ -296,7 +301,8 @@ class Faulty(Tokenizer):
 
     def empty(self) -> TokenSet:
         n = int(self.fault == "empty")
-        return TokenSet(torch.zeros(n, 1), torch.zeros(n, 1, dtype=torch.int64))
+        edges = torch.zeros(0, 3, dtype=torch.int64) if self.fault == "edges" else None
+        return TokenSet(torch.zeros(n, 1), torch.zeros(n, 1, dtype=torch.int64), edges=edges)
 
     def lift(self, d_model: int) -> nn.Module:
         return (Neighbourly if self.fault == "neighbours" else Projection)(1, d_model)
@@ -330,6 +336,9 @@ FAULTS = {
     "order": "order must be int64 and at least 0",
     "relation": r"relations must be int64 from -1 to 1 \(n_relations - 1\), got torch.int64 from 2 to 2",
     "blind": r"a token must see itself: relation\[i, i\] != -1",
+    "edges": r"kinds of edges must be int64 from 0 to 1 \(n_relations - 1\), got torch.int64 from 2 to 2",
+    "empty edges": r"encode and empty\(\) must both give edges, a list of none where there are none, or neither",
+    "edges only": "edges_only is set, and there is no list of edges",
     "sizes": "stands at 2 on the axis time, and `sizes` says 2 places",
     "count": "count says 4 tokens and encode gives 3",
     "decode": r"decode gives \[2.0, 3.0, 5.0\] where \[1.0, 2.0, 4.0\] is wanted; mend decode",
