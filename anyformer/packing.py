@@ -227,11 +227,18 @@ def _edges(
         places = fields[name].index.split([len(tokens) for tokens in every])
         for tokens, place in zip(every, places, strict=True):
             if tokens.edges is not None:
-                found.append(_placed(tokens.edges, place, place, first, n, f"field {name!r}"))
+                lowest, highest = map(int, tokens.edges[:, 2].aminmax()) if len(tokens.edges) else (0, -1)
+                if lowest < 0 or highest >= n:
+                    raise ValueError(
+                        f"kinds of edges of field {name!r} must be 0 to {n - 1}, got {lowest} to {highest}"
+                    )
+                found.append(_placed(tokens.edges, place, place, first))
         if tokenizers[name].edges_only:
             own = fields[name].index
             found.append(torch.stack([own, own, torch.zeros_like(own)]))
         first += n
+    # Links are numbered behind all of these.
+    found += _links(parts, fields, first)
     if not found:
         return None
     query, key, kind = torch.cat(found, 1)
@@ -241,12 +248,24 @@ def _edges(
     return Edges(query // max(length, 1), query % max(length, 1), key % max(length, 1), kind[sequence])
 
 
-def _placed(edges: Tensor, query: Tensor, key: Tensor, first: int, n: int, what: str) -> Tensor:
-    """Edges between places: (from, to, kind), (3, e), with kinds numbered from `first` on.
+def _links(parts: dict, fields: dict[str, FieldTokens], first: int) -> list[Tensor]:
+    """The links of all samples, each (3, e), as `_placed` gives them."""
+    found = []
+    for name, (every, _, _) in parts.items():
+        sizes, start = [len(tokens) for tokens in every], 0
+        for tokens, place in zip(every, fields[name].index.split(sizes), strict=True):
+            for other, edges in (tokens.links or {}).items():
+                theirs = fields[other]
+                key = theirs.index[theirs.sample == fields[name].sample[start]] if len(tokens) else place
+                found.append(_placed(edges, place, key, first))
+            start += len(tokens)
+    return found
 
-    query, key: the places of the tokens that they are between. n: how many kinds there are.
+
+def _placed(edges: Tensor, query: Tensor, key: Tensor, first: int) -> Tensor:
+    """Edges between places: (from, to, kind), (3, e), with kinds numbered from `first` on, and 0 for none.
+
+    query, key: the places of the tokens that they are between.
     """
     start, end, kind = edges.unbind(1)
-    if len(kind) and not 0 <= int(kind.min()) <= int(kind.max()) < n:
-        raise ValueError(f"kinds of edges of {what} must be 0 to {n - 1}, got {int(kind.min())} to {int(kind.max())}")
-    return torch.stack([query[start], key[end], kind + first])
+    return torch.stack([query[start], key[end], torch.where(kind < 0, 0, kind + first)])

@@ -36,13 +36,15 @@ class TokenSet:
     position: (n, axes) int64, or float32 where an axis is continuous; (n, 0) for a set without positions (the default).
     order: (n,) int64; a token may look at tokens of the same or a lower order. 0 by default: all see all.
     relation: (n, n) int64 or None; what token j is to token i at [i, j], `UNSEEN` (-1) where i may not look at j.
-    edges: (e, 3) int64 or None; the same as a list, of large sets in which few pairs are related: an edge (from, to,
-        kind) says that token `to` is `kind` to token `from`, which looks at it. Of several edges of a pair the biases
-        add up. Whether a pair without an edge may be seen is said by `Tokenizer.edges_only`.
     extent: the shape of the content as its lift wants it, (frames,) or (rows, columns); its product is m. (m,) by
     default.
     masked: (n,) bool or None; tokens whose content the model is not shown, where m = n: a learned vector of the field
     stands in its place (see `maskable` of Anyformer). None: all is shown.
+    edges: (e, 3) int64 or None; the same as a list, of large sets in which few pairs are related: an edge (from, to,
+        kind) says that token `to` is `kind` to token `from`, which looks at it. Of several edges of a pair the biases
+        add up. Whether a pair without an edge may be seen is said by `Tokenizer.edges_only`.
+    links: edges to the tokens of a field of the same sample, which may be this one, as a record's column gives them: by
+        the field's name (e, 3) int64, with kinds numbered among those of all links, -1 for none.
 
     Raises ValueError where the shapes contradict each other.
     """
@@ -51,9 +53,10 @@ class TokenSet:
     position: Tensor = None  # type: ignore[assignment]
     order: Tensor = None  # type: ignore[assignment]
     relation: Tensor | None = None
-    edges: Tensor | None = None
     extent: tuple[int, ...] = None  # type: ignore[assignment]
     masked: Tensor | None = None
+    edges: Tensor | None = None
+    links: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         # Shapes in place of len(), for which torch takes many times as long: small samples are made by the thousand.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyformer.data.moments import Moments
-from anyformer.data.values import is_json, is_missing, name_of, parse_json, to_numbers
+from anyformer.data.values import edges_of, is_json, is_missing, name_of, parse_json, to_numbers
 from anyformer.errors import InputError, nearest
 from anyformer.model.lifts import Lookup, Projection
 from anyformer.tokenizers.text.text import Text
@@ -22,7 +21,7 @@ from anyformer.tokens import Tokenizer, TokenSet
 
 UNKNOWN = "<unk>"
 NO_KIND = ""
-"""The name of an edge's kind where none is given."""
+"""The name of an edge's kind where none is given, as `edges_of` says it."""
 COLUMNS = ("nodes", "edges")
 LEARNT = ("nodes", "vocabulary", "kinds", "mean", "std", "text")
 
@@ -135,7 +134,7 @@ class Graph(Tokenizer):
         kind, kinds, ids, texts, moments, n_numbers = self.nodes, set(), set(), [], Moments(), None
         for record in records:
             nodes, edges = self._read(record)
-            kinds |= {name for _, _, name in _checked(edges, len(nodes))}
+            kinds |= {name for _, _, name in _named_edges(edges, len(nodes))}
             kind = kind or _kind_of(nodes[0], 0)
             _require(nodes, kind)
             if kind == "numbers":
@@ -225,7 +224,7 @@ class Graph(Tokenizer):
     def _edges(self, edges: list[Any], n: int) -> Tensor:
         """(e, 3) int64, as `TokenSet.edges`; the other ways stand behind the edges themselves."""
         known = {name: i for i, name in enumerate(self._known("kinds"))}
-        numbered = [(start, end, known.get(kind, len(known))) for start, end, kind in _checked(edges, n)]
+        numbered = [(start, end, known.get(kind, len(known))) for start, end, kind in _named_edges(edges, n)]
         given = list(enumerate(numbered))
         if not self.directed:
             shift = len(known) + 1 if self.reverse == "own" else 0
@@ -317,20 +316,6 @@ def _matrix(nodes: Sequence[Any], width: int | None) -> np.ndarray:
     return numbers
 
 
-def _checked(edges: Sequence[Any], n: int) -> list[tuple[int, int, str]]:
+def _named_edges(edges: Sequence[Any], n: int) -> list[tuple[int, int, str]]:
     """Start, end and kind of each edge between n nodes."""
-    found = []
-    for i, edge in enumerate(edges):
-        if not isinstance(edge, list | tuple | np.ndarray) or len(edge) not in (2, 3):
-            raise InputError(f"edge {i} must be [from, to] or [from, to, kind], got {edge!r:.60}")
-        ends = []
-        for node in edge[:2]:
-            try:
-                ends.append(operator.index(node))
-            except TypeError:
-                raise InputError(f"edge {i} must be between numbers of nodes, 0 to {n - 1}, got {node!r:.60}") from None
-            if not 0 <= ends[-1] < n or isinstance(node, bool):
-                raise InputError(f"edge {i}: there is no node {node!r}; there are nodes 0 to {n - 1}")
-        has_kind = len(edge) == 3 and not is_missing(edge[2])
-        found.append((*ends, name_of(edge[2], f"the kind of edge {i}") if has_kind else NO_KIND))
-    return found
+    return edges_of(edges, (n, n), ("node {}", "node {}"))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from anyformer.batch import Batch, Layout
 from anyformer.errors import InputError
+from anyformer.links import Link
 from anyformer.model.attention.bias import RelationBias, RelativeBias, make_relative
 from anyformer.model.attention.cache import Cache
 from anyformer.model.attention.patterns import Reach, check_fields
@@ -39,12 +40,14 @@ class Anyformer(nn.Module):
         sees: Mapping[str, Sequence[str]] | None = None,
         shared: Mapping[str, str] = MappingProxyType({}),
         maskable: Sequence[str] = (),
+        links: Sequence[Link] = (),
     ) -> None:
         """
         tokenizers: of every field; a batch is collated with the same ones.
         sees: the fields that the tokens of a field may look at; fields not named here see everything.
         shared: field -> the field whose lift it uses; both have the same kind of content.
         maskable: fields whose content may be masked, a piece a token: see `TokenSet.masked`.
+        links: edges that columns of the records give.
         Raises InputError where the parts do not fit together.
         """
         super().__init__()
@@ -59,6 +62,7 @@ class Anyformer(nn.Module):
         self.transformer = Transformer(transformer, encoder is not None, names)
         self.encoder = None if encoder is None else Transformer(encoder, fields=names)
         n_relations = sum(tokenizer.n_relations for tokenizer in self.tokenizers.values())
+        n_relations += sum(link.n_kinds for link in links)
         self.relation_bias, self.encoder_relation_bias = (
             RelationBias(n_relations, stack.n_heads) if stack and n_relations else None
             for stack in (transformer, encoder)
@@ -70,6 +74,8 @@ class Anyformer(nn.Module):
         seen = None if sees is None else field_matrix(sees, list(self.tokenizers))
         self.register_buffer("sees", seen, persistent=False)
         edges_only = torch.diag(torch.tensor([tokenizer.edges_only for tokenizer in self.tokenizers.values()]))
+        for pair in (pair for link in links if link.edges_only for pair in link.pairs):
+            edges_only[names.index(pair[0]), names.index(pair[1])] = True
         # (fields, fields) boolean: tokens of field i look at those of field j along edges alone; None: none do.
         self.register_buffer("edges_only", edges_only if edges_only.any() else None, persistent=False)
         # (fields,) boolean: adapters act in samples alone that have one of these; in all while it is None.
@@ -192,11 +198,12 @@ class Anyformer(nn.Module):
         n_blocks: int | None = None,
     ) -> Tensor:
         hidden = stack(self.embeddings(batch), context, read, n_blocks)
-        if not hidden.numel():
-            # Attention without queries leaves its mask out of the graph, and no parameter may be without a gradient.
-            for bias in self.biases(stack):
-                if bias is not None:
-                    hidden = hidden + sum(0 * parameter.sum() for parameter in bias.parameters())
+        # Attention without queries leaves its mask out of the graph, as what is not there does, and no parameter may be
+        # without a gradient.
+        has_relations = batch.relation is not None or batch.edges is not None
+        for bias in self.biases(stack):
+            if bias is not None and not (hidden.numel() and (has_relations or isinstance(bias, RelativeBias))):
+                hidden = hidden + sum(0 * parameter.sum() for parameter in bias.parameters())
         if read is None and batch.padded:
             hidden = hidden.masked_fill((batch.layout.segment == 0)[:, :, None], 0.0)
         return hidden

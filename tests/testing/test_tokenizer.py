@@ -288,7 +288,7 @@ class Faulty(Tokenizer):
         elif fault == "blind":
             relation = torch.full((n, n), -1)
         edges = {"edges": torch.tensor([[0, 0, 2]]), "empty edges": torch.zeros(0, 3, dtype=torch.int64)}.get(fault)
-        return [content] if fault == "type" else TokenSet(content, position, order, relation, edges)
+        return [content] if fault == "type" else TokenSet(content, position, order, relation, edges=edges)
 
     def count(self, record: list[float]) -> int:
         return len(record) + (self.fault == "count")

@@ -143,9 +143,9 @@ def test_what_was_learnt_is_taken_over_and_compared() -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"nodes": ["a"], "edges": [[0, 1]]}, r"edge 0: there is no node 1; there are nodes 0 to 0"),
-        ({"nodes": ["a"], "edges": [[0, 0], [-1, 0]]}, r"edge 1: there is no node -1; there are nodes 0 to 0"),
-        ({"nodes": ["a"], "edges": [[0, "a"]]}, r"edge 0 must be between numbers of nodes, 0 to 0, got 'a'"),
+        ({"nodes": ["a"], "edges": [[0, 1]]}, r"edge 0: there is no node 1; they are numbered from 0 to 0"),
+        ({"nodes": ["a"], "edges": [[0, 0], [-1, 0]]}, r"edge 1: there is no node -1; they are numbered from 0 to 0"),
+        ({"nodes": ["a"], "edges": [[0, "a"]]}, r"edge 0: there is no node 'a'; they are numbered from 0 to 0"),
         ({"nodes": ["a"], "edges": [[0]]}, r"edge 0 must be \[from, to\] or \[from, to, kind\], got \[0\]"),
         ({"nodes": ["a"], "edges": [[0, 0, ["x"]]]}, r"the kind of edge 0 must be one text or number, got a list"),
         ({"nodes": ["a"], "edges": [[0, 0, "cites"]] * 2}, r"edge 1, \[0, 0, 'cites'\], says again what edge 0 does"),
@@ -254,4 +254,4 @@ def test_a_run_of_a_table_that_is_stopped_and_resumed_is_the_same(
     assert main(["predict", str(whole), f"graph={json.dumps(record)}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == task.predict([{"graph": record}])[0] == task.predict([record])[0]
     assert main(["predict", str(whole), 'graph={"nodes": ["x"], "edges": [[0, 1, "next"]]}']) == 2
-    assert "field 'graph': edge 0: there is no node 1; there are nodes 0 to 0" in capsys.readouterr().err
+    assert "field 'graph': edge 0: there is no node 1; they are numbered from 0 to 0" in capsys.readouterr().err
