@@ -34,7 +34,9 @@ class FieldsConfig(Values):
     by: str | None = None
     """A column; metrics are also given by its value: val/kind_sum/accuracy."""
     links: list[LinkConfig] = field(default_factory=list)
-    """Edges between tokens of the inputs, from columns of the record: [{column: edges, from: question, to: image}]."""
+    """Edges between tokens of the inputs, from columns of the record: [{column: edges, from: question, to: image}]. The
+    column holds a list, and [i, j] in it, or with `kinds` [i, j, kind], lets token i of the one look at token j of the
+    other, and with `directed: false` the other way too; with `edges_only: true` along these alone."""
 
     def check(
         self,
