@@ -73,11 +73,11 @@ class Anyformer(nn.Module):
         )
         seen = None if sees is None else field_matrix(sees, list(self.tokenizers))
         self.register_buffer("sees", seen, persistent=False)
-        edges_only = torch.diag(torch.tensor([tokenizer.edges_only for tokenizer in self.tokenizers.values()]))
-        for pair in (pair for link in links if link.edges_only for pair in link.pairs):
-            edges_only[names.index(pair[0]), names.index(pair[1])] = True
+        apart = {(name, name) for name, tokenizer in self.tokenizers.items() if tokenizer.edges_only}
+        apart |= {pair for link in links if link.edges_only for pair in link.pairs}
+        edges_only = torch.tensor([[(query, key) in apart for key in names] for query in names]) if apart else None
         # (fields, fields) boolean: tokens of field i look at those of field j along edges alone; None: none do.
-        self.register_buffer("edges_only", edges_only if edges_only.any() else None, persistent=False)
+        self.register_buffer("edges_only", edges_only, persistent=False)
         # (fields,) boolean: adapters act in samples alone that have one of these; in all while it is None.
         self.register_buffer("adapts_with", None, persistent=False)
 

@@ -198,6 +198,13 @@ def test_a_neighbours_content_changes_no_bit() -> None:
     assert model.engines(batches[0])["transformer"] == ["blocks"] * 2
 
 
+def test_a_model_is_counted_without_memory_of_its_own() -> None:
+    with torch.device("meta"):
+        model = build(True)
+    assert model.edges_only.shape == (4, 4) and model.edges_only.is_meta
+    assert build(False).edges_only is None
+
+
 def test_edges_are_drawn() -> None:
     model = build(True)
     sample = {"graph": Nodes(True).encode(([1, 2, 3], [(0, 1, 0), (2, 0, 1)]))}
