@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from anyformer.tokenizers.episode.files import Minari as Minari
     from anyformer.tokenizers.episode.frames import Frames as Frames
     from anyformer.tokenizers.facets import Facets as Facets
+    from anyformer.tokenizers.graph import Graph as Graph
     from anyformer.tokenizers.image.augmentation import Augmentation as Augmentation
     from anyformer.tokenizers.image.digit_questions import DigitQuestions as DigitQuestions
     from anyformer.tokenizers.image.digit_sensors import DigitSensors as DigitSensors
@@ -141,6 +142,7 @@ _HOMES = {
     "EnvironmentConfig": "tokenizers.episode.episode",
     "Episodes": "tokenizers.episode.files",
     "Facets": "tokenizers.facets",
+    "Graph": "tokenizers.graph",
     "FieldsConfig": "tasks.base.fields",
     "Folders": "data.folders",
     "Frames": "tokenizers.episode.frames",

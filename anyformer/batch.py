@@ -43,6 +43,19 @@ class FieldTokens:
 
 
 @dataclass(frozen=True)
+class Edges:
+    """What tokens of a row are to each other, as a list of pairs: each (e,) int64, ascending by row and query."""
+
+    row: Tensor
+    query: Tensor
+    """Of the token that looks, its place in the row."""
+    key: Tensor
+    """Of the token that it looks at."""
+    kind: Tensor
+    """As in `Batch.relation`: 0 is none, as of a token to itself, 1 + r relation r."""
+
+
+@dataclass(frozen=True)
 class Batch(Checked):
     """Samples laid into rows. Made by `collate`; see `FieldTokens` for the content."""
 
@@ -69,6 +82,9 @@ class Batch(Checked):
 
     Relations of several fields are numbered one after another, in the order of the fields.
     """
+    edges: Edges | None = None
+    """The relations that are given as edges; None where no tokenizer has any. In a field whose tokens look at each
+    other along edges alone (`Tokenizer.edges_only`), each has one to itself too."""
 
     @property
     def one_per_row(self) -> bool:

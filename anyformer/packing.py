@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyformer.batch import Batch, FieldTokens, Layout
+from anyformer.batch import Batch, Edges, FieldTokens, Layout
 from anyformer.errors import InputError
 from anyformer.tokens import UNSEEN, Sample, Tokenizer, TokenSet
 
@@ -148,12 +148,13 @@ def lay(
         start += counts[name]
 
     relation = _relations(parts, fields, tokenizers, (n_rows, length))
+    edges = _edges(parts, fields, tokenizers, length)
     padded = len(sample) < n_rows * length
     n_per_row = int(segment.max(initial=0))
     same = sample[sequence][1:] == sample[sequence][:-1]
     step = np.diff(order[sequence])[same]
     kind = "dense"
-    if n_per_row <= 1 and relation is None:
+    if n_per_row <= 1 and relation is None and edges is None:
         if (step > 0).all() and len(step):
             kind = "causal"
         elif (step == 0).all() and not padded:
@@ -168,6 +169,7 @@ def lay(
         orders=(int(order.min()), int(order.max())) if len(order) else (0, 0),
         n_pairs=int((lengths**2).sum()),
         relation=relation,
+        edges=edges,
     )
 
 
@@ -188,9 +190,14 @@ def _masked(every: Sequence[TokenSet]) -> Tensor | None:
 def _relations(
     parts: dict, fields: dict[str, FieldTokens], tokenizers: Mapping, shape: tuple[int, int]
 ) -> Tensor | None:
-    """The relation of every pair of places of a row; None where no tokenizer has relations."""
-    related = any(tokens.relation is not None for every, _, _ in parts.values() for tokens in every)
-    if not related and not any(tokenizer.n_relations for tokenizer in tokenizers.values()):
+    """The relation of every pair of places of a row; None where no tokenizer has any but edges."""
+    # Where a field with relations is absent they are there too, so that their biases have gradients in every batch.
+    related = any(
+        tokens.relation is not None or (tokenizers[name].n_relations and tokens.edges is None)
+        for name, (every, _, _) in parts.items()
+        for tokens in every
+    )
+    if not related:
         return None
     dense, first = torch.zeros(*shape, shape[1], dtype=torch.int64), 1
     for name, (every, _, _) in parts.items():
@@ -207,3 +214,58 @@ def _relations(
                 dense[row, column[:, None], column] = torch.where(tokens.relation == UNSEEN, UNSEEN, known)
         first += tokenizers[name].n_relations
     return dense
+
+
+def _edges(
+    parts: dict, fields: dict[str, FieldTokens], tokenizers: Mapping[str, Tokenizer], length: int
+) -> Edges | None:
+    """The edges of all fields, and of tokens that see along edges alone those to themselves; None where no tokenizer
+    has any."""
+    found, first = [], 1
+    for name, (every, _, _) in parts.items():
+        n = tokenizers[name].n_relations
+        places = fields[name].index.split([len(tokens) for tokens in every])
+        for tokens, place in zip(every, places, strict=True):
+            if tokens.edges is not None:
+                lowest, highest = map(int, tokens.edges[:, 2].aminmax()) if len(tokens.edges) else (0, -1)
+                if lowest < 0 or highest >= n:
+                    raise ValueError(
+                        f"kinds of edges of field {name!r} must be 0 to {n - 1}, got {lowest} to {highest}"
+                    )
+                found.append(_placed(tokens.edges, place, place, first))
+        if tokenizers[name].edges_only:
+            own = fields[name].index
+            found.append(torch.stack([own, own, torch.zeros_like(own)]))
+        first += n
+    # Links are numbered behind all of these.
+    found += _links(parts, fields, first)
+    if not found:
+        return None
+    query, key, kind = torch.cat(found, 1)
+    # By query, then by key; several of a pair as they are given.
+    sequence = torch.from_numpy(np.lexsort((key.numpy(), query.numpy())))
+    query, key = query[sequence], key[sequence]
+    return Edges(query // max(length, 1), query % max(length, 1), key % max(length, 1), kind[sequence])
+
+
+def _links(parts: dict, fields: dict[str, FieldTokens], first: int) -> list[Tensor]:
+    """The links of all samples, each (3, e), as `_placed` gives them."""
+    found = []
+    for name, (every, _, _) in parts.items():
+        sizes, start = [len(tokens) for tokens in every], 0
+        for tokens, place in zip(every, fields[name].index.split(sizes), strict=True):
+            for other, edges in (tokens.links or {}).items():
+                theirs = fields[other]
+                key = theirs.index[theirs.sample == fields[name].sample[start]] if len(tokens) else place
+                found.append(_placed(edges, place, key, first))
+            start += len(tokens)
+    return found
+
+
+def _placed(edges: Tensor, query: Tensor, key: Tensor, first: int) -> Tensor:
+    """Edges between places: (from, to, kind), (3, e), with kinds numbered from `first` on, and 0 for none.
+
+    query, key: the places of the tokens that they are between.
+    """
+    start, end, kind = edges.unbind(1)
+    return torch.stack([query[start], key[end], torch.where(kind < 0, 0, kind + first)])

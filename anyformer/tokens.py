@@ -40,6 +40,11 @@ class TokenSet:
     default.
     masked: (n,) bool or None; tokens whose content the model is not shown, where m = n: a learned vector of the field
     stands in its place (see `maskable` of Anyformer). None: all is shown.
+    edges: (e, 3) int64 or None; the same as a list, of large sets in which few pairs are related: an edge (from, to,
+        kind) says that token `to` is `kind` to token `from`, which looks at it. Of several edges of a pair the biases
+        add up. Whether a pair without an edge may be seen is said by `Tokenizer.edges_only`.
+    links: edges to the tokens of a field of the same sample, which may be this one, as a record's column gives them: by
+        the field's name (e, 3) int64, with kinds numbered among those of all links, -1 for none.
 
     Raises ValueError where the shapes contradict each other.
     """
@@ -50,6 +55,8 @@ class TokenSet:
     relation: Tensor | None = None
     extent: tuple[int, ...] = None  # type: ignore[assignment]
     masked: Tensor | None = None
+    edges: Tensor | None = None
+    links: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         # Shapes in place of len(), for which torch takes many times as long: small samples are made by the thousand.
@@ -67,6 +74,11 @@ class TokenSet:
             raise ValueError(f"order must be ({n},) for {n} tokens, got {tuple(self.order.shape)}")
         if self.relation is not None and self.relation.shape != (n, n):
             raise ValueError(f"relation must be ({n}, {n}) for {n} tokens, got {tuple(self.relation.shape)}")
+        if self.edges is not None:
+            if self.edges.shape != (len(self.edges), 3):
+                raise ValueError(f"edges must be (e, 3), each (from, to, kind), got {tuple(self.edges.shape)}")
+            if len(self.edges) and not 0 <= int(self.edges[:, :2].min()) <= int(self.edges[:, :2].max()) < n:
+                raise ValueError(f"edges must be between the tokens 0 to {n - 1}, got {self.edges[:, :2].tolist()}")
         if math.prod(self.extent) != m:
             raise ValueError(f"extent must multiply to the {m} pieces of content, got {self.extent}")
         if self.masked is not None and (n != m or self.masked.shape != (n,) or self.masked.dtype != torch.bool):
@@ -103,7 +115,10 @@ class Tokenizer(Checked, ABC):
     axes: ClassVar[tuple[str, ...]] = ()
     """Names of the columns of `position`: word, row, column, time, step, ... Fields may share one."""
     n_relations: ClassVar[int] = 0
-    """Relations are 0 ... n_relations - 1."""
+    """Relations, and the kinds of edges, are 0 ... n_relations - 1."""
+    edges_only: ClassVar[bool] = False
+    """Whether the tokens of a record look at each other along edges alone, and each at itself; where it is so, and
+    where `encode` gives edges at all, `empty` has a list of none."""
     takes_columns: ClassVar[bool] = False
     """Whether a record of it is a dict of several columns."""
     together: ClassVar[tuple[tuple[str, ...], ...]] = ()

@@ -13,6 +13,7 @@ from anyformer.batch import Batch, read_before
 from anyformer.errors import InputError
 from anyformer.packing import collate, group_by_length, pack
 from anyformer.tokens import UNSEEN, Sample, TokenSet
+from tests.helpers.graphs import Nodes
 from tests.helpers.toys import TOYS, Toy, samples_in_rows, words
 
 Laid = tuple[int, int, int, object]
@@ -259,6 +260,27 @@ def test_a_relation_moves_with_its_tokens(order: list[int], rows: list[int]) -> 
         columns = place % batch.shape[1]
         pairs = batch.relation[rows[number]][columns[:, None], columns]
         assert torch.equal(pairs, torch.where(relation == UNSEEN, UNSEEN, relation + 1))
+
+
+def test_edges_land_at_their_places_numbered_on_behind_other_relations() -> None:
+    toys = {"bag": Toy(kinds=2), "graph": Nodes(True)}
+    # Order turns the nodes around: node 0 stands behind node 1.
+    graph = Nodes(True).encode(([7, 8], [(0, 1, 2), (1, 0, 0), (0, 1, 1)])).at(torch.tensor([1, 0]))
+    bag = TokenSet(torch.tensor([5]), relation=torch.tensor([[1]]))
+    batch = collate([{"graph": graph}, {"bag": bag, "graph": graph}], toys, rows=[0, 0])
+    # Places: node 1, node 0; then node 1 of the other (order 0), the bag's token before it, node 0.
+    assert batch.layout.field.tolist() == [[1, 1, 0, 1, 1]]
+    found = sorted(zip(*(part.tolist() for part in vars(batch.edges).values()), strict=True))
+    one = [(0, 0, 0), (0, 1, 3), (1, 0, 4), (1, 0, 5), (1, 1, 0)]
+    assert found == [(0, query + shift, key + shift, kind) for shift in (0, 3) for query, key, kind in one]
+    assert batch.relation.tolist() == [[[0] * 5, [0] * 5, [0, 0, 2, 0, 0], [0] * 5, [0] * 5]]
+    assert collate([LEVEL], TOYS).edges is None
+
+
+def test_a_kind_of_edge_that_its_tokenizer_does_not_know_is_refused() -> None:
+    graph = Nodes().encode(([1, 2], [(0, 1, 3), (1, 1, 0)]))
+    with pytest.raises(ValueError, match="kinds of edges of field 'graph' must be 0 to 2, got 0 to 3"):
+        collate([{"graph": graph}], {"graph": Nodes()})
 
 
 # Packing

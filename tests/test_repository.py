@@ -28,7 +28,7 @@ FLOORS = (
     {"faults"},
     {"choices", "local_files", "reference"},
     {"metrics", "parsing", "tokens"},
-    {"batch"},
+    {"batch", "links"},
     {"packing"},
     {"data", "model"},
     {"generation", "optim", "saving", "weights"},

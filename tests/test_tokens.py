@@ -32,6 +32,9 @@ def test_a_lift_with_stride_has_more_content_than_tokens() -> None:
         ({"position": torch.zeros(3, 1), "order": torch.zeros(2)}, r"order must be \(3,\) for 3 tokens, got \(2,\)"),
         ({"order": torch.zeros(5, 1)}, r"order must be \(5,\) for 5 tokens, got \(5, 1\)"),
         ({"relation": torch.zeros(5, 4)}, r"relation must be \(5, 5\) for 5 tokens, got \(5, 4\)"),
+        ({"edges": torch.zeros(4, 2)}, r"edges must be \(e, 3\), each \(from, to, kind\), got \(4, 2\)"),
+        ({"edges": torch.tensor([[0, 5, 0]])}, r"edges must be between the tokens 0 to 4, got \[\[0, 5\]\]"),
+        ({"edges": torch.tensor([[-1, 2, 0]])}, r"edges must be between the tokens 0 to 4, got \[\[-1, 2\]\]"),
         ({"extent": (2, 3)}, r"extent must multiply to the 5 pieces of content, got \(2, 3\)"),
     ],
 )

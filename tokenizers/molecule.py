@@ -57,7 +57,8 @@ class Molecule(Tokenizer):
     records, and `<unk>` for all others; decode(encode(s)) == s for known symbols.
     graph: its atoms without hydrogens, a set without positions. The content is (n, 8) ids, see `FEATURES`, each lifted
     by a table and summed. What two atoms are to each other is their bond, or else how many bonds lie between them: a
-    bias per head (Graphormer, Ying et al. 2021, 3.1.2; the kinds of bonds in place of its 3.1.3). So the sequence in
+    bias per head (Graphormer, Ying et al. 2021, 3.1.2; the kinds of bonds in place of its 3.1.3). With `relations:
+    bonds` an atom sees itself and those it is bonded to alone, with a bias per kind of bond. So the sequence in
     which a SMILES happens to be written changes nothing.
     """
 
@@ -67,6 +68,9 @@ class Molecule(Tokenizer):
     """Tokens at the most; a larger molecule is refused. So far do learned positions of symbols reach."""
     max_distance: int = 8
     """Of a graph: atoms so many bonds apart, or more, are the same to each other."""
+    relations: Literal["distances", "bonds"] = "distances"
+    """Of a graph, which atoms see each other. distances: all, by how many bonds lie between them. bonds: those between
+    which there is a bond, so that what is further off comes to an atom layer by layer."""
     strict: bool = True
     """Whether RDKit may refuse a molecule where an atom has more bonds than it can have."""
     augment: bool = False
@@ -88,6 +92,8 @@ class Molecule(Tokenizer):
             raise InputError(
                 "augment writes the atoms in another sequence, and a graph has none; leave it out, or give kind: smiles"
             )
+        if self.relations == "bonds" and self.kind == "smiles":
+            raise InputError("relations: bonds is of atoms; give kind: graph, or leave relations out")
         if self.kind == "graph" or self.augment:
             _chemistry()
 
@@ -97,8 +103,16 @@ class Molecule(Tokenizer):
 
     @property
     def n_relations(self) -> int:  # type: ignore[override]
-        """Itself; a bond of each kind; 2, 3, ... max_distance bonds apart; not joined at all."""
-        return 0 if self.kind == "smiles" else 1 + len(BONDS) + 1 + (self.max_distance - 1) + 1
+        """Itself; a bond of each kind; 2, 3, ... max_distance bonds apart; not joined at all. Along bonds alone their
+        kinds."""
+        if self.kind == "smiles":
+            return 0
+        n_kinds = len(BONDS) + 1
+        return n_kinds if self.edges_only else 1 + n_kinds + (self.max_distance - 1) + 1
+
+    @property
+    def edges_only(self) -> bool:  # type: ignore[override]
+        return self.kind == "graph" and self.relations == "bonds"
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -137,7 +151,8 @@ class Molecule(Tokenizer):
 
     def empty(self) -> TokenSet:
         content = torch.zeros(0, *((self.n_features,) if self.kind == "graph" else ()), dtype=torch.int64)
-        return TokenSet(content, torch.zeros(0, len(self.axes), dtype=torch.int64))
+        edges = torch.zeros(0, 3, dtype=torch.int64) if self.edges_only else None
+        return TokenSet(content, torch.zeros(0, len(self.axes), dtype=torch.int64), edges=edges)
 
     def lift(self, d_model: int) -> nn.Module:
         return (
@@ -202,6 +217,8 @@ class Molecule(Tokenizer):
         atoms = self._checked(list(molecule.GetAtoms()))
         rings = molecule.GetRingInfo()
         content = torch.tensor([_features(atom, rings.MinAtomRingSize(atom.GetIdx())) for atom in atoms])
+        if self.edges_only:
+            return TokenSet(content, edges=_bonds(molecule))
         return TokenSet(content, relation=self._relation(molecule))
 
     def _relation(self, molecule: Mol) -> Tensor:
@@ -304,6 +321,13 @@ def _features(atom: Atom, ring: int) -> list[int]:
         min(ring - 2, 6) if ring else 0,
         ("", "R", "S").index(handedness) if handedness in ("R", "S") else 0,
     ]
+
+
+def _bonds(molecule: Mol) -> Tensor:
+    """Each bond as two edges, one each way, (e, 3) int64."""
+    bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), _kind(bond)) for bond in molecule.GetBonds()]
+    edges = torch.tensor(bonds, dtype=torch.int64).view(-1, 3)
+    return torch.cat([edges, edges[:, [1, 0, 2]]])
 
 
 def _kind(bond: Bond) -> int:

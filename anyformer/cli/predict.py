@@ -84,7 +84,7 @@ def predict_command(args: list[str]) -> None:
                 given[name] = value
             else:
                 same[name] = first
-    for name in (given.keys() | same.keys()) - set(task.inputs):
+    for name in (given.keys() | same.keys()) - {*task.inputs, *task.link_columns}:
         raise InputError(f"the model of {own.run} has no field {name!r}{suggest(name, task.inputs)}")
     output = None if own.output is None else Path(own.output)
     ending = task.ending(*options)

@@ -37,7 +37,7 @@ def find_records(given: Mapping[str, str], tokenizers: Mapping[str, Tokenizer]) 
         if len(piped) > 1:
             raise InputError(f"only one field may be standard input (-), got {' and '.join(piped)}")
         (name,) = piped
-        if tokenizers[name].reads_files:
+        if name in tokenizers and tokenizers[name].reads_files:
             return [{**given, name: sys.stdin.buffer.read()}], None
         lines = [line.rstrip("\r\n") for line in sys.stdin]
         if not lines:
@@ -45,6 +45,8 @@ def find_records(given: Mapping[str, str], tokenizers: Mapping[str, Tokenizer]) 
         return [{**given, name: line} for line in lines], name
     many: dict[str, Sequence[str]] = {}
     for name, value in given.items():
+        if name not in tokenizers:
+            continue  # A column that is no field, as of edges.
         if not tokenizers[name].reads_files:
             if os.path.isfile(value):
                 many[name] = _lines(name, value)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from anyformer.choices import Checked
+from anyformer.data.values import edges_of, is_json, is_missing, parse_json
 from anyformer.errors import InputError
+from anyformer.links import Link
 from anyformer.tokens import Sample, Tokenizer, expand
 
 
@@ -33,6 +37,8 @@ class Chopper(Checked, ABC):
     """Of each input the share of training samples that it is left out of."""
     without: tuple[str, ...] = field(default=(), kw_only=True)
     """Inputs that are left out of every sample."""
+    links: tuple[Link, ...] = field(default=(), kw_only=True)
+    """Edges between tokens, from columns of the record."""
     by: str | None = field(default=None, kw_only=True)
     """The column whose value says which group of samples a record belongs to, for metrics by group."""
 
@@ -90,6 +96,11 @@ class Chopper(Checked, ABC):
                 raise InputError(f"field {name!r}: {error}") from error
             parts = {f"{name}.{part}": t for part, t in tokens.items()} if isinstance(tokens, dict) else {name: tokens}
             sample |= {each: part for each, part in parts.items() if each not in gone}
+        for link in self.links:
+            try:
+                _add_link(link, sample, record.get(link.column))
+            except InputError as error:
+                raise InputError(f"column {link.column!r}: {error}") from error
         return sample
 
     def _dropped(self, random: np.random.Generator | None) -> tuple[set[str], float]:
@@ -125,6 +136,33 @@ class Chopper(Checked, ABC):
         """The number of tokens that the record's fields come to, from headers where formats have them; two numbers
         where two stacks read it."""
         return sum(t.count(record[name]) for name, t in self.tokenizers.items() if record.get(name) is not None)
+
+
+def _add_link(link: Link, sample: Sample, value: Any) -> None:
+    """Put the edges of a record's column into the token sets, where both fields are there."""
+    if not sample.keys() >= {link.source, link.target}:
+        return
+    sizes = len(sample[link.source]), len(sample[link.target])
+    value = parse_json(value) if is_json(value) else value
+    if not isinstance(value, list | tuple | np.ndarray) and not is_missing(value):
+        raise InputError(f"must hold a list of edges, got {value!r:.60}")
+    given = [] if not isinstance(value, list | tuple | np.ndarray) else list(value)
+    names = (f"token {{}} of field {link.source!r}", f"token {{}} of field {link.target!r}")
+    edges = torch.tensor(
+        [(start, end, link.number(kind)) for start, end, kind in edges_of(given, sizes, names)], dtype=torch.int64
+    ).view(-1, 3)
+    if link.edges_only and link.source == link.target:
+        own = torch.arange(sizes[0])
+        edges = torch.cat([edges, torch.stack([own, own, torch.full_like(own, -1)], 1)])
+    _join_links(sample, link.source, link.target, edges)
+    if not link.directed:
+        _join_links(sample, link.target, link.source, edges[edges[:, 2] >= 0][:, [1, 0, 2]])
+
+
+def _join_links(sample: Sample, source: str, target: str, edges: Tensor) -> None:
+    links = dict(sample[source].links or {})
+    links[target] = torch.cat([links[target], edges]) if target in links else edges
+    sample[source] = replace(sample[source], links=links)
 
 
 def _has_tokens(sample: Sample) -> bool:

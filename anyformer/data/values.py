@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import operator
 import re
 import unicodedata
 from collections import Counter
@@ -124,6 +125,34 @@ def decoded(value: Any, what: str) -> Any:
         return bytes(value).decode()
     except UnicodeDecodeError:
         raise InputError(f"{what} must be a text, got bytes that are no UTF-8, {bytes(value)!r:.60}") from None
+
+
+def edges_of(value: Any, sizes: tuple[int, int], names: tuple[str, str]) -> list[tuple[int, int, str]]:
+    """The edges that a list gives, [from, to] or [from, to, kind] each: from, to, and the name of the kind, "" of none.
+
+    sizes: how many there are of what they lead from and to. names: what one of these is called, as node {}.
+    Raises InputError, with the number of the edge, for what is none, or leads to what is not there.
+
+    >>> edges_of([[0, 1], [1, 1, "is"]], (2, 2), ("node {}", "node {}"))
+    [(0, 1, ''), (1, 1, 'is')]
+    """
+    found = []
+    for i, edge in enumerate(value):
+        if not isinstance(edge, list | tuple | np.ndarray) or len(edge) not in (2, 3):
+            raise InputError(f"edge {i} must be [from, to] or [from, to, kind], got {edge!r:.60}")
+        ends = []
+        for end, n, name in zip(edge, sizes, names, strict=False):
+            try:
+                number = operator.index(end)
+            except TypeError:
+                number = -1
+            if isinstance(end, bool) or not 0 <= number < n:
+                there = f"they are numbered from 0 to {n - 1}" if n else "there is none at all"
+                raise InputError(f"edge {i}: there is no {name.format(repr(end)[:60])}; {there}")
+            ends.append(number)
+        kind = name_of(edge[2], f"the kind of edge {i}") if len(edge) == 3 and not is_missing(edge[2]) else ""
+        found.append((*ends, kind))
+    return found
 
 
 def is_json(record: Any) -> bool:

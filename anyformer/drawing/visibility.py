@@ -13,7 +13,7 @@ from torch import Tensor
 from anyformer.batch import Batch
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.attention.places import places_of
-from anyformer.model.attention.visibility import RULE, Pattern, visible, visible_memory
+from anyformer.model.attention.visibility import RULE, Pattern, View, visible_memory
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.transformer import Transformer
 
@@ -29,10 +29,11 @@ A_LINE = 3
 
 
 def has_sights(model: Anyformer) -> bool:
-    """Whether there is more to see than that everything sees everything: several fields of data, a `sees`, patterns."""
+    """Whether there is more to see than that everything sees everything: several fields of data, a `sees`, patterns,
+    attention along edges."""
     data = [name for name, tokenizer in model.tokenizers.items() if not isinstance(tokenizer, LearnedTokens)]
     has_patterns = any(stack.patterns not in ((), (RULE,)) for stack in _stacks(model))
-    return len(data) > 1 or model.sees is not None or has_patterns
+    return len(data) > 1 or model.sees is not None or model.edges_only is not None or has_patterns
 
 
 def _stacks(model: Anyformer) -> list[Transformer]:
@@ -56,7 +57,9 @@ def sight(model: Anyformer, batch: Batch, conditions: Batch | None = None, layer
         own = slice(start, start + part.shape[1])
         if pattern := _pattern(stack, layer):
             places = places_of(part, model.embeddings.axes, stack.wanted)
-            seen[own, own] = visible(places, places, sees, part.relation, pattern)[0]
+            edges_only = None if model.edges_only is None else model.edges_only.cpu()
+            view = View(places, places, pattern, sees, part.relation, edges=part.edges, edges_only=edges_only)
+            seen[own, own] = view.visible()[0]
         start = own.stop
     if conditions is not None:
         seen[sizes[0] :, : sizes[0]] = visible_memory(parts[1].layout, parts[0].layout, sees)[0]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch, Layout
 from anyformer.errors import InputError
+from anyformer.links import Link
 from anyformer.model.attention.bias import RelationBias, RelativeBias, make_relative
 from anyformer.model.attention.cache import Cache
 from anyformer.model.attention.patterns import Reach, check_fields
@@ -38,12 +40,14 @@ class Anyformer(nn.Module):
         sees: Mapping[str, Sequence[str]] | None = None,
         shared: Mapping[str, str] = MappingProxyType({}),
         maskable: Sequence[str] = (),
+        links: Sequence[Link] = (),
     ) -> None:
         """
         tokenizers: of every field; a batch is collated with the same ones.
         sees: the fields that the tokens of a field may look at; fields not named here see everything.
         shared: field -> the field whose lift it uses; both have the same kind of content.
         maskable: fields whose content may be masked, a piece a token: see `TokenSet.masked`.
+        links: edges that columns of the records give.
         Raises InputError where the parts do not fit together.
         """
         super().__init__()
@@ -58,6 +62,7 @@ class Anyformer(nn.Module):
         self.transformer = Transformer(transformer, encoder is not None, names)
         self.encoder = None if encoder is None else Transformer(encoder, fields=names)
         n_relations = sum(tokenizer.n_relations for tokenizer in self.tokenizers.values())
+        n_relations += sum(link.n_kinds for link in links)
         self.relation_bias, self.encoder_relation_bias = (
             RelationBias(n_relations, stack.n_heads) if stack and n_relations else None
             for stack in (transformer, encoder)
@@ -68,6 +73,11 @@ class Anyformer(nn.Module):
         )
         seen = None if sees is None else field_matrix(sees, list(self.tokenizers))
         self.register_buffer("sees", seen, persistent=False)
+        apart = {(name, name) for name, tokenizer in self.tokenizers.items() if tokenizer.edges_only}
+        apart |= {pair for link in links if link.edges_only for pair in link.pairs}
+        edges_only = torch.tensor([[(query, key) in apart for key in names] for query in names]) if apart else None
+        # (fields, fields) boolean: tokens of field i look at those of field j along edges alone; None: none do.
+        self.register_buffer("edges_only", edges_only, persistent=False)
         # (fields,) boolean: adapters act in samples alone that have one of these; in all while it is None.
         self.register_buffer("adapts_with", None, persistent=False)
 
@@ -157,9 +167,11 @@ class Anyformer(nn.Module):
         if cache is not None:
             cache.admit(batch, places, len(stack.patterns))
         keys = places if cache is None else cache.places
-        n_fields = len(self.tokenizers)
+        biases, n_fields = self.biases(stack), len(self.tokenizers)
         return Context(
-            sights=self_sights(stack.patterns, batch, places, n_fields, cache, self.sees, *self.biases(stack)),
+            sights=self_sights(
+                stack.patterns, batch, places, n_fields, cache, self.sees, *biases, edges_only=self.edges_only
+            ),
             rotation=self.embeddings.rotation(batch, encoder=stack is self.encoder),
             cache=cache,
             adapts=None if self.adapts_with is None else in_samples_with(self.adapts_with, batch.layout, [keys]),
@@ -186,11 +198,12 @@ class Anyformer(nn.Module):
         n_blocks: int | None = None,
     ) -> Tensor:
         hidden = stack(self.embeddings(batch), context, read, n_blocks)
-        if not hidden.numel():
-            # Attention without queries leaves its mask out of the graph, and no parameter may be without a gradient.
-            for bias in self.biases(stack):
-                if bias is not None:
-                    hidden = hidden + sum(0 * parameter.sum() for parameter in bias.parameters())
+        # Attention without queries leaves its mask out of the graph, as what is not there does, and no parameter may be
+        # without a gradient.
+        has_relations = batch.relation is not None or batch.edges is not None
+        for bias in self.biases(stack):
+            if bias is not None and not (hidden.numel() and (has_relations or isinstance(bias, RelativeBias))):
+                hidden = hidden + sum(0 * parameter.sum() for parameter in bias.parameters())
         if read is None and batch.padded:
             hidden = hidden.masked_fill((batch.layout.segment == 0)[:, :, None], 0.0)
         return hidden

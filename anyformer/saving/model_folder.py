@@ -44,6 +44,10 @@ class SavedTask(Protocol):
         """The fields that `predict` is given."""
 
     @property
+    def link_columns(self) -> list[str]:
+        """The columns beside them that it may be given."""
+
+    @property
     def tokenizers(self) -> Mapping[str, Any]:
         """By field."""
 
@@ -212,6 +216,7 @@ def _usage(task: SavedTask) -> dict[str, Any]:
         values = {} if isinstance(options, type) else plain(options)
         described = {"name": (options if isinstance(options, type) else type(options)).__name__, "values": values}
     inputs = {name: {"endings": list(task.tokenizers[name].endings)} for name in task.inputs}
+    inputs |= {name: {"endings": []} for name in task.link_columns}
     return {"inputs": inputs, "options": described}
 
 

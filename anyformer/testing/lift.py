@@ -220,12 +220,19 @@ def _shuffle(sample: Sample, tokenizers: Mapping[str, Tokenizer], model: Anyform
             position=tokens.position[drawn],
             order=tokens.order[drawn],
             relation=None if tokens.relation is None else tokens.relation[drawn][:, drawn],
+            edges=None if tokens.edges is None else _renumbered(tokens.edges, drawn),
         )
         lift = model.embeddings.lifts[name]
         before, after = (lift(_content(each), (each.extent,)) for each in (tokens, other))
         if same(after, before[drawn], 1e-8):
             shuffled[name], places[name] = other, drawn
     return shuffled, places
+
+
+def _renumbered(edges: Tensor, drawn: Tensor) -> Tensor:
+    """The same edges where token `drawn[i]` has become token i."""
+    places = drawn.argsort()
+    return torch.cat([places[edges[:, :2]], edges[:, 2:]], 1)
 
 
 def kind(tensor: Tensor) -> str:

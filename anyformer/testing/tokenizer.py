@@ -222,6 +222,19 @@ def _check_tokens(tokenizer: Tokenizer, tokens: TokenSet, where: str) -> None:
         )
         require(not (relation.diagonal() == UNSEEN).any(), f"{where}: a token must see itself: relation[i, i] != -1")
 
+    if (edges := tokens.edges) is not None:
+        lowest, highest = map(int, edges[:, 2].aminmax()) if len(edges) else (0, -1)
+        require(
+            edges.dtype == torch.int64 and lowest >= 0 and highest < tokenizer.n_relations,
+            f"{where}: kinds of edges must be int64 from 0 to {tokenizer.n_relations - 1} (n_relations - 1), got "
+            f"{edges.dtype} from {lowest} to {highest}",
+        )
+    require(
+        (edges is None) == (empty.edges is None),
+        f"{where}: encode and empty() must both give edges, a list of none where there are none, or neither",
+    )
+    require(edges is not None or not tokenizer.edges_only, f"{where}: edges_only is set, and there is no list of edges")
+
 
 def _check_empty(tokenizer: Tokenizer, where: str) -> None:
     empty = tokenizer.empty()

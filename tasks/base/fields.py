@@ -8,6 +8,7 @@ from typing import Any
 
 from anyformer.choices import Values
 from anyformer.errors import InputError, nearest
+from anyformer.links import Link, LinkConfig, make_links
 from anyformer.tokens import Tokenizer, expand
 
 
@@ -32,6 +33,10 @@ class FieldsConfig(Values):
     A sample that has nothing else is left out of that pass."""
     by: str | None = None
     """A column; metrics are also given by its value: val/kind_sum/accuracy."""
+    links: list[LinkConfig] = field(default_factory=list)
+    """Edges between tokens of the inputs, from columns of the record: [{column: edges, from: question, to: image}]. The
+    column holds a list, and [i, j] in it, or with `kinds` [i, j, kind], lets token i of the one look at token j of the
+    other, and with `directed: false` the other way too; with `edges_only: true` along these alone."""
 
     def check(
         self,
@@ -69,6 +74,7 @@ class FieldsConfig(Values):
         for name, seen in self.sees.items():
             for each in (name, *seen):
                 _known("sees", each, {*fields, *others})
+        make_links(self.links, list(expand(inputs)))
         for name, owner in self.share.items():
             for each in (name, owner):
                 _known("share", each, {*inputs, *lifted})
@@ -97,10 +103,13 @@ class FieldsConfig(Values):
             owners |= dict(pairs)
         return owners
 
-    @property
-    def chopping(self) -> dict[str, Any]:
+    def linked(self, inputs: Mapping[str, Tokenizer]) -> tuple[Link, ...]:
+        """The edges that columns give, as `Anyformer` and a `Chopper` take them; inputs: by name their tokenizers."""
+        return make_links(self.links, list(expand(inputs)))
+
+    def chopping(self, inputs: Mapping[str, Tokenizer]) -> dict[str, Any]:
         """What a `Chopper` is told of it, by argument."""
-        return {"dropout": dict(self.dropout), "by": self.by}
+        return {"dropout": dict(self.dropout), "by": self.by, "links": self.linked(inputs)}
 
 
 def _covers(name: str, each: str) -> bool:

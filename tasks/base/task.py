@@ -137,6 +137,11 @@ class Task(Checked, Trained, Embedder, ABC):
         """The fields that `predict` is given."""
         return list(self.tokenizers)
 
+    @property
+    def link_columns(self) -> list[str]:
+        """The columns of records that give edges between the inputs' tokens, and may be left out."""
+        return list(dict.fromkeys(link["column"] for link in self.fields.links))
+
     def open(self, path: str) -> Source:
         """The records of a path that `data.train` and the like give: class folders or a table."""
         return open_source(path)
@@ -189,6 +194,8 @@ class Task(Checked, Trained, Embedder, ABC):
         holds the answer.
         """
         self.check_inputs(source)
+        for column in self.link_columns:
+            source.require(column)
         for name, tokenizer in self.tokenizers.items():
             # An absent field is no error, and a misspelt one would be absent in every record.
             try:

@@ -179,7 +179,9 @@ class Classify(Predict):
         return "class_head"
 
     def chopper(self, training: bool) -> ClassifyChopper:
-        return ClassifyChopper(*self._chopping(training), views=self.views, mixing=self.mix, **self.fields.chopping)
+        return ClassifyChopper(
+            *self._chopping(training), views=self.views, mixing=self.mix, **self.fields.chopping(self.tokenizers)
+        )
 
     def forward(self, tokens: Batch) -> Tensor:
         """Logits of every sample, (b, classes)."""

@@ -145,7 +145,7 @@ def _keys(name: str, task: Task, path: str, share_heads: Mapping[str, str]) -> I
         case ["model", bias, *rest] if bias in RELATIONS:
             related = [field for field, tokenizer in task.model.tokenizers.items() if tokenizer.n_relations]
             if all(_is_named(task, field) for field in related):
-                yield (bias, *related, *rest)
+                yield (bias, *related, *map(str, task.fields.links), *rest)
         case [first, *_] if first != "model" and name in {*share_heads, *share_heads.values()}:
             yield ("head", share_heads.get(name, name), path)
 

@@ -181,7 +181,7 @@ class Predict(TargetHeads, Task):
                 read=self.read,
                 place_class=self.place_class,
                 n_registers=self.n_registers,
-                fields=FieldsConfig(sees=self._sees_of_inputs, share=self.fields.share),
+                fields=FieldsConfig(sees=self._sees_of_inputs, share=self.fields.share, links=self.fields.links),
                 init_from=self.init_from,
             )
         except InputError as error:
@@ -217,7 +217,7 @@ class Predict(TargetHeads, Task):
         return sorted({*super().packages, *(name.partition(".")[0] for name in modules)} - {"anyformer"})
 
     def chopper(self, training: bool) -> PredictChopper:
-        return PredictChopper(*self._chopping(training), views=self.views, **self.fields.chopping)
+        return PredictChopper(*self._chopping(training), views=self.views, **self.fields.chopping(self.tokenizers))
 
     def _chopping(self, training: bool) -> tuple[Any, ...]:
         """The first arguments of the chopper."""
@@ -234,6 +234,7 @@ class Predict(TargetHeads, Task):
             sees=self._sees(fields),
             shared=self.fields.owners(fields),
             maskable=self._masked,
+            links=self.fields.linked(self.tokenizers),
         )
         if self._reads_samples:
             names = list(expand(self.tokenizers))

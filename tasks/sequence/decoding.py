@@ -146,7 +146,7 @@ class _Inputs(NamedTuple):
         conditions, log_probs = self.conditions, self.log_probs
         if conditions is not None:
             layout = Layout(*(part[rows] for part in conditions.layout))
-            conditions = replace(conditions, fields={}, layout=layout, n_samples=len(rows), relation=None)
+            conditions = replace(conditions, fields={}, layout=layout, n_samples=len(rows), relation=None, edges=None)
         if log_probs is not None:
             each = log_probs.split(list(self.lengths))
             log_probs = torch.cat([each[i] for i in rows])

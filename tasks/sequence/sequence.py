@@ -267,8 +267,9 @@ class SequenceToSequence(Task):
     def chopper(self, training: bool) -> PairChopper:
         if training and self.start_choices:
             raise InputError("start: only a model in use can choose; give one token in the place of several to train")
+        inputs = {name: self.tokenizers[name] for name in self.inputs}
         return PairChopper(
-            {name: self.tokenizers[name] for name in self.inputs},
+            inputs,
             self.target,
             self.text,
             () if self.architecture == "encoder" else self.start_ids,
@@ -276,13 +277,14 @@ class SequenceToSequence(Task):
             self.ctc_field,
             training,
             self.allow_empty,
-            **self.fields.chopping,
+            **self.fields.chopping(inputs),
         )
 
     # Model
 
     def build(self) -> None:
-        fields = {name: self.tokenizers[name] for name in self.inputs}
+        inputs = {name: self.tokenizers[name] for name in self.inputs}
+        fields, links = dict(inputs), self.fields.linked(inputs)
         has_decoder, reader = self.architecture != "encoder", None
         if has_decoder:
             fields[self.target] = self.text
@@ -291,7 +293,8 @@ class SequenceToSequence(Task):
         texts = [name for name in self._texts if name in fields] if self.shared_vocabulary else []
         shared = self.fields.owners(fields) | dict.fromkeys(texts[1:], texts[0] if texts else "")
         embedding = self._embedding(fields, reader)
-        self.model = Anyformer(fields, self.transformer, embedding, reader, self.fields.visibility(fields), shared)
+        sees = self.fields.visibility(fields)
+        self.model = Anyformer(fields, self.transformer, embedding, reader, sees, shared, links=links)
         if has_decoder:
             self.head = Head(self.model.embeddings.lifts[self.target], self.transformer, self.output)
         if self.ctc_field is not None:

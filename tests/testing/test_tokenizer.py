@@ -25,6 +25,7 @@ from anyformer.tokenizers.episode.discrete import Bins, Categories, Letters
 from anyformer.tokenizers.episode.frames import Frames
 from anyformer.tokenizers.episode.steps import Stretch
 from anyformer.tokenizers.facets import Facets
+from anyformer.tokenizers.graph import Graph
 from anyformer.tokenizers.image.augmentation import Augmentation
 from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.tokenizers.image.reading import open_image
@@ -183,9 +184,26 @@ CASES = {
         Case(NGrams, ["one two", "three", "naïve \ud800"], {"bad": [3, "x" * 513]}),
         Case(NGrams(n=2, unit="words", n_buckets=64, dropout=0.3, max_len=9), ["one two, three", "four five"]),
     ],
+    "Graph": [
+        Case(
+            Graph(edges_only=True),
+            [{"nodes": ["a", "b", "a"], "edges": [[0, 1, "x"], [1, 2]]}, {"nodes": ["b"], "edges": [[0, 0, "y"]]}],
+            {"bad": [{"nodes": ["a"], "edges": [[0, 1]]}, "a", {"nodes": [[1.0]]}]},
+        ),
+        Case(
+            Graph(directed=False, reverse="own"),
+            [{"nodes": [[1.0, 2.0], [0.5, 1.0]], "edges": [[0, 1]]}, {"nodes": [[3.0, 0.0]], "edges": []}],
+        ),
+        Case(
+            Graph("text", text=Text("characters")),
+            [{"nodes": ["ab", "", "c"], "edges": [[2, 0, "x"]]}, {"nodes": ["cab"], "edges": []}],
+            {"bad": [{"nodes": [3]}]},
+        ),
+    ],
     "Molecule": [
         Case(Molecule(), ["CCO", "c1ccccc1", "C[C@H](N)C(=O)O"], {"bad": ["C?", 3]}),
         Case(Molecule("graph"), ["CCO", "c1ccccc1[Na]", "C#N"]),
+        Case(Molecule("graph", relations="bonds"), ["CCO", "c1ccccc1[Na]", "C#N"]),
     ],
     "Tree": [Case(Tree("brackets"), ["[MAX 2 [MIN 4 7 ] 0 ]", "(S (NP dogs ) bark )"], {"bad": ["(S dogs", "a)", 7]})],
 }
@@ -237,6 +255,10 @@ class Faulty(Tokenizer):
     def augments(self) -> bool:
         return self.fault != "augments"
 
+    @property
+    def edges_only(self) -> bool:
+        return self.fault == "edges only"
+
     def encode(self, record: list[float], random: np.random.Generator | None = None) -> TokenSet:
         fault, n = self.fault, len(record)
         if fault == "shared generator":
@@ -267,7 +289,8 @@ class Faulty(Tokenizer):
             relation = torch.full((n, n), 2)
         elif fault == "blind":
             relation = torch.full((n, n), -1)
-        return [content] if fault == "type" else TokenSet(content, position, order, relation)
+        edges = {"edges": torch.tensor([[0, 0, 2]]), "empty edges": torch.zeros(0, 3, dtype=torch.int64)}.get(fault)
+        return [content] if fault == "type" else TokenSet(content, position, order, relation, edges=edges)
 
     def count(self, record: list[float]) -> int:
         return len(record) + (self.fault == "count")
@@ -280,7 +303,8 @@ class Faulty(Tokenizer):
 
     def empty(self) -> TokenSet:
         n = int(self.fault == "empty")
-        return TokenSet(torch.zeros(n, 1), torch.zeros(n, 1, dtype=torch.int64))
+        edges = torch.zeros(0, 3, dtype=torch.int64) if self.fault == "edges" else None
+        return TokenSet(torch.zeros(n, 1), torch.zeros(n, 1, dtype=torch.int64), edges=edges)
 
     def lift(self, d_model: int) -> nn.Module:
         return (Neighbourly if self.fault == "neighbours" else Projection)(1, d_model)
@@ -314,6 +338,9 @@ FAULTS = {
     "order": "order must be int64 and at least 0",
     "relation": r"relations must be int64 from -1 to 1 \(n_relations - 1\), got torch.int64 from 2 to 2",
     "blind": r"a token must see itself: relation\[i, i\] != -1",
+    "edges": r"kinds of edges must be int64 from 0 to 1 \(n_relations - 1\), got torch.int64 from 2 to 2",
+    "empty edges": r"encode and empty\(\) must both give edges, a list of none where there are none, or neither",
+    "edges only": "edges_only is set, and there is no list of edges",
     "sizes": "stands at 2 on the axis time, and `sizes` says 2 places",
     "count": "count says 4 tokens and encode gives 3",
     "decode": r"decode gives \[2.0, 3.0, 5.0\] where \[1.0, 2.0, 4.0\] is wanted; mend decode",

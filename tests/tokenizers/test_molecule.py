@@ -104,6 +104,39 @@ def test_atoms_say_what_they_are_and_pairs_what_they_are_to_each_other():
     assert GRAPH.axes == () and tokens.position.shape == (10, 0)
 
 
+def test_along_bonds_alone_an_atom_sees_its_neighbours():
+    bonds = Molecule("graph", relations="bonds")
+    single, double, aromatic = 0, 1, 3
+    tokens = bonds.encode("O=C([O-])c1ccccc1.[Na+]")
+    assert tokens.relation is None and bonds.edges_only and bonds.n_relations == 5
+    ring = [(3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (8, 3)]
+    expected = {(0, 1, double), (1, 2, single), (1, 3, single), *((i, j, aromatic) for i, j in ring)}
+    assert {*map(tuple, tokens.edges.tolist())} == expected | {(j, i, kind) for i, j, kind in expected}
+    # They are the bonds of the distances, in whose numbers the atom itself comes first.
+    relation = GRAPH.encode("O=C([O-])c1ccccc1.[Na+]").relation
+    assert all(relation[i, j] == kind + 1 for i, j, kind in tokens.edges.tolist())
+    assert torch.equal(tokens.content, GRAPH.encode("O=C([O-])c1ccccc1.[Na+]").content)
+    assert bonds.encode("O").edges.shape == (0, 3) and not GRAPH.edges_only
+
+
+def test_along_bonds_alone_what_is_far_comes_layer_by_layer():
+    """Atoms 3 bonds apart know of each other after 3 layers."""
+    bonds = Molecule("graph", relations="bonds")
+    torch.manual_seed(0)
+    for depth, is_known in ((2, False), (3, True)):
+        model = Anyformer({"atoms": bonds}, TransformerConfig(d_model=16, n_heads=4, depth=depth)).eval()
+        redraw(model)
+        one = bonds.encode("CCCC")
+        content = one.content.clone()
+        content[3, 0] = 8
+        with torch.no_grad():
+            first, second = (
+                model(collate([{"atoms": each}], {"atoms": bonds}))[0, 0]
+                for each in (one, replace(one, content=content))
+            )
+        assert torch.equal(first, second) != is_known
+
+
 def test_atoms_far_apart_are_the_same_to_each_other():
     relation = Molecule("graph", max_distance=3).encode("CCCCCCC").relation[0]
     assert relation.tolist() == [0, 1, 6, 7, 7, 7, 7] and Molecule("graph", max_distance=3).n_relations == 9
@@ -126,8 +159,9 @@ def rewritten(smiles: str, seed: int) -> str:
 
 @given(smiles=st.sampled_from([CAFFEINE, ALANINE, SALT, DRUG]), seed=st.integers(0, 99))
 def test_a_molecule_in_another_sequence_of_atoms_gives_the_same_prediction(smiles, seed):
-    first, second = class_tokens([GRAPH.encode(smiles), GRAPH.encode(rewritten(smiles, seed))])
-    torch.testing.assert_close(first, second, rtol=0, atol=1e-9)
+    for graph in (GRAPH, Molecule("graph", relations="bonds")):
+        first, second = class_tokens([graph.encode(smiles), graph.encode(rewritten(smiles, seed))], graph)
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-9)
 
 
 def test_the_relation_is_what_tells_isomers_apart():
@@ -144,9 +178,9 @@ def difference(one: TokenSet, other: TokenSet) -> float:
     return (first - second).abs().max().item()
 
 
-def class_tokens(molecules: list[TokenSet]) -> torch.Tensor:
+def class_tokens(molecules: list[TokenSet], graph: Molecule = GRAPH) -> torch.Tensor:
     """What a random model makes of molecules, (b, d)."""
-    fields = {"molecule": GRAPH, "class": LearnedTokens()}
+    fields = {"molecule": graph, "class": LearnedTokens()}
     torch.manual_seed(0)
     model = Anyformer(fields, TransformerConfig(d_model=16, n_heads=4, depth=2)).double().eval()
     redraw(model)
@@ -219,6 +253,7 @@ def test_an_atom_with_too_many_bonds_may_be_taken_as_it_is_written():
     [
         ({"max_len": 0}, "max_len must be at least 1, got 0"),
         ({"max_distance": 1}, "max_distance must be at least 2, got 1"),
+        ({"relations": "bonds"}, "relations: bonds is of atoms; give kind: graph, or leave relations out"),
         ({"kind": "graph", "augment": True}, "a graph has none; leave it out, or give kind: smiles"),
     ],
 )

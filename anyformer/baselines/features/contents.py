@@ -15,6 +15,8 @@ from anyformer.tokens import Tokenizer, TokenSet
 
 MOST_IDS = 5000
 """Ids that are counted at most: the most frequent of the training records."""
+EDGES = -1
+"""Stands in the place of the number of an id where kinds of edges are counted."""
 WIDE = 256
 """Numbers of a token, above which the least and the most of each say more than is wanted."""
 
@@ -23,12 +25,13 @@ class Described(NamedTuple):
     numbers: np.ndarray
     """(columns,) float, NaN where the record has no token of a field."""
     ids: Counter[tuple[str, int, int]]
-    """How often each id comes: (field, which of a token's ids, id)."""
+    """How often each id comes: (field, which of a token's ids, id); and each kind of edges: (field, EDGES, kind)."""
 
 
 class TokenStatistics(Features):
     """Of tokens of numbers the mean, the deviation, the least and the most of each over the tokens; of ids how often
-    each comes; and how many tokens there are. Where a record holds several fields, of each of them."""
+    each comes, and each kind of edges; and how many tokens there are. Where a record holds several fields, of each of
+    them."""
 
     def read(self, value: Any) -> Any:
         # What the data decides is known once all records are.
@@ -77,6 +80,8 @@ def describe(tokenizer: Tokenizer, value: Any) -> Described:
         if len(found) and not found.content.is_floating_point():
             rows = found.content.reshape(len(found.content), -1).tolist()
             ids.update((name, place, number) for row in rows for place, number in enumerate(row))
+        if found.edges is not None:
+            ids.update((name, EDGES, kind) for kind in found.edges[:, 2].tolist())
     return Described(np.concatenate(numbers), ids)
 
 

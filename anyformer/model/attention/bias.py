@@ -13,6 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from anyformer.batch import Edges
 from anyformer.model.attention.places import Places
 from anyformer.model.config import RelativeConfig
 
@@ -125,5 +126,18 @@ class RelationBias(nn.Module):
 
     def forward(self, relation: Tensor) -> Tensor:
         """relation: (b, n, n) int64 as in `Batch.relation`. Returns (b, h, n, n); 0 for pairs without a relation."""
-        table = torch.cat([self.table.new_zeros(1, self.table.shape[1]), self.table])
-        return rearrange(table[relation.clamp(min=0)], "b q k h -> b h q k")
+        return rearrange(self._numbered[relation.clamp(min=0)], "b q k h -> b h q k")
+
+    def along(self, edges: Edges, shape: tuple[int, int, int]) -> Tensor:
+        """The biases of edges, those of one pair added up: of the shape (b, queries, keys) for each head, (b, h,
+        queries, keys); 0 for pairs without an edge."""
+        b, n_queries, n_keys = shape
+        nothing = self.table.new_zeros(b, self.table.shape[1], n_queries, n_keys)
+        pairs = (edges.row, edges.query, edges.key)
+        by_pair = rearrange(nothing, "b h q k -> b q k h").index_put(pairs, self._numbered[edges.kind], accumulate=True)
+        return rearrange(by_pair, "b q k h -> b h q k")
+
+    @property
+    def _numbered(self) -> Tensor:
+        """The biases as relations are numbered in a batch, in which 0 is none."""
+        return torch.cat([self.table.new_zeros(1, self.table.shape[1]), self.table])

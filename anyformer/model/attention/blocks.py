@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anyformer.batch import Edges
 from anyformer.model.attention.patterns import Reach
 from anyformer.model.attention.places import Places
 from anyformer.model.attention.sight import Block
@@ -85,13 +86,24 @@ def may_reach(query: Extent, key: Extent, reach: Reach | None) -> Tensor | bool:
 
 
 def lay_blocks(
-    places: Places, reach: Reach | None, sees: Tensor | None, n_fields: int, size: int = SIZE
+    places: Places,
+    reach: Reach | None,
+    sees: Tensor | None,
+    n_fields: int,
+    size: int = SIZE,
+    *,
+    edges: Edges | None = None,
+    edges_only: Tensor | None = None,
 ) -> list[Block]:
     """The blocks of rows, (b, n), each place a query of one. Pairs in no block are hidden by the rule.
 
-    reach: the condition that is a pattern, where there is one. sees: as in `visible`.
+    reach: the condition that is a pattern, where there is one. sees, edges_only: as in `visible`.
     """
     b, n = places.segment.shape
+    # What is seen without an edge; all that one leads to is gathered apart.
+    free = sees
+    if edges_only is not None:
+        free = ~edges_only if sees is None else sees & ~edges_only
     is_global = torch.zeros_like(places.segment, dtype=torch.bool)
     if reach is not None and reach.fields:
         is_global = reach.is_global(places) & (places.segment > 0)
@@ -105,7 +117,7 @@ def lay_blocks(
     answering = extent(places.at(held), reach, n_fields)
     of_row = answering.index(torch.arange(b * n_blocks, device=queries.device).view(b, n_blocks)[block_row])
     asking_each = asking.index((slice(None), None))
-    seen = may_allow(asking_each, of_row, sees) & (may_reach(asking_each, of_row, reach) | sees_all[:, None])
+    seen = may_allow(asking_each, of_row, free) & (may_reach(asking_each, of_row, reach) | sees_all[:, None])
     block, number = seen.nonzero(as_tuple=True)
     block, key = block.repeat_interleave(size), held[block_row[block] * n_blocks + number].flatten()
     real = key >= 0
@@ -116,9 +128,13 @@ def lay_blocks(
 
     # What of them is out of reach of the whole block, by its own place.
     stays = sees_all[block] | may_reach(asking.index(block), single(key), reach)
+    if free is not sees:
+        stays &= may_allow(asking.index(block), single(key), free)
     block, key = block[stays], key[stays]
-    if reach is not None and (reach.fields or reach.links):
-        extra = _beyond(places, reach, is_global, queries, block_row)
+    extra = [] if reach is None else _beyond(places, reach, is_global, queries, block_row)
+    if edges_only is not None and edges is not None:
+        extra.append(_block_of(queries, b * n)[edges.row * n + edges.query] * (b * n) + edges.row * n + edges.key)
+    if extra:
         # A key stands once in a block.
         code = torch.cat([block * (b * n) + key, *extra]).unique()
         block, key = code // (b * n), code % (b * n)
@@ -165,10 +181,8 @@ def _beyond(places: Places, reach: Reach, is_global: Tensor, queries: Tensor, bl
             which, number = met.nonzero(as_tuple=True)
             found.append(block[which] * total + key[number])
     if reach.links is not None:
-        block_of = torch.empty(total, dtype=torch.int64, device=queries.device)
-        number, _ = (queries >= 0).nonzero(as_tuple=True)
-        block_of[queries[queries >= 0]] = number
-        one, other = _edges(places, reach)
+        block_of = _block_of(queries, total)
+        one, other = _linked(places, reach)
         pairs = [(one, other), (other, one)] if reach.links.mutual else [(one, other)]
         for asking, answering in pairs:
             # Each of the places that count as one, first as queries, then as keys.
@@ -179,7 +193,15 @@ def _beyond(places: Places, reach: Reach, is_global: Tensor, queries: Tensor, bl
     return found
 
 
-def _edges(places: Places, reach: Reach) -> tuple[Tensor, Tensor]:
+def _block_of(queries: Tensor, total: int) -> Tensor:
+    """The block that each of all places is a query of, (total,) int64."""
+    block_of = torch.empty(total, dtype=torch.int64, device=queries.device)
+    number, _ = (queries >= 0).nonzero(as_tuple=True)
+    block_of[queries[queries >= 0]] = number
+    return block_of
+
+
+def _linked(places: Places, reach: Reach) -> tuple[Tensor, Tensor]:
     """The links of all rows, as the first of the places that count as one, from which and to which they lead."""
     rank, segment = places.rank.flatten(), places.segment.flatten()
     first = ((segment > 0) & (rank % reach.block == 0)).nonzero().squeeze(1)

@@ -7,17 +7,18 @@ that says which of them a model is. It is worked out once a batch and shared by 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anyformer.batch import Batch, Layout
+from anyformer.batch import Batch, Edges, Layout
 from anyformer.errors import InputError, nearest
 from anyformer.model.attention.bias import RelationBias, RelativeBias
 from anyformer.model.attention.blocks import lay_blocks
 from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.edges import among, behind, linked
 from anyformer.model.attention.patterns import Reach, make_reach, narrows, wanted_by
 from anyformer.model.attention.places import Places
 from anyformer.model.attention.sight import BlockSight, Sight, count_pairs
@@ -62,12 +63,16 @@ def visible(
     sees: Tensor | None = None,
     relation: Tensor | None = None,
     pattern: Pattern = RULE,
+    edges: Edges | None = None,
+    edges_only: Tensor | None = None,
 ) -> Tensor:
     """Whether each query may look at each key: (b, queries, keys) boolean.
 
     query, key: where they stand, (b, queries) and (b, keys); a layout is enough for the plain rule.
     sees: (fields, fields) boolean, whether tokens of field i may look at those of field j; None: all may.
     relation: (b, queries, keys) int64 or None; `UNSEEN` hides a pair.
+    edges_only: (fields, fields) boolean, whether tokens of field i look at those of field j along edges alone; None:
+        none do.
 
     Three tokens of orders 0, 1, 2 in one sample (a causal text) give the rows 100, 110, 111; of orders 0, 0, 1 (a
     prefix and a target) 110, 110, 111; of orders 0, 0, 0 (a picture) 111, 111, 111.
@@ -80,6 +85,9 @@ def visible(
         seen &= sees[query.field[:, :, None], key.field[:, None, :]]
     if relation is not None:
         seen &= relation != UNSEEN
+    if edges_only is not None:
+        apart = edges_only[query.field[:, :, None], key.field[:, None, :]]
+        seen &= ~apart | linked(edges, seen.shape, seen.device)
     return seen
 
 
@@ -118,6 +126,8 @@ class View:
     relation: Tensor | None = None
     relation_bias: RelationBias | None = None
     relative: RelativeBias | None = None
+    edges: Edges | None = None
+    edges_only: Tensor | None = None
 
     def bias(self) -> Tensor | None:
         """What is added to the logits, (b or 1, h, queries, keys); None where there is nothing."""
@@ -125,12 +135,19 @@ class View:
         if self.relation is not None:
             by_relation = self.relation_bias(self.relation)
             bias = by_relation if bias is None else bias + by_relation
+        if self.edges is not None and self.relation_bias is not None:
+            along = self.relation_bias.along(self.edges, (*self.query.segment.shape, self.key.segment.shape[1]))
+            bias = along if bias is None else bias + along
         return bias
+
+    def visible(self) -> Tensor:
+        """As the function, of all that is here."""
+        return visible(self.query, self.key, self.sees, self.relation, self.pattern, self.edges, self.edges_only)
 
     def mask(self) -> Tensor:
         """As `Sight.mask`."""
         bias = self.bias()
-        mask = visible(self.query, self.key, self.sees, self.relation, self.pattern)[:, None]
+        mask = self.visible()[:, None]
         return mask if bias is None else bias.masked_fill(~mask, -torch.inf)
 
     def mask_of(self, query: Tensor, key: Tensor) -> Tensor:
@@ -139,9 +156,8 @@ class View:
         if relation is not None:
             n = relation.shape[2]
             relation = relation.flatten()[query.clamp(min=0)[:, :, None] * n + key.clamp(min=0)[:, None] % n]
-        return View(
-            self.query.at(query), self.key.at(key), self.pattern, self.sees, relation, self.relation_bias, self.relative
-        ).mask()
+        edges = None if self.edges is None else among(self.edges, query, key, self.key.segment.shape)
+        return replace(self, query=self.query.at(query), key=self.key.at(key), relation=relation, edges=edges).mask()
 
 
 def self_sights(
@@ -153,21 +169,22 @@ def self_sights(
     sees: Tensor | None = None,
     relation_bias: RelationBias | None = None,
     relative: RelativeBias | None = None,
+    edges_only: Tensor | None = None,
 ) -> tuple[Sight | BlockSight, ...]:
     """What self-attention sees under each of the patterns.
 
-    places: of the batch, which the cache has taken up. sees: as in `visible`.
+    places: of the batch, which the cache has taken up. sees, edges_only: as in `visible`.
     relation_bias, relative: what is added to the logits, where there is something.
     """
-    plain = _plain_sight(batch, cache) if sees is None else None
+    plain = _plain_sight(batch, cache) if sees is None and edges_only is None else None
     sights = []
     for number, pattern in enumerate(patterns):
         keys = places if cache is None else cache.tracks[number].places
-        relation = batch.relation
-        if relation is not None:
-            # A record's relations come whole in one call: new tokens have none to the cached ones.
-            relation = F.pad(relation, (keys.segment.shape[1] - batch.shape[1], 0))
-        view = View(places, keys, pattern, sees, relation, relation_bias, relative)
+        # A record's relations come whole in one call: new tokens have none to the cached ones.
+        n_cached = keys.segment.shape[1] - batch.shape[1]
+        relation = None if batch.relation is None else F.pad(batch.relation, (n_cached, 0))
+        edges = None if batch.edges is None else behind(batch.edges, n_cached)
+        view = View(places, keys, pattern, sees, relation, relation_bias, relative, edges, edges_only)
         if plain is not None and pattern == RULE:
             bias = view.bias()
             sights.append(plain if bias is None else _biased(plain, bias, batch.shape[1]))
@@ -179,20 +196,22 @@ def self_sights(
 def _in_blocks(view: View, batch: Batch, n_fields: int) -> BlockSight | None:
     """The sight in blocks, where that is less than all pairs by enough; None else.
 
-    That hangs on the shapes of the batch alone: how many tokens its samples have, and where they stand.
+    That hangs on the shapes of the batch alone: how many tokens its samples have, where they stand, and between which
+    there are edges.
     """
     b, n = batch.shape
     is_packed = batch.n_per_row > 1 and GAIN * batch.n_pairs <= b * n * n
     reach = next((condition for condition in view.pattern if isinstance(condition, Reach)), None)
-    if n < LONG or view.key is not view.query or torch.compiler.is_compiling() or not (reach or is_packed):
+    narrow = reach is not None or is_packed or view.edges_only is not None
+    if n < LONG or view.key is not view.query or torch.compiler.is_compiling() or not narrow:
         return None
-    blocks = lay_blocks(view.query, reach, view.sees, n_fields)
+    blocks = lay_blocks(view.query, reach, view.sees, n_fields, edges=view.edges, edges_only=view.edges_only)
     return BlockSight(blocks, view.mask_of, b * n) if GAIN * count_pairs(blocks) <= b * n * n else None
 
 
 def _plain_sight(batch: Batch, cache: Cache | None) -> Sight | None:
     """The rule where it is the same for all rows, known on the host; None where it takes a mask."""
-    if batch.relation is None:
+    if batch.relation is None and batch.edges is None:
         if cache is None or len(cache) == batch.shape[1]:
             if batch.kind != "dense":
                 return Sight(causal=batch.kind == "causal")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from anyformer.baselines.features.contents import TokenStatistics
+from anyformer.tokenizers.graph import Graph
 from anyformer.tokenizers.points import Points
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import TokenSet
@@ -48,3 +49,17 @@ def test_a_field_of_several_fields_has_the_statistics_of_each() -> None:
     features = TokenStatistics(Pair("bytes"))
     features.fit([features.read("ab")])
     assert features.transform([features.read("ab")]).toarray()[0, :2] == pytest.approx([np.log(3), 0])
+
+
+def test_kinds_of_edges_are_counted() -> None:
+    graphs = [
+        {"nodes": ["a", "a"], "edges": [[0, 1, "x"], [1, 0, "x"], [1, 1, "y"]]},
+        {"nodes": ["a", "a"], "edges": []},
+        {"nodes": ["a", "a"], "edges": [[0, 1, "y"]]},
+    ]
+    features = TokenStatistics(Graph())
+    kept = [features.read(graph) for graph in graphs]
+    features.fit(kept)
+    found = features.transform(kept).toarray()
+    # How many nodes there are, how often "a" comes, and the kinds y and x, y being in more of the records.
+    assert found == pytest.approx(np.log1p([[2, 2, 1, 2], [2, 2, 0, 0], [2, 2, 1, 0]]))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anyformer.batch import Batch
+from anyformer.batch import Batch, Edges
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.attention.bias import Alibi, RelationBias, alibi_slopes, bucket, make_relative
@@ -190,3 +190,15 @@ def test_a_relation_bias_is_learned_for_each_relation_and_head() -> None:
     out = bias(torch.tensor([[[0, 1], [3, -1]]]))
     expected = torch.stack([torch.zeros(2), bias.table[0], bias.table[2], torch.zeros(2)], 1).view(1, 2, 2, 2)
     assert torch.equal(out, expected)
+
+
+def test_biases_of_edges_add_up_and_pass_their_gradients_on() -> None:
+    bias = RelationBias(3, 2)
+    redraw(bias)
+    edges = Edges(*torch.tensor([[0, 0, 1], [0, 1, 0], [0, 1, 0], [1, 0, 2]]).T, kind=torch.tensor([3, 1, 2, 0]))
+    out = bias.along(edges, (2, 2, 3))
+    expected = torch.zeros(2, 2, 2, 3)
+    expected[0, :, 0, 1], expected[0, :, 1, 0] = bias.table[2].detach(), (bias.table[0] + bias.table[1]).detach()
+    assert torch.equal(out, expected), "kind 0 is none"
+    out.sum().backward()
+    assert bias.table.grad.tolist() == [[1.0, 1.0]] * 3

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from anyformer.batch import Batch
 from anyformer.model.anyformer import Anyformer
@@ -19,6 +18,7 @@ from anyformer.model.attention.places import places_of
 from anyformer.model.attention.visibility import View, self_sights, visible
 from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
 from anyformer.packing import collate
+from tests.helpers.largest import Largest
 from tests.helpers.patterns import FIELDS, PATTERNS, samples, text
 from tests.helpers.witnesses import Ids, count, redraw
 
@@ -128,21 +128,6 @@ def test_the_engine_follows_from_the_shapes_of_the_batch() -> None:
     assert engines(plain, long([128] * 8, [0] * 8)) == ["blocks"]
     assert engines(plain, long([1000, 24], [0] * 2)) == ["dense"]
     assert engines(plain, long([64] * 4, [0] * 4)) == ["dense"]
-
-
-class Largest(TorchDispatchMode):
-    """The most bytes of a tensor that is made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.n_bytes = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        made = function(*args, **(kwargs or {}))
-        for each in made if isinstance(made, tuple | list) else [made]:
-            if isinstance(each, Tensor):
-                self.n_bytes = max(self.n_bytes, each.numel() * each.element_size())
-        return made
 
 
 @pytest.mark.parametrize(

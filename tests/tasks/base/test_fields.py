@@ -67,6 +67,10 @@ INPUTS = {"left": Eye(), "right": Eye(), "text": Ids()}
             r"fields\.without: left, text, right\.image, right\.vector leaves no input; name fewer",
         ),
         ({"without": [["left", "text"], ["text", "left"]]}, r"fields\.without names the same inputs twice"),
+        (
+            {"links": [{"column": "edges", "from": "left", "to": "text"}]},
+            r"fields\.links\.0\.from: there is no field 'left'",
+        ),
         ({"without": [["right"]]}, r"fields\.without: 'right\.image' cannot be left out, because read: first needs it"),
     ],
     ids=str,
@@ -83,6 +87,7 @@ def test_what_is_right_passes() -> None:
         {"right": "left", "answer": "text"},
         [["left"], ["left", "text"], ["right.vector"]],
         "kind",
+        [{"column": "edges", "from": "left.image", "to": "text", "edges_only": True}],
     ).check(INPUTS, ["class", "answer"], lifted=["answer"])
 
 
@@ -108,6 +113,7 @@ def test_a_config_says_it_in_plain_values() -> None:
         "share": {"right": "left"},
         "without": [["left"]],
         "by": "kind",
+        "links": [{"column": "edges", "from": "left", "to": "right", "kinds": ["on"], "directed": False}],
     }
     arguments = {"tokenizers": {"left": patches, "right": patches}, "fields": plain}
     task = instantiate({"class_path": "Classify", "init_args": arguments})
