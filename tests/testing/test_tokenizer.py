@@ -205,7 +205,6 @@ CASES = {
             {"decoded": open_image},
         ),
         Case(pretrained(Molecule("graph"), pool="mean"), ["CCO", "c1ccccc1[Na]", "C#N"]),
-        Case(pretrained(pretrained(Text("bytes"))), TEXTS),
     ],
 }
 """Of every tokenizer in tokenizers/ at least one, by its class."""
