@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 from anyformer.errors import InputError
@@ -201,7 +202,8 @@ def take_encoders(task: Encoding, taken: Sequence[str]) -> Filled:
         for field, lift in _encoders(each).items():
             source, weights = each.tokenizers[field].source, each.encoders.get(field)
             prefix = f"{path}model.embeddings.lifts.{module_name(field)}.encoder."
-            if taken.issuperset(f"{prefix}{name}" for name in lift.encoder.state_dict()):
+            own = {name: tensor for name, tensor in lift.encoder.state_dict().items() if not is_adapter(name)}
+            if taken.issuperset(f"{prefix}{name}" for name in own):
                 if weights is not None:
                     lines.append(f"weights of {path}{field}: those of init_from, and not of {source}")
                 continue
@@ -210,9 +212,12 @@ def take_encoders(task: Encoding, taken: Sequence[str]) -> Filled:
                     f"model.{path}tokenizers.{field}: the weights of {source} are not at hand; train by anyformer.fit, "
                     "which opens it"
                 )
-            lift.encoder.load_state_dict(weights)
-            filled.update(lift.encoder.parameters())
-            n = sum(parameter.numel() for parameter in lift.encoder.parameters())
+            with torch.no_grad():
+                for name, tensor in own.items():
+                    tensor.copy_(weights[name])
+            parameters = [p for name, p in lift.encoder.named_parameters() if not is_adapter(name)]
+            filled.update(parameters)
+            n = sum(parameter.numel() for parameter in parameters)
             lines.append(f"weights of {path}{field} from {source}: {len(weights)} tensors taken, {n:,} parameters")
         each.encoders.clear()
     return Filled(frozenset(filled), tuple(lines))
