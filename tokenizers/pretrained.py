@@ -7,8 +7,10 @@ and saved with it. What it was taken from is opened once, when training begins (
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -21,9 +23,12 @@ from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
+from anyformer.parsing.plain import plain
+from anyformer.parsing.rebuild import rebuild
 from anyformer.tokens import Tokenizer, TokenSet
 
 EncoderPool = Literal["tokens", "class", "mean", "last"]
+UNOPENED = "the model of {} has not been opened; train by anyformer.fit, which does it"
 
 
 @dataclass(frozen=True)
@@ -75,22 +80,25 @@ class Pretrained(Tokenizer):
     options: dict[str, Any] | None = None
     """Arguments of that field's tokenizer that are to be others, as {truncate: true} of a Text or {augment: null} of
     pictures. Those that give its weights another shape are refused."""
-    encoder: EncoderConfig | None = None
-    """What was found there. It travels in the config of a run."""
+    encoder: str | None = None
+    """What was found there, as JSON. It travels in the config of a run."""
 
     together: ClassVar[tuple[tuple[str, ...], ...]] = (("source", "field", "options", "encoder"),)
 
     def __post_init__(self) -> None:
         if not self.source:
             raise InputError("source must name a run, or a model's folder or file, got none")
-        if self.pool == "class" and self.encoder is not None and self.encoder.class_field is None:
+        found = None if self.encoder is None else _read_encoder(self.encoder)
+        if self.pool == "class" and found is not None and found.class_field is None:
             raise InputError(f"pool: {self.source} has no class token; take mean, last or tokens")
+        object.__setattr__(self, "_found", found)
 
     @property
     def found(self) -> EncoderConfig:
-        if self.encoder is None:
-            raise InputError(f"the model of {self.source} has not been opened; train by anyformer.fit, which does it")
-        return self.encoder
+        """What the source was found to be. Raises InputError before it has been opened."""
+        if self._found is None:
+            raise InputError(UNOPENED.format(self.source))
+        return self._found
 
     @property
     def inner(self) -> Tokenizer:
@@ -99,7 +107,7 @@ class Pretrained(Tokenizer):
 
     def opened(self, encoder: EncoderConfig) -> Self:
         """A copy that holds what the source was found to be."""
-        return replace(self, encoder=encoder)
+        return replace(self, encoder=json.dumps(plain(encoder)))
 
     # What it says of itself is what the source's tokenizer says; before that is known, as little as can be.
 
@@ -125,7 +133,7 @@ class Pretrained(Tokenizer):
 
     @property
     def inside(self) -> dict[str, Tokenizer]:
-        return {} if self.encoder is None else dict(self.encoder.tokenizers)
+        return {} if self.encoder is None else dict(self.found.tokenizers)
 
     def reads_column(self, name: str) -> bool:
         return self.encoder is None or self.inner.reads_column(name)
@@ -175,7 +183,9 @@ class Pretrained(Tokenizer):
 
     def fit(self, records: Iterable[Any]) -> Self:
         """Itself: the source has learnt. Raises InputError where it has not been opened."""
-        return self.opened(self.found)
+        if self.encoder is None:
+            raise InputError(UNOPENED.format(self.source))
+        return self
 
     def is_same(self, other: Tokenizer) -> bool:
         """Whether another is of the same field of the same source."""
@@ -186,7 +196,7 @@ class Pretrained(Tokenizer):
         return self.source, self.field, self.options or {}
 
     def inherit(self, other: Tokenizer) -> Self:
-        return self.opened(other.found) if self.is_same(other) and other.encoder is not None else self
+        return replace(self, encoder=other.encoder) if self.is_same(other) and other.encoder is not None else self
 
     def agree(self, other: Tokenizer, name: str) -> None:
         if not isinstance(other, Pretrained) or None in (self.encoder, other.encoder):
@@ -197,6 +207,14 @@ class Pretrained(Tokenizer):
                 f"{self.source}; give that, or call the field otherwise"
             )
         self.inner.agree(other.inner, name)
+
+
+@lru_cache(maxsize=16)
+def _read_encoder(text: str) -> EncoderConfig:
+    try:
+        return rebuild(json.loads(text), EncoderConfig)
+    except ValueError as error:
+        raise InputError(f"encoder is what the program writes itself, and is damaged: {error}") from None
 
 
 class EncoderLift(nn.Module):

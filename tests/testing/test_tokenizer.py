@@ -71,7 +71,7 @@ def pretrained(tokenizer: Tokenizer, *positions: PositionConfig, pool: str = "to
     """Read by an encoder with a class token."""
     inside = {"inner": tokenizer, "class": LearnedTokens(1)}
     sizes, embedding = TransformerConfig(d_model=8, depth=1, n_heads=2), EmbeddingConfig(positions=list(positions))
-    return Pretrained("runs/x", pool=pool, encoder=EncoderConfig("inner", inside, sizes, embedding, False, "class"))
+    return Pretrained("runs/x", pool=pool).opened(EncoderConfig("inner", inside, sizes, embedding, False, "class"))
 
 
 def grey(clip: np.ndarray) -> np.ndarray:

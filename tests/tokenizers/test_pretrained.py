@@ -28,14 +28,14 @@ WORDS = EmbeddingConfig(positions=[PositionConfig(("word",), "joint", (40,))])
 
 def of_text(pool: EncoderPool = "tokens", **more) -> Pretrained:
     text = Text("bytes", max_len=40)
-    return Pretrained("runs/x", pool=pool, encoder=EncoderConfig("text", {"text": text}, SIZES, WORDS, **more))
+    return Pretrained("runs/x", pool=pool).opened(EncoderConfig("text", {"text": text}, SIZES, WORDS, **more))
 
 
 def of_field(tokenizer: Tokenizer, *positions: PositionConfig, pool: EncoderPool = "tokens") -> Pretrained:
     """With a class token, as a ViT has."""
     inside = {"field": tokenizer, "class": LearnedTokens(1)}
     embedding = EmbeddingConfig(positions=list(positions))
-    return Pretrained("runs/x", pool=pool, encoder=EncoderConfig("field", inside, SIZES, embedding, False, "class"))
+    return Pretrained("runs/x", pool=pool).opened(EncoderConfig("field", inside, SIZES, embedding, False, "class"))
 
 
 def encoded(lift: EncoderLift, tokenizer: Pretrained, texts: list[str]) -> list[Tensor]:
@@ -92,7 +92,7 @@ def test_a_causal_encoder_sees_none_behind() -> None:
 
 def test_dropout_acts_in_training_alone() -> None:
     config = replace(of_text().found, transformer=replace(SIZES, dropout=0.5))
-    tokenizer = replace(of_text(), encoder=config)
+    tokenizer = of_text().opened(config)
     lift = tokenizer.lift(4)
     drawn = [encoded(lift, tokenizer, TEXTS)[0] for _ in range(2)]
     assert not torch.equal(*drawn)
