@@ -23,7 +23,7 @@ from anyformer.model.experts.experts import Experts
 from anyformer.model.heads import Head
 from anyformer.model.layers import MLP
 from anyformer.model.learned_tokens import LearnedTokens
-from anyformer.model.lifts import Lookup
+from anyformer.model.lifts import Lookup, SharedLift
 from anyformer.model.lora import adapters
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.model.transformer import Block, Transformer
@@ -244,9 +244,10 @@ def _model(module: nn.Module) -> Anyformer:
 def _embeddings(model: Anyformer, tokens: Mapping[str, int]) -> Counted:
     embeddings, part = model.embeddings, "embeddings"
     for (name, tokenizer), lift in zip(model.tokenizers.items(), embeddings.lifts.values(), strict=True):
-        if isinstance(lift, EncoderLift):
-            yield from _encoder(name, tokenizer, lift, tokens[name])
-            lift = lift.linear
+        owner = lift.owner if isinstance(lift, SharedLift) else lift
+        if isinstance(owner, EncoderLift):
+            yield from _encoder(name, tokenizer, owner, tokens[name])
+            lift = owner.linear
         flops, adapted = _lift_flops(tokenizer, lift, tokens[name]), _adapters(lift)
         own = [p for p in lift.parameters() if p.ndim > 1 and not any(p is each for each in adapted)]
         yield Component(part, name, flops=flops, is_matrix=True), own

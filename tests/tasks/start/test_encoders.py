@@ -298,6 +298,11 @@ def test_its_parts_are_counted_and_a_plan_says_what_it_is(sources: Path) -> None
     assert sum(each.parameters for each in of_text) == sum(p.numel() for p in lift.encoder.parameters())
     assert next(each for each in of_text if each.name == "query").n_blocks == 2
     assert sum(each.flops for each in of_text) > 0
+    # Two fields of one encoder, which is counted once.
+    twice = {name: task.tokenizers["image"] for name in ("image", "again")}
+    shared = Classify(twice, SIZES, classes=CLASSES, fields=FieldsConfig(share={"again": "image"}))
+    shared.build()
+    assert measure(shared, token_counts(shared)).total == sum(p.numel() for p in shared.parameters())
     planned = str(plan(joined(sources), data(), max_epochs=1))
     assert f"Pretrained, the ImagePatches of {sources / 'digits'}, 1 block, 24 wide, 3 heads, on row 2 x column 2" in (
         " ".join(planned.split())
