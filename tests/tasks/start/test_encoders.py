@@ -299,7 +299,7 @@ def test_its_parts_are_counted_and_a_plan_says_what_it_is(sources: Path) -> None
     assert next(each for each in of_text if each.name == "query").n_blocks == 2
     assert sum(each.flops for each in of_text) > 0
     # Two fields of one encoder, which is counted once.
-    twice = {name: task.tokenizers["image"] for name in ("image", "again")}
+    twice = dict.fromkeys(("image", "again"), task.tokenizers["image"])
     shared = Classify(twice, SIZES, classes=CLASSES, fields=FieldsConfig(share={"again": "image"}))
     shared.build()
     assert measure(shared, token_counts(shared)).total == sum(p.numel() for p in shared.parameters())
