@@ -91,7 +91,8 @@ class Trained(lightning.LightningModule):
                 "trainer.precision=16-mixed scales the loss until gradients overflow, which is an error here; "
                 "use bf16-mixed or 32-true"
             )
-        if self.lora is not None and self.base is None and not self._adapts_encoders:
+        has_start = (self.pretrained or self.init_from or self.base) is not None
+        if self.lora is not None and not has_start and not self._adapts_encoders:
             raise InputError(warm_start.NO_BASE)
         if self.model is None:
             if self.origin is not None:
@@ -130,7 +131,7 @@ class Trained(lightning.LightningModule):
                 self.origin, self.fresh, taken = None, report.fresh, report.taken
                 if self.trainer.is_global_zero:
                     say(str(report))
-            if is_new:
+            if is_new or warm_start.awaits_encoders(self):
                 self._take_encoders(taken)
         except BaseException:
             self.has_started = False
@@ -161,7 +162,7 @@ class Trained(lightning.LightningModule):
         if not self.has_started and self.trainer.is_global_zero:
             say(str(report))
             say(self._trained_share())
-        if is_new and not self.has_started:
+        if not self.has_started and (is_new or warm_start.awaits_encoders(self)):
             self._take_encoders(report.taken)
             report = replace(report, fresh=self.fresh or report.fresh)
         # An adapter stands where its map does.

@@ -244,6 +244,11 @@ def has_encoders(task: Encoding) -> bool:
     return any(isinstance(tokenizer, Pretrained) for tokenizer in task.tokenizers.values())
 
 
+def awaits_encoders(task: Encoding) -> bool:
+    """Whether a task, or one of a mixture, holds weights that its encoders have not taken yet."""
+    return any(each.encoders for each in (task.members or {"": task}).values())
+
+
 def _encoders(task: Encoding) -> dict[str, EncoderLift]:
     """The lifts of a task's `Pretrained` fields, but for those that another lends its own."""
     lifts = {name: task.model.embeddings.lifts[name] for name in task.tokenizers if name in task.model.embeddings.lifts}
