@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -46,8 +47,12 @@ from tests.helpers.witnesses import redraw
 from tests.tasks.base.test_training import batches
 
 pytest.importorskip("transformers")
+from transformers import AutoTokenizer, BertModel
+
 from tests.helpers.transformers_folders import bert, gpt2, padded, t5
 
+DATA = Path(os.environ.get("ANYFORMER_DATA", "data"))
+MINILM = next(DATA.absolute().parent.glob("*/minilm_l6"), None)
 TEXTS = ["to be or not to be", "whether", "tis nobler in the mind, or not"]
 SIZES = TransformerConfig(d_model=16, depth=1, n_heads=2, dropout=0.1)
 CLASSES = [*"0123456789"]
@@ -135,6 +140,18 @@ def test_the_vectors_are_those_of_transformers_padded_or_not(tmp_path: Path) -> 
         expected = theirs(**padded(ids)).last_hidden_state
     for own, other, n in zip(encoded(task, "text", TEXTS), expected, map(len, ids), strict=True):
         torch.testing.assert_close(own, other[:n], rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(MINILM is None, reason="needs minilm_l6 beside ANYFORMER_DATA")
+def test_a_published_sentence_encoder_gives_the_vectors_of_transformers() -> None:
+    task = made(Classify({"text": Pretrained(str(MINILM))}, SIZES))
+    theirs = BertModel.from_pretrained(MINILM, dtype=torch.float32).eval()
+    batch = AutoTokenizer.from_pretrained(MINILM)(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = theirs(**batch).last_hidden_state
+    for own, other in zip(encoded(task, "text", TEXTS), expected, strict=True):
+        torch.testing.assert_close(own, other[: len(own)], rtol=0, atol=1e-5)
+    assert list(map(len, encoded(task, "text", TEXTS))) == batch["attention_mask"].sum(1).tolist()
 
 
 @pytest.mark.parametrize(
