@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from anyformer.tokenizers.mixing import Mixing as Mixing
     from anyformer.tokenizers.molecule import Molecule as Molecule
     from anyformer.tokenizers.points import Points as Points
+    from anyformer.tokenizers.pretrained import Pretrained as Pretrained
     from anyformer.tokenizers.row import Row as Row
     from anyformer.tokenizers.series.series import Series as Series
     from anyformer.tokenizers.synthetic.associative_recall import AssociativeRecall as AssociativeRecall
@@ -177,6 +178,7 @@ _HOMES = {
     "Policy": "tasks.decide.actor",
     "PositionConfig": "model.positions",
     "Predict": "tasks.predict.predict",
+    "Pretrained": "tokenizers.pretrained",
     "PythonDocs": "tokenizers.text.corpus",
     "Records": "tasks.base.records",
     "ExpertsConfig": "model.config",

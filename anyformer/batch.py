@@ -40,6 +40,9 @@ class FieldTokens:
     """The highest position on each axis, on the host."""
     masked: Tensor | None = None
     """(total tokens,) bool: those whose content is not shown; None where all is."""
+    inside: Batch | None = None
+    """What the lift reads in place of the content: the samples inside the token sets, laid into rows of their own; None
+    where it reads the content. See `TokenSet.inside`."""
 
 
 @dataclass(frozen=True)

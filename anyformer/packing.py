@@ -136,14 +136,18 @@ def lay(
     layout[:, place] = segment[sample], order, field
     fields, start = {}, 0
     for name, (every, owner, position) in parts.items():
+        # What an encoder reads is not carried twice.
+        inner = tokenizers[name].inside
+        contents = [tokenizers[name].empty()] if inner else every
         fields[name] = FieldTokens(
-            content=torch.cat([tokens.content for tokens in every]),
+            content=torch.cat([tokens.content for tokens in contents]),
             position=position,
             index=torch.from_numpy(place[start : start + counts[name]]),
             sample=torch.from_numpy(owner.astype(np.int64)),
             extents=tuple(tokens.extent for tokens in every if len(tokens.content)),
             reach=tuple(position.amax(0).tolist()) if len(position) else (),
             masked=_masked(every),
+            inside=_lay_inside(every, inner) if inner else None,
         )
         start += counts[name]
 
@@ -171,6 +175,13 @@ def lay(
         relation=relation,
         edges=edges,
     )
+
+
+def _lay_inside(every: Sequence[TokenSet], tokenizers: Mapping[str, Tokenizer]) -> Batch:
+    """The samples inside token sets, which know nothing of each other; as many share a row as the longest is long."""
+    samples = [tokens.inside for tokens in every if tokens.inside]
+    lengths = [sum(map(len, sample.values())) for sample in samples]
+    return collate(samples, tokenizers, pack(lengths, max(lengths, default=0)))
 
 
 def _ranks(owner: np.ndarray, position: np.ndarray) -> np.ndarray:

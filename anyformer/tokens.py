@@ -45,6 +45,8 @@ class TokenSet:
         add up. Whether a pair without an edge may be seen is said by `Tokenizer.edges_only`.
     links: edges to the tokens of a field of the same sample, which may be this one, as a record's column gives them: by
         the field's name (e, 3) int64, with kinds numbered among those of all links, -1 for none.
+    inside: a sample of its own, by field, that the lift reads by itself in place of the content, where the tokens are
+    what an encoder makes of the record; see `Tokenizer.inside`. None: the lift reads the content.
 
     Raises ValueError where the shapes contradict each other.
     """
@@ -57,6 +59,7 @@ class TokenSet:
     masked: Tensor | None = None
     edges: Tensor | None = None
     links: Mapping[str, Tensor] | None = None
+    inside: Mapping[str, TokenSet] | None = None
 
     def __post_init__(self) -> None:
         # Shapes in place of len(), for which torch takes many times as long: small samples are made by the thousand.
@@ -142,6 +145,12 @@ class Tokenizer(Checked, ABC):
         """The tokenizers of the fields of one record, by suffix: `{"image": ..., "vector": ...}`; {} for one field."""
         return {}
 
+    @property
+    def inside(self) -> dict[str, Tokenizer]:
+        """The tokenizers of the sample that a token set holds inside, by field, where an encoder reads each record by
+        itself; {} where the lift reads the content."""
+        return {}
+
     def named(self, field: str) -> Self:
         """A copy that knows what its field is called, where a bare value is the column of that name."""
         return self
@@ -171,7 +180,7 @@ class Tokenizer(Checked, ABC):
 
         It is called as `lift(content, extents)`: content (total, *feature) of all samples of a batch, extents a tuple
         with the extent of each sample; it returns (total tokens, d_model). Lifting a batch equals lifting each sample
-        alone.
+        alone. Where there is something `inside`, the content is a `Batch` of it, one sample for each of the field's.
         """
 
     def decode(self, tokens: TokenSet) -> Any:

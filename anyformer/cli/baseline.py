@@ -11,7 +11,9 @@ from anyformer.errors import InputError
 from anyformer.front.parsers import baseline_parser, require_first
 from anyformer.runs.averaging.config import read_config
 from anyformer.runs.experiment import config_of, parse
+from anyformer.saving.model_folder import make
 from anyformer.saving.run_folder import first_trial, holds_trials
+from anyformer.tasks.start.encoders import has_unopened
 
 
 def baseline_command(args: list[str]) -> None:
@@ -40,6 +42,9 @@ def baseline_command(args: list[str]) -> None:
         config = config_of(own.config)
     # The config of a run is complete, and may leave out what its source has.
     experiment = parse("baseline", [config], overrides, own.unsafe_imports, starts=not folder.is_dir())
+    if folder.is_dir() and has_unopened(experiment.model):
+        # Their sources need not be there any more.
+        experiment.model.inherit_from(make(Path(config).parent, unsafe_imports=own.unsafe_imports))
     report = baseline(
         experiment.model,
         experiment.datamodule,

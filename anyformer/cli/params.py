@@ -20,7 +20,8 @@ from anyformer.runs.experiment import Unmade, parse
 from anyformer.saving.base import locate_base
 from anyformer.saving.model_folder import make, model_folder
 from anyformer.saving.run_folder import split_run
-from anyformer.tasks.base.starting.warm_start import freeze, inherit_tokenizers
+from anyformer.tasks.base.starting.warm_start import adapt_encoders, freeze, has_encoders, inherit_tokenizers
+from anyformer.tasks.start.encoders import open_encoders
 
 
 def params_command(args: list[str]) -> None:
@@ -45,7 +46,10 @@ def _without_weights(
         else:
             # What is trained goes by what the base has.
             task.configure_model()
-            task.take_base(source)
+            if source is None and has_encoders(task):
+                adapt_encoders(task)
+            else:
+                task.take_base(source)
         if task.frozen:
             freeze(task, task.frozen)
         return task
@@ -61,6 +65,7 @@ def _without_weights(
         parsed.start.prepare(task)
     elif task.lora is not None:
         inherit_tokenizers(task, task.init_from)
+    open_encoders(task, unsafe)
     if n_classes is not None:
         if not any(hasattr(target, "classes") for target in task.targets.values()):
             raise InputError(f"--classes: {type(task).__name__} has no classes")

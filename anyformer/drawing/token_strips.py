@@ -46,9 +46,12 @@ def samples_of(batches: Iterable[Batch]) -> Sample:
         order = batch.layout.order.flatten()
         for name, tokens in batch.fields.items():
             if len(tokens.index):
-                (extent,) = tokens.extents or ((len(tokens.content),),)
+                inside = None if tokens.inside is None else samples_of([tokens.inside])
+                # The record's own field comes first.
+                content = tokens.content if inside is None else next(iter(inside.values())).content
+                (extent,) = tokens.extents or ((len(content),),)
                 sample[name] = TokenSet(
-                    tokens.content, tokens.position, order[tokens.index], extent=extent, masked=tokens.masked
+                    content, tokens.position, order[tokens.index], extent=extent, masked=tokens.masked, inside=inside
                 )
     return sample
 

@@ -166,6 +166,8 @@ class Embeddings(nn.Module):
 
     def _lifted(self, name: str, tokens: FieldTokens) -> Tensor:
         lift, masked, content = self.lifts[name], tokens.masked, tokens.content
+        if tokens.inside is not None:
+            return lift(tokens.inside, tokens.extents)
         if content.is_floating_point():
             # Of a model that was cast: `task.bfloat16()`.
             content = content.to(self._dtype(name))

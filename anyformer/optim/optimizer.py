@@ -7,7 +7,7 @@ import math
 import re
 import types
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -145,18 +145,27 @@ def decaying(module: nn.Module) -> set[Tensor]:
     return {layer.weight for layer in module.modules() if isinstance(layer, layers)}
 
 
-def layer_distances(model: Anyformer) -> dict[Tensor, int]:
+def layer_distances(model: Anyformer, new: Collection[Tensor] = (), behind: int = 0) -> dict[Tensor, int]:
     """How many blocks each parameter of a model stands before the end.
 
     For n blocks: n + 1 before them, n - i in block i = 0 ... n - 1, and 0 after them. Each of two stacks counts its own
-    blocks, and the embeddings stand before the deeper one.
+    blocks, and the embeddings stand before the deeper one. An encoder that lifts a field counts its own before all of
+    these, or from the end where they are new, as `distances` of a task counts what is new as the end.
+
+    new: parameters beside the weights that training started from. behind: what is added to all.
     """
     stacks = [stack for stack in (model.transformer, model.encoder) if stack is not None]
-    distances = dict.fromkeys(model.parameters(), max(len(stack.blocks) for stack in stacks) + 1)
+    first = behind + max(len(stack.blocks) for stack in stacks) + 1
+    distances = dict.fromkeys(model.parameters(), first)
     for stack in stacks:
-        distances |= dict.fromkeys(stack.final_norm.parameters(), 0)
+        distances |= dict.fromkeys(stack.final_norm.parameters(), behind)
         for i, block in enumerate(stack.blocks):
-            distances |= dict.fromkeys(block.parameters(), len(stack.blocks) - i)
+            distances |= dict.fromkeys(block.parameters(), behind + len(stack.blocks) - i)
+    is_new = all(parameter in new for stack in stacks for parameter in stack.parameters())
+    for lift in model.embeddings.lifts.values():
+        for inner in lift.children():
+            if isinstance(inner, Anyformer):
+                distances |= layer_distances(inner, new, behind if is_new else first)
     return distances
 
 

@@ -37,6 +37,7 @@ from anyformer.runs.trainer import NEVER_VALIDATED, check_callbacks, listed, mak
 from anyformer.saving.atomic import write_whole
 from anyformer.tasks.base.run_length import run_length
 from anyformer.tasks.base.task import Task
+from anyformer.tasks.start.encoders import open_encoders
 from anyformer.tasks.start.opening import hand_over
 
 N_DRAWN = 6
@@ -65,6 +66,7 @@ def plan(task: Task, data: LightningDataModule, picture: str | Path | None = Non
     check_callbacks(listed(options.get("callbacks")))
     task, data = copy.deepcopy(task), copy.deepcopy(data)
     hand_over(task)
+    open_encoders(task, task.packages)
     watch = _Watch(picture, task.optimizer)
     # What a step costs once all layers have joined.
     task.optimizer = replace(task.optimizer, unfreeze=None)

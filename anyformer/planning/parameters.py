@@ -23,11 +23,12 @@ from anyformer.model.experts.experts import Experts
 from anyformer.model.heads import Head
 from anyformer.model.layers import MLP
 from anyformer.model.learned_tokens import LearnedTokens
-from anyformer.model.lifts import Lookup
+from anyformer.model.lifts import Lookup, SharedLift
 from anyformer.model.lora import adapters
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.model.transformer import Block, Transformer
 from anyformer.text_tables import align
+from anyformer.tokenizers.pretrained import EncoderLift, Pretrained
 from anyformer.tokens import Tokenizer
 
 ADAPTERS = "adapters (LoRA)"
@@ -207,6 +208,8 @@ def token_counts(module: nn.Module, given: Mapping[str, int] | int | None = None
             counts[name] = given[name]
         elif isinstance(tokenizer, LearnedTokens):
             counts[name] = tokenizer.n
+        elif isinstance(tokenizer, Pretrained) and tokenizer.pool != "tokens":
+            counts[name] = 1
         elif tokenizer.axes and all(axis in sizes for axis in tokenizer.axes):
             counts[name] = math.prod(sizes[axis] for axis in tokenizer.axes)
         else:
@@ -241,6 +244,10 @@ def _model(module: nn.Module) -> Anyformer:
 def _embeddings(model: Anyformer, tokens: Mapping[str, int]) -> Counted:
     embeddings, part = model.embeddings, "embeddings"
     for (name, tokenizer), lift in zip(model.tokenizers.items(), embeddings.lifts.values(), strict=True):
+        owner = lift.owner if isinstance(lift, SharedLift) else lift
+        if isinstance(owner, EncoderLift):
+            yield from _encoder(name, tokenizer, owner, tokens[name])
+            lift = owner.linear
         flops, adapted = _lift_flops(tokenizer, lift, tokens[name]), _adapters(lift)
         own = [p for p in lift.parameters() if p.ndim > 1 and not any(p is each for each in adapted)]
         yield Component(part, name, flops=flops, is_matrix=True), own
@@ -253,10 +260,29 @@ def _embeddings(model: Anyformer, tokens: Mapping[str, int]) -> Counted:
     yield Component(part, "norm"), list(embeddings.norm.parameters())
 
 
+def _encoder(name: str, tokenizer: Tokenizer, lift: EncoderLift, n: int) -> Counted:
+    """What encodes a field before it is lifted, by itself.
+
+    n: the field's tokens; of one that is pooled the encoder's are as many as there can be, where that is known.
+    """
+    model, inner = lift.encoder, tokenizer.inside[lift.field]
+    if lift.pool != "tokens" and inner.axes and all(axis in inner.sizes for axis in inner.axes):
+        n = math.prod(inner.sizes[axis] for axis in inner.axes)
+    counts = {each: own.n if isinstance(own, LearnedTokens) else n for each, own in tokenizer.inside.items()}
+    for component, parameters in (
+        *_embeddings(model, counts),
+        *_stack("", model.transformer, sum(counts.values()), 0),
+        *_biases(model),
+    ):
+        yield replace(component, part=f"{name}, pretrained"), parameters
+
+
 def _lift_flops(tokenizer: Tokenizer, lift: nn.Module, n: int) -> int:
     """Of lifting n tokens, by running it on content of the size that gives so many."""
     if isinstance(lift, Lookup):
         return 0
+    if isinstance(lift, nn.Linear):
+        return 2 * n * lift.weight.numel()
     empty, sizes = tokenizer.empty(), tokenizer.sizes
     grid = tuple(sizes.get(axis, 0) for axis in tokenizer.axes)
     if math.prod(grid) != n or len(grid) != len(empty.extent):

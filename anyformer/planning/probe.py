@@ -20,7 +20,9 @@ from anyformer.data.loader import Loader
 from anyformer.drawing.token_strips import samples_of
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
+from anyformer.model.config import TransformerConfig
 from anyformer.planning.token_budget import Budget, stacks
+from anyformer.tokenizers.pretrained import Pretrained
 from anyformer.tokens import Sample, expand
 
 N_LOOKED = 8
@@ -88,6 +90,9 @@ def sizes(task: Any) -> dict[str, str]:
         words = [type(tokenizer).__name__]
         if n_ids := getattr(tokenizer, "n_ids", None):
             words.append(f"{n_ids:,} ids")
+        if isinstance(tokenizer, Pretrained):
+            words.append(f"the {type(tokenizer.inner).__name__} of {tokenizer.source}")
+            words.append(_stack_in_words(tokenizer.found.transformer))
         known = tokenizer.sizes
         axes = [f"{axis} {known[axis]}" if axis in known else axis for axis in tokenizer.axes]
         if axes:
@@ -97,13 +102,17 @@ def sizes(task: Any) -> dict[str, str]:
     return found
 
 
+def _stack_in_words(config: TransformerConfig) -> str:
+    return f"{count(config.depth, 'block')}, {config.d_model} wide, {count(config.n_heads, 'head')}"
+
+
 def trunk(task: Any) -> dict[str, str]:
     """The sizes of the stacks, in words."""
     model, found = _model(task), {}
     for name, stack in (("transformer", model.transformer), ("encoder", model.encoder)):
         if stack is not None:
             config = stack.config
-            found[name] = f"{count(config.depth, 'block')}, {config.d_model} wide, {count(config.n_heads, 'head')}"
+            found[name] = _stack_in_words(config)
             if (experts := config.experts) is not None:
                 n_blocks = sum(map(config.has_experts, range(config.depth)))
                 found[name] += f", {experts.n} experts ({experts.active} active) in {count(n_blocks, 'block')}"

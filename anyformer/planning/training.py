@@ -14,7 +14,9 @@ from anyformer.optim.optimizer import base_rates, rate_factors
 from anyformer.tasks.base.task import Task
 from anyformer.text_tables import align
 
-STACK = re.compile(r"(.*?)model\.(transformer|encoder)\.blocks\.(\d+)\.")
+ENCODER = re.compile(r".*?model\.embeddings\.lifts\.[^.]+\.encoder(?=\.)")
+"""How the names of the weights of a `Pretrained` field begin."""
+STACK = re.compile(rf"((?:.*?model|{ENCODER.pattern})\.(?:transformer|encoder))\.blocks\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,13 @@ def _part(name: str) -> str:
     """
     >>> _part("model.transformer.blocks.3.mlp.up.bias"), _part("model.embeddings.lifts.image.linear.bias")
     ('model.transformer.blocks.3', 'model.embeddings.lifts.image')
+    >>> _part("model.embeddings.lifts.text.encoder.embeddings.types.text")
+    'model.embeddings.lifts.text.encoder.embeddings'
     """
     if match := STACK.match(name):
         return match[0].removesuffix(".")
+    if match := ENCODER.match(name):
+        return f"{match[0]}.{name[match.end() + 1 :].partition('.')[0]}"
     words = name.split(".")
     return ".".join(words[: max(1, min(len(words) - 1, words.index("model") + 4 if "embeddings" in words else 3))])
 
@@ -87,7 +93,7 @@ def _joined(rows: Sequence[Training]) -> list[Training]:
 
     def key(row: Training) -> tuple:
         match = STACK.match(f"{row.part}.")
-        return (match[1], match[2]) if match else row.part, row.rates, row.epoch
+        return match[1] if match else row.part, row.rates, row.epoch
 
     joined = []
     for _, group in groupby(rows, key):

@@ -35,6 +35,7 @@ from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.mixture.data import Mixed
 from anyformer.tasks.mixture.shared_fields import OF_ALL
+from anyformer.tasks.start.encoders import open_encoders
 from anyformer.tasks.start.start import Start, find_start
 
 FOLDERS = ("save_dir", "root_dir")
@@ -63,13 +64,15 @@ class Experiment(LightningCLI):
         is_mixed: bool = False,
         run: Path | None = None,
         start: Start | None = None,
+        opens: bool = True,
     ) -> None:
         """unsafe: the packages that the user opened.
         is_mixed: whether the config names the class of its data, as that of a mixture does.
         run: the folder that loggers write into.
         start: the model that the config starts from.
+        opens: whether the sources of `Pretrained` fields are opened.
         """
-        self.unsafe, self.is_mixed, self.run, self.start = unsafe, is_mixed, run, start
+        self.unsafe, self.is_mixed, self.run, self.start, self.opens = unsafe, is_mixed, run, start, opens
         super().__init__(
             Task,
             Mixed if is_mixed else Records,
@@ -129,6 +132,8 @@ class Experiment(LightningCLI):
         self.model, self.datamodule = self.config_init["model"], self.config_init["data"]
         if self.start is not None:
             self.start.prepare(self.model)
+        if self.opens:
+            open_encoders(self.model, self.unsafe)
         self.options = dict(self.config_init["trainer"])
 
     @property
@@ -182,7 +187,8 @@ def parse(
 
     run: the folder that loggers write into, whatever folder the config gives them: it may be run under several names.
     kind: Unmade where nothing of it is to be made.
-    starts: whether `init_from` is looked at, which completes the model of the config; else it is as it stands.
+    starts: whether the models that it starts from are looked at: `init_from`, which completes the model of the config,
+        and the sources of `Pretrained` fields; else it is as it stands.
     """
     for option in overrides:
         if kind_of := special_kind(option.partition("=")[2] or option):
@@ -230,7 +236,7 @@ def parse(
         try:
             if reason := swallowed(whole, options_in(overrides)):
                 raise InputError(reason)
-            return kind([*args, *overrides], command, unsafe, is_mixed, run, start)
+            return kind([*args, *overrides], command, unsafe, is_mixed, run, start, starts)
         except InputError as error:
             reason = explain(whole) if isinstance(error, Unfit) else None
             raise InputError(locate(reason or str(error), given, overrides)) from error

@@ -57,6 +57,7 @@ from anyformer.saving.run_lock import locked
 from anyformer.tasks.base.records import Records
 from anyformer.tasks.base.task import Task
 from anyformer.tasks.mixture.data import Mixed
+from anyformer.tasks.start.encoders import has_unopened, open_encoders
 from anyformer.tasks.start.opening import hand_over
 
 PRETRAINED = "pretrained"
@@ -146,10 +147,11 @@ def _fit(
         _pretrain(task, data, run, resume, checkpoint is None, saving, options)
     if checkpoint is None:
         hand_over(task)
+        open_encoders(task, task.packages)
     else:
         # What it was started from need not be there any more.
         task.has_started = True
-        if task.model is None and (task.pretrained or task.init_from) is not None:
+        if task.model is None and ((task.pretrained or task.init_from) is not None or has_unopened(task)):
             task.inherit_from(instantiate(Checkpoints().load_checkpoint(checkpoint)["config"], task.packages))
     settings = {"trainer": describe_options(options), "checkpoints": describe(saving)}
     if isinstance(data, Records | Mixed):

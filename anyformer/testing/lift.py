@@ -55,9 +55,12 @@ def _content(tokens: TokenSet) -> Tensor:
     return tokens.content.double() if tokens.content.is_floating_point() else tokens.content
 
 
-def _lifted(lift: nn.Module, sets: Sequence[TokenSet], empty: TokenSet, where: str) -> Tensor:
+def _lifted(lift: nn.Module, sets: Sequence[TokenSet], tokenizer: Tokenizer, where: str) -> Tensor:
     """The vectors of some sets, lifted together as a batch does it."""
-    content = torch.cat([_content(tokens) for tokens in (empty, *sets)])
+    content: Any = torch.cat([_content(tokens) for tokens in (tokenizer.empty(), *sets)])
+    if tokenizer.inside:
+        laid = _in_double(collate([{OWN: tokens} for tokens in sets], {OWN: tokenizer}))
+        content = laid.fields[OWN].inside
     try:
         return lift(content, tuple(tokens.extent for tokens in sets if len(tokens.content)))
     except Exception as error:
@@ -72,23 +75,23 @@ def check_lift(tokenizer: Tokenizer, sets: Sequence[TokenSet], where: str) -> No
 
     sets: of several records. where: the tokenizer, for the messages.
     """
-    empty, d_model = tokenizer.empty(), 24
+    d_model = 24
     with _drawn_weights():
         lift = _redraw(tokenizer.lift(d_model))
-        together = _lifted(lift, sets, empty, where)
+        together = _lifted(lift, sets, tokenizer, where)
         n = sum(map(len, sets))
         require(
             together.shape == (n, d_model),
             f"{where}: the lift must return a vector for each of the {n} tokens, ({n}, {d_model}), "
             f"got {tuple(together.shape)}",
         )
-        alone = torch.cat([_lifted(lift, [tokens], empty, where) for tokens in sets])
+        alone = torch.cat([_lifted(lift, [tokens], tokenizer, where) for tokens in sets])
         require(
             same(together, alone, 1e-8),
             f"{where}: lifting a batch is not lifting each sample alone: something of one reaches another; go by the "
             "extents, and let every layer see zeros beyond the edges of each sample",
         )
-        backwards = _lifted(lift, sets[::-1], empty, where).split([len(tokens) for tokens in sets[::-1]])
+        backwards = _lifted(lift, sets[::-1], tokenizer, where).split([len(tokens) for tokens in sets[::-1]])
         require(
             same(torch.cat(backwards[::-1]), alone, 1e-8),
             f"{where}: the vectors of a sample change with its place in the batch; the lift may go by nothing but "
@@ -107,7 +110,7 @@ def check_lift(tokenizer: Tokenizer, sets: Sequence[TokenSet], where: str) -> No
                 same(first, second, 1e-8),
                 f"{where}: the gradient of the lift's weight {name!r} is another for a batch than for each sample",
             )
-        nothing = _lifted(lift, [], empty, where)
+        nothing = _lifted(lift, [], tokenizer, where)
         require(
             nothing.shape == (0, d_model),
             f"{where}: the lift of no content must be (0, {d_model}), got {tuple(nothing.shape)}",
@@ -198,7 +201,11 @@ def _in_double(batch: Batch) -> Batch:
     return replace(
         batch,
         fields={
-            name: replace(tokens, content=tokens.content.double()) if tokens.content.is_floating_point() else tokens
+            name: replace(
+                tokens,
+                content=tokens.content.double() if tokens.content.is_floating_point() else tokens.content,
+                inside=None if tokens.inside is None else _in_double(tokens.inside),
+            )
             for name, tokens in batch.fields.items()
         },
     )
@@ -211,7 +218,7 @@ def _shuffle(sample: Sample, tokenizers: Mapping[str, Tokenizer], model: Anyform
     for name in tokenizers:
         n = len(sample[name]) if name in sample else 0
         places[name] = torch.arange(n)
-        if name == BESIDE or n < 2 or len(sample[name].content) != n:
+        if name == BESIDE or n < 2 or len(sample[name].content) != n or sample[name].inside is not None:
             continue
         tokens, drawn = sample[name], torch.randperm(n)
         other = replace(
@@ -235,7 +242,9 @@ def _renumbered(edges: Tensor, drawn: Tensor) -> Tensor:
     return torch.cat([places[edges[:, :2]], edges[:, 2:]], 1)
 
 
-def kind(tensor: Tensor) -> str:
+def kind(tensor: Tensor | Batch) -> str:
+    if isinstance(tensor, Batch):
+        return f"a batch of {tensor.n_samples} samples"
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 

@@ -105,7 +105,8 @@ class Task(Checked, Trained, Embedder, ABC):
     @property
     def packages(self) -> list[str]:
         """The packages of a user's own classes that are in use here."""
-        modules = {type(part).__module__ for part in (self, *self.tokenizers.values())}
+        inside = (inner for tokenizer in self.tokenizers.values() for inner in tokenizer.inside.values())
+        modules = {type(part).__module__ for part in (self, *self.tokenizers.values(), *inside)}
         return sorted({name.partition(".")[0] for name in modules} - {"anyformer"})
 
     def _undefined(self, hook: str, instead: str = "") -> InputError:

@@ -7,7 +7,8 @@ ranks included, so that 1 x 8 samples and 4 x 2 give the same gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,9 @@ class Trained(lightning.LightningModule):
         self.origin: tuple[Any] | None = None
         """The model of `init_from` with its weights, where it is of another library and has been opened. In a tuple, as
         it is no part of this module."""
+        self.encoders: dict[str, dict[str, Tensor]] = {}
+        """By `Pretrained` field the weights of its encoder, where its source has been opened and they have not been
+        taken."""
         self.fresh: tuple[str, ...] = ()
         """The parameters that the model of `init_from` did not have."""
         self._is_fitting = False
@@ -87,7 +91,8 @@ class Trained(lightning.LightningModule):
                 "trainer.precision=16-mixed scales the loss until gradients overflow, which is an error here; "
                 "use bf16-mixed or 32-true"
             )
-        if self.lora is not None and self.base is None and (self.pretrained or self.init_from) is None:
+        has_start = (self.pretrained or self.init_from or self.base) is not None
+        if self.lora is not None and not has_start and not self._adapts_encoders:
             raise InputError(warm_start.NO_BASE)
         if self.model is None:
             if self.origin is not None:
@@ -97,42 +102,69 @@ class Trained(lightning.LightningModule):
             self.fit_tokenizers(self.trainer.datamodule.sources["train"])
 
     def configure_model(self) -> None:
-        if self.model is None:
+        is_new = self.model is None
+        if is_new:
             self.build()
             if self.lora is not None:
                 adapt(self, self.lora)
         if not self._is_fitting:
             return
-        if self.lora is None:
+        adapts = self._adapts_encoders
+        if adapts:
+            warm_start.adapt_encoders(self)
+        if self.lora is None or adapts:
             if not self.has_started:
-                self._start()
+                self._start(is_new)
         elif self.base is None:
-            self._start_from_base()
+            self._start_from_base(is_new)
         if self.frozen:
             warm_start.freeze(self, self.frozen)
 
-    def _start(self) -> None:
-        """Take the weights that training starts from, if any."""
+    def _start(self, is_new: bool) -> None:
+        """Take the weights that training starts from, if any. is_new: whether the model has just been built."""
         self.has_started = True
         source, origin = self.pretrained or self.init_from, self.origin
-        if source is None:
-            return
+        taken: Sequence[str] = ()
         try:
-            report = self.start_from(source) if origin is None else self.take_over(origin[0], source)
+            if source is not None:
+                report = self.start_from(source) if origin is None else self.take_over(origin[0], source)
+                self.origin, self.fresh, taken = None, report.fresh, report.taken
+                if self.trainer.is_global_zero:
+                    say(str(report))
+            if is_new or warm_start.awaits_encoders(self):
+                self._take_encoders(taken)
         except BaseException:
             self.has_started = False
             raise
-        self.origin, self.fresh = None, report.fresh
-        if self.trainer.is_global_zero:
-            say(str(report))
+        if self._adapts_encoders and self.trainer.is_global_zero:
+            say(self._trained_share())
 
-    def _start_from_base(self) -> None:
+    def _take_encoders(self, taken: Sequence[str]) -> None:
+        """Take the weights of `Pretrained` fields from their sources, but for those that `init_from` has."""
+        filled = warm_start.take_encoders(self, taken)
+        if filled:
+            names = [name for name, parameter in self.named_parameters() if parameter not in filled.parameters]
+            self.fresh = tuple(name for name in names if name not in {*taken})
+        if self.trainer.is_global_zero:
+            for line in filled.lines:
+                say(line)
+
+    @property
+    def _adapts_encoders(self) -> bool:
+        """Whether `lora` adapts `Pretrained` fields, of a model that starts from no other."""
+        has_start = (self.pretrained or self.init_from or self.base) is not None
+        return self.lora is not None and not has_start and warm_start.has_encoders(self)
+
+    def _start_from_base(self, is_new: bool) -> None:
         """Take the weights that adapters are added to: before there is an optimiser, as they are not trained; and where
         a run goes on too, as its checkpoints do not have them."""
         report = self.take_base(self.pretrained or self.init_from)
         if not self.has_started and self.trainer.is_global_zero:
             say(str(report))
             say(self._trained_share())
+        if not self.has_started and (is_new or warm_start.awaits_encoders(self)):
+            self._take_encoders(report.taken)
+            report = replace(report, fresh=self.fresh or report.fresh)
         # An adapter stands where its map does.
         self.has_started, self.fresh = True, tuple(name for name in report.fresh if not is_adapter(name))
 
@@ -151,9 +183,10 @@ class Trained(lightning.LightningModule):
     def distances(self) -> dict[Tensor, int]:
         """How many blocks each parameter stands before the end; what is new beside the weights that training started
         from counts as the end, wherever it stands."""
-        found = {parameter: n for model in self.models for parameter, n in layer_distances(model).items()}
         own = dict(self.named_parameters())
-        return found | {own[name]: 0 for name in self.fresh if name in own}
+        fresh = {own[name]: 0 for name in self.fresh if name in own}
+        found = {parameter: n for model in self.models for parameter, n in layer_distances(model, fresh).items()}
+        return found | fresh
 
     def configure_optimizers(self) -> dict[str, Any]:
         self._wake()

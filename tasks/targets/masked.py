@@ -27,6 +27,7 @@ from anyformer.model.heads import Head, HeadConfig
 from anyformer.model.lifts import FeatureLookup, Lookup
 from anyformer.tasks.targets.aims import Aim, Aims
 from anyformer.tasks.targets.target import Stage, Target, TargetHead, check_weight, linear
+from anyformer.tokenizers.pretrained import Pretrained
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Tokenizer, TokenSet, expand
 
@@ -89,6 +90,11 @@ class Masked(Target):
         if name not in inputs:
             raise InputError(f"targets.{name}: there is no input {name!r} to be masked{nearest(name, inputs)}")
         tokenizer = inputs[name]
+        if isinstance(tokenizer, Pretrained):
+            raise InputError(
+                f"targets.{name}: a Pretrained field is read by an encoder of its own, and no token of it can be "
+                "masked; mask another input"
+            )
         if not tokenizer.axes and not tokenizer.n_relations:
             raise InputError(
                 f"targets.{name}: the tokens of {type(tokenizer).__name__} have no positions, so nothing tells one "

@@ -32,7 +32,7 @@ def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path, m
         path for path in data_paths(yaml.safe_load(config.read_text())["data"]) if not (DATA / path).exists()
     ]:
         pytest.skip(f"needs {' and '.join(missing)} in ANYFORMER_DATA")
-    model = re.search(r"^    init_from: (models/\w+)", config.read_text(), re.MULTILINE)
+    model = re.search(r"^    .*\b(?:init_from|source): (models/\w+)", config.read_text(), re.MULTILINE)
     if model is not None and not (DATA.absolute().parent / model[1]).exists():
         pytest.skip(f"needs {model[1]} beside ANYFORMER_DATA")
     limits = [f"--trainer.limit_{part}_batches=1" for part in ("val", "test")]
@@ -55,10 +55,13 @@ def test_every_config_trains_two_steps_and_tests(tmp_path: Path, config: Path, m
     if re.search("class_path: (ListOps|AssociativeRecall)", config.read_text()):
         # Each record is drawn, and with few of them all are at once.
         options += [f"--data.{part}.init_args.n=200" for part in ("train", "validation", "test")]
-    if model is not None:
+    if model is not None and "source: models/" not in config.read_text():
         options.append("--data.max_tokens=600")
     if "class_path: Collected" in config.read_text() and "class_path: Mixture" not in config.read_text():
         options.append("--data.train.init_args.episodes=20")
+    if source := re.search(r"\bsource: (runs/(\w+))", config.read_text()):
+        first = ["--config", str(config.with_name(f"{source[2]}.yaml")), "--run_dir", source[1]]
+        assert main(["fit", *first, *options]) == 0
     if begun := re.search(r"^    init_from: runs/(\w+)", config.read_text(), re.MULTILINE):
         # From a run of its own, and with the frozen blocks of its head where there are some.
         first = ["--config", str(config.with_name(f"{begun[1]}.yaml")), "--run_dir", str(tmp_path / "first")]

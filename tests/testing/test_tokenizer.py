@@ -15,8 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.errors import InputError
+from anyformer.model.config import TransformerConfig
+from anyformer.model.embeddings import EmbeddingConfig
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.model.lifts import Projection
+from anyformer.model.positions import PositionConfig
 from anyformer.testing.tokenizer import check_tokenizer
 from anyformer.tokenizers.audio.audio import Audio, AudioStem
 from anyformer.tokenizers.audio.mel import MelConfig, log_mel
@@ -31,6 +34,7 @@ from anyformer.tokenizers.image.patches import ConvStem, ImagePatches
 from anyformer.tokenizers.image.reading import open_image
 from anyformer.tokenizers.molecule import Molecule
 from anyformer.tokenizers.points import Points, PointsAugmentation
+from anyformer.tokenizers.pretrained import EncoderConfig, Pretrained
 from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.series.augmentation import SeriesAugmentation
 from anyformer.tokenizers.series.series import Series
@@ -63,6 +67,13 @@ def values(record: Stretch) -> Any:
 def learnt(tokenizer: Tokenizer, samples: list[Stretch]) -> Tokenizer:
     """Step tokenizers learn from values alone."""
     return tokenizer.fit([record.values for record in samples])
+
+
+def pretrained(tokenizer: Tokenizer, *positions: PositionConfig, pool: str = "tokens") -> Pretrained:
+    """Read by an encoder with a class token."""
+    inside = {"inner": tokenizer, "class": LearnedTokens(1)}
+    sizes, embedding = TransformerConfig(d_model=8, depth=1, n_heads=2), EmbeddingConfig(positions=list(positions))
+    return Pretrained("runs/x", pool=pool).opened(EncoderConfig("inner", inside, sizes, embedding, False, "class"))
 
 
 def grey(clip: np.ndarray) -> np.ndarray:
@@ -206,6 +217,15 @@ CASES = {
         Case(Molecule("graph", relations="bonds"), ["CCO", "c1ccccc1[Na]", "C#N"]),
     ],
     "Tree": [Case(Tree("brackets"), ["[MAX 2 [MIN 4 7 ] 0 ]", "(S (NP dogs ) bark )"], {"bad": ["(S dogs", "a)", 7]})],
+    "Pretrained": [
+        Case(pretrained(Text("bytes"), PositionConfig(("word",), "sinusoidal")), TEXTS, {"bad": [3]}),
+        Case(
+            pretrained(ImagePatches((8, 8), patch=4, stem=ConvStem(d_hidden=3)), pool="class"),
+            [SMALL, SMALL // 2],
+            {"decoded": open_image},
+        ),
+        Case(pretrained(Molecule("graph"), pool="mean"), ["CCO", "c1ccccc1[Na]", "C#N"]),
+    ],
 }
 """Of every tokenizer in tokenizers/ at least one, by its class."""
 

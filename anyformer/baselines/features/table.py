@@ -17,6 +17,7 @@ from anyformer.tokenizers.audio.audio import Audio
 from anyformer.tokenizers.facets import Facets
 from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.molecule import Molecule
+from anyformer.tokenizers.pretrained import Pretrained
 from anyformer.tokenizers.row import Row
 from anyformer.tokenizers.series.series import Series
 from anyformer.tokenizers.text.ngrams import NGrams
@@ -61,5 +62,7 @@ FEATURES: dict[type[Tokenizer], type[Features]] = {
 
 
 def features_of(tokenizer: Tokenizer) -> Features:
-    """What simple models read of a field. tokenizer: as the config gives it."""
+    """What simple models read of a field. tokenizer: as the config gives it; of one that an encoder reads its own."""
+    if isinstance(tokenizer, Pretrained):
+        return features_of(tokenizer.inner)
     return next(FEATURES[each] for each in type(tokenizer).__mro__ if each in FEATURES)(tokenizer)

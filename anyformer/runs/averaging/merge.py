@@ -32,7 +32,7 @@ def merge(
     if folder.exists():
         raise InputError(f"{folder} is there already; choose another folder")
     task = load(run, unsafe_imports=unsafe_imports, base=base)
-    if task.base is None:
+    if task.lora is None:
         raise InputError(f"{run} holds a whole model and no adapter; there is nothing to merge")
     task.merge()
     save(task, folder / "model")

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 from anyformer.errors import InputError
-from anyformer.model.by_field import weight_name
+from anyformer.model.anyformer import Anyformer
+from anyformer.model.by_field import module_name, weight_name
 from anyformer.model.heads import Head
-from anyformer.model.lora import LoraConfig
+from anyformer.model.lora import LoraConfig, adapters, is_adapter
 from anyformer.model.losses.ctc import CTCHead
 from anyformer.optim.optimizer import check_pattern
 from anyformer.saving.base import Base, find_base
 from anyformer.saving.model_folder import SavedTask, load, make
 from anyformer.saving.run_folder import find_run
 from anyformer.tasks.base.starting.agreement import check_agreement, check_places
+from anyformer.tokenizers.pretrained import EncoderLift, Pretrained
 from anyformer.tokens import Tokenizer
 from anyformer.weights.tensors import Report, joint_grids, take
 from anyformer.weights.timm_vit import load_timm
@@ -47,6 +50,19 @@ class Startable(SavedTask, Protocol):
     def take_over(self, other: Any, source: str) -> Report: ...
 
     def strange_weights(self, other: Any) -> Sequence[str]: ...
+
+
+class Encoding(Protocol):
+    """What is needed of a task with `Pretrained` fields."""
+
+    model: Anyformer
+    tokenizers: Mapping[str, Any]
+    encoders: dict[str, dict[str, Tensor]]
+
+    @property
+    def members(self) -> Mapping[str, Self]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 
 
 def inherit_tokenizers(task: Startable, source: str | None) -> None:
@@ -159,6 +175,84 @@ def take_base(task: Startable, source: str | Path | None) -> Report:
     if not any(parameter.requires_grad for parameter in task.parameters()):
         raise InputError(f"lora.on names no map, and {source} has all parts of the model: nothing is left to train")
     return report
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What became of the encoders of a task's `Pretrained` fields."""
+
+    parameters: frozenset[Tensor]
+    """Those that have been taken from their sources."""
+    lines: tuple[str, ...]
+    """What is to be said of it."""
+
+    def __bool__(self) -> bool:
+        return bool(self.parameters)
+
+
+def take_encoders(task: Encoding, taken: Sequence[str]) -> Filled:
+    """Give the encoders of `Pretrained` fields the weights of their sources, in place; the task holds these no longer.
+
+    taken: the names of those that have been taken from the model of `init_from`, which stay.
+    Raises InputError for an encoder whose weights are nowhere.
+    """
+    filled, lines, taken = set[Tensor](), [], frozenset(taken)
+    for member, each in (task.members or {"": task}).items():
+        path = f"tasks.{member}." if member else ""
+        for field, lift in _encoders(each).items():
+            source, weights = each.tokenizers[field].source, each.encoders.get(field)
+            prefix = f"{path}model.embeddings.lifts.{module_name(field)}.encoder."
+            own = {name: tensor for name, tensor in lift.encoder.state_dict().items() if not is_adapter(name)}
+            if taken.issuperset(f"{prefix}{name}" for name in own):
+                if weights is not None:
+                    lines.append(f"weights of {path}{field}: those of init_from, and not of {source}")
+                continue
+            if weights is None:
+                raise InputError(
+                    f"model.{path}tokenizers.{field}: the weights of {source} are not at hand; train by anyformer.fit, "
+                    "which opens it"
+                )
+            with torch.no_grad():
+                for name, tensor in own.items():
+                    tensor.copy_(weights[name])
+            parameters = [p for name, p in lift.encoder.named_parameters() if not is_adapter(name)]
+            filled.update(parameters)
+            n = sum(parameter.numel() for parameter in parameters)
+            lines.append(f"weights of {path}{field} from {source}: {len(weights)} tensors taken, {n:,} parameters")
+        each.encoders.clear()
+    return Filled(frozenset(filled), tuple(lines))
+
+
+def adapt_encoders(task: Encoding) -> None:
+    """Take the weights of encoders that have adapters out of training, in place; they are saved all the same.
+
+    Raises InputError where an adapter is elsewhere, as what is not trained before has nothing to adapt.
+    """
+    parts = tuple(f"model.embeddings.lifts.{module_name(field)}.encoder." for field in _encoders(task))
+    if others := [name for name in adapters(task) if not name.startswith(parts)]:
+        raise InputError(
+            f"lora.on: {others[0]} is new, and there is no init_from that it could be of; name the maps of a "
+            f"Pretrained field alone, as {parts[0]}*.q"
+        )
+    for name, parameter in task.named_parameters():
+        if name.startswith(parts) and not is_adapter(name):
+            parameter.requires_grad_(False)
+
+
+def has_encoders(task: Encoding) -> bool:
+    """Whether a task has a field that is `Pretrained`."""
+    return any(isinstance(tokenizer, Pretrained) for tokenizer in task.tokenizers.values())
+
+
+def awaits_encoders(task: Encoding) -> bool:
+    """Whether a task, or one of a mixture, holds weights that its encoders have not taken yet."""
+    return any(each.encoders for each in (task.members or {"": task}).values())
+
+
+def _encoders(task: Encoding) -> dict[str, EncoderLift]:
+    """The lifts of a task's `Pretrained` fields, but for those that another lends its own."""
+    lifts = {name: task.model.embeddings.lifts[name] for name in task.tokenizers if name in task.model.embeddings.lifts}
+    return {name: lift for name, lift in lifts.items() if isinstance(lift, EncoderLift)}
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
