@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from anyformer.batch import Batch, Layout
 from anyformer.errors import InputError
-from anyformer.model.attention.bias import RelationBias, RelativeBias, make_relative
+from anyformer.model.attention.bias import ClippedDistances, RelationBias, RelativeBias, make_relative
 from anyformer.model.attention.cache import Cache
 from anyformer.model.attention.patterns import Reach, check_fields
 from anyformer.model.attention.places import Places, places_of
@@ -120,8 +120,8 @@ class Anyformer(nn.Module):
         stack = self.reader
         return self._run(stack, batch, self._context(stack, batch), n_blocks=n_blocks)
 
-    def biases(self, stack: Transformer) -> tuple[RelationBias | None, RelativeBias | None]:
-        """What is added to the logits of self-attention in a stack."""
+    def biases(self, stack: Transformer) -> tuple[RelationBias | None, RelativeBias | ClippedDistances | None]:
+        """What is added to the logits of self-attention in a stack, or meets them by distance."""
         if stack is self.encoder:
             return self.encoder_relation_bias, self.encoder_relative
         return self.relation_bias, self.relative
@@ -188,9 +188,9 @@ class Anyformer(nn.Module):
         hidden = stack(self.embeddings(batch), context, read, n_blocks)
         if not hidden.numel():
             # Attention without queries leaves its mask out of the graph, and no parameter may be without a gradient.
-            for bias in self.biases(stack):
-                if bias is not None:
-                    hidden = hidden + sum(0 * parameter.sum() for parameter in bias.parameters())
+            for part in (*self.biases(stack), *(block.attention.vectors for block in stack.blocks)):
+                if part is not None:
+                    hidden = hidden + sum(0 * parameter.sum() for parameter in part.parameters())
         if read is None and batch.padded:
             hidden = hidden.masked_fill((batch.layout.segment == 0)[:, :, None], 0.0)
         return hidden

@@ -38,23 +38,36 @@ class RotaryConfig(Values):
 
 @dataclass(frozen=True)
 class RelativeConfig(Values):
-    """Biases on the logits of self-attention by the distance of two tokens on an axis, shared by all layers; none
-    between tokens of which one has no such axis."""
+    """What self-attention makes of the distance of two tokens on an axis; nothing between tokens of which one has no
+    such axis."""
 
-    kind: Literal["alibi", "t5"]
-    """alibi: the distance times a fixed slope per head (Press et al. 2022). t5: learned, in buckets that widen with
-    the distance (Raffel et al. 2020, 2.1)."""
+    kind: Literal["alibi", "t5", "shaw"]
+    """alibi: a bias on the logits, the distance times a fixed slope per head (Press et al. 2022). t5: a learned one, in
+    buckets that widen with the distance (Raffel et al. 2020, 2.1). Both are shared by all layers. shaw: learned vectors
+    that are added to keys and values, one for each distance, a layer's own and shared by its heads (Shaw et al.
+    2018)."""
     axis: str
     """Name of the axis."""
     n_buckets: int = 32
     """Of t5."""
     max_distance: int = 128
-    """Of t5: all distances beyond share the last bucket."""
+    """Of t5 and shaw: all distances beyond share the last bucket, or the last vector of their side. Shaw et al. took
+    16."""
     bidirectional: bool = True
     """Of t5: whether keys before and behind their query have buckets apart, each side half of them; a causal stack has
     no use for the second half."""
+    on: tuple[Literal["keys", "values"], ...] = ("keys", "values")
+    """Of shaw: what the vectors are added to. On keys alone attention keeps its fast kernel, and loses little (Shaw et
+    al. 2018, 4.3)."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.on, list):
+            object.__setattr__(self, "on", tuple(self.on))
+        if self.kind == "shaw":
+            if not self.on:
+                raise InputError("relative.on must name keys, values or both, got none")
+            if self.max_distance < 1:
+                raise InputError(f"relative.max_distance must be at least 1, got {self.max_distance}")
         if self.kind != "t5":
             return
         least = 4 if self.bidirectional else 2
@@ -188,7 +201,7 @@ class TransformerConfig(Values):
     rotary: RotaryConfig | None = None
     """Rotary positions in self-attention."""
     relative: RelativeConfig | None = None
-    """Biases by distance in self-attention."""
+    """Biases, or vectors on keys and values, by distance in self-attention."""
     patterns: tuple[PatternConfig, ...] | None = None
     """What self-attention sees, layer by layer, repeated over the depth: a window, global and random links; everything
     when left out."""

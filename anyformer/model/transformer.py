@@ -109,7 +109,7 @@ class Block(nn.Module):
         self.pattern = pattern
         self.attention, self.attention_residual = Attention(config), Residual(config, drop_path)
         if has_memory:
-            self.cross, self.cross_residual = Attention(config), Residual(config, drop_path)
+            self.cross, self.cross_residual = Attention(config, crosses=True), Residual(config, drop_path)
         self.mlp = Experts(config) if has_experts else MLP(config)
         self.mlp_residual = Residual(config, drop_path)
 

@@ -294,6 +294,8 @@ def _block(part: str, block: Block, n: int, m: int) -> Counted:
     scales = [p for name, p in block.named_parameters() if name.endswith("residual.scale")]
     yield Component(part, "layer scales"), scales
     named = {*scales, *(p for layer in _linears(block) for p in layer.parameters())}
+    if block.attention.vectors is not None:
+        named |= {*block.attention.vectors.parameters()}
     yield Component(part, "norms"), [p for p in block.parameters() if p not in named]
 
 
@@ -328,6 +330,10 @@ def _attention(part: str, prefix: str, attention: Attention, n: int, m: int) -> 
         yield Component(part, prefix + name, flops=flops, is_matrix=True), [weight]
     pairs = 2 * 2 * n * m * attention.n_heads * attention.d_head
     yield Component(part, f"{prefix}products of all pairs", flops=pairs), []
+    if attention.vectors is not None:
+        vectors = [*attention.vectors.parameters()]
+        flops = 2 * n * attention.n_heads * sum(each.numel() for each in vectors)
+        yield Component(part, f"{prefix}relative positions", flops=flops), vectors
 
 
 def _biases(model: Anyformer) -> Counted:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from anyformer.model.attention.cache import Cache, Track
 from anyformer.model.attention.rotary import Rotation, rotate
+from anyformer.model.attention.shaw import make_vectors
 from anyformer.model.attention.sight import BlockSight, Sight
 from anyformer.model.config import TransformerConfig
 from anyformer.model.layers import make_norm
@@ -15,7 +16,8 @@ from anyformer.model.lora import project
 class Attention(nn.Module):
     """Multi-head attention, of a row to itself or to the memory that another stack computed."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, crosses: bool = False) -> None:
+        """crosses: whether it is to the memory."""
         super().__init__()
         self.config = config
         self.d_head, self.n_heads = config.head_width, config.n_heads
@@ -26,6 +28,7 @@ class Attention(nn.Module):
         self.o = nn.Linear(self.n_heads * self.d_head, config.d_model, bias=config.o_bias)
         self.q_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
         self.k_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
+        self.vectors = None if crosses else make_vectors(config)
         self.record: list[tuple[Tensor, Tensor]] | None = None
         """Queries (b, h, n, k) and keys (b, h', m, k) of each pass, noted down while that is wanted."""
 
@@ -100,5 +103,6 @@ class Attention(nn.Module):
             dropout_p=self.config.attention_dropout if self.training else 0.0,
             scale=self.config.attention_scale,
             enable_gqa=self.n_kv_heads != self.n_heads,
+            **({} if self.vectors is None else {"vectors": self.vectors}),
         )
         return project(self.o, out.transpose(1, 2).flatten(2), adapts)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anyformer.batch import Batch, Layout
 from anyformer.errors import InputError, nearest
-from anyformer.model.attention.bias import RelationBias, RelativeBias
+from anyformer.model.attention.bias import ClippedDistances, RelationBias, RelativeBias
 from anyformer.model.attention.blocks import lay_blocks
 from anyformer.model.attention.cache import Cache
 from anyformer.model.attention.patterns import Reach, make_reach, narrows, wanted_by
@@ -117,11 +117,11 @@ class View:
     sees: Tensor | None = None
     relation: Tensor | None = None
     relation_bias: RelationBias | None = None
-    relative: RelativeBias | None = None
+    relative: RelativeBias | ClippedDistances | None = None
 
     def bias(self) -> Tensor | None:
         """What is added to the logits, (b or 1, h, queries, keys); None where there is nothing."""
-        bias = None if self.relative is None else self.relative(self.query, self.key)
+        bias = self.relative(self.query, self.key) if isinstance(self.relative, RelativeBias) else None
         if self.relation is not None:
             by_relation = self.relation_bias(self.relation)
             bias = by_relation if bias is None else bias + by_relation
@@ -133,15 +133,22 @@ class View:
         mask = visible(self.query, self.key, self.sees, self.relation, self.pattern)[:, None]
         return mask if bias is None else bias.masked_fill(~mask, -torch.inf)
 
-    def mask_of(self, query: Tensor, key: Tensor) -> Tensor:
-        """As `mask`, of some places: (m, queries) and (m, keys), as in `Block`."""
+    def distance(self) -> Tensor | None:
+        """As `Sight.distance`."""
+        return self.relative(self.query, self.key) if isinstance(self.relative, ClippedDistances) else None
+
+    def sight(self) -> Sight:
+        return Sight(self.mask(), distance=self.distance())
+
+    def sight_of(self, query: Tensor, key: Tensor) -> Sight:
+        """That of some places: (m, queries) and (m, keys), as in `Block`."""
         relation = self.relation
         if relation is not None:
             n = relation.shape[2]
             relation = relation.flatten()[query.clamp(min=0)[:, :, None] * n + key.clamp(min=0)[:, None] % n]
         return View(
             self.query.at(query), self.key.at(key), self.pattern, self.sees, relation, self.relation_bias, self.relative
-        ).mask()
+        ).sight()
 
 
 def self_sights(
@@ -152,12 +159,12 @@ def self_sights(
     cache: Cache | None = None,
     sees: Tensor | None = None,
     relation_bias: RelationBias | None = None,
-    relative: RelativeBias | None = None,
+    relative: RelativeBias | ClippedDistances | None = None,
 ) -> tuple[Sight | BlockSight, ...]:
     """What self-attention sees under each of the patterns.
 
     places: of the batch, which the cache has taken up. sees: as in `visible`.
-    relation_bias, relative: what is added to the logits, where there is something.
+    relation_bias, relative: what is added to the logits, or meets them by distance, where there is something.
     """
     plain = _plain_sight(batch, cache) if sees is None else None
     sights = []
@@ -170,9 +177,10 @@ def self_sights(
         view = View(places, keys, pattern, sees, relation, relation_bias, relative)
         if plain is not None and pattern == RULE:
             bias = view.bias()
-            sights.append(plain if bias is None else _biased(plain, bias, batch.shape[1]))
+            sight = plain if bias is None else _biased(plain, bias, batch.shape[1])
+            sights.append(sight._replace(distance=view.distance()))
         else:
-            sights.append(_in_blocks(view, batch, n_fields) or Sight(view.mask()))
+            sights.append(_in_blocks(view, batch, n_fields) or view.sight())
     return tuple(sights)
 
 
@@ -187,7 +195,7 @@ def _in_blocks(view: View, batch: Batch, n_fields: int) -> BlockSight | None:
     if n < LONG or view.key is not view.query or torch.compiler.is_compiling() or not (reach or is_packed):
         return None
     blocks = lay_blocks(view.query, reach, view.sees, n_fields)
-    return BlockSight(blocks, view.mask_of, b * n) if GAIN * count_pairs(blocks) <= b * n * n else None
+    return BlockSight(blocks, view.sight_of, b * n) if GAIN * count_pairs(blocks) <= b * n * n else None
 
 
 def _plain_sight(batch: Batch, cache: Cache | None) -> Sight | None:
