@@ -11,7 +11,8 @@ from anyformer.batch import Batch, Layout
 from anyformer.errors import InputError
 from anyformer.model.attention.bias import ClippedDistances, RelationBias, RelativeBias, make_relative
 from anyformer.model.attention.cache import Cache
-from anyformer.model.attention.patterns import Reach, check_fields
+from anyformer.model.attention.compression.strided import Windows
+from anyformer.model.attention.patterns import Reach, check_compression, check_fields
 from anyformer.model.attention.places import Places, places_of
 from anyformer.model.attention.sight import Sight
 from anyformer.model.attention.visibility import field_matrix, memory_sight, self_sights
@@ -54,6 +55,8 @@ class Anyformer(nn.Module):
         for name, stack in (("transformer", transformer), ("encoder", encoder)):
             if stack is not None:
                 check_fields(stack, self.tokenizers, name)
+                is_decoder = encoder is not None and stack is not encoder
+                check_compression(stack, self.tokenizers, name, is_decoder, sees is not None)
         names = list(self.tokenizers)
         self.transformer = Transformer(transformer, encoder is not None, names)
         self.encoder = None if encoder is None else Transformer(encoder, fields=names)
@@ -127,8 +130,8 @@ class Anyformer(nn.Module):
         return self.relation_bias, self.relative
 
     def engines(self, batch: Batch, conditions: Batch | None = None) -> dict[str, list[str]]:
-        """By which engine each layer's self-attention takes a batch: plain, dense (one mask) or blocks; of either
-        stack, by name."""
+        """By which engine each layer's self-attention takes a batch: plain, dense (one mask), blocks, or over fewer
+        keys compressed or linformer; of either stack, by name."""
         found = {}
         for name, stack, part in (("transformer", self.transformer, batch), ("encoder", self.encoder, conditions)):
             if stack is not None and part is not None:
@@ -142,12 +145,18 @@ class Anyformer(nn.Module):
         batch: the newest token of every row; those to come are of its field, and stand behind it on all axes.
         """
         tracks = zip(cache.tracks, self.transformer.patterns, strict=True)
-        due = [(track, pattern[-1]) for track, pattern in tracks if track.is_full and isinstance(pattern[-1], Reach)]
+        due = [
+            (track, pattern[-1])
+            for track, pattern in tracks
+            if track.is_full and isinstance(pattern[-1], Reach | Windows)
+        ]
         if not due or self.adapts_with is not None:  # Where adapters act is told by all fields of a sample.
             return
         newest = places_of(batch, self.embeddings.axes, self.transformer.wanted)
         if newest.nth is not None:
             newest = newest._replace(nth=cache.places.nth[:, -1:])
+        if newest.step is not None:
+            newest = newest._replace(step=cache.places.step[:, -1:])
         for track, reach in due:
             track.trim(reach.still_seen(newest, track.places))
 

@@ -89,6 +89,9 @@ PatternConfig = TypedDict(
         "random": int | list[list[int]],
         "seed": int,
         "block": int,
+        "compress": int,
+        "linformer": int,
+        "length": int,
     },
     total=False,
 )
@@ -100,6 +103,9 @@ random: so many links of every place to earlier ones of its sample, along which 
     the layer and the place; or a table, of every place those that it sees.
 seed: of the random links, 0 when left out.
 block: so many neighbours on an axis, or in the sample, count as one place for window and random; 1 when left out.
+compress: a convolution leaves one key and value for so many places, of all that is seen (Liu et al. 2018).
+linformer: keys and values are projected to so many, whatever the length (Wang et al. 2020); where all see all alone.
+length: tokens of a sample at most, of linformer.
 """
 
 
@@ -258,6 +264,11 @@ class TransformerConfig(Values):
             raise InputError(f"patterns must be at most one for each of the {self.depth} layers, got {len(patterns)}")
         for i, pattern in enumerate(patterns):
             check_pattern(pattern, f"patterns.{i}")
+            for key in {"compress", "linformer"} & pattern.keys() if self.relative is not None else ():
+                raise InputError(
+                    f"patterns.{i}.{key} has keys that stand for several places, between which relative "
+                    f"({self.relative.kind}) knows no distance; take rotary positions, or leave one of the two out"
+                )
 
     @property
     def head_width(self) -> int:
@@ -297,6 +308,24 @@ def check_pattern(pattern: Mapping[str, Any], where: str) -> None:
     for axis, width in pattern.get("window", {}).items():
         if not width >= 0:
             raise InputError(f"{where}.window.{axis} must be at least 0, got {width}")
+    for name, least in (("compress", 2), ("linformer", 1)):
+        if name not in pattern:
+            continue
+        if others := [other for other in pattern if other not in (name, "length" if name == "linformer" else name)]:
+            raise InputError(
+                f"{where}.{name} is of a layer's own and cannot stand beside {', '.join(others)}; give a pattern more, "
+                "for another layer"
+            )
+        if pattern[name] < least:
+            raise InputError(f"{where}.{name} must be at least {least}, got {pattern[name]}")
+    if ("length" in pattern) != ("linformer" in pattern):
+        lacks, has = ("length", "linformer") if "linformer" in pattern else ("linformer", "length")
+        raise InputError(f"{where}.{has} needs {lacks} beside it: {{linformer: 64, length: 512}}")
+    if pattern.get("length", math.inf) < pattern.get("linformer", 0):
+        raise InputError(
+            f"{where}.length must be at least linformer, or nothing is saved, got {pattern['length']} and "
+            f"{pattern['linformer']}"
+        )
     if pattern.get("block", 1) < 1:
         raise InputError(f"{where}.block must be at least 1, got {pattern['block']}")
     if pattern.get("seed", 0) < 0:

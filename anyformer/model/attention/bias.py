@@ -35,8 +35,8 @@ class Distances(nn.Module):
         """
         query_field, key_field = query.field, key.field
         query, key = (places.coordinate[:, :, 0].nan_to_num(0.0) for places in (query, key))
-        # Texts of one length stand alike in all rows: one for all. To know it costs a GPU's queue a stop. In blocks other
-        # queries may have the same keys.
+        # Texts of one length stand alike in all rows: one for all. To know it costs a GPU's queue a stop. In blocks
+        # other queries may have the same keys.
         parts = [query, key] if self.placed is None else [query, key, query_field, key_field]
         if len(key) > 1 and not torch.compiler.is_compiling() and _are_alike(parts):
             query, key, query_field, key_field = query[:1], key[:1], query_field[:1], key_field[:1]

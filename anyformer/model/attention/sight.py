@@ -39,8 +39,8 @@ class Sight(NamedTuple):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, vectors: DistanceVectors | None = None, **options: Any) -> Tensor:
         """Queries (b, h, queries, k), keys and values (b, kv heads, keys, k); returns (b, h, queries, k).
 
-        vectors: of the layer, where distances are known. options: of the kernel. A query that sees no key gets 0 from it, not NaN: padding, and targets of a sample
-        without conditions.
+        vectors: of the layer, where distances are known. options: of the kernel. A query that sees no key gets 0 from
+        it, not NaN: padding, and targets of a sample without conditions.
         """
         if vectors is None:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, is_causal=self.causal, **options)

@@ -18,11 +18,15 @@ from anyformer.errors import InputError, nearest
 from anyformer.model.attention.bias import ClippedDistances, RelationBias, RelativeBias
 from anyformer.model.attention.blocks import lay_blocks
 from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.compression.linformer import Projected, ProjectedSight, lay_samples
+from anyformer.model.attention.compression.strided import CompressedSight, Windows
 from anyformer.model.attention.patterns import Reach, make_reach, narrows, wanted_by
 from anyformer.model.attention.places import Places
 from anyformer.model.attention.sight import BlockSight, Sight, count_pairs
 from anyformer.model.config import TransformerConfig
 from anyformer.tokens import UNSEEN
+
+AnySight = Sight | BlockSight | CompressedSight | ProjectedSight
 
 Condition = Callable[[Places, Places], Tensor]
 """Of the queries' places, (b, queries), and the keys', (b, keys): which pairs it allows, (b, queries, keys) boolean."""
@@ -53,6 +57,10 @@ def choose_pattern(config: TransformerConfig, layer: int, fields: Sequence[str] 
     fields: names of all, in the sequence of their numbers.
     """
     given = config.patterns[layer % len(config.patterns)] if config.patterns else {}
+    if "compress" in given:
+        return (*RULE, Windows(given["compress"]))
+    if "linformer" in given:
+        return (*RULE, Projected(given["linformer"], given["length"]))
     return (*RULE, make_reach(given, wanted_by(config).axes, fields, layer)) if narrows(given) else RULE
 
 
@@ -160,7 +168,7 @@ def self_sights(
     sees: Tensor | None = None,
     relation_bias: RelationBias | None = None,
     relative: RelativeBias | ClippedDistances | None = None,
-) -> tuple[Sight | BlockSight, ...]:
+) -> tuple[AnySight, ...]:
     """What self-attention sees under each of the patterns.
 
     places: of the batch, which the cache has taken up. sees: as in `visible`.
@@ -170,6 +178,13 @@ def self_sights(
     sights = []
     for number, pattern in enumerate(patterns):
         keys = places if cache is None else cache.tracks[number].places
+        if isinstance(pattern[-1], Windows):
+            sights.append(_compressed(places, keys, pattern, cache is not None))
+            continue
+        if isinstance(pattern[-1], Projected):
+            pattern[-1].check(batch, cache is not None)
+            sights.append(lay_samples(places, pattern[-1]))
+            continue
         relation = batch.relation
         if relation is not None:
             # A record's relations come whole in one call: new tokens have none to the cached ones.
@@ -182,6 +197,16 @@ def self_sights(
         else:
             sights.append(_in_blocks(view, batch, n_fields) or view.sight())
     return tuple(sights)
+
+
+def _compressed(query: Places, key: Places, pattern: Pattern, is_cached: bool) -> CompressedSight:
+    """Who sees which windows. With a cache they stand among the places; else they are all that there is."""
+    member, end = pattern[-1].lay(query, key)
+    if not is_cached:
+        b, n = key.segment.shape
+        first = n * torch.arange(b, device=end.device)[:, None]
+        key = key.at(torch.where(end >= 0, first + end, -1))
+    return CompressedSight(Sight(visible(query, key, pattern=pattern)[:, None]), member, end)
 
 
 def _in_blocks(view: View, batch: Batch, n_fields: int) -> BlockSight | None:

@@ -1,4 +1,4 @@
-"""Shaw's vectors on keys and values: Wav2Vec2-BERT's relative keys, a loop in plain Python, and the laws of attention."""
+"""Shaw's vectors on keys and values: Wav2Vec2-BERT's, a loop in plain Python, and the laws of attention."""
 
 from __future__ import annotations
 
