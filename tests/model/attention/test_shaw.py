@@ -18,7 +18,7 @@ from anyformer.model.attention.blocks import lay_blocks
 from anyformer.model.attention.cache import Cache
 from anyformer.model.attention.places import Places
 from anyformer.model.attention.sight import Sight
-from anyformer.model.config import RelativeConfig, RotaryConfig, TransformerConfig
+from anyformer.model.config import RelativeConfig, TransformerConfig
 from anyformer.packing import collate
 from tests.helpers.patterns import FIELDS, samples, text
 from tests.helpers.witnesses import by_sample, error, redraw
@@ -271,4 +271,3 @@ def test_a_wrong_config() -> None:
         RelativeConfig("shaw", "word", max_distance=0)
     with pytest.raises(InputError, match=r"no field has the axis 'time'"):
         build(replace(BOTH, axis="time"))
-    assert RotaryConfig(("word",)), "which may stand beside it"

@@ -44,10 +44,14 @@ class Windows:
 
         query: (b, n); key: (b, keys), of which the queries are the newest.
         """
-        n = query.segment.shape[1]
+        b, n = query.segment.shape
+        if not b * n:
+            none = torch.full((b, 1), -1, device=query.segment.device)
+            return none[..., None].expand(-1, -1, self.stride), none
         n_earlier = key.segment.shape[1] - n
         is_end = self.ends(query) & (query.segment > 0)
-        m = max(int(is_end.sum(1).max()), 1) if is_end.numel() else 1
+        # One at least, though nothing ends: attention needs a key, if one that nobody sees.
+        m = max(int(is_end.sum(1).max()), 1)
         index = torch.argsort(~is_end, dim=1, stable=True)[:, :m]
         real = is_end.gather(1, index)
         segment, step = (part.gather(1, index)[..., None] for part in (query.segment, query.step))
