@@ -10,7 +10,7 @@ measured in a process of its own. --packed: rows of 4,096 packed from samples of
 --generate: tokens written with windows, and the keys that the cache and the memory that the process then hold, at a
 quarter, a half and the end. Linformer, which cannot be causal, runs on the same text seen at once, with a projection of
 its length. The last lines are `slope NAME VALUE`: by which power of the length the time of attention grows from the
-second length to the last.
+second length to the last; of two lengths from the first.
 """
 
 import argparse
@@ -215,7 +215,7 @@ def main():
     if not options.lengths:
         return
     times = measure_lengths(options.lengths, options.rounds, options.patterns)
-    first, last = options.lengths[min(1, len(options.lengths) - 1)], options.lengths[-1]
+    first, last = options.lengths[int(len(options.lengths) > 2)], options.lengths[-1]
     for name in options.patterns if last > first else ():
         slope = math.log(times[name, last][0] / times[name, first][0]) / math.log(last / first)
         print(f"slope {name} {slope:.3f}")

@@ -159,4 +159,5 @@ class StridedConvolution(nn.Module):
         index = member.flatten(1)
         gathered = take(x, index.clamp(min=0), 2).masked_fill((index < 0)[:, None, :, None], 0.0)
         joined = convolution(gathered.transpose(2, 3).flatten(1, 2))  # (b, h * k, m)
-        return joined.unflatten(1, (x.shape[1], -1)).transpose(2, 3)
+        # The fast kernels want the features of a key side by side.
+        return joined.unflatten(1, (x.shape[1], -1)).transpose(2, 3).contiguous()
