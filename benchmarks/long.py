@@ -1,4 +1,5 @@
-"""What a pattern of attention costs as texts grow: everything, windows, and windows with global and random links.
+"""What a pattern of attention costs as texts grow: everything, windows, windows with global and random links, and
+fewer keys than places.
 
     uv run python benchmarks/long.py [--lengths 1024 2048 4096 8192 16384] [--rounds 3] [--packed] [--generate 20000]
 
@@ -6,8 +7,10 @@ A causal model of 4 layers, 128 wide, 4 heads, rotary, float32, one row. Pattern
 figures are medians over the rounds: pairs that are seen; seconds of attention alone in all layers (forward and backward
 through the kernel), and of the whole step (forward, loss, backward); and the most memory that tensors took in the step,
 measured in a process of its own. --packed: rows of 4,096 packed from samples of 128, in blocks against one mask.
---generate: tokens written with windows, and the keys that the cache then holds. The last lines are `slope NAME VALUE`:
-by which power of the length the time of attention grows from the second length to the last.
+--generate: tokens written with windows, and the keys that the cache and the memory that the process then hold, at a
+quarter, a half and the end. Linformer, which cannot be causal, runs on the same text seen at once, with a projection of
+its length. The last lines are `slope NAME VALUE`: by which power of the length the time of attention grows from the
+second length to the last; of two lengths from the first.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from anyformer.generation.config import GenerationConfig
 from anyformer.generation.generator import Generator
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.attention import visibility
+from anyformer.model.attention.compression.linformer import Projected
 from anyformer.model.attention.places import places_of
 from anyformer.model.attention.visibility import self_sights, visible
 from anyformer.model.config import RotaryConfig, TransformerConfig
@@ -37,20 +41,28 @@ PATTERNS = {
     "everything": (),
     "window": (WINDOW,),
     "window+global+random": ({"window": {"word": 4}, "global": {"text": 16}, "random": 2, "block": 64},),
+    "compressed": ({"compress": 4},),
+    "window+compressed": (WINDOW, {"compress": 4}),
+    "linformer": ({"linformer": 256},),
 }
+AT_ONCE = ("linformer",)
+"""What reads a text at once."""
 VOCABULARY, PIECE = 256, 1024
 
 
-def make_model(patterns):
+def make_model(patterns, n=0):
+    """n: the longest text, where a pattern asks for it."""
     torch.manual_seed(0)
+    patterns = [each | {"length": n} if "linformer" in each else each for each in patterns]
     config = TransformerConfig(d_model=128, depth=4, n_heads=4, rotary=RotaryConfig(("word",)), patterns=patterns)
     return Anyformer({"text": Text("bytes")}, config), torch.nn.Linear(128, VOCABULARY)
 
 
-def make_batch(model, lengths, rows=None):
+def make_batch(model, lengths, rows=None, is_causal=True):
     tokenizer = model.tokenizers["text"]
     texts = [tokenizer.encode("a" * n) for n in lengths]
-    return collate([{"text": text.at(torch.arange(len(text)))} for text in texts], model.tokenizers, rows)
+    samples = [{"text": text.at(torch.arange(len(text)) if is_causal else 0)} for text in texts]
+    return collate(samples, model.tokenizers, rows)
 
 
 def sights_of(model, batch):
@@ -61,24 +73,32 @@ def sights_of(model, batch):
 
 
 def count_seen(model, batch):
-    """Pairs that are seen in all layers, a stretch of queries at a time."""
+    """Pairs of a place and a key that are seen in all layers, a stretch of queries at a time."""
     stack, places = model.transformer, sights_of(model, batch)[1]
     n, total = batch.shape[1], 0
     for block in stack.blocks:
+        pattern = stack.patterns[block.pattern]
+        if isinstance(pattern[-1], Projected):
+            total += n * pattern[-1].n
+            continue
         for start in range(0, n, PIECE):
             some = places.map(lambda part, start=start: part[:, start : start + PIECE])
-            total += int(visible(some, places, pattern=stack.patterns[block.pattern]).sum())
+            total += int(visible(some, places, pattern=pattern).sum())
     return total
 
 
 def time_attention(model, batch):
-    """Working out who sees whom, and the kernels of all layers, there and back."""
+    """Working out who sees whom, fewer keys where a layer makes them, and the kernels of all layers, there and back."""
     shape = (batch.shape[0], 4, batch.shape[1], 32)
     q, k, v = (torch.randn(shape, requires_grad=True) for _ in range(3))
     started = time.perf_counter()
-    for sight in sights_of(model, batch)[0]:
-        sight.attend(q, k, v).sum().backward()
-    return time.perf_counter() - started
+    for block, sight in zip(model.transformer.blocks, sights_of(model, batch)[0], strict=True):
+        compress = block.attention.compression
+        keys, values = (k, v) if compress is None else compress(k, v, sight, None, None, 0)
+        sight.attend(q, keys, values).sum().backward()
+    took = time.perf_counter() - started
+    model.zero_grad()
+    return took
 
 
 def time_step(model, head, batch):
@@ -100,10 +120,10 @@ def peak(name, n):
 
 
 def print_peak(name, n):
-    model, head = make_model(PATTERNS[name])
-    time_step(model, head, make_batch(model, [64]))
+    model, head = make_model(PATTERNS[name], n)
+    time_step(model, head, make_batch(model, [64], is_causal=name not in AT_ONCE))
     before = most_memory()
-    time_step(model, head, make_batch(model, [n]))
+    time_step(model, head, make_batch(model, [n], is_causal=name not in AT_ONCE))
     print(most_memory() - before)
 
 
@@ -116,12 +136,12 @@ def most_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
-def measure_lengths(lengths, rounds):
-    models = {name: make_model(patterns) for name, patterns in PATTERNS.items()}
+def measure_lengths(lengths, rounds, names):
     times = {}
     print(f"{'pattern':<22}{'tokens':>8}{'pairs':>14}{'attention s':>13}{'step s':>9}{'peak MiB':>10}")
     for n in lengths:
-        batches = {name: make_batch(model, [n]) for name, (model, _) in models.items()}
+        models = {name: make_model(PATTERNS[name], n) for name in names}
+        batches = {name: make_batch(model, [n], is_causal=name not in AT_ONCE) for name, (model, _) in models.items()}
         taken = {name: ([], []) for name in models}
         for _ in range(rounds):
             for name, (model, head) in models.items():
@@ -131,7 +151,9 @@ def measure_lengths(lengths, rounds):
             times[name, n] = attention, step = [statistics.median(each) for each in taken[name]]
             pairs = count_seen(model, batches[name])
             print(f"{name:<22}{n:>8,}{pairs:>14,}{attention:>13.3f}{step:>9.3f}{peak(name, n):>10.0f}", flush=True)
-        for name in list(models)[1:]:
+        for name in names if "everything" in names else ():
+            if name == "everything":
+                continue
             ratios = (one / other for one, other in zip(times["everything", n], times[name, n], strict=True))
             print("  {} is {:.2f} times as fast as everything in attention, {:.2f} in the step".format(name, *ratios))
     return times
@@ -154,7 +176,7 @@ def measure_packed(rounds):
 
 def measure_generation(n):
     model, head = make_model(PATTERNS["window"])
-    held, run = [], model.forget
+    held, run, marks = [], model.forget, (n // 4, n // 2, n - 1)
 
     def forget(batch, cache):
         run(batch, cache)
@@ -164,21 +186,20 @@ def measure_generation(n):
     generator = Generator(model, head, "text")
     started = time.perf_counter()
     steps = generator.stream([{"text": model.tokenizers["text"].encode("The ")}], GenerationConfig(max_new_tokens=n))
-    before = None
+    memory = {}
     for i, _ in enumerate(steps):
-        if i == n // 4:
-            before = most_memory()
-    grown = most_memory() - before
+        if i in marks:
+            memory[i] = most_memory()
+            print(f"  at {i + 1:>6,} tokens the cache holds {held[-1]:>5,} places, the process {memory[i]:,.1f} MiB")
     took = time.perf_counter() - started
-    print(
-        f"{n:,} tokens with windows in {took:.0f} s: the cache held {max(held):,} places at most, and {held[-1]:,} last"
-    )
-    print(f"  the process grew by {grown:.1f} MiB over the last three quarters")
+    print(f"{n:,} tokens with windows in {took:.0f} s: the cache held {max(held):,} places at most")
+    print(f"  the process grew by {memory[n - 1] - memory[n // 4]:.1f} MiB over the last three quarters")
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384])
+    parser.add_argument("--lengths", type=int, nargs="*", default=[1024, 2048, 4096, 8192, 16384])
+    parser.add_argument("--patterns", nargs="+", choices=list(PATTERNS), default=list(PATTERNS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--packed", action="store_true")
     parser.add_argument("--generate", type=int, default=0)
@@ -191,9 +212,11 @@ def main():
         measure_packed(options.rounds)
     if options.generate:
         measure_generation(options.generate)
-    times = measure_lengths(options.lengths, options.rounds)
-    first, last = options.lengths[min(1, len(options.lengths) - 1)], options.lengths[-1]
-    for name in PATTERNS if last > first else ():
+    if not options.lengths:
+        return
+    times = measure_lengths(options.lengths, options.rounds, options.patterns)
+    first, last = options.lengths[int(len(options.lengths) > 2)], options.lengths[-1]
+    for name in options.patterns if last > first else ():
         slope = math.log(times[name, last][0] / times[name, first][0]) / math.log(last / first)
         print(f"slope {name} {slope:.3f}")
 

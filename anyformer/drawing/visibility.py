@@ -12,6 +12,8 @@ from torch import Tensor
 
 from anyformer.batch import Batch
 from anyformer.model.anyformer import Anyformer
+from anyformer.model.attention.compression.linformer import Projected
+from anyformer.model.attention.compression.strided import Windows
 from anyformer.model.attention.places import places_of
 from anyformer.model.attention.visibility import RULE, Pattern, View, visible_memory
 from anyformer.model.learned_tokens import LearnedTokens
@@ -59,7 +61,12 @@ def sight(model: Anyformer, batch: Batch, conditions: Batch | None = None, layer
             places = places_of(part, model.embeddings.axes, stack.wanted)
             edges_only = None if model.edges_only is None else model.edges_only.cpu()
             view = View(places, places, pattern, sees, part.relation, edges=part.edges, edges_only=edges_only)
-            seen[own, own] = view.visible()[0]
+            own_seen = view.visible()[0]
+            if isinstance(pattern[-1], Windows):
+                # What is seen of a window is all of it.
+                end = pattern[-1].window_of(places)[0]
+                own_seen = own_seen[:, end.clamp(min=0)] & (end >= 0)
+            seen[own, own] = own_seen
         start = own.stop
     if conditions is not None:
         seen[sizes[0] :, : sizes[0]] = visible_memory(parts[1].layout, parts[0].layout, sees)[0]
@@ -98,7 +105,7 @@ def draw_sight(model: Anyformer, batch: Batch, conditions: Batch | None = None) 
     for group in groups:
         seen, field = sight(model, batch, conditions, group[0])
         which = f"{_layers(group)}: " if len(groups) > 1 else ""
-        pictures.append((seen, field, f"{which}one sample of {len(field)} tokens"))
+        pictures.append((seen, field, f"{which}one sample of {len(field)} tokens{_fewer(model, group[0])}"))
     side = max(2.6, 0.35 * len(names) + 1.2)
     n_columns = min(len(groups), A_LINE)
     n_lines = -(-len(groups) // n_columns)
@@ -122,6 +129,18 @@ def _layers(group: Sequence[int]) -> str:
     ('layers 1, 2, 4', 'layer 3')
     """
     return f"layer{'s' if len(group) > 1 else ''} {', '.join(str(layer + 1) for layer in group)}"
+
+
+def _fewer(model: Anyformer, layer: int) -> str:
+    """As how many keys a layer sees its tokens, where that is not one each."""
+    found = []
+    for stack in _stacks(model):
+        condition = (_pattern(stack, layer) or RULE)[-1]
+        if isinstance(condition, Windows):
+            found.append(f", {condition.stride} of them as one key")
+        elif isinstance(condition, Projected):
+            found.append(f" as {condition.n} keys")
+    return "".join(dict.fromkeys(found))
 
 
 def _mark(axes: Axes, names: Sequence[str]) -> None:

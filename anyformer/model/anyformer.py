@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from anyformer.batch import Batch, Layout
 from anyformer.errors import InputError
 from anyformer.links import Link
-from anyformer.model.attention.bias import RelationBias, RelativeBias, make_relative
+from anyformer.model.attention.bias import ClippedDistances, RelationBias, RelativeBias, make_relative
 from anyformer.model.attention.cache import Cache
-from anyformer.model.attention.patterns import Reach, check_fields
+from anyformer.model.attention.compression.strided import Windows
+from anyformer.model.attention.patterns import Reach, check_compression, check_fields
 from anyformer.model.attention.places import Places, places_of
 from anyformer.model.attention.sight import Sight
 from anyformer.model.attention.visibility import field_matrix, memory_sight, self_sights
@@ -58,6 +59,10 @@ class Anyformer(nn.Module):
         for name, stack in (("transformer", transformer), ("encoder", encoder)):
             if stack is not None:
                 check_fields(stack, self.tokenizers, name)
+                is_decoder = encoder is not None and stack is not encoder
+                related = [each for each, tokenizer in self.tokenizers.items() if tokenizer.n_relations]
+                related += [link.source for link in links]
+                check_compression(stack, related, name, is_decoder, sees is not None)
         names = list(self.tokenizers)
         self.transformer = Transformer(transformer, encoder is not None, names)
         self.encoder = None if encoder is None else Transformer(encoder, fields=names)
@@ -130,15 +135,15 @@ class Anyformer(nn.Module):
         stack = self.reader
         return self._run(stack, batch, self._context(stack, batch), n_blocks=n_blocks)
 
-    def biases(self, stack: Transformer) -> tuple[RelationBias | None, RelativeBias | None]:
-        """What is added to the logits of self-attention in a stack."""
+    def biases(self, stack: Transformer) -> tuple[RelationBias | None, RelativeBias | ClippedDistances | None]:
+        """What is added to the logits of self-attention in a stack, or meets them by distance."""
         if stack is self.encoder:
             return self.encoder_relation_bias, self.encoder_relative
         return self.relation_bias, self.relative
 
     def engines(self, batch: Batch, conditions: Batch | None = None) -> dict[str, list[str]]:
-        """By which engine each layer's self-attention takes a batch: plain, dense (one mask) or blocks; of either
-        stack, by name."""
+        """By which engine each layer's self-attention takes a batch: plain, dense (one mask), blocks, or over fewer
+        keys compressed or linformer; of either stack, by name."""
         found = {}
         for name, stack, part in (("transformer", self.transformer, batch), ("encoder", self.encoder, conditions)):
             if stack is not None and part is not None:
@@ -152,12 +157,18 @@ class Anyformer(nn.Module):
         batch: the newest token of every row; those to come are of its field, and stand behind it on all axes.
         """
         tracks = zip(cache.tracks, self.transformer.patterns, strict=True)
-        due = [(track, pattern[-1]) for track, pattern in tracks if track.is_full and isinstance(pattern[-1], Reach)]
+        due = [
+            (track, pattern[-1])
+            for track, pattern in tracks
+            if track.is_full and isinstance(pattern[-1], Reach | Windows)
+        ]
         if not due or self.adapts_with is not None:  # Where adapters act is told by all fields of a sample.
             return
         newest = places_of(batch, self.embeddings.axes, self.transformer.wanted)
         if newest.nth is not None:
             newest = newest._replace(nth=cache.places.nth[:, -1:])
+        if newest.step is not None:
+            newest = newest._replace(step=cache.places.step[:, -1:])
         for track, reach in due:
             track.trim(reach.still_seen(newest, track.places))
 
@@ -202,8 +213,11 @@ class Anyformer(nn.Module):
         # without a gradient.
         has_relations = batch.relation is not None or batch.edges is not None
         for bias in self.biases(stack):
-            if bias is not None and not (hidden.numel() and (has_relations or isinstance(bias, RelativeBias))):
+            if bias is not None and not (hidden.numel() and (has_relations or not isinstance(bias, RelationBias))):
                 hidden = hidden + sum(0 * parameter.sum() for parameter in bias.parameters())
+        for block in () if hidden.numel() else stack.blocks:
+            if block.attention.vectors is not None:
+                hidden = hidden + sum(0 * parameter.sum() for parameter in block.attention.vectors.parameters())
         if read is None and batch.padded:
             hidden = hidden.masked_fill((batch.layout.segment == 0)[:, :, None], 0.0)
         return hidden

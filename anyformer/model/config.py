@@ -38,23 +38,36 @@ class RotaryConfig(Values):
 
 @dataclass(frozen=True)
 class RelativeConfig(Values):
-    """Biases on the logits of self-attention by the distance of two tokens on an axis, shared by all layers; none
-    between tokens of which one has no such axis."""
+    """What self-attention makes of the distance of two tokens on an axis; nothing between tokens of which one has no
+    such axis."""
 
-    kind: Literal["alibi", "t5"]
-    """alibi: the distance times a fixed slope per head (Press et al. 2022). t5: learned, in buckets that widen with
-    the distance (Raffel et al. 2020, 2.1)."""
+    kind: Literal["alibi", "t5", "shaw"]
+    """alibi: a bias on the logits, the distance times a fixed slope per head (Press et al. 2022). t5: a learned one, in
+    buckets that widen with the distance (Raffel et al. 2020, 2.1). Both are shared by all layers. shaw: learned vectors
+    that are added to keys and values, one for each distance, a layer's own and shared by its heads (Shaw et al.
+    2018)."""
     axis: str
     """Name of the axis."""
     n_buckets: int = 32
     """Of t5."""
     max_distance: int = 128
-    """Of t5: all distances beyond share the last bucket."""
+    """Of t5 and shaw: all distances beyond share the last bucket, or the last vector of their side. Shaw et al. took
+    16."""
     bidirectional: bool = True
     """Of t5: whether keys before and behind their query have buckets apart, each side half of them; a causal stack has
     no use for the second half."""
+    on: tuple[Literal["keys", "values"], ...] = ("keys", "values")
+    """Of shaw: what the vectors are added to. On keys alone attention keeps its fast kernel, and loses little (Shaw et
+    al. 2018, 4.3)."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.on, list):
+            object.__setattr__(self, "on", tuple(self.on))
+        if self.kind == "shaw":
+            if not self.on:
+                raise InputError("relative.on must name keys, values or both, got none")
+            if self.max_distance < 1:
+                raise InputError(f"relative.max_distance must be at least 1, got {self.max_distance}")
         if self.kind != "t5":
             return
         least = 4 if self.bidirectional else 2
@@ -76,6 +89,9 @@ PatternConfig = TypedDict(
         "random": int | list[list[int]],
         "seed": int,
         "block": int,
+        "compress": int,
+        "linformer": int,
+        "length": int,
     },
     total=False,
 )
@@ -87,6 +103,9 @@ random: so many links of every place to earlier ones of its sample, along which 
     the layer and the place; or a table, of every place those that it sees.
 seed: of the random links, 0 when left out.
 block: so many neighbours on an axis, or in the sample, count as one place for window and random; 1 when left out.
+compress: a convolution leaves one key and value for so many places, of all that is seen (Liu et al. 2018).
+linformer: keys and values are projected to so many, whatever the length (Wang et al. 2020); where all see all alone.
+length: tokens of a sample at most, of linformer.
 """
 
 
@@ -188,7 +207,7 @@ class TransformerConfig(Values):
     rotary: RotaryConfig | None = None
     """Rotary positions in self-attention."""
     relative: RelativeConfig | None = None
-    """Biases by distance in self-attention."""
+    """Biases, or vectors on keys and values, by distance in self-attention."""
     patterns: tuple[PatternConfig, ...] | None = None
     """What self-attention sees, layer by layer, repeated over the depth: a window, global and random links; everything
     when left out."""
@@ -245,6 +264,11 @@ class TransformerConfig(Values):
             raise InputError(f"patterns must be at most one for each of the {self.depth} layers, got {len(patterns)}")
         for i, pattern in enumerate(patterns):
             check_pattern(pattern, f"patterns.{i}")
+            for key in {"compress", "linformer"} & pattern.keys() if self.relative is not None else ():
+                raise InputError(
+                    f"patterns.{i}.{key} has keys that stand for several places, between which relative "
+                    f"({self.relative.kind}) knows no distance; take rotary positions, or leave one of the two out"
+                )
 
     @property
     def head_width(self) -> int:
@@ -284,6 +308,24 @@ def check_pattern(pattern: Mapping[str, Any], where: str) -> None:
     for axis, width in pattern.get("window", {}).items():
         if not width >= 0:
             raise InputError(f"{where}.window.{axis} must be at least 0, got {width}")
+    for name, least in (("compress", 2), ("linformer", 1)):
+        if name not in pattern:
+            continue
+        if others := [other for other in pattern if other not in (name, "length" if name == "linformer" else name)]:
+            raise InputError(
+                f"{where}.{name} is of a layer's own and cannot stand beside {', '.join(others)}; give a pattern more, "
+                "for another layer"
+            )
+        if pattern[name] < least:
+            raise InputError(f"{where}.{name} must be at least {least}, got {pattern[name]}")
+    if ("length" in pattern) != ("linformer" in pattern):
+        lacks, has = ("length", "linformer") if "linformer" in pattern else ("linformer", "length")
+        raise InputError(f"{where}.{has} needs {lacks} beside it: {{linformer: 64, length: 512}}")
+    if pattern.get("length", math.inf) < pattern.get("linformer", 0):
+        raise InputError(
+            f"{where}.length must be at least linformer, or nothing is saved, got {pattern['length']} and "
+            f"{pattern['linformer']}"
+        )
     if pattern.get("block", 1) < 1:
         raise InputError(f"{where}.block must be at least 1, got {pattern['block']}")
     if pattern.get("seed", 0) < 0:

@@ -83,6 +83,6 @@ def take(x: Tensor | None, place: Tensor, dim: int) -> Tensor | None:
     """The vectors at some places of every row: x (b or 1, ..., n, d) along `dim`, place (b, r). None stays None."""
     if x is None:
         return None
-    index = place.view(len(place), *[1] * (dim - 1), -1, 1)
+    index = place.view(len(place), *[1] * (dim - 1), place.shape[1], 1)
     x = x.expand(len(place), *x.shape[1:])
     return x.gather(dim, index.expand(-1, *x.shape[1:dim], -1, x.shape[-1]))

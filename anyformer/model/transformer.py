@@ -13,8 +13,8 @@ from anyformer.model.attention.attention import Attention
 from anyformer.model.attention.cache import Cache
 from anyformer.model.attention.patterns import wanted_by
 from anyformer.model.attention.rotary import Rotation
-from anyformer.model.attention.sight import BlockSight, Sight
-from anyformer.model.attention.visibility import choose_pattern
+from anyformer.model.attention.sight import Sight
+from anyformer.model.attention.visibility import RULE, AnySight, Pattern, choose_pattern
 from anyformer.model.config import TransformerConfig
 from anyformer.model.experts.experts import Experts
 from anyformer.model.layers import MLP, dropout, make_norm, take
@@ -23,7 +23,7 @@ from anyformer.model.layers import MLP, dropout, make_norm, take
 class Context(NamedTuple):
     """What all blocks are given beside the vectors, worked out once a batch."""
 
-    sights: tuple[Sight | BlockSight, ...]
+    sights: tuple[AnySight, ...]
     """What self-attention sees, under each of the stack's patterns."""
     rotation: Rotation | None = None
     """Cosines and sines of rotary positions."""
@@ -103,13 +103,14 @@ class Block(nn.Module):
         has_memory: bool = False,
         pattern: int = 0,
         has_experts: bool = False,
+        sees: Pattern = RULE,
     ) -> None:
-        """pattern: the number of its sight among those of the context."""
+        """pattern: the number of its sight among those of the context. sees: that pattern."""
         super().__init__()
         self.pattern = pattern
-        self.attention, self.attention_residual = Attention(config), Residual(config, drop_path)
+        self.attention, self.attention_residual = Attention(config, pattern=sees), Residual(config, drop_path)
         if has_memory:
-            self.cross, self.cross_residual = Attention(config), Residual(config, drop_path)
+            self.cross, self.cross_residual = Attention(config, crosses=True), Residual(config, drop_path)
         self.mlp = Experts(config) if has_experts else MLP(config)
         self.mlp_residual = Residual(config, drop_path)
 
@@ -164,7 +165,14 @@ class Transformer(nn.Module):
         self.patterns = tuple(dict.fromkeys(chosen))
         """Of self-attention, each once."""
         self.blocks = nn.ModuleList(
-            Block(config, config.drop_path * i / last, has_memory, self.patterns.index(pattern), config.has_experts(i))
+            Block(
+                config,
+                config.drop_path * i / last,
+                has_memory,
+                self.patterns.index(pattern),
+                config.has_experts(i),
+                pattern,
+            )
             for i, pattern in enumerate(chosen)
         )
         has_final = config.norm_position == "pre" if config.final_norm is None else config.final_norm

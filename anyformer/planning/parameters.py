@@ -316,10 +316,14 @@ def _block(part: str, block: Block, n: int, m: int) -> Counted:
     of_experts = {*block.mlp.experts.parameters()} if isinstance(block.mlp, Experts) else set()
     of_adapters = [p for p in _adapters(block) if p not in of_experts]
     yield Component(part, ADAPTERS, flops=2 * n * sum(p.numel() for p in of_adapters)), of_adapters
-    yield Component(part, "biases"), [bias for bias in _biases_of(block) if bias not in of_experts]
+    compression = block.attention.compression
+    of_keys = [] if compression is None else [p for p in compression.parameters() if p.ndim == 1]
+    yield Component(part, "biases"), [*of_keys, *(bias for bias in _biases_of(block) if bias not in of_experts)]
     scales = [p for name, p in block.named_parameters() if name.endswith("residual.scale")]
     yield Component(part, "layer scales"), scales
     named = {*scales, *(p for layer in _linears(block) for p in layer.parameters())}
+    for apart in (block.attention.vectors, block.attention.compression):
+        named |= set() if apart is None else {*apart.parameters()}
     yield Component(part, "norms"), [p for p in block.parameters() if p not in named]
 
 
@@ -352,8 +356,17 @@ def _attention(part: str, prefix: str, attention: Attention, n: int, m: int) -> 
         weight = getattr(attention, letter).weight
         flops = 2 * (n if letter in "qo" else m) * weight.numel()
         yield Component(part, prefix + name, flops=flops, is_matrix=True), [weight]
-    pairs = 2 * 2 * n * m * attention.n_heads * attention.d_head
+    n_keys = m if attention.compression is None else attention.compression.n_keys(m)
+    pairs = 2 * 2 * n * n_keys * attention.n_heads * attention.d_head
     yield Component(part, f"{prefix}products of all pairs", flops=pairs), []
+    if attention.compression is not None:
+        matrices = [p for p in attention.compression.parameters() if p.ndim > 1]
+        flops = 2 * attention.compression.n_products(m)
+        yield Component(part, "compression of keys and values", flops=flops, is_matrix=True), matrices
+    if attention.vectors is not None:
+        vectors = [*attention.vectors.parameters()]
+        flops = 2 * n * attention.n_heads * sum(each.numel() for each in vectors)
+        yield Component(part, f"{prefix}relative positions", flops=flops), vectors
 
 
 def _biases(model: Anyformer) -> Counted:

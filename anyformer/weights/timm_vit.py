@@ -284,6 +284,7 @@ def _not_timm(task: nn.Module) -> str | None:
         "norms without gains": not config.norm_affine,
         "rotary positions": config.rotary is not None,
         "relative positions": config.relative is not None,
+        "patterns of attention": bool(config.patterns),
         "a d_head that is not d_model / n_heads": config.head_width * config.n_heads != config.d_model,
         "n_kv_heads": config.n_kv_heads not in (None, config.n_heads),
         "an attention_scale other than 1 / sqrt(d_head)": scale not in (None, config.head_width**-0.5),

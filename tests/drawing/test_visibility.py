@@ -100,3 +100,30 @@ def test_each_layer_that_differs_is_drawn() -> None:
     assert figure.axes[2].images[0].get_array().tolist() == [[1] * 6] * 6
     drawn = Anyformer(fields, replace(config, patterns=({"random": 1},)))
     assert len(draw_sight(drawn, batch).axes) == 6, "links are each layer's own"
+
+
+def test_a_window_is_drawn_as_all_that_it_joins() -> None:
+    fields = {"left": Ids(8, ("word",), max_len=50)}
+    config = replace(SMALL, depth=2, patterns=({"compress": 2}, {"linformer": 3, "length": 9}))
+    model = Anyformer(fields, config)
+    assert has_sights(model)
+    tokens = fields["left"].encode([1, 2, 3, 4, 5])
+    figure = draw_sight(model, collate([{"left": tokens}], fields))
+    assert [axes.get_title() for axes in figure.axes[1:]] == [
+        "layer 1: one sample of 5 tokens, 2 of them as one key",
+        "layer 2: one sample of 5 tokens as 3 keys",
+    ]
+    for axes in figure.axes[1:]:
+        assert axes.images[0].get_array().tolist() == [[1] * 5] * 5
+    causal = collate([{"left": tokens.at(torch.arange(5))}], fields)
+    seen, _ = sight(model, causal)
+    assert seen.int().tolist() == [[1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1] * 5]
+    # With one block, what is drawn is what a token hangs on, beside itself.
+    model = Anyformer(fields, replace(config, depth=1, patterns=({"compress": 2},))).eval()
+    redraw(model)
+    rows = model.embeddings(causal).detach().requires_grad_()
+    model.embeddings.forward = lambda batch: rows
+    for i, hidden in enumerate(model(causal)[0]):
+        (gradient,) = torch.autograd.grad(hidden.sum(), rows, retain_graph=True)
+        hangs_on = gradient[0].abs().amax(1) > 1e-7
+        assert torch.equal(hangs_on, seen[i] | (torch.arange(5) == i))

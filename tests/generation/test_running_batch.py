@@ -199,8 +199,10 @@ BEAMS, DRAWN = {"n_beams": 3, "n_samples": 3}, {"temperature": 1.0, "n_samples":
         ((LOCAL,), (50,), DRAWN),
         ((LOCAL, {}), (50, 106), BEAMS),
         (({**LOCAL, "global": ["bag"], "random": 1},), (106, 106), {}),
+        (({"compress": 4}, LOCAL), (58, 50), {}),
+        (({"compress": 4},), (58,), BEAMS),
     ],
-    ids=["greedy", "beams", "drawn", "local and everything", "random"],
+    ids=["greedy", "beams", "drawn", "local and everything", "random", "compressed", "compressed, beams"],
 )
 def test_what_no_token_will_see_leaves_the_cache_and_changes_nothing(
     patterns: tuple, most: tuple, options: dict, monkeypatch: pytest.MonkeyPatch
@@ -224,7 +226,7 @@ def test_what_no_token_will_see_leaves_the_cache_and_changes_nothing(
     ours = generator.generate(prompts, config)
     for track, bound in zip(zip(*held, strict=True), most, strict=False):
         assert max(track) <= bound
-    assert held[-1][-1] == 106 or most[-1] == 50
+    assert held[-1][-1] == 106 or most[-1] < 106
     monkeypatch.setattr(Anyformer, "forget", lambda *_: None)
     theirs = generator.generate(prompts, config)
     assert [[each.ids for each in row] for row in ours] == [[each.ids for each in row] for row in theirs]

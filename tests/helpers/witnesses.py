@@ -118,7 +118,14 @@ def redraw(module: nn.Module, spread: float = 1.5) -> None:
                     parameter.uniform_(0.5, 1.5)
                 elif name.endswith("bias") and parameter.ndim == 1:
                     parameter.normal_(0, 0.5)
-                elif kind in ("Linear", "NonDynamicallyQuantizableLinear", "MultiheadAttention", "Conv2d", "Conv1D"):
+                elif kind in (
+                    "Linear",
+                    "NonDynamicallyQuantizableLinear",
+                    "MultiheadAttention",
+                    "Conv2d",
+                    "Conv1d",
+                    "Conv1D",
+                ):
                     n_inputs = parameter.shape[0] if kind == "Conv1D" else math.prod(parameter.shape[1:])
                     parameter.normal_(0, spread / math.sqrt(n_inputs))
                 else:

@@ -67,14 +67,14 @@ def test_gpt2_small_counts_what_is_published() -> None:
 # Every parameter once
 
 
-def full(encoder: bool = False, **choices) -> Anyformer:
+def full(encoder: bool = False, related: bool = True, **choices) -> Anyformer:
     """A model of all kinds of fields."""
     fields = {
         "text": Ids(11, ("word",)),
         "answer": Ids(11, ("word",)),
         "patch": Vectors(3, ("row", "column"), (2, 5)),
         "class": LearnedTokens(2, placed=True),
-        "graph": Ids(5, n_relations=3),
+        "graph": Ids(5, n_relations=3 if related else 0),
     }
     config = TransformerConfig(**{"d_model": 12, "n_heads": 3, "depth": 2, **choices})
     reader = replace(config, depth=1) if encoder else None
@@ -89,6 +89,8 @@ def full(encoder: bool = False, **choices) -> Anyformer:
         {"encoder": True, "relative": RelativeConfig("t5", "word")},
         {"depth": 0},
         {"experts": ExpertsConfig(n=3, active=1, every=2, shared=2), "gated": True},
+        {"encoder": True, "relative": RelativeConfig("shaw", "word")},
+        {"patterns": ({"compress": 3}, {"linformer": 4, "length": 30}), "related": False},
     ],
     ids=str,
 )
@@ -115,6 +117,25 @@ def test_the_flops_are_those_of_the_products_that_run(gated: bool, experts: Expe
     sample = {name: count(tokens) for name, tokens in sample.items()}
     batch = collate([sample], fields)
     # A mask turns torch's count on, which knows its kernels by name.
+    with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        model(batch)
+    assert measure(model, token_counts(model)).flops == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"patterns": ({"compress": 5},), "n_kv_heads": 1},
+        {"patterns": ({"linformer": 4, "length": 30},), "n_kv_heads": 1},
+        {"relative": RelativeConfig("shaw", "word", max_distance=3, on=("keys",))},
+        {"relative": RelativeConfig("shaw", "word", max_distance=3)},
+    ],
+    ids=str,
+)
+def test_the_flops_of_fewer_keys_and_of_distances_are_those_that_run(choices: dict) -> None:
+    fields = {"text": Ids(11, ("word",), max_len=15)}
+    model = Anyformer(fields, TransformerConfig(d_model=12, n_heads=3, depth=2, **choices))
+    batch = collate([{"text": fields["text"].encode([1] * 15)}], fields)
     with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         model(batch)
     assert measure(model, token_counts(model)).flops == counter.get_total_flops()

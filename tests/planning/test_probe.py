@@ -127,6 +127,10 @@ def test_how_attention_takes_the_batches_is_told_by_layer() -> None:
     task.build()
     long = [task.chopper(True)({"text": "x" * 1200, "label": "a"})]
     assert engines(task, [task.chopper(True).collate(long)]) == "blocks in layer 1, plain in layer 2"
+    fewer = replace(SMALL, patterns=({"compress": 4}, {"linformer": 8, "length": 2000}))
+    task = Classify({"text": Text("bytes")}, fewer, classes=["a", "b"])
+    task.build()
+    assert engines(task, [task.chopper(True).collate(long)]) == "compressed in layer 1, linformer in layer 2"
     texts = {name: Text("bytes") for name in ("a", "b")}
     translator = SequenceToSequence(texts, SMALL, target="b", encoder=replace(SMALL, depth=1))
     translator.build()

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from anyformer.errors import InputError
-from anyformer.model.config import TransformerConfig
+from anyformer.model.config import ExpertsConfig, TransformerConfig
 from anyformer.runs.checkpointing import Saving
 from anyformer.saving.manifest import read_manifest
 from anyformer.tasks.base.records import Records
@@ -59,6 +60,29 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path, whole: Path, point: int, w
     assert code == -signal.SIGKILL
     assert in_a_fork(lambda: small_fit(tmp_path, n_workers=after, resume=True)) == 0
     assert_same_run(tmp_path, whole)
+
+
+PATTERNS = (
+    {"window": {"row": 1}},
+    {"window": {"column": 0}, "global": ["class"], "random": 1},
+    {"random": [[1], [0]]},
+    {"compress": 2},
+    {"linformer": 2, "length": 5},
+)
+
+
+def test_a_killed_run_with_every_pattern_and_experts_goes_on_exactly(tmp_path: Path) -> None:
+    def run(name: str, **options: Any) -> None:
+        given = small_options()
+        choices = {"depth": 5, "patterns": PATTERNS, "experts": ExpertsConfig(n=3, every=2)}
+        stack = replace(given["transformer"], attention_dropout=0.1, **choices)
+        task = Classify(**given | {"transformer": stack})
+        small_fit(tmp_path / name, task=task, max_epochs=1, **options)
+
+    assert in_a_fork(lambda: run("run", callbacks=[Signal(signal.SIGKILL, 3)])) == -signal.SIGKILL
+    run("run", resume=True)
+    run("whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

@@ -350,6 +350,7 @@ def test_weights_of_another_family_are_refused(tmp_path: Path) -> None:
             },
             "relative positions",
         ),
+        ({"transformer": wide(patterns=({"window": {"row": 1}},))}, "patterns of attention"),
         ({"transformer": wide(d_head=5)}, "a d_head that is not d_model / n_heads"),
         ({"transformer": wide(n_kv_heads=1)}, "n_kv_heads"),
         ({"transformer": wide(attention_scale=1.0)}, "an attention_scale other than"),

@@ -5,8 +5,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from anyformer.model.attention.cache import Cache, Track
+from anyformer.model.attention.compression.linformer import PlaceProjection, Projected
+from anyformer.model.attention.compression.strided import StridedConvolution, Windows
 from anyformer.model.attention.rotary import Rotation, rotate
-from anyformer.model.attention.sight import BlockSight, Sight
+from anyformer.model.attention.shaw import make_vectors
+from anyformer.model.attention.sight import Sight
+from anyformer.model.attention.visibility import RULE, AnySight, Pattern
 from anyformer.model.config import TransformerConfig
 from anyformer.model.layers import make_norm
 from anyformer.model.lora import project
@@ -15,7 +19,8 @@ from anyformer.model.lora import project
 class Attention(nn.Module):
     """Multi-head attention, of a row to itself or to the memory that another stack computed."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, crosses: bool = False, pattern: Pattern = RULE) -> None:
+        """crosses: whether it is to the memory. pattern: what it sees, which may be of fewer keys than places."""
         super().__init__()
         self.config = config
         self.d_head, self.n_heads = config.head_width, config.n_heads
@@ -26,13 +31,15 @@ class Attention(nn.Module):
         self.o = nn.Linear(self.n_heads * self.d_head, config.d_model, bias=config.o_bias)
         self.q_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
         self.k_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
+        self.vectors = None if crosses else make_vectors(config)
+        self.compression = _make_compression(config, pattern)
         self.record: list[tuple[Tensor, Tensor]] | None = None
         """Queries (b, h, n, k) and keys (b, h', m, k) of each pass, noted down while that is wanted."""
 
     def forward(
         self,
         x: Tensor,
-        sight: Sight | BlockSight,
+        sight: AnySight,
         rotation: Rotation | None = None,
         cache: Track | None = None,
         layer: int = 0,
@@ -50,9 +57,13 @@ class Attention(nn.Module):
         asking, asking_adapts = (x, adapts) if read is None else (read, read_adapts)
         q, k, v = self._queries(asking, asking_adapts), *self._keys_and_values(x, adapts)
         if rotation is not None:
-            q, k = rotate(q, rotation if read is None else read_rotation), rotate(k, rotation)
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)
+            q = rotate(q, rotation if read is None else read_rotation)
+        if self.compression is not None:
+            k, v = self.compression(k, v, sight, rotation, cache, layer)
+        else:
+            k = k if rotation is None else rotate(k, rotation)
+            if cache is not None:
+                k, v = cache.extend(layer, k, v)
         return self._attend(q, k, v, sight, asking_adapts)
 
     def cross(
@@ -90,7 +101,7 @@ class Attention(nn.Module):
         v = project(self.v, x, adapts).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
         return (k if self.k_norm is None else self.k_norm(k)), v
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight | BlockSight, adapts: Tensor | None) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: AnySight, adapts: Tensor | None) -> Tensor:
         if self.record is not None:
             self.record.append((q, k))
         out = sight.attend(
@@ -100,5 +111,13 @@ class Attention(nn.Module):
             dropout_p=self.config.attention_dropout if self.training else 0.0,
             scale=self.config.attention_scale,
             enable_gqa=self.n_kv_heads != self.n_heads,
+            **({} if self.vectors is None else {"vectors": self.vectors}),
         )
         return project(self.o, out.transpose(1, 2).flatten(2), adapts)
+
+
+def _make_compression(config: TransformerConfig, pattern: Pattern) -> StridedConvolution | PlaceProjection | None:
+    condition = pattern[-1]
+    if isinstance(condition, Windows):
+        return StridedConvolution(config, condition.stride)
+    return PlaceProjection(config, condition) if isinstance(condition, Projected) else None

@@ -1,13 +1,13 @@
-"""Where tokens stand, as attention takes it: angles of rotary positions, and biases by distance (ALiBi, T5's buckets).
+"""Where tokens stand, as attention takes it: biases by distance (ALiBi, T5's buckets), and clipped distances (Shaw).
 
-Both are worked out once a batch and shared by all layers.
+They are worked out once a batch and shared by all layers.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from einops import rearrange
@@ -18,9 +18,8 @@ from anyformer.model.attention.places import Places
 from anyformer.model.config import RelativeConfig
 
 
-class RelativeBias(nn.Module, ABC):
-    """A bias per head on the logits of attention, by the distance of the key from the query on one axis; 0 for a pair
-    of which one has no such axis."""
+class Distances(nn.Module):
+    """How far keys stand from their queries on one axis."""
 
     def __init__(self, config: RelativeConfig, axes: Mapping[str, tuple[str, ...]]) -> None:
         """axes: those of every field, in the sequence of the batch's."""
@@ -29,28 +28,43 @@ class RelativeBias(nn.Module, ABC):
         placed = [config.axis in own for own in axes.values()]
         self.register_buffer("placed", None if all(placed) else torch.tensor(placed), persistent=False)
 
-    @abstractmethod
-    def by_distance(self, distance: Tensor) -> Tensor:
-        """distance: (b, q, k) float32, above 0 for keys behind their query. Returns (b, h, q, k)."""
-
-    def forward(self, query: Places, key: Places) -> Tensor:
-        """The biases of pairs of places, (b or 1, h, queries, keys).
+    def between(self, query: Places, key: Places) -> tuple[Tensor, Tensor | None]:
+        """The distances of pairs of places, (b or 1, queries, keys) float32, above 0 for keys behind their query; and
+        which pairs have one, boolean alike: None where all do.
 
         query, key: (b, queries) and (b, keys), whose first coordinate is the axis.
         """
         query_field, key_field = query.field, key.field
         query, key = (places.coordinate[:, :, 0].nan_to_num(0.0) for places in (query, key))
-        # Texts of one length stand alike in all rows: one bias for all. To know it costs a GPU's queue a stop.
-        same = key == key[:1]
-        if self.placed is not None:
-            same &= key_field == key_field[:1]
-        if len(key) > 1 and not torch.compiler.is_compiling() and same.all():
+        # Texts of one length stand alike in all rows: one for all. To know it costs a GPU's queue a stop. In blocks
+        # other queries may have the same keys.
+        parts = [query, key] if self.placed is None else [query, key, query_field, key_field]
+        if len(key) > 1 and not torch.compiler.is_compiling() and _are_alike(parts):
             query, key, query_field, key_field = query[:1], key[:1], query_field[:1], key_field[:1]
-        bias = self.by_distance(key[:, None, :] - query[:, :, None])
+        distance = key[:, None, :] - query[:, :, None]
         if self.placed is None:
-            return bias
-        both = self.placed[query_field][:, :, None] & self.placed[key_field][:, None, :]
-        return bias.masked_fill(~both[:, None], 0.0)
+            return distance, None
+        return distance, self.placed[query_field][:, :, None] & self.placed[key_field][:, None, :]
+
+
+def _are_alike(parts: Sequence[Tensor]) -> bool:
+    """Whether each of some tensors is the same in all of its rows."""
+    return bool(torch.stack([(part == part[:1]).all() for part in parts]).all())
+
+
+class RelativeBias(Distances, ABC):
+    """A bias per head on the logits of attention, by the distance of the key from the query on one axis; 0 for a pair
+    of which one has no such axis."""
+
+    @abstractmethod
+    def by_distance(self, distance: Tensor) -> Tensor:
+        """distance: (b, q, k) float32, above 0 for keys behind their query. Returns (b, h, q, k)."""
+
+    def forward(self, query: Places, key: Places) -> Tensor:
+        """The biases of pairs of places, (b or 1, h, queries, keys); see `between`."""
+        distance, both = self.between(query, key)
+        bias = self.by_distance(distance)
+        return bias if both is None else bias.masked_fill(~both[:, None], 0.0)
 
 
 class Alibi(RelativeBias):
@@ -111,8 +125,25 @@ def bucket(distance: Tensor, config: RelativeConfig) -> Tensor:
     return side + torch.where(away < n_exact, away.long(), wide)
 
 
-def make_relative(config: RelativeConfig, axes: Mapping[str, tuple[str, ...]], n_heads: int) -> RelativeBias:
+class ClippedDistances(Distances):
+    """By which of its vectors an attention by Shaw et al. (2018, 3.2) meets each pair: the distance, clipped."""
+
+    def forward(self, query: Places, key: Places) -> Tensor:
+        """(b or 1, queries, keys) int64: 0 ... 2 max_distance, from the furthest before the query to the furthest
+        behind it; 2 max_distance + 1, of no vector, for pairs without a distance."""
+        most = self.config.max_distance
+        distance, both = self.between(query, key)
+        # Continuous positions count by the whole number nearest.
+        number = distance.clamp(-most, most).round().long() + most
+        return number if both is None else number.masked_fill(~both, 2 * most + 1)
+
+
+def make_relative(
+    config: RelativeConfig, axes: Mapping[str, tuple[str, ...]], n_heads: int
+) -> RelativeBias | ClippedDistances:
     """The module of a config; axes are those of every field."""
+    if config.kind == "shaw":
+        return ClippedDistances(config, axes)
     return (Alibi if config.kind == "alibi" else BucketBias)(config, axes, n_heads)
 
 

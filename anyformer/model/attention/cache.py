@@ -94,7 +94,7 @@ class Track:
             old[:, rows[row], :, place] = part._kept[layer][:, theirs, :, source]
         counted = {
             name: getattr(self.places, name).index_put((rows[row], place), getattr(part.places, name)[theirs, source])
-            for name in ("rank", "nth")
+            for name in ("rank", "nth", "step")
             if getattr(self.places, name) is not None
         }
         segment = self.places.segment.index_copy(0, rows, segment.masked_fill(~kept, 0))

@@ -150,7 +150,7 @@ def wanted_by(config: TransformerConfig) -> Wanted:
     own = [] if config.relative is None else [config.relative.axis]
     axes = [*own, *(axis for pattern in config.patterns or () for axis in pattern.get("window", {}))]
     counts = any(map(_counts, config.patterns or ()))
-    return Wanted(tuple(dict.fromkeys(axes)), counts)
+    return Wanted(tuple(dict.fromkeys(axes)), counts, any("compress" in each for each in config.patterns or ()))
 
 
 def _counts(pattern: PatternConfig) -> bool:
@@ -199,6 +199,30 @@ def check_fields(config: TransformerConfig, tokenizers: Mapping[str, Tokenizer],
             raise InputError(
                 f"{where}.random: {n} links a token are more than the other {-(-n_places // block) - 1} {of} of a "
                 "sample; give fewer, or leave the pattern out to see everything"
+            )
+
+
+def check_compression(
+    config: TransformerConfig, related: Sequence[str], stack: str, is_decoder: bool, has_sees: bool
+) -> None:
+    """Raise InputError for layers over fewer keys that cannot hide what must be hidden.
+
+    related: the fields whose tokens have relations or links. is_decoder: whether there is an encoder beside the stack.
+    """
+    for i, pattern in enumerate(config.patterns or ()):
+        for key in ("compress", "linformer"):
+            where = f"{stack}.patterns.{i}.{key}"
+            if key in pattern and has_sees:
+                raise InputError(f"{where} joins tokens of all fields, so that sees cannot hold; leave one of them out")
+            if key in pattern and related:
+                raise InputError(
+                    f"{where} joins tokens, so that relations between them, as of the field {related[0]!r}, cannot "
+                    "hold; leave it out"
+                )
+        if "linformer" in pattern and is_decoder:
+            raise InputError(
+                f"{stack}.patterns.{i}.linformer cannot be in a decoder, whose tokens stand one after another; give it "
+                "to the encoder, and here take compress"
             )
 
 

@@ -27,6 +27,9 @@ class Places(NamedTuple):
     """How many tokens of its sample stand before it."""
     nth: Tensor | None = None
     """How many of these are of its own field."""
+    step: Tensor | None = None
+    """How many tokens stand before it that are of its sample, but not of the lowest order there; those of the lowest
+    order count backwards, ..., -2, -1."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Places:
         """The same after a change of every part."""
@@ -49,6 +52,8 @@ class Wanted(NamedTuple):
     """Of the coordinates."""
     counts: bool = False
     """Whether tokens are numbered within their sample and field."""
+    steps: bool = False
+    """Whether they are numbered from where those of their sample's lowest order end."""
 
 
 def coordinates(
@@ -78,12 +83,16 @@ def places_of(
     places = Places(*batch.layout)
     if wanted.axes:
         places = places._replace(coordinate=coordinates(batch, axes, wanted.axes, torch.nan))
+    same = None
+    if (wanted.counts or wanted.steps) and before is not None and before.segment.shape[1]:
+        same = (places.segment[:, :, None] == before.segment[:, None]) & (before.segment > 0)[:, None]
+    if wanted.steps:
+        places = places._replace(step=_steps(places, before, same))
     if wanted.counts:
         rank, nth = _counts(places, len(axes))
-        if before is not None and before.segment.shape[1]:
-            same = (places.segment[:, :, None] == before.segment[:, None]) & (before.segment > 0)[:, None]
+        if same is not None:
             rank = rank + ((before.rank + 1)[:, None] * same).amax(2)
-            same &= places.field[:, :, None] == before.field[:, None]
+            same = same & (places.field[:, :, None] == before.field[:, None])
             nth = nth + ((before.nth + 1)[:, None] * same).amax(2)
         places = places._replace(rank=rank, nth=nth)
     return places
@@ -92,12 +101,30 @@ def places_of(
 def _counts(places: Places, n_fields: int) -> tuple[Tensor, Tensor]:
     """The number of each token in its sample, and in its field of the sample, each (b, n) int64; samples of a row stand
     one after another."""
-    segment, n = places.segment, places.segment.shape[1]
-    index = torch.arange(n, device=segment.device).expand_as(segment)
-    starts = torch.ones_like(segment, dtype=torch.bool)
-    starts[:, 1:] = segment[:, 1:] != segment[:, :-1]
-    first = torch.where(starts, index, 0).cummax(1).values
+    index, first = _starts(places.segment)
     of_field = F.one_hot(places.field, n_fields)
     before = of_field.cumsum(1) - of_field
     before = before - before.gather(1, first[:, :, None].expand_as(before))
     return index - first, before.gather(2, places.field[:, :, None])[:, :, 0]
+
+
+def _starts(segment: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each place its number in the row, and that of the first of its sample, each (b, n) int64."""
+    index = torch.arange(segment.shape[1], device=segment.device).expand_as(segment)
+    starts = torch.ones_like(segment, dtype=torch.bool)
+    starts[:, 1:] = segment[:, 1:] != segment[:, :-1]
+    return index, torch.where(starts, index, 0).cummax(1).values
+
+
+def _steps(places: Places, before: Places | None, same: Tensor | None) -> Tensor:
+    """See `Places.step`. same: which of the places before are of each one's sample, (b, n, before); None: none."""
+    index, first = _starts(places.segment)
+    # In its row a sample's tokens stand by order, those of the lowest first.
+    is_lowest = (places.order == places.order.gather(1, first)).long()
+    n_lowest = torch.zeros_like(first).scatter_add(1, first, is_lowest).gather(1, first)
+    step = index - first - n_lowest
+    if same is None:
+        return step
+    # What comes later is of higher orders.
+    on = index - first + ((before.step + 1)[:, None] * same).amax(2)
+    return torch.where(same.any(2), on, step)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anyformer.model.attention.shaw import DistanceVectors
 from anyformer.model.layers import take
 
 
@@ -20,25 +21,33 @@ class Sight(NamedTuple):
     everything, or what `causal` says."""
     causal: bool = False
     """Whether query i sees keys 0 ... i: right only where queries and keys start at the same place."""
+    distance: Tensor | None = None
+    """(b or 1, queries, keys) int64: by which of a layer's `DistanceVectors` each pair meets; None: by none."""
 
     @property
     def engine(self) -> Literal["plain", "dense"]:
         """Whether a mask is gone by."""
-        return "plain" if self.mask is None else "dense"
+        return "plain" if self.mask is None and self.distance is None else "dense"
 
     def at(self, place: Tensor, n: int) -> Sight:
         """That of some places of every row alone, as queries: place (b, r) int64, of rows of n places."""
+        distance = take(self.distance, place, 1)
         if self.causal:
-            return Sight((torch.arange(n, device=place.device) <= place[:, :, None])[:, None])
-        return Sight(take(self.mask, place, 2))
+            return Sight((torch.arange(n, device=place.device) <= place[:, :, None])[:, None], distance=distance)
+        return Sight(take(self.mask, place, 2), distance=distance)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, vectors: DistanceVectors | None = None, **options: Any) -> Tensor:
         """Queries (b, h, queries, k), keys and values (b, kv heads, keys, k); returns (b, h, queries, k).
 
-        options: of the kernel. A query that sees no key gets 0 from it, not NaN: padding, and targets of a sample
-        without conditions.
+        vectors: of the layer, where distances are known. options: of the kernel. A query that sees no key gets 0 from
+        it, not NaN: padding, and targets of a sample without conditions.
         """
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, is_causal=self.causal, **options)
+        if vectors is None:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, is_causal=self.causal, **options)
+        mask = self.mask
+        if self.causal:
+            mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        return vectors(q, k, v, self.distance, mask, **options)
 
 
 class Block(NamedTuple):
@@ -50,8 +59,8 @@ class Block(NamedTuple):
     """(m, keys), likewise."""
 
 
-MaskOf = Callable[[Tensor, Tensor], Tensor]
-"""From queries and keys as in `Block` the mask of their pairs, (m, 1 or h, queries, keys)."""
+SightOf = Callable[[Tensor, Tensor], Sight]
+"""From queries and keys as in `Block` what they see of each other."""
 
 
 class BlockSight:
@@ -59,10 +68,10 @@ class BlockSight:
 
     engine = "blocks"
 
-    def __init__(self, blocks: list[Block], mask_of: MaskOf, n_places: int) -> None:
+    def __init__(self, blocks: list[Block], sight_of: SightOf, n_places: int) -> None:
         """blocks: each place is a query of one of them. n_places: of all rows, b * n."""
-        self.blocks, self._mask_of = blocks, mask_of
-        self._masks = [mask_of(*block) for block in blocks]
+        self.blocks, self._sight_of = blocks, sight_of
+        self._sights = [sight_of(*block) for block in blocks]
         places = torch.cat([block.query.flatten() for block in blocks])
         real = (places >= 0).nonzero().squeeze(1)
         # Where each place's output stands among those of all blocks.
@@ -77,20 +86,19 @@ class BlockSight:
     def at(self, place: Tensor, n: int) -> Sight:
         """As of `Sight`."""
         first = n * torch.arange(len(place), device=place.device)[:, None]
-        return Sight(self._mask_of(first + place, first + torch.arange(n, device=place.device)))
+        return self._sight_of(first + place, first + torch.arange(n, device=place.device))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
         """As of `Sight`; queries and keys are of the same places."""
         # A row for each place, from which an embedding gathers: its backward adds up fast.
         flat_q, flat_k, flat_v = (part.transpose(1, 2).flatten(2).flatten(0, 1) for part in (q, k, v))
         found = []
-        for block, mask in zip(self.blocks, self._masks, strict=True):
+        for block, sight in zip(self.blocks, self._sights, strict=True):
             query, key = block.query.clamp(min=0), block.key.clamp(min=0)
-            out = F.scaled_dot_product_attention(
+            out = sight.attend(
                 _gather(query, flat_q, q.shape[1]),
                 _gather(key, flat_k, k.shape[1]),
                 _gather(key, flat_v, v.shape[1]),
-                attn_mask=mask,
                 **options,
             )
             found.append(out.transpose(1, 2).flatten(2).flatten(0, 1))

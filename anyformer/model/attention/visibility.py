@@ -15,15 +15,19 @@ from torch import Tensor
 
 from anyformer.batch import Batch, Edges, Layout
 from anyformer.errors import InputError, nearest
-from anyformer.model.attention.bias import RelationBias, RelativeBias
+from anyformer.model.attention.bias import ClippedDistances, RelationBias, RelativeBias
 from anyformer.model.attention.blocks import lay_blocks
 from anyformer.model.attention.cache import Cache
+from anyformer.model.attention.compression.linformer import Projected, ProjectedSight, lay_samples
+from anyformer.model.attention.compression.strided import CompressedSight, Windows
 from anyformer.model.attention.edges import among, behind, linked
 from anyformer.model.attention.patterns import Reach, make_reach, narrows, wanted_by
 from anyformer.model.attention.places import Places
 from anyformer.model.attention.sight import BlockSight, Sight, count_pairs
 from anyformer.model.config import TransformerConfig
 from anyformer.tokens import UNSEEN
+
+AnySight = Sight | BlockSight | CompressedSight | ProjectedSight
 
 Condition = Callable[[Places, Places], Tensor]
 """Of the queries' places, (b, queries), and the keys', (b, keys): which pairs it allows, (b, queries, keys) boolean."""
@@ -54,6 +58,10 @@ def choose_pattern(config: TransformerConfig, layer: int, fields: Sequence[str] 
     fields: names of all, in the sequence of their numbers.
     """
     given = config.patterns[layer % len(config.patterns)] if config.patterns else {}
+    if "compress" in given:
+        return (*RULE, Windows(given["compress"]))
+    if "linformer" in given:
+        return (*RULE, Projected(given["linformer"], given["length"]))
     return (*RULE, make_reach(given, wanted_by(config).axes, fields, layer)) if narrows(given) else RULE
 
 
@@ -125,13 +133,13 @@ class View:
     sees: Tensor | None = None
     relation: Tensor | None = None
     relation_bias: RelationBias | None = None
-    relative: RelativeBias | None = None
+    relative: RelativeBias | ClippedDistances | None = None
     edges: Edges | None = None
     edges_only: Tensor | None = None
 
     def bias(self) -> Tensor | None:
         """What is added to the logits, (b or 1, h, queries, keys); None where there is nothing."""
-        bias = None if self.relative is None else self.relative(self.query, self.key)
+        bias = self.relative(self.query, self.key) if isinstance(self.relative, RelativeBias) else None
         if self.relation is not None:
             by_relation = self.relation_bias(self.relation)
             bias = by_relation if bias is None else bias + by_relation
@@ -150,14 +158,21 @@ class View:
         mask = self.visible()[:, None]
         return mask if bias is None else bias.masked_fill(~mask, -torch.inf)
 
-    def mask_of(self, query: Tensor, key: Tensor) -> Tensor:
-        """As `mask`, of some places: (m, queries) and (m, keys), as in `Block`."""
+    def distance(self) -> Tensor | None:
+        """As `Sight.distance`."""
+        return self.relative(self.query, self.key) if isinstance(self.relative, ClippedDistances) else None
+
+    def sight(self) -> Sight:
+        return Sight(self.mask(), distance=self.distance())
+
+    def sight_of(self, query: Tensor, key: Tensor) -> Sight:
+        """That of some places: (m, queries) and (m, keys), as in `Block`."""
         relation = self.relation
         if relation is not None:
             n = relation.shape[2]
             relation = relation.flatten()[query.clamp(min=0)[:, :, None] * n + key.clamp(min=0)[:, None] % n]
         edges = None if self.edges is None else among(self.edges, query, key, self.key.segment.shape)
-        return replace(self, query=self.query.at(query), key=self.key.at(key), relation=relation, edges=edges).mask()
+        return replace(self, query=self.query.at(query), key=self.key.at(key), relation=relation, edges=edges).sight()
 
 
 def self_sights(
@@ -168,18 +183,25 @@ def self_sights(
     cache: Cache | None = None,
     sees: Tensor | None = None,
     relation_bias: RelationBias | None = None,
-    relative: RelativeBias | None = None,
+    relative: RelativeBias | ClippedDistances | None = None,
     edges_only: Tensor | None = None,
-) -> tuple[Sight | BlockSight, ...]:
+) -> tuple[AnySight, ...]:
     """What self-attention sees under each of the patterns.
 
     places: of the batch, which the cache has taken up. sees, edges_only: as in `visible`.
-    relation_bias, relative: what is added to the logits, where there is something.
+    relation_bias, relative: what is added to the logits, or meets them by distance, where there is something.
     """
     plain = _plain_sight(batch, cache) if sees is None and edges_only is None else None
     sights = []
     for number, pattern in enumerate(patterns):
         keys = places if cache is None else cache.tracks[number].places
+        if isinstance(pattern[-1], Windows):
+            sights.append(_compressed(places, keys, pattern, cache is not None))
+            continue
+        if isinstance(pattern[-1], Projected):
+            pattern[-1].check(batch, cache is not None)
+            sights.append(lay_samples(places, pattern[-1]))
+            continue
         # A record's relations come whole in one call: new tokens have none to the cached ones.
         n_cached = keys.segment.shape[1] - batch.shape[1]
         relation = None if batch.relation is None else F.pad(batch.relation, (n_cached, 0))
@@ -187,10 +209,21 @@ def self_sights(
         view = View(places, keys, pattern, sees, relation, relation_bias, relative, edges, edges_only)
         if plain is not None and pattern == RULE:
             bias = view.bias()
-            sights.append(plain if bias is None else _biased(plain, bias, batch.shape[1]))
+            sight = plain if bias is None else _biased(plain, bias, batch.shape[1])
+            sights.append(sight._replace(distance=view.distance()))
         else:
-            sights.append(_in_blocks(view, batch, n_fields) or Sight(view.mask()))
+            sights.append(_in_blocks(view, batch, n_fields) or view.sight())
     return tuple(sights)
+
+
+def _compressed(query: Places, key: Places, pattern: Pattern, is_cached: bool) -> CompressedSight:
+    """Who sees which windows. With a cache they stand among the places; else they are all that there is."""
+    member, end = pattern[-1].lay(query, key)
+    if not is_cached:
+        b, n = key.segment.shape
+        first = n * torch.arange(b, device=end.device)[:, None]
+        key = key.at(torch.where(end >= 0, first + end, -1))
+    return CompressedSight(Sight(visible(query, key, pattern=pattern)[:, None]), member, end)
 
 
 def _in_blocks(view: View, batch: Batch, n_fields: int) -> BlockSight | None:
@@ -206,7 +239,7 @@ def _in_blocks(view: View, batch: Batch, n_fields: int) -> BlockSight | None:
     if n < LONG or view.key is not view.query or torch.compiler.is_compiling() or not narrow:
         return None
     blocks = lay_blocks(view.query, reach, view.sees, n_fields, edges=view.edges, edges_only=view.edges_only)
-    return BlockSight(blocks, view.mask_of, b * n) if GAIN * count_pairs(blocks) <= b * n * n else None
+    return BlockSight(blocks, view.sight_of, b * n) if GAIN * count_pairs(blocks) <= b * n * n else None
 
 
 def _plain_sight(batch: Batch, cache: Cache | None) -> Sight | None:

@@ -71,9 +71,11 @@ def test_blocks_take_any_bias_shared_heads_and_what_fields_see(relative: Any, mo
     monkeypatch.setattr(lay_blocks, "__defaults__", (4,))
     sees = {"text": ["text", "class"]}
     shared = {"n_heads": 4, "n_kv_heads": 2, "d_head": 4, "qk_norm": "rmsnorm", "relative": relative}
-    model = build({"window": {"word": 3}, "global": ["class"]}, sees=sees, **shared)
-    for rows in (None, [0, 1, 0, 0]):
-        ours, theirs = both(model, collate(samples(2), FIELDS, rows), monkeypatch)
+    model = build({"window": {"word": 3}, "global": ["class"]}, {}, sees=sees, **shared)
+    # Of the last, several blocks of queries have the same keys.
+    for lengths, rows in (((), None), ((), [0, 1, 0, 0]), ((8, 8), [0, 0])):
+        every = [{"text": text(n, 0)} for n in lengths] or samples(2)
+        ours, theirs = both(model, collate(every, FIELDS, rows), monkeypatch)
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
