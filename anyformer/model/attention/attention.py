@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from anyformer.model.attention.cache import Cache, Track
@@ -10,6 +12,24 @@ from anyformer.model.attention.sight import BlockSight, Sight
 from anyformer.model.config import TransformerConfig
 from anyformer.model.layers import make_norm
 from anyformer.model.lora import project
+
+
+class Recorded(NamedTuple):
+    """One pass of an attention: what went into it and what came out."""
+
+    q: Tensor
+    """(b, h, n, k), as the kernel is given it: normed and turned."""
+    k: Tensor
+    """(b, h', m, k), likewise."""
+    v: Tensor
+    """(b, h', m, k)"""
+    sight: Sight | BlockSight
+    mixed: Tensor
+    """(b, n, h * k), the values by their weights, all heads beside each other."""
+    update: Tensor
+    """(b, n, d), what the block is given of it."""
+    adapts: Tensor | None
+    """(b, n) boolean, where adapters acted on `mixed`; None: everywhere."""
 
 
 class Attention(nn.Module):
@@ -26,8 +46,8 @@ class Attention(nn.Module):
         self.o = nn.Linear(self.n_heads * self.d_head, config.d_model, bias=config.o_bias)
         self.q_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
         self.k_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
-        self.record: list[tuple[Tensor, Tensor]] | None = None
-        """Queries (b, h, n, k) and keys (b, h', m, k) of each pass, noted down while that is wanted."""
+        self.record: list[Recorded] | None = None
+        """Each pass, noted down while that is wanted."""
 
     def forward(
         self,
@@ -91,8 +111,6 @@ class Attention(nn.Module):
         return (k if self.k_norm is None else self.k_norm(k)), v
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight | BlockSight, adapts: Tensor | None) -> Tensor:
-        if self.record is not None:
-            self.record.append((q, k))
         out = sight.attend(
             q,
             k,
@@ -101,4 +119,8 @@ class Attention(nn.Module):
             scale=self.config.attention_scale,
             enable_gqa=self.n_kv_heads != self.n_heads,
         )
-        return project(self.o, out.transpose(1, 2).flatten(2), adapts)
+        mixed = out.transpose(1, 2).flatten(2)
+        update = project(self.o, mixed, adapts)
+        if self.record is not None:
+            self.record.append(Recorded(q, k, v, sight, mixed, update, adapts))
+        return update
