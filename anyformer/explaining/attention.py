@@ -1,7 +1,7 @@
 """Attention weights, computed again from what every attention was given.
 
-The fused kernels that the model runs give none. Its own path stays as it is: each attention notes down what it was given
-and what it made of it, and the weights that are worked out from the one must give the other.
+The fused kernels that the model runs give none. Its own path stays as it is: each attention notes down what it was
+given and what it made of it, and the weights that are worked out from the one must give the other.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Importance:
     shapley_error: float
     """The standard error of that mean over the records; NaN of a single one."""
     permuted: float
-    """How far the score falls, in the mean, where the field comes from another record of the data set (Breiman 2001)."""
+    """How far the score falls, in the mean, where the field comes from another record (Breiman 2001)."""
     permuted_error: float
 
 

@@ -133,7 +133,7 @@ class Sharper(Attention):
 def test_an_attention_of_an_unknown_kind_is_an_error_that_names_the_layer() -> None:
     model = model_of()
     model.transformer.blocks[1].attention.__class__ = Sharper
-    with pytest.raises(InputError, match="self-attention of layer 2 of the transformer: .* a kind that explain"):
+    with pytest.raises(InputError, match=r"self-attention of layer 2 of the transformer: .* a kind that explain"):
         read_attention(model, collate([sample()], FIELDS))
     assert model.transformer.blocks[0].attention.record is None
 

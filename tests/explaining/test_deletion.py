@@ -9,20 +9,21 @@ from anyformer.explaining.deletion import DRAWS, Deletion, deletion, n_passes, o
 from tests.helpers.explained import OfClass, model_of, sample
 
 
+WORTH = {"left": torch.arange(10.0), "right": torch.zeros(4), "picture": torch.zeros(6)}
+
+
 class Counted(OfClass):
     """Adds up numbers that its tokens are worth, whatever the model says."""
-
-    worth = {"left": torch.arange(10.0), "right": torch.zeros(4), "picture": torch.zeros(6)}
 
     def values(self, samples, dropped=None):
         self.played = getattr(self, "played", 0) + len(samples)
         gone = dropped or [{}] * len(samples)
-        return np.array([45 - sum(float(self.worth[name][which].sum()) for name, which in own.items()) for own in gone])
+        return np.array([45 - sum(float(WORTH[name][which].sum()) for name, which in own.items()) for own in gone])
 
 
 def test_the_most_relevant_tokens_go_first() -> None:
     asked, own = Counted(model_of()), sample(10, 4)
-    right = asked.worth
+    right = WORTH
     wrong = {name: -values for name, values in right.items()}
     found = deletion(asked, own, {"right": right, "wrong": wrong})
     # Of 20 tokens 2, 6 and 10 go: 9 + 8, then 7 to 4, then 3 to 0.

@@ -33,7 +33,7 @@ def test_they_add_up_to_the_difference_between_all_and_none() -> None:
 
 
 def test_a_field_that_the_answer_cannot_depend_on_gets_nothing() -> None:
-    asked = OfClass(model_of(sees={"class": ["left", "class"], "left": ["left", "picture"]}))
+    asked = OfClass(model_of(sees={"class": ["left", "class"], "left": ["left", "picture"], "picture": ["picture"]}))
     found = values_of(asked, sample())
     assert abs(found["right"]) <= 1e-6
     assert abs(found["picture"]) > 1e-3
