@@ -8,7 +8,6 @@ import torch
 from anyformer.explaining.deletion import DRAWS, Deletion, deletion, n_passes, over_records
 from tests.helpers.explained import OfClass, model_of, sample
 
-
 WORTH = {"left": torch.arange(10.0), "right": torch.zeros(4), "picture": torch.zeros(6)}
 
 
