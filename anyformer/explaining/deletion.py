@@ -20,8 +20,8 @@ SHARES = (0.1, 0.3, 0.5)
 """Of the tokens that are taken out."""
 DRAWS = 20
 """Random choices that a map is held against."""
-FURTHER = 0.9
-"""The share of the random choices that a map must outdo, to be better than they are."""
+OUTDOING = 0.1
+"""The share of the random choices that may outdo a map which is better than they are."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,27 @@ class Deletion:
         """(draws,), the same of the random choices."""
         return self.whole - self.random.mean(1)
 
-    def outdone(self, name: str) -> float:
-        """The share of the random choices after which the answer falls less than after that of the map."""
-        return float((self.random_falls < self.fall(name) - 1e-9).mean())
+    def outdoing(self, name: str) -> int:
+        """The random choices after which the answer falls further than after that of the map, by a twentieth."""
+        fall = self.fall(name)
+        return int((self.random_falls > fall + abs(fall) / 20).sum())
 
     def is_better(self, name: str) -> bool:
-        return self.outdone(name) >= FURTHER
+        """Whether the answer falls further than after random choices in the mean, by a standard deviation of theirs,
+        and few of them outdo the map. A random map would pass once in ten times."""
+        falls = self.random_falls
+        return self.fall(name) > falls.mean() + falls.std() and self.outdoing(name) <= OUTDOING * len(falls)
 
     def verdict(self, name: str, unit: str = "") -> str:
         """What a reader is to make of it, in words."""
-        unit = f" {unit}" if unit else ""
-        falls = self.random_falls
+        unit, falls = f" {unit}" if unit else "", self.random_falls
         numbers = (
             f"without the tokens that it points at the answer falls by {self.fall(name):.3g}{unit}, without as many "
-            f"random ones by {falls.mean():.3g} ± {falls.std():.2g}"
+            f"random ones by {falls.mean():.3g} ± {falls.std():.2g}; {self.outdoing(name)} of {len(falls)} random "
+            "choices do more"
         )
-        if self.is_better(name):
-            return f"better than random: {numbers} (more than in {self.outdone(name):.0%} of {len(falls)} draws)"
-        return (
-            f"no better than random, so do not go by this map: {numbers} (more than in {self.outdone(name):.0%} of "
-            f"{len(falls)} draws; {FURTHER:.0%} are asked for)"
-        )
+        better = "better than random" if self.is_better(name) else "no better than random, so do not go by this map"
+        return f"{better}: {numbers}"
 
 
 def n_passes(n_maps: int) -> int:

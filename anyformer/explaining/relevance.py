@@ -38,10 +38,13 @@ def explain_parts(asked: Asked, sample: Sample) -> tuple[list[Relevance], list[A
     """The relevance of each part of the answer to one sample, with the maps of its attention and what they are of."""
     device = next(asked.model.parameters()).device
     batch, conditions = (part if part is None else part.to(device) for part in asked.lay([sample]))
+    # Of a model that is frozen no parameter brings a graph about.
+    hook = asked.model.embeddings.register_forward_hook(lambda module, given, out: _in_graph(out))
     with torch.enable_grad():
-        hidden, maps = read_attention(asked.model, batch, conditions)
-        if not hidden.requires_grad:
-            raise ValueError("the model is in inference mode, where there are no gradients")
+        try:
+            hidden, maps = read_attention(asked.model, batch, conditions)
+        finally:
+            hook.remove()
         parts = asked.parts(hidden, batch)
         found = []
         for i, (name, value) in enumerate(parts):
@@ -53,6 +56,10 @@ def explain_parts(asked: Asked, sample: Sample) -> tuple[list[Relevance], list[A
                 Relevance(name, value.item(), by_field(relevance, batch, conditions), by_field(flow, batch, conditions))
             )
     return found, maps, batch, conditions
+
+
+def _in_graph(out: Tensor) -> Tensor:
+    return out if out.requires_grad else out.requires_grad_()
 
 
 def gradient_maps(
