@@ -53,7 +53,7 @@ def trained() -> Classify:
 def test_the_one_token_that_sets_the_label_comes_first_by_every_method(trained: Classify) -> None:
     generator, n = np.random.default_rng(1), 20
     first = {"relevance": 0, "rollout": 0, "shapley": 0}
-    for _ in range(n):
+    for number in range(n):
         record, place = marked(generator)
         question = trained.ask({"text": record["text"]})
         assert question.answer == record["label"]
@@ -61,13 +61,13 @@ def test_the_one_token_that_sets_the_label_comes_first_by_every_method(trained: 
         for name in ("relevance", "rollout"):
             first[name] += int(explanation.whole(name)["text"].argmax()) == place
         players = {str(i): {"text": torch.arange(LENGTH) == i} for i in range(LENGTH)}
-        if _ < 5:
+        if number < 2:
             values = value_of(question.asked, question.sample, players).shapley.values
             first["shapley"] += int(values.argmax()) == place
         assert explanation.deletion.is_better("relevance")
     assert first["relevance"] >= 0.95 * n
     assert first["rollout"] >= 0.95 * n
-    assert first["shapley"] == 5
+    assert first["shapley"] == 2
 
 
 def test_why_one_answer_and_not_another_is_the_difference_of_their_logits(trained: Classify) -> None:
