@@ -21,13 +21,10 @@ from anyformer.explaining.deletion import Deletion, deletion
 from anyformer.explaining.deletion import n_passes as n_of_deletion
 from anyformer.explaining.fields import FieldValues, column_players, field_players, value_of
 from anyformer.explaining.flow import Flow, field_flows, places_of_samples, sample_weights, stacks_of
-from anyformer.explaining.relevance import Relevance, explain_parts
+from anyformer.explaining.relevance import MAPS, Relevance, explain_parts, mean_maps
 from anyformer.explaining.shapley import EXACT, n_games
 from anyformer.model.learned_tokens import LearnedTokens
 from anyformer.tokens import Sample, Tokenizer
-
-MAPS = ("relevance", "rollout")
-"""The maps of where a model looked: gradient times attention, and attention alone."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,7 @@ class Explanation:
 
     def whole(self, name: str) -> dict[str, Tensor]:
         """By field the map of the answer as a whole: the mean of those of its parts."""
-        every = [getattr(part, name) for part in self.parts]
-        return {each: torch.stack([own[each] for own in every]).mean(0) for each in every[0]}
+        return mean_maps(self.parts)[name]
 
     @property
     def inputs(self) -> list[str]:
@@ -219,7 +215,7 @@ def explain_sample(
     n_tokens = sum(len(tokens) for name, tokens in sample.items() if name not in asked.kept)
     if n_tokens < 2:
         return found
-    tested = deletion(asked, sample, {name: found.whole(name) for name in MAPS}, seed)
+    tested = deletion(asked, sample, mean_maps(parts), seed)
     return replace(found, deletion=tested)
 
 
@@ -254,4 +250,7 @@ def pieces_of(tokenizer: Tokenizer, tokens: Any) -> list[str]:
     if tokenizer.seconds_per_token is not None:
         return [f"{tokenizer.seconds_per_token * place:.2f} s" for place in tokens.position[:, 0].tolist()]
     places = tokens.position.tolist()
-    return [", ".join(f"{axis} {at:g}" for axis, at in zip(tokenizer.axes, place, strict=True)) for place in places]
+    if len(tokenizer.axes) == 1:
+        return [f"{tokenizer.axes[0]} {at:g}" for (at,) in places]
+    # r0 c3: row 0, column 3.
+    return [" ".join(f"{axis[0]}{at:g}" for axis, at in zip(tokenizer.axes, place, strict=True)) for place in places]

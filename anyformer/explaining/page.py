@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from anyformer.drawing.token_strips import visible
-from anyformer.explaining.explanation import MAPS, Explanation, Grid
+from anyformer.explaining.explanation import Explanation, Grid
 from anyformer.explaining.pictures import (
     draw_alignment,
     draw_bars,
@@ -26,6 +26,7 @@ from anyformer.explaining.pictures import (
     draw_values,
     drawn_fields,
 )
+from anyformer.explaining.relevance import MAPS
 from anyformer.faults import writing
 
 if TYPE_CHECKING:

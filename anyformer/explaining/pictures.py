@@ -16,9 +16,10 @@ from torch import Tensor
 
 from anyformer.drawing.token_strips import load_font, token_cells, visible
 from anyformer.explaining.deletion import Deletion
-from anyformer.explaining.explanation import MAPS, Explanation, Grid
+from anyformer.explaining.explanation import Explanation, Grid
 from anyformer.explaining.fields import FieldValues
 from anyformer.explaining.flow import Flow
+from anyformer.explaining.relevance import MAPS
 from anyformer.tokens import Tokenizer, TokenSet
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ WIDTH = 800
 """Pixels of a picture at most."""
 LEAST = 240
 """Pixels of the longer side to which a small picture is enlarged."""
+GAP = 8
+"""Between a picture and the map on it."""
+HEAT = "#e6550d"
 AXIS = 26
 """Pixels of a time axis."""
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
@@ -42,34 +46,53 @@ MAP_COLOURS = dict(zip(MAPS, ("#d95f02", "#1b9e77"), strict=True))
 
 
 def draw_map(tokenizer: Tokenizer, tokens: TokenSet, values: Tensor, highest: float) -> Image.Image | None:
-    """A map on the picture that a tokenizer shows of its tokens; None where it shows none, or not where each is.
+    """A map beside the picture that a tokenizer shows of its tokens, and on it, pale; below it where that is wide. None
+    where it shows none, or not where each token is.
 
-    values: (n,). highest: of all fields, which has the brightest colour, so that fields can be held against each other.
+    values: (n,). highest: of all fields, which has the full colour, so that fields can be held against each other.
     """
-    from matplotlib import colormaps
-
     shown = tokenizer.show(tokens)
     if shown is None:
         return None
     picture = Image.fromarray(np.ascontiguousarray(shown))
+    is_wide = picture.width > 2 * picture.height
+    room = WIDTH if is_wide else (WIDTH - GAP) // 2
     scale: float = max(1, LEAST // max(picture.size))
-    if picture.width * scale > WIDTH:
-        scale = WIDTH / picture.width
+    if picture.width * scale > room:
+        scale = room / picture.width
     # What is wide and low, as a spectrogram, is drawn higher.
-    tall = max(round(picture.height * scale), min(120, LEAST) if tokens.position.shape[1] == 1 else 1)
+    tall = max(round(picture.height * scale), LEAST // 2 if tokens.position.shape[1] == 1 else 1)
     size = max(1, round(picture.width * scale)), tall
     picture = picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BILINEAR)
     cut = token_cells(tokens, picture.size)
     if cut is None:
         return None
     n_rows, n_columns, row, column = cut
-    heat = np.zeros((n_rows, n_columns))
-    heat[row.numpy(), column.numpy()] = values.double().numpy() / max(highest, 1e-30)
-    colours = Image.fromarray((colormaps["inferno"](heat)[:, :, :3] * 255).astype(np.uint8))
-    mixed = Image.blend(picture.convert("L").convert("RGB"), colours.resize(size, Image.Resampling.NEAREST), 0.6)
+    share = np.zeros((n_rows, n_columns))
+    share[row.numpy(), column.numpy()] = (values.double().numpy() / max(highest, 1e-30)).clip(0, 1)
+    alpha = Image.fromarray((220 * share).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    pale = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", size, "white"), 0.45)
+    pale.paste(Image.new("RGB", size, HEAT), (0, 0), alpha)
+    _draw_lines(pale, n_rows, n_columns)
     if tokenizer.seconds_per_token is not None and n_rows == 1:
-        return _with_seconds(mixed, tokenizer.seconds_per_token * n_columns)
-    return mixed
+        pale = _with_seconds(pale, tokenizer.seconds_per_token * n_columns)
+    place = (0, picture.height + GAP) if is_wide else (picture.width + GAP, 0)
+    whole = Image.new("RGB", (place[0] + pale.width, place[1] + pale.height), "white")
+    whole.paste(picture, (0, 0))
+    whole.paste(pale, place)
+    return whole
+
+
+def _draw_lines(picture: Image.Image, n_rows: int, n_columns: int) -> None:
+    """The lines between tokens, where these are not too narrow."""
+    pen = ImageDraw.Draw(picture)
+    if picture.width / n_columns >= 8:
+        for i in range(1, n_columns):
+            x = round(i * picture.width / n_columns)
+            pen.line((x, 0, x, picture.height), "#bbbbbb")
+    for i in range(1, n_rows if picture.height / n_rows >= 8 else 0):
+        y = round(i * picture.height / n_rows)
+        pen.line((0, y, picture.width, y), "#bbbbbb")
 
 
 def _with_seconds(picture: Image.Image, seconds: float) -> Image.Image:
@@ -158,9 +181,10 @@ def _matrices(each: Sequence[tuple[str, Tensor, Flow]]) -> Figure:
 
 def _named(flow: Flow | Grid) -> str:
     """
-    >>> from anyformer.explaining.flow import Flow
-    >>> _named(Flow("encoder", 1, "self", (), (), None))
-    'encoder, layer 2, self'
+        >>> from anyformer.explaining.flow import Flow
+    from anyformer.explaining.relevance import MAPS
+        >>> _named(Flow("encoder", 1, "self", (), (), None))
+        'encoder, layer 2, self'
     """
     return f"{flow.stack}, layer {flow.layer + 1}, {flow.kind}"
 
@@ -170,13 +194,13 @@ def draw_grid(explanation: Explanation, grid: Grid) -> Figure:
     from matplotlib.figure import Figure
 
     heads, n, m = grid.weights.shape
-    n_columns = 1 if m > 14 or heads == 1 else 2
+    n_columns = 1 if m > 20 or heads == 1 else 2
     n_lines = -(-heads // n_columns)
     side = INCHES / n_columns
     figure = Figure(figsize=(INCHES, n_lines * (side * min(max(n / m, 0.4), 1.6) + 0.5)), dpi=DPI, layout="constrained")
     for head in range(heads):
         axes = figure.add_subplot(n_lines, n_columns, head + 1)
-        axes.imshow(grid.seen[head].numpy(), cmap="gray", vmin=-4, vmax=1, aspect="auto")
+        axes.imshow(grid.seen[head].numpy(), cmap="gray", vmin=-3, vmax=1, aspect="auto")
         rows, columns = np.nonzero(grid.weights[head].numpy() > 0.002)
         # The area of a dot is the weight; one of 1 fills its cell.
         room = (0.8 * side * 72 / max(n, m)) ** 2
@@ -190,9 +214,9 @@ def _mark(axes: Axes, explanation: Explanation, grid: Grid) -> None:
     """Words at both sides where tokens are few, else the fields at their first tokens."""
     for tokens, on_x in ((grid.keys, True), (grid.queries, False)):
         if len(tokens) <= LABELLED:
-            size = 8 if len(tokens) <= 20 else 5.5
+            size = 7 if len(tokens) <= 20 else 5.5
             places = range(len(tokens))
-            words = [_short(visible(explanation.pieces[field][i]), 12) for field, i in tokens]
+            words = [_short(visible(explanation.pieces[field][i], "\n\t"), 10) for field, i in tokens]
         else:
             size = 8
             places = [i for i, token in enumerate(tokens) if i == 0 or token[0] != tokens[i - 1][0]]
@@ -216,7 +240,7 @@ def draw_alignment(explanation: Explanation, name: str = "relevance") -> Figure 
     figure, axes = _figure(height)
     axes.imshow(rows.numpy() / rows.amax(1, keepdim=True).clamp(min=1e-30).numpy(), cmap="Blues", aspect="auto")
     size = 8 if len(tokens) <= LABELLED else 5
-    words = [_short(visible(explanation.pieces[field][i]), 10) for field, i in tokens]
+    words = [_short(visible(explanation.pieces[field][i], "\n\t"), 10) for field, i in tokens]
     axes.set_xticks(range(len(tokens)), words, rotation=90, fontsize=size)
     axes.set_yticks(range(len(rows)), [visible(part.name) for part in explanation.parts], fontsize=9)
     return figure

@@ -19,6 +19,9 @@ from anyformer.explaining.asked import Asked
 from anyformer.explaining.attention import AttentionMap, read_attention
 from anyformer.tokens import Sample
 
+MAPS = ("relevance", "rollout")
+"""The maps of where a model looked: gradient times attention, and attention alone."""
+
 
 @dataclass(frozen=True)
 class Relevance:
@@ -56,6 +59,20 @@ def explain_parts(asked: Asked, sample: Sample) -> tuple[list[Relevance], list[A
                 Relevance(name, value.item(), by_field(relevance, batch, conditions), by_field(flow, batch, conditions))
             )
     return found, maps, batch, conditions
+
+
+def whole_maps(asked: Asked, sample: Sample) -> dict[str, dict[str, Tensor]]:
+    """By the name of the map and the field, the mean of those of all parts of the answer, (n,)."""
+    return mean_maps(explain_parts(asked, sample)[0])
+
+
+def mean_maps(parts: Sequence[Relevance]) -> dict[str, dict[str, Tensor]]:
+    """By the name of the map and the field, (n,)."""
+    found = {}
+    for name in MAPS:
+        every = [getattr(part, name) for part in parts]
+        found[name] = {field: torch.stack([own[field] for own in every]).mean(0) for field in every[0]}
+    return found
 
 
 def _in_graph(out: Tensor) -> Tensor:
