@@ -93,7 +93,8 @@ def without_tokens(batch: Batch, dropped: Sequence[dict[str, Tensor]]) -> Batch:
     gone = torch.zeros(b * n, dtype=torch.bool)
     for name, tokens in batch.fields.items():
         for i, given in enumerate(dropped):
-            if name in given:
+            # The tokens of a field stand in the rows of one of two stacks.
+            if name in given and len(tokens.index):
                 gone[tokens.index[tokens.sample == i][given[name]]] = True
     if not gone.any():
         return batch

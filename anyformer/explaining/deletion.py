@@ -56,7 +56,8 @@ class Deletion:
         """Whether the answer falls further than after random choices in the mean, by a standard deviation of theirs,
         and few of them outdo the map. A random map would pass once in ten times."""
         falls = self.random_falls
-        return self.fall(name) > falls.mean() + falls.std() and self.outdoing(name) <= OUTDOING * len(falls)
+        is_further = self.fall(name) > float(falls.mean() + falls.std())
+        return is_further and self.outdoing(name) <= OUTDOING * len(falls)
 
     def verdict(self, name: str, unit: str = "") -> str:
         """What a reader is to make of it, in words."""

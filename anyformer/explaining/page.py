@@ -103,9 +103,9 @@ def write_page(
     grid: the attention that is drawn token by token; that of the last layer when left out. passes: what each part cost.
     """
     folder = Path(folder)
-    page = make_page(explanation, explanation.grid() if grid is None else grid, passes)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    page = make_page(explanation, explanation.grid() if grid is None else grid, passes)
     numbers = json.dumps(explanation.as_dict(), ensure_ascii=False)
     files = {**page.pictures, NUMBERS: numbers.encode(), PAGE: page.document(_title(explanation)).encode()}
     for name, data in files.items():
@@ -123,17 +123,17 @@ def make_page(explanation: Explanation, grid: Grid, passes: Mapping[str, str] = 
     value = sum(part.value for part in explanation.parts)
     what = f"{explanation.what}: {value:.3f}{f' {explanation.unit}' if explanation.unit else ''}"
     page.add(f"<h1>{escape(_title(explanation))}</h1>", f"<p>Explained is {escape(what)}.</p>")
-    _add_belief(page, explanation)
-    _add_fields(page, explanation)
-    _add_maps(page, explanation)
-    _add_attention(page, explanation, grid)
+    add_belief(page, explanation)
+    add_fields(page, explanation)
+    add_maps(page, explanation)
+    add_attention(page, explanation, grid)
     if passes:
         rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(n)}</td></tr>" for name, n in passes.items())
         page.add("<h2>What it cost</h2>", f'<div class="wide"><table>{rows}</table></div>')
     return page
 
 
-def _add_belief(page: Page, explanation: Explanation) -> None:
+def add_belief(page: Page, explanation: Explanation) -> None:
     page.add("<h2>How far to believe it</h2>")
     found = explanation.deletion
     if found is None:
@@ -150,7 +150,7 @@ def _add_belief(page: Page, explanation: Explanation) -> None:
     page.figure("deletion", draw_deletion(found, explanation.unit))
 
 
-def _add_fields(page: Page, explanation: Explanation) -> None:
+def add_fields(page: Page, explanation: Explanation) -> None:
     page.add("<h2>Which field mattered</h2>")
     found = explanation.fields
     if found is None:
@@ -173,7 +173,7 @@ def _add_fields(page: Page, explanation: Explanation) -> None:
         page.figure(f"columns_{_file(name)}", draw_values(values, explanation.unit))
 
 
-def _add_maps(page: Page, explanation: Explanation) -> None:
+def add_maps(page: Page, explanation: Explanation) -> None:
     page.add(
         "<h2>Where it looked</h2>",
         '<p class="note">Bright or dark orange is where the answer goes back to; all fields are on one scale.</p>',
@@ -194,7 +194,7 @@ def _add_maps(page: Page, explanation: Explanation) -> None:
         if own:
             page.add(f'<p class="note">The model\'s own tokens, apart: {escape(", ".join(own))}.</p>')
     if len(explanation.parts) > 1:
-        _add_parts(page, explanation)
+        add_parts(page, explanation)
 
 
 def _own(explanation: Explanation, whole: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -220,7 +220,7 @@ def _words(explanation: Explanation, field: str, values: Tensor, highest: float)
     return f'<p class="words">{"".join(spans)}</p>'
 
 
-def _add_parts(page: Page, explanation: Explanation) -> None:
+def add_parts(page: Page, explanation: Explanation) -> None:
     page.add(f"<h3>Token by token of {escape(str(explanation.written))}</h3>")
     aligned = draw_alignment(explanation)
     if aligned is not None:
@@ -242,7 +242,7 @@ def _add_parts(page: Page, explanation: Explanation) -> None:
         page.add(f'<p class="note">and {len(explanation.parts) - MOST_PARTS} more, see {NUMBERS}.</p>')
 
 
-def _add_attention(page: Page, explanation: Explanation, grid: Grid) -> None:
+def add_attention(page: Page, explanation: Explanation, grid: Grid) -> None:
     page.add(
         "<h2>Who talks to whom</h2>",
         '<p class="note">Of 100 parts of its attention how many a token of the field at the left gives to the tokens '

@@ -55,7 +55,7 @@ def draw_map(tokenizer: Tokenizer, tokens: TokenSet, values: Tensor, highest: fl
     if shown is None:
         return None
     picture = Image.fromarray(np.ascontiguousarray(shown))
-    is_wide = picture.width > 2 * picture.height
+    is_wide = picture.width > 2 * picture.height or tokens.position.shape[1] == 1
     room = WIDTH if is_wide else (WIDTH - GAP) // 2
     scale: float = max(1, LEAST // max(picture.size))
     if picture.width * scale > room:
