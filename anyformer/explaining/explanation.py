@@ -88,14 +88,10 @@ class Explanation:
         found = [grid for grid in self.grids if (grid.kind, grid.stack) == (kind, stack)]
         if not found:
             raise InputError(f"the model has no {kind}-attention in {stack}")
-        if not (1 <= layer <= len(found) or -len(found) <= layer <= -1):
-            raise InputError(f"layer must be from 1 to {len(found)}, or -1 for the last, got {layer}")
+        check_place(layer, head, len(found), len(found[0].weights))
         grid = found[layer - 1 if layer > 0 else layer]
-        n_heads = len(grid.weights)
         if head is None:
             return grid
-        if not 1 <= head <= n_heads:
-            raise InputError(f"head must be from 1 to {n_heads}, got {head}")
         one = slice(head - 1, head)
         return Grid(grid.stack, grid.layer, grid.kind, grid.weights[one], grid.seen[one], grid.queries, grid.keys)
 
@@ -139,6 +135,7 @@ def _values(found: FieldValues) -> dict[str, Any]:
     return {
         "shapley": dict(zip(found.names, _plain(own.values), strict=True)),
         "standard_error": dict(zip(found.names, map(_plain, errors), strict=True)),
+        "added_last": dict(zip(found.names, _plain(own.last), strict=True)),
         "exact": own.errors is None,
         "with_all": _plain(own.whole),
         "with_none": _plain(own.nothing),
@@ -166,6 +163,14 @@ def _plain(value: Any, digits: int | None = None) -> Any:
     if isinstance(value, float):
         return (round(value, digits) if digits else value) if math.isfinite(value) else None
     return value
+
+
+def check_place(layer: int, head: int | None, n_layers: int, n_heads: int) -> None:
+    """Raise InputError for a layer or head that there is not; both from 1, a layer also from the last, -1."""
+    if not (1 <= layer <= n_layers or -n_layers <= layer <= -1):
+        raise InputError(f"layer must be from 1 to {n_layers}, or -1 for the last, got {layer}")
+    if head is not None and not 1 <= head <= n_heads:
+        raise InputError(f"head must be from 1 to {n_heads}, got {head}")
 
 
 def passes(asked: Asked, sample: Sample, n_parts: int = 1) -> dict[str, str]:

@@ -168,6 +168,8 @@ def add_fields(page: Page, explanation: Explanation) -> None:
         "all.</p>"
     )
     page.figure("fields", draw_values(found, explanation.unit))
+    last = ", ".join(f"{name} {value:+.2f}" for name, value in zip(found.names, own.last, strict=True))
+    page.add(f'<p class="note">Added last, to all others: {escape(last)}{escape(unit)}.</p>')
     for name, values in explanation.columns.items():
         page.add(f"<h3>Columns of {escape(name)}</h3>")
         page.figure(f"columns_{_file(name)}", draw_values(values, explanation.unit))

@@ -33,13 +33,15 @@ class Shapley:
     """The value of all players."""
     nothing: float
     """The value of none."""
+    last: np.ndarray
+    """(n,), what each adds where all others are there already."""
     n_played: int
     """Sets that were played."""
 
 
 def n_games(n: int) -> int:
     """How many sets of n players are played, at most."""
-    return 2**n if n <= EXACT else SEQUENCES * (n - 1) + 2
+    return 2**n if n <= EXACT else SEQUENCES * (n - 1) + 2 + n
 
 
 def shapley(n: int, game: Game, seed: int = 0) -> Shapley:
@@ -59,7 +61,8 @@ def _exact(n: int, game: Game) -> Shapley:
     for i in range(n):
         without = np.flatnonzero(~sets[:, i])
         values[i] = (share[size[without]] * (value[without + 2**i] - value[without])).sum()
-    return Shapley(values, None, float(value[-1]), float(value[0]), 2**n)
+    last = value[-1] - value[[2**n - 1 - 2**i for i in range(n)]]
+    return Shapley(values, None, float(value[-1]), float(value[0]), last, 2**n)
 
 
 def _sampled(n: int, game: Game, seed: int) -> Shapley:
@@ -71,12 +74,14 @@ def _sampled(n: int, game: Game, seed: int) -> Shapley:
     for own, sequence in zip(steps, sequences, strict=True):
         for k, player in enumerate(sequence, 1):
             own[k:, player] = True
-    sets, where = np.unique(steps.reshape(-1, n), axis=0, return_inverse=True)
-    value = game(sets)[where.reshape(SEQUENCES, n + 1)]
+    without_one = ~np.eye(n, dtype=bool)
+    sets, where = np.unique(np.concatenate([steps.reshape(-1, n), without_one]), axis=0, return_inverse=True)
+    played = game(sets)[where]
+    value, last = played[:-n].reshape(SEQUENCES, n + 1), played[-n:]
     added = np.zeros((SEQUENCES, n))
     for own, sequence, along in zip(added, sequences, value, strict=True):
         own[sequence] = np.diff(along)
     # Those of a sequence and its reverse hang together: their mean is one draw.
     pairs = added.reshape(-1, 2, n).mean(1)
     errors = pairs.std(0, ddof=1) / math.sqrt(len(pairs))
-    return Shapley(added.mean(0), errors, float(value[0, -1]), float(value[0, 0]), len(sets))
+    return Shapley(added.mean(0), errors, float(value[0, -1]), float(value[0, 0]), value[0, -1] - last, len(sets))

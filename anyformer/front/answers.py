@@ -138,14 +138,9 @@ def _check(command: str, args: Sequence[str]) -> None:
     elif command == "predict":
         _check_predict(parser, args)
     else:
-        own = parser.parse_args(args)
-        runs = (
-            own.runs
-            if command == "average"
-            else [own.run]
-            if command in ("export", "embed", "explain", "merge")
-            else []
-        )
+        # The fields of explain may stand between options.
+        own = parser.parse_intermixed_args(args) if command == "explain" else parser.parse_args(args)
+        runs = own.runs if command == "average" else [own.run] if command in OF_A_RUN else []
         for run in runs:
             check_run(run)
 

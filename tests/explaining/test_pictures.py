@@ -71,7 +71,9 @@ def test_what_has_no_picture_is_not_drawn_on_one() -> None:
 
 
 def test_figures_are_drawn(explanation) -> None:
-    found = FieldValues(("a", "temperature of the outside"), Shapley(np.array([2.0, -1.0]), None, 1.0, 0.0, 4))
+    found = FieldValues(
+        ("a", "temperature of the outside"), Shapley(np.array([2.0, -1.0]), None, 1.0, 0.0, np.zeros(2), 4)
+    )
     (axes,) = draw_values(found, "nats").axes
     assert [bar.get_width() for bar in axes.patches] == [2.0, -1.0]
     assert [label.get_text() for label in axes.texts] == ["+2.00", "-1.00"]

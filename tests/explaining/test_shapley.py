@@ -38,6 +38,7 @@ def test_they_add_up_to_the_difference_between_all_and_none(n: int) -> None:
     whole, nothing = game(np.array([[True] * n, [False] * n]))
     np.testing.assert_allclose(found.values.sum(), whole - nothing, atol=1e-9)
     assert (found.whole, found.nothing) == (whole, nothing)
+    np.testing.assert_allclose(found.last, whole - game(~np.eye(n, dtype=bool)))
 
 
 def test_players_alike_share_and_one_that_adds_nothing_gets_nothing() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from anyformer.cli.explain.over_data import explain_data
 from anyformer.cli.records import find_records
 from anyformer.errors import InputError, say, suggest
-from anyformer.explaining.explanation import Explanation
+from anyformer.explaining.explanation import Explanation, check_place
 from anyformer.explaining.page import write_page
 from anyformer.front.parsers import explain_parser, require_first
 from anyformer.saving.model_folder import load
@@ -33,6 +33,10 @@ def explain_command(args: list[str]) -> None:
                 raise InputError(f"--{option} is of one record; with --data the true values are the answers")
         explain_data(task, own, folder)
         return
+    if own.cross and task.model.encoder is None:
+        raise InputError("--cross: the model has no cross-attention, as it has no encoder; leave it out")
+    stack = task.model.transformer.config
+    check_place(own.layer, own.head, stack.depth, stack.n_heads)
     question = task.ask(_record(task, own.fields, own.run), own.target, own.answer, own.rather_than)
     cost = question.passes
     say("passes of the model: " + "; ".join(f"{name} {n}" for name, n in cost.items()))
