@@ -124,7 +124,8 @@ def draw_values(found: FieldValues, unit: str) -> Figure:
             f"{value:+.2f}", (value, place), (6 if value >= 0 else -6, 0), textcoords="offset points", va="center",
             ha="left" if value >= 0 else "right",
         )  # fmt: skip
-    axes.set_xlim(min(values.min(), 0) - 0.3 * room, max(values.max(), 0) + 0.3 * room)
+    low, high = min(values.min(), 0.0), max(values.max(), 0.0)
+    axes.set_xlim(low - 0.3 * room * (low < 0), high + 0.3 * room * (high > 0) or 1)
     axes.set_xlabel(f"adds to the answer{f' ({unit})' if unit else ''}")
     return figure
 

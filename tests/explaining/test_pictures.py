@@ -26,6 +26,7 @@ from anyformer.tokenizers.image.patches import ImagePatches
 from anyformer.tokenizers.text.text import Text
 from tests.helpers.explained import FIELDS, OfClass, model_of, sample
 
+OF_TWO = Shapley(np.array([2.0, -1.0]), None, 1.0, 0.0, np.zeros(2), 4)
 PATCHES = ImagePatches(size=(4, 4), patch=2, channels=1)
 
 
