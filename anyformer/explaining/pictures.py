@@ -182,10 +182,9 @@ def _matrices(each: Sequence[tuple[str, Tensor, Flow]]) -> Figure:
 
 def _named(flow: Flow | Grid) -> str:
     """
-        >>> from anyformer.explaining.flow import Flow
-    from anyformer.explaining.relevance import MAPS
-        >>> _named(Flow("encoder", 1, "self", (), (), None))
-        'encoder, layer 2, self'
+    >>> from anyformer.explaining.flow import Flow
+    >>> _named(Flow("encoder", 1, "self", (), (), None))
+    'encoder, layer 2, self'
     """
     return f"{flow.stack}, layer {flow.layer + 1}, {flow.kind}"
 
