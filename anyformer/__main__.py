@@ -24,6 +24,8 @@ Trains one transformer on any kind of data, as a YAML file says.
                              predict all records of a table, a folder, a text, ..., as the run reads its own
   embed RUN FIELD=VALUE ... --output vectors.parquet
                              the hidden vectors of records, pooled or of every token, as Parquet or NPZ
+  explain RUN FIELD=VALUE ... [--answer A] [--rather_than B]
+                             why: which field mattered, where it looked, and how far that may be believed, as a page
   average RUN RUN ... --output FOLDER
                              one model of several runs: the mean of their predictions; with --weights of their weights
   merge RUN --output FOLDER  one model of a run with adapters (lora) and the model that it was trained on
@@ -48,6 +50,7 @@ COMMANDS = (
     "test",
     "predict",
     "embed",
+    "explain",
     "collect",
     "plan",
     "params",

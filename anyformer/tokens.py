@@ -127,6 +127,8 @@ class Tokenizer(Checked, ABC):
     together: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Groups of arguments that say one thing together, as a vocabulary: where a config gives one of them otherwise than
     the model that it starts from, it takes none of the group over."""
+    seconds_per_token: ClassVar[float | None] = None
+    """How long a token of the axis `time` takes, where positions count tokens."""
     endings: ClassVar[tuple[str, ...]] = ()
     """What the names of the files end in that `encode` opens, in small letters; () where it opens none."""
 

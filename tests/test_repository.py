@@ -33,6 +33,7 @@ FLOORS = (
     {"data", "model"},
     {"generation", "optim", "saving", "weights"},
     {"drawing", "testing"},
+    {"explaining"},
     {"tokenizers"},
     {"tasks"},
     {"runs"},

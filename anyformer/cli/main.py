@@ -1,5 +1,5 @@
 """The command line, on LightningCLI: fit, plan, baseline, validate, test, predict, embed,
-collect, params, import, export, average, merge.
+explain, collect, params, import, export, average, merge.
 
 Its front is `__main__`.
 """
@@ -18,6 +18,7 @@ from anyformer.cli.collect import collect_command
 from anyformer.cli.convert import average_command, export_command, import_command, merge_command
 from anyformer.cli.embed.embed import embed_command
 from anyformer.cli.evaluate import test_command, validate_command
+from anyformer.cli.explain.explain import explain_command
 from anyformer.cli.fit import fit_command
 from anyformer.cli.params import params_command
 from anyformer.cli.plan import plan_command
@@ -31,6 +32,7 @@ COMMANDS = {
     "test": test_command,
     "predict": predict_command,
     "embed": embed_command,
+    "explain": explain_command,
     "plan": plan_command,
     "params": params_command,
     "baseline": baseline_command,

@@ -84,12 +84,12 @@ def _place(sheet: Image.Image, x: int, y: int, wide: int, title: str, strips: Se
     """Paste a sample, `wide` pixels with its names, at a place of the sheet."""
     pen = ImageDraw.Draw(sheet)
     pen.rectangle((x, y, x + wide, y + TITLE), "#eeeeee")
-    pen.text((x + GAP, y + 2), _shorten(_visible(title, "\n\t"), wide - 2 * GAP, _font(12)), "black", _font(12))
+    pen.text((x + GAP, y + 2), _shorten(visible(title, "\n\t"), wide - 2 * GAP, load_font(12)), "black", load_font(12))
     y += TITLE + GAP
     for strip in strips:
         pen.rectangle((x, y, x + 3, y + strip.height), strip.colour)
-        pen.text((x + GAP, y), _shorten(strip.name, LABELS - 2 * GAP, _font(12)), strip.colour, _font(12))
-        pen.multiline_text((x + GAP, y + 15), strip.label, "#666666", _font(10), spacing=1)
+        pen.text((x + GAP, y), _shorten(strip.name, LABELS - 2 * GAP, load_font(12)), strip.colour, load_font(12))
+        pen.multiline_text((x + GAP, y + 15), strip.label, "#666666", load_font(10), spacing=1)
         sheet.paste(strip.image, (x + LABELS, y))
         y += strip.height + GAP
 
@@ -167,7 +167,7 @@ def _cut_picture(picture: Image.Image, tokens: TokenSet, colour: str) -> Image.I
     scale = scale or min(TALL / picture.height, ROOM / picture.width, 1)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     image = picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BILINEAR)
-    if (cells := _cells(tokens, image.size)) is None:
+    if (cells := token_cells(tokens, image.size)) is None:
         return image
     n_rows, n_columns, row, column = cells
     pen = ImageDraw.Draw(image, "RGBA")
@@ -187,7 +187,7 @@ def _cut_picture(picture: Image.Image, tokens: TokenSet, colour: str) -> Image.I
     return image
 
 
-def _cells(tokens: TokenSet, size: tuple[int, int]) -> tuple[int, int, Tensor, Tensor] | None:
+def token_cells(tokens: TokenSet, size: tuple[int, int]) -> tuple[int, int, Tensor, Tensor] | None:
     """How many rows and columns a picture is cut into, and those of each token; None where that is not known.
 
     One axis goes right, two go down and right, and what three have is taken to be pictures side by side.
@@ -237,10 +237,10 @@ def _columns(tokens: TokenSet, colour: str) -> Image.Image:
 
 def _boxes(pieces: Sequence[str], masked: Tensor | None, colour: str) -> Image.Image:
     """Each piece in a box of its own, in lines."""
-    font, high = _font(12), 20
+    font, high = load_font(12), 20
     x, line, boxes = 0, 0, []
     for i, piece in enumerate(pieces):
-        text = _visible(piece)[:40]
+        text = visible(piece)[:40]
         wide = math.ceil(font.getlength(text)) + 6
         if x + wide > ROOM:
             x, line = 0, line + 1
@@ -268,9 +268,9 @@ def _episode(sample: Sample, tokenizers: Mapping[str, Tokenizer], colours: Mappi
         if name in sample and tokenizer.axes[:1] == ("step",) and type(tokenizer).show is Tokenizer.show:
             pieces = _pieces(sample[name], tokenizer)
             for step, piece in zip(sample[name].position[:, 0].tolist(), pieces or (), strict=pieces is not None):
-                cells.setdefault(name, {}).setdefault(step, []).extend(_visible(piece, "\n\t").split() or [""])
+                cells.setdefault(name, {}).setdefault(step, []).extend(visible(piece, "\n\t").split() or [""])
     steps = sorted({step for cell in cells.values() for step in cell})
-    font, strips = _font(11), {}
+    font, strips = load_font(11), {}
     words = [word for by_step in cells.values() for cell in by_step.values() for word in cell[:IN_A_CELL]]
     wide = math.ceil(max([font.getlength(word) for word in words] + [30])) + 8
     shown = steps[: max((ROOM) // wide, 1)]
@@ -292,7 +292,7 @@ def _episode(sample: Sample, tokenizers: Mapping[str, Tokenizer], colours: Mappi
     return strips
 
 
-def _visible(text: str, which: str = " \n\t") -> str:
+def visible(text: str, which: str = " \n\t") -> str:
     """Text with signs for what cannot be seen."""
     if not text:
         return VISIBLE[""]
@@ -300,7 +300,7 @@ def _visible(text: str, which: str = " \n\t") -> str:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def load_font(size: int) -> ImageFont.FreeTypeFont:
     # The one of matplotlib knows more letters than that of Pillow.
     import matplotlib
 

@@ -20,6 +20,8 @@ from anyformer.reference.source import find
 
 OVERRIDING = {"fit": "", "validate": "RUN", "test": "RUN", "plan": "CONFIG", "params": "CONFIG", "baseline": "CONFIG"}
 """The commands that take any value of the config as an option, and what stands first in each."""
+OF_A_RUN = ("export", "embed", "explain", "merge")
+"""The other commands, beside predict, of which a run stands first."""
 ANSWERS = ("help", "list", "schema")
 """The commands that are answered here alone."""
 HELP = ("-h", "--help")
@@ -136,8 +138,9 @@ def _check(command: str, args: Sequence[str]) -> None:
     elif command == "predict":
         _check_predict(parser, args)
     else:
-        own = parser.parse_args(args)
-        runs = own.runs if command == "average" else [own.run] if command in ("export", "embed", "merge") else []
+        # The fields of explain may stand between options.
+        own = parser.parse_intermixed_args(args) if command == "explain" else parser.parse_args(args)
+        runs = own.runs if command == "average" else [own.run] if command in OF_A_RUN else []
         for run in runs:
             check_run(run)
 

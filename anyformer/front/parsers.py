@@ -234,6 +234,55 @@ def embed_parser() -> Options:
     return parser
 
 
+def explain_parser() -> Options:
+    parser = Options(
+        "explain",
+        "Why the best model of a run answers as it does: which field mattered, where it looked, who attended to whom, "
+        "and how far that may be believed, as a page with pictures and numbers. With --data what each field is worth "
+        "over many records.",
+    )
+    parser.add_argument("run", metavar="RUN", help="the run's folder; RUN:TASK is one task of a mixture")
+    parser.add_argument(
+        "fields", metavar="FIELD=VALUE", nargs="*", help="the one record, with some or all of the model's fields"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="the folder of the page, its pictures and its numbers; RUN/explain when left out",
+    )
+    parser.add_argument("--target", metavar="NAME", help="which is explained where the model has several")
+    parser.add_argument(
+        "--answer",
+        metavar="A",
+        help="what is explained: a class, a label, a column, a text; what the model answers when left out",
+    )
+    parser.add_argument("--rather_than", metavar="B", help="another answer: why the one, and not this")
+    parser.add_argument(
+        "--layer",
+        metavar="N",
+        type=int,
+        default=-1,
+        help="whose attention is drawn token by token, -1 the last (default)",
+    )
+    parser.add_argument("--head", metavar="N", type=int, help="which head of it, from 1; all when left out")
+    parser.add_argument(
+        "--cross", action="store_true", help="draw the attention to the encoder token by token, not that within a stack"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="PART",
+        nargs="+",
+        help="instead of fields: validation, test or train of the run, or records at a path, as for predict, with "
+        "their true values",
+    )
+    parser.add_argument(
+        "--records", metavar="N", type=int, default=200, help="with --data: of the records at most, 200 by default"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of what is drawn at random, 0 by default")
+    add_base(parser)
+    return parser
+
+
 def plan_parser() -> Options:
     parser = Options(
         "plan",
@@ -384,6 +433,7 @@ PARSERS: dict[str, Callable[[], Options]] = {
     "test": lambda: evaluate_parser("test"),
     "predict": predict_parser,
     "embed": embed_parser,
+    "explain": explain_parser,
     "collect": collect_parser,
     "plan": plan_parser,
     "params": params_parser,

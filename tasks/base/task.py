@@ -33,6 +33,7 @@ from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.starting import warm_start
 from anyformer.tasks.base.training import Trained
 from anyformer.tasks.base.vectors import Embedder
+from anyformer.tasks.explain.explainer import Explainer
 from anyformer.tokens import Sample, Tokenizer
 from anyformer.weights.tensors import Report
 
@@ -40,7 +41,7 @@ NOT_SAVED = ("init_from", "freeze", "pretrain")
 """Arguments that say how weights are trained, which a saved model, having its weights, does not keep."""
 
 
-class Task(Checked, Trained, Embedder, ABC):
+class Task(Checked, Trained, Embedder, Explainer, ABC):
     """A Lightning module whose model is one shared transformer over any fields.
 
     A task is written by filling in hooks. They stand below under four heads, and are called in this order.
@@ -56,7 +57,8 @@ class Task(Checked, Trained, Embedder, ABC):
         6. at the end `draw`, `closing` and `usage`.
 
     Use of what was saved: `build`, then `predict`, and `render`, `row` or `stream` for the terminal and tables; what
-    has no `inputs` does `rollout` and `summarize` instead. `embed` takes vectors, by `samples_of`.
+    has no `inputs` does `rollout` and `summarize` instead. `embed` takes vectors, by `samples_of`;
+    `explain` says why, by `question`.
 
     A task defines `metric`, `build` and `loss`, and also `chopper`, `evaluate`, `report`, `predict` and `render`, as
     far as they are asked of it; all others have a default.

@@ -25,7 +25,9 @@ from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.starting.pretraining import Pretraining
 from anyformer.tasks.base.task import Task
+from anyformer.tasks.explain.explainer import Question
 from anyformer.tasks.predict.batch import Item, PredictChopper, generated
+from anyformer.tasks.predict.explained import prediction_question
 from anyformer.tasks.predict.heads import TargetHeads
 from anyformer.tasks.targets.masked import Masked
 from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, own_tokens
@@ -106,7 +108,7 @@ class Predict(TargetHeads, Task):
         self.place_class, self.n_registers = place_class, n_registers
         self.pool_norm, self.pool_dense, self.head_dropout = pool_norm, pool_dense, head_dropout
         self._check_targets()
-        needed = {} if self._first is None else {self._first: "read: first"}
+        needed = {} if self.first_field is None else {self.first_field: "read: first"}
         self.fields.check(self.tokenizers, [*self.own_tokens, *self._texts], needed)
         self.check_views(views)
         self.views = views
@@ -160,7 +162,7 @@ class Predict(TargetHeads, Task):
         return any(target.of_samples for target in self.targets.values())
 
     @property
-    def _first(self) -> str | None:
+    def first_field(self) -> str | None:
         """The field whose first token is read."""
         return next(iter(expand(self.tokenizers))) if self.read == "first" and self._reads_samples else None
 
@@ -221,7 +223,7 @@ class Predict(TargetHeads, Task):
 
     def _chopping(self, training: bool) -> tuple[Any, ...]:
         """The first arguments of the chopper."""
-        return self.tokenizers, self.own_tokens, self._first, self.targets, training
+        return self.tokenizers, self.own_tokens, self.first_field, self.targets, training
 
     # Model
 
@@ -301,11 +303,21 @@ class Predict(TargetHeads, Task):
         if self.read == "class" and self._reads_samples:
             return OWN_FIELD
         name, tokenizer = next(iter(expand(self.tokenizers).items()))
-        return name if self._first is not None or (isinstance(tokenizer, Text) and tokenizer.around[0]) else None
+        return name if self.first_field is not None or (isinstance(tokenizer, Text) and tokenizer.around[0]) else None
 
     def samples_of(self, record: Mapping[str, Any]) -> list[Sample]:
         chopper = self.chopper(training=False)
         return [chopper.conditions(record) | chopper.own_tokens]
+
+    def question(
+        self,
+        record: Mapping[str, Any],
+        target: str | None,
+        answer: str | None,
+        rather_than: str | None,
+        truth: bool = False,
+    ) -> Question:
+        return prediction_question(self, record, target, answer, rather_than, truth)
 
     def render(self, result: Mapping[str, Any]) -> str:
         shown = {name: self.targets[name].render(value) for name, value in result.items()}

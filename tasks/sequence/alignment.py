@@ -46,7 +46,7 @@ def attention_weights(
         layer.record = []
     try:
         run()
-        asked = [(layer, *layer.record[0]) for layer in layers]
+        asked = [(layer, *layer.record[0][:2]) for layer in layers]
     finally:
         for layer in layers:
             layer.record = None

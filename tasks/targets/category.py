@@ -181,6 +181,26 @@ class CategoryHead(TargetHead):
         self.temperature = 1.0 if isinstance(fitted, str) else fitted
         return fitted
 
+    explained_in = "nats"
+
+    @property
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(map(str, self.classes))
+
+    def given_answer(self, outputs: Tensor) -> str:
+        return self.choices[int(outputs[0].argmax())]
+
+    def explained(self, outputs: Tensor, answer: str, rather_than: str | None) -> Tensor:
+        """The log-odds: its logit against those of all others together, or of the one."""
+        own = self.choices.index(answer)
+        if rather_than is not None:
+            return outputs[:, own] - outputs[:, self.choices.index(rather_than)]
+        others = [i for i in range(len(self.choices)) if i != own]
+        return outputs[:, own] - outputs[:, others].logsumexp(1)
+
+    def explained_as(self, answer: str, rather_than: str | None) -> str:
+        return f"the log-odds of {answer}" + (f" against {rather_than}" if rather_than is not None else "")
+
     def to_mean(self, outputs: Tensor) -> Tensor:
         return outputs.double().softmax(-1)
 

@@ -141,6 +141,23 @@ class LabelsHead(TargetHead):
         """Logits, (t, labels)."""
         return self.output(vectors).float()
 
+    explained_in = "nats"
+
+    @property
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(map(str, self.classes))
+
+    def given_answer(self, outputs: Tensor) -> str:
+        return self.choices[int(outputs[0].argmax())]
+
+    def explained(self, outputs: Tensor, answer: str, rather_than: str | None) -> Tensor:
+        """The log-odds of a label, or how far they are above another's."""
+        own = outputs[:, self.choices.index(answer)]
+        return own if rather_than is None else own - outputs[:, self.choices.index(rather_than)]
+
+    def explained_as(self, answer: str, rather_than: str | None) -> str:
+        return f"the log-odds of the label {answer}" + (f" above those of {rather_than}" if rather_than else "")
+
     def to_mean(self, outputs: Tensor) -> Tensor:
         return outputs.double().sigmoid()
 

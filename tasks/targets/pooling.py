@@ -99,14 +99,16 @@ class Pool(nn.Module):
         """hidden: (rows * length, d). Returns (samples, d)."""
         parts = [batch.fields[name] for name in self.names]
         sample = torch.cat([tokens.sample for tokens in parts])
-        vectors = hidden[torch.cat([tokens.index for tokens in parts])]
-        weight = vectors.new_ones(len(vectors), 1)
+        index = torch.cat([tokens.index for tokens in parts])
+        vectors = hidden[index]
+        # A token that was taken out of the rows stands where padding is, and does not count.
+        weight = (batch.layout.segment.flatten()[index] > 0).to(vectors.dtype)[:, None]
         if self.score is not None:
             # Scores are bounded by their greatest in the batch's sample, as any softmax is.
             score = self.score(vectors)
             greatest = score.new_full((batch.n_samples,), -torch.inf)
             greatest = greatest.scatter_reduce(0, sample, score.detach().squeeze(1), "amax")
-            weight = (score - greatest[sample, None]).exp()
+            weight = weight * (score - greatest[sample, None]).exp()
         total = weight.new_zeros(batch.n_samples, 1).index_add(0, sample, weight)
         pooled = vectors.new_zeros(batch.n_samples, vectors.shape[1]).index_add(0, sample, vectors * weight)
         # At least 1 where there is a token at all.

@@ -220,6 +220,23 @@ class RegressionHead(TargetHead):
         """Scaled numbers, (t, n)."""
         return self.output(vectors)
 
+    @property
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override]
+        n = self.numbers.n
+        return self.numbers.columns or (("the number",) if n == 1 else tuple(f"number {i}" for i in range(n)))
+
+    def given_answer(self, outputs: Tensor) -> str:
+        return self.choices[0]
+
+    def explained(self, outputs: Tensor, answer: str, rather_than: str | None) -> Tensor:
+        """A number in the units of the data, or how far it is above another."""
+        numbers = self.numbers.unscale(outputs)
+        own = numbers[:, self.choices.index(answer)]
+        return own if rather_than is None else own - numbers[:, self.choices.index(rather_than)]
+
+    def explained_as(self, answer: str, rather_than: str | None) -> str:
+        return answer + (f" above {rather_than}" if rather_than else "") + ", in the units of the data"
+
     def to_mean(self, outputs: Tensor) -> Tensor:
         return self.numbers.unscale(outputs)
 

@@ -201,6 +201,24 @@ class TargetHead(nn.Module):
         """The outputs that say what `to_mean` gave, or a mean of such."""
         raise NotImplementedError
 
+    choices: tuple[str, ...] = ()
+    """The answers that can be explained, one of which a prediction is; () where explain does not know the kind."""
+    explained_in = ""
+    """The unit of `explained`."""
+
+    def given_answer(self, outputs: Tensor) -> str:
+        """That of `choices` which is explained where none is asked for. outputs: of one prediction, (1, ...)."""
+        raise NotImplementedError
+
+    def explained(self, outputs: Tensor, answer: str, rather_than: str | None) -> Tensor:
+        """The number of each prediction, (t,), that says how much it is for an answer, or for it rather than for
+        another."""
+        raise NotImplementedError
+
+    def explained_as(self, answer: str, rather_than: str | None) -> str:
+        """That number in words."""
+        raise NotImplementedError
+
     def loss(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the losses of t predictions, and the sum of their weights; both ().
 

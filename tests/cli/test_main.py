@@ -25,8 +25,8 @@ def test_help_version_and_a_misspelt_command(capsys: pytest.CaptureFixture[str])
     assert refused(capsys, "fitt") == "there is no command 'fitt'; did you mean 'fit'?"
     assert refused(capsys, "xyz") == (
         "there is no command 'xyz'; "
-        "there are fit, validate, test, predict, embed, collect, plan, params, baseline, import, export, average, "
-        "merge, help, list, schema"
+        "there are fit, validate, test, predict, embed, explain, collect, plan, params, baseline, import, export, "
+        "average, merge, help, list, schema"
     )
 
 

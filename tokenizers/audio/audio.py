@@ -97,7 +97,7 @@ class Audio(Tokenizer):
         return self.slice if self.stem is None else math.prod(self.stem.strides)
 
     @property
-    def seconds_per_token(self) -> float:
+    def seconds_per_token(self) -> float:  # type: ignore[override]
         """How much later each token begins than the one before it."""
         return self.frames_per_token * self.mel.hop / self.mel.rate
 

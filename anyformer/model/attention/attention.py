@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from anyformer.model.attention.cache import Cache, Track
@@ -14,6 +16,24 @@ from anyformer.model.attention.visibility import RULE, AnySight, Pattern
 from anyformer.model.config import TransformerConfig
 from anyformer.model.layers import make_norm
 from anyformer.model.lora import project
+
+
+class Recorded(NamedTuple):
+    """One pass of an attention: what went into it and what came out."""
+
+    q: Tensor
+    """(b, h, n, k), as the kernel is given it: normed and turned."""
+    k: Tensor
+    """(b, h', m, k), likewise."""
+    v: Tensor
+    """(b, h', m, k)"""
+    sight: AnySight
+    mixed: Tensor
+    """(b, n, h * k), the values by their weights, all heads beside each other."""
+    update: Tensor
+    """(b, n, d), what the block is given of it."""
+    adapts: Tensor | None
+    """(b, n) boolean, where adapters acted on `mixed`; None: everywhere."""
 
 
 class Attention(nn.Module):
@@ -33,8 +53,8 @@ class Attention(nn.Module):
         self.k_norm = make_norm(config.qk_norm, self.d_head, config) if config.qk_norm else None
         self.vectors = None if crosses else make_vectors(config)
         self.compression = _make_compression(config, pattern)
-        self.record: list[tuple[Tensor, Tensor]] | None = None
-        """Queries (b, h, n, k) and keys (b, h', m, k) of each pass, noted down while that is wanted."""
+        self.record: list[Recorded] | None = None
+        """Each pass, noted down while that is wanted."""
 
     def forward(
         self,
@@ -102,8 +122,6 @@ class Attention(nn.Module):
         return (k if self.k_norm is None else self.k_norm(k)), v
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: AnySight, adapts: Tensor | None) -> Tensor:
-        if self.record is not None:
-            self.record.append((q, k))
         out = sight.attend(
             q,
             k,
@@ -113,7 +131,11 @@ class Attention(nn.Module):
             enable_gqa=self.n_kv_heads != self.n_heads,
             **({} if self.vectors is None else {"vectors": self.vectors}),
         )
-        return project(self.o, out.transpose(1, 2).flatten(2), adapts)
+        mixed = out.transpose(1, 2).flatten(2)
+        update = project(self.o, mixed, adapts)
+        if self.record is not None:
+            self.record.append(Recorded(q, k, v, sight, mixed, update, adapts))
+        return update
 
 
 def _make_compression(config: TransformerConfig, pattern: Pattern) -> StridedConvolution | PlaceProjection | None:

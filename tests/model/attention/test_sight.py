@@ -25,9 +25,9 @@ def test_blocks_give_every_place_what_its_own_pairs_do() -> None:
     for query, keys in pairs.items():
         seen[query, keys] = True
 
-    def mask_of(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    def sight_of(query: torch.Tensor, key: torch.Tensor) -> Sight:
         allowed = seen[query.clamp(min=0)[:, :, None], key.clamp(min=0)[:, None]]
-        return (allowed & (query >= 0)[:, :, None] & (key >= 0)[:, None])[:, None]
+        return Sight((allowed & (query >= 0)[:, :, None] & (key >= 0)[:, None])[:, None])
 
     none = [-1] * 4
     blocks = [
@@ -35,7 +35,7 @@ def test_blocks_give_every_place_what_its_own_pairs_do() -> None:
         Block(torch.tensor([[1, 3, 4], [5, 6, 8], none[:3]]), torch.tensor([[1, 3, -1, -1], [5, 6, 8, 9], none])),
     ]
     assert count_pairs(blocks) == 2 * 2 * 4 + 3 * 3 * 4
-    sight = BlockSight(blocks, mask_of, b * n)
+    sight = BlockSight(blocks, sight_of, b * n)
     assert sight.engine == "blocks" and sight.n_pairs == count_pairs(blocks)
     q, k, v = (torch.randn(b, heads, n, 4, requires_grad=True) for heads in (4, 2, 2))
     dense = torch.stack([seen[:n, :n], seen[n:, n:]])[:, None]

@@ -1,0 +1,1 @@
+"""What a model looked at, and what its answer rests on."""
