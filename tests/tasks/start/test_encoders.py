@@ -354,7 +354,7 @@ def write_causal(folder: Path) -> str:
         (write_causal, {}, r"is a causal language model of documents, which only goes on from the start"),
         ("https://x.y/z", {}, r"nothing is loaded from the network"),
     ],
-    ids=str,
+    ids=lambda each: getattr(each, "__name__", str(each)),
 )
 def test_a_source_that_cannot_be_had_is_refused(
     sources: Path, tmp_path: Path, name: Any, options: dict[str, Any], said: str
