@@ -3,7 +3,8 @@ masked in the inputs themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from anyformer.choices import Checked
 from anyformer.data.source import Source
 from anyformer.data.values import number_or_text
 from anyformer.errors import InputError
+from anyformer.generation.grammar.options import GrammarOptions
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.model.embeddings import EmbeddingConfig
@@ -32,6 +34,7 @@ from anyformer.tasks.predict.heads import TargetHeads
 from anyformer.tasks.targets.masked import Masked
 from anyformer.tasks.targets.pooling import OWN_FIELD, Pool, Read, own_tokens
 from anyformer.tasks.targets.target import Stage, Target
+from anyformer.tasks.targets.text import TextTarget
 from anyformer.tokenizers.text.text import Text
 from anyformer.tokens import Sample, Tokenizer, expand
 
@@ -44,10 +47,14 @@ class PredictOptions(Checked):
     """Of each record, that predictions are averaged over; as many as in evaluation when left out."""
 
 
+@dataclass(frozen=True)
+class WritingOptions(PredictOptions, GrammarOptions):
+    """How predictions are made where some of them are texts, and which these may be."""
+
+
 class Predict(TargetHeads, Task):
     """Predicts one target or several of samples of any fields."""
 
-    options: ClassVar[type[PredictOptions]] = PredictOptions
     inference_args: ClassVar[tuple[str, ...]] = ("views",)
 
     def __init__(
@@ -151,6 +158,10 @@ class Predict(TargetHeads, Task):
     @property
     def answers(self) -> dict[str, Sequence[str]]:
         return {name: target.columns_of(name) for name, target in self.targets.items()}
+
+    @property
+    def options(self) -> type[PredictOptions]:  # type: ignore[override]
+        return WritingOptions if any(isinstance(each, TextTarget) for each in self.targets.values()) else PredictOptions
 
     @property
     def _texts(self) -> dict[str, Tokenizer]:
@@ -281,13 +292,27 @@ class Predict(TargetHeads, Task):
             self.check_views(options.views)
             chopper = replace(chopper, views=options.views)
         self.eval()
-        for start in range(0, len(records), batch_size):
-            items = [chopper(record, labelled=False) for record in records[start : start + batch_size]]
-            batch = self.aim_at_all(chopper.collate(items).to(self.device))
-            results += self.results(
-                self.outputs(batch, [name for name in batch.aims if name not in self._texts]), batch
-            )
+        with self._held_to(options):
+            for start in range(0, len(records), batch_size):
+                items = [chopper(record, labelled=False) for record in records[start : start + batch_size]]
+                batch = self.aim_at_all(chopper.collate(items).to(self.device))
+                results += self.results(
+                    self.outputs(batch, [name for name in batch.aims if name not in self._texts]), batch
+                )
         return results
+
+    @contextmanager
+    def _held_to(self, options: PredictOptions | None) -> Iterator[None]:
+        """With the form that options ask texts to have."""
+        form = options if isinstance(options, WritingOptions) else GrammarOptions()
+        heads = [self.head(name) for name, each in self.targets.items() if isinstance(each, TextTarget)]
+        for head in heads:
+            head.form = form
+        try:
+            yield
+        finally:
+            for head in heads:
+                head.form = GrammarOptions()
 
     def true_values(self, record: Mapping[str, Any]) -> dict[str, Any]:
         numbers = {column for name, each in self.targets.items() if each.of_numbers for column in each.columns_of(name)}

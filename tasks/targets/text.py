@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -15,6 +15,7 @@ from anyformer.batch import Batch
 from anyformer.data.source import Source
 from anyformer.data.values import is_absent
 from anyformer.errors import InputError
+from anyformer.generation.grammar.options import GrammarOptions
 from anyformer.metrics.accumulators import Sums
 from anyformer.metrics.metric import LOSS, Metric
 from anyformer.metrics.text import N_SUMS, TEXT_METRICS, count_errors
@@ -166,6 +167,8 @@ class TextTargetHead(TargetHead):
         self._model = (model,)
         self._decoder: Decoder | None = None
         self.cases = WorstCases({})
+        self.form = GrammarOptions()
+        """What texts are held to beside what the target's `decoding` says, while some are predicted."""
 
     @property
     def decoder(self) -> Decoder:
@@ -204,6 +207,8 @@ class TextTargetHead(TargetHead):
             return []
         decoder = self.decoder
         config = self.target.decoding or DecodeConfig()
+        if self.form.constrains:
+            config = replace(config, **{each.name: getattr(self.form, each.name) for each in fields(GrammarOptions)})
         found = decoder.decode(config, [{**prompt, self.name: decoder.prompt} for prompt in prompts])
         return [self.target.text.decode(ids).strip() for ids in found]
 

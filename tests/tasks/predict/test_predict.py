@@ -348,3 +348,16 @@ def test_views_that_nothing_comes_of_are_refused(given, tokenizers, views, messa
     if views:
         with pytest.raises(InputError, match=message):
             Predict(tokenizers, given, SMALL).predict([], PredictOptions(views=views))
+
+
+def test_texts_among_the_targets_keep_to_a_form_while_they_are_asked_to() -> None:
+    made = task({"kind": Category(), "name": TextTarget(Text("characters"))})
+    given = [{name: each[name] for name in ("image", "note")} for each in records(3)]
+    plain = made.predict(given)
+    letter = made.targets["name"].text.vocabulary[0]
+    held = made.predict(given, regex=f"{letter}{{2,3}}")
+    assert all(re.fullmatch(f"{letter}{{2,3}}", each["name"]) for each in held)
+    assert [each["kind"] for each in held] == [each["kind"] for each in plain]
+    assert made.predict(given) == plain
+    with pytest.raises(InputError, match="regex"):
+        task({"kind": Category()}).predict(given, regex="a")

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from anyformer.errors import InputError
+from anyformer.generation.grammar.options import GrammarOptions
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
 from anyformer.packing import collate
@@ -73,6 +76,12 @@ def test_what_was_learnt_by_heart_is_written(tmp_path):
         optimizer.step()
     model.eval(), head.eval()
     assert head.write(samples) == list(TEXTS) and head.write([]) == []
+    head.form = GrammarOptions(regex="t.*|f..r")
+    assert head.write(samples)[1:] == ["two", "three", "four"] and head.write(samples)[0][0] in "tf"
+    head.form = GrammarOptions()
+    head.target = replace(target, decoding=DecodeConfig(score="four|one"))
+    assert head.write(samples)[::3] == ["one", "four"]
+    head.target = target
     head.add_loss(vectors.detach(), aim.values)
     assert head.compare(samples, ["one", "two", "tree", "four"]) == (["one", "two", "tree", "four"], list(TEXTS))
     metrics = head.compute()
