@@ -99,11 +99,14 @@ def _refused(value: Any, hint: Any) -> list[Any]:
     """The values, in a value, that a type does not allow."""
     args = typing.get_args(hint)
     kind = typing.get_origin(hint) or hint
-    if typing.is_typeddict(kind):  # Its class says which keys it takes.
-        kind = dict
+    if typing.is_typeddict(kind):  # Whoever takes it says which keys there are.
+        if not isinstance(value, Mapping):
+            return [value]
+        inner = typing.get_type_hints(kind)
+        return [wrong for key, each in value.items() if key in inner for wrong in _refused(each, inner[key])]
     if kind is Literal:
         return [] if isinstance(value, tuple(map(type, args))) and value in args else [value]
-    if kind in (Union, types.UnionType):
+    if _is_union(hint):
         # That which takes most of it, and of a list or mapping its entries rather than all of it.
         return min((_refused(value, arg) for arg in args), key=lambda wrong: (len(wrong), value in wrong))
     if not inspect.isclass(kind) or kind in (Any, object) or not isinstance(value, (*PLAIN, Checked, Values)):
@@ -117,12 +120,16 @@ def _refused(value: Any, hint: Any) -> list[Any]:
             hints = args
             if len(value) != len(args):
                 return [value]
-        elif {*map(type, value)} <= {args[0], *typing.get_args(args[0])}:  # Of many, quickly.
+        elif {*map(type, value)} <= {args[0], *(typing.get_args(args[0]) if _is_union(args[0]) else ())}:  # Quickly.
             return []
         else:
             hints = repeat(args[0])
         return [wrong for each, hint in zip(value, hints, strict=False) for wrong in _refused(each, hint)]
     return []
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (Union, types.UnionType)
 
 
 def _is_of(value: Any, kind: type) -> bool:

@@ -268,7 +268,9 @@ def _links(parts: dict, fields: dict[str, FieldTokens], first: int) -> list[Tens
             for other, edges in (tokens.links or {}).items():
                 theirs = fields[other]
                 key = theirs.index[theirs.sample == fields[name].sample[start]] if len(tokens) else place
-                found.append(_placed(edges, place, key, first))
+                # A sample that one of the two fields has been left out of has no edges between them.
+                if len(key):
+                    found.append(_placed(edges, place, key, first))
             start += len(tokens)
     return found
 

@@ -130,11 +130,17 @@ class Graph(Tokenizer):
 
     def fit(self, records: Iterable[Any]) -> Self:
         """A copy that holds the kinds of edges, and the ids of nodes, the moments of their numbers or the vocabulary of
-        their texts; what was given stays."""
+        their texts; what was given stays. What is no graph is left out here: whoever reads it names the record, or
+        leaves it out by on_bad_sample."""
+        wrong = InputError("there is no graph to learn from: the training records are empty")
         kind, kinds, ids, texts, moments, n_numbers = self.nodes, set(), set(), [], Moments(), None
         for record in records:
-            nodes, edges = self._read(record)
-            kinds |= {name for _, _, name in _named_edges(edges, len(nodes))}
+            try:
+                nodes, edges = self._read(record)
+                kinds |= {name for _, _, name in _named_edges(edges, len(nodes))}
+            except InputError as error:
+                wrong = error
+                continue
             kind = kind or _kind_of(nodes[0], 0)
             _require(nodes, kind)
             if kind == "numbers":
@@ -145,7 +151,7 @@ class Graph(Tokenizer):
             else:
                 ids |= {name_of(node, f"node {i}") for i, node in enumerate(nodes)}
         if kind is None:
-            raise InputError("there is no graph to learn from: the training records are empty")
+            raise wrong
         learnt: dict[str, Any] = {"nodes": kind}
         if kind == "text":
             learnt["text"] = (self.text or Text()).fit(texts)
@@ -224,12 +230,12 @@ class Graph(Tokenizer):
     def _edges(self, edges: list[Any], n: int) -> Tensor:
         """(e, 3) int64, as `TokenSet.edges`; the other ways stand behind the edges themselves."""
         known = {name: i for i, name in enumerate(self._known("kinds"))}
-        numbered = [(start, end, known.get(kind, len(known))) for start, end, kind in _named_edges(edges, n)]
-        given = list(enumerate(numbered))
+        shift = len(known) + 1 if self.reverse == "own" else 0
+        given = [(i, (start, end, kind, 0)) for i, (start, end, kind) in enumerate(_named_edges(edges, n))]
         if not self.directed:
-            shift = len(known) + 1 if self.reverse == "own" else 0
-            given += [(i, (end, start, kind + shift)) for i, (start, end, kind) in given if start != end]
-        first: dict[tuple[int, int, int], int] = {}
+            given += [(i, (end, start, kind, shift)) for i, (start, end, kind, _) in given if start != end]
+        # By the names of kinds, of which those that are not known share a number.
+        first: dict[tuple[int, int, str, int], int] = {}
         for i, edge in given:
             if edge in first:
                 both = "" if self.directed else "; where both ways are given say directed: true"
@@ -237,7 +243,8 @@ class Graph(Tokenizer):
                     f"edge {i}, {edges[i]!r:.60}, says again what edge {first[edge]} does; give it once{both}"
                 )
             first[edge] = i
-        return torch.tensor(list(first), dtype=torch.int64).view(-1, 3)
+        numbered = [(start, end, known.get(kind, len(known)) + other) for start, end, kind, other in first]
+        return torch.tensor(numbered, dtype=torch.int64).view(-1, 3)
 
     @property
     def _kind(self) -> Literal["ids", "numbers", "text"]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from anyformer.batch import Batch
-from anyformer.choices import Values
+from anyformer.choices import Checked, Values
 from anyformer.errors import InputError
 from anyformer.model.anyformer import Anyformer
 from anyformer.model.config import TransformerConfig
@@ -151,7 +151,7 @@ class Pretrained(Tokenizer):
     def _outside(self, tokens: TokenSet) -> TokenSet:
         """What the joint transformer sees of the source's tokens."""
         if self.pool == "tokens":
-            return replace(tokens, relation=None)
+            return replace(tokens, relation=None, edges=None)
         n = min(len(tokens), 1)
         return TokenSet(tokens.content, torch.zeros(n, 0, dtype=torch.int64), extent=tokens.extent)
 
@@ -217,7 +217,7 @@ def _read_encoder(text: str) -> EncoderConfig:
         raise InputError(f"encoder is what the program writes itself, and is damaged: {error}") from None
 
 
-class EncoderLift(nn.Module):
+class EncoderLift(Checked, nn.Module):
     """Lifts a field by an encoder of its own and a linear map from its width."""
 
     def __init__(self, config: EncoderConfig, pool: EncoderPool, d_model: int) -> None:

@@ -148,15 +148,23 @@ def _add_link(link: Link, sample: Sample, value: Any) -> None:
         raise InputError(f"must hold a list of edges, got {value!r:.60}")
     given = [] if not isinstance(value, list | tuple | np.ndarray) else list(value)
     names = (f"token {{}} of field {link.source!r}", f"token {{}} of field {link.target!r}")
-    edges = torch.tensor(
-        [(start, end, link.number(kind)) for start, end, kind in edges_of(given, sizes, names)], dtype=torch.int64
-    ).view(-1, 3)
+    named, first = edges_of(given, sizes, names), {}
+    for i, (start, end, kind) in enumerate(named):
+        # Where edges have no direction, one field's are the same either way.
+        same = tuple(sorted((start, end))) if link.source == link.target and not link.directed else (start, end)
+        if (same, kind) in first:
+            raise InputError(f"edge {i}, {given[i]!r:.60}, says again what edge {first[same, kind]} does; give it once")
+        first[same, kind] = i
+    edges = torch.tensor([(start, end, link.number(kind)) for start, end, kind in named], dtype=torch.int64).view(-1, 3)
+    own_way = edges
     if link.edges_only and link.source == link.target:
         own = torch.arange(sizes[0])
         edges = torch.cat([edges, torch.stack([own, own, torch.full_like(own, -1)], 1)])
     _join_links(sample, link.source, link.target, edges)
     if not link.directed:
-        _join_links(sample, link.target, link.source, edges[edges[:, 2] >= 0][:, [1, 0, 2]])
+        # An edge of a token to itself has no other way.
+        back = own_way[own_way[:, 0] != own_way[:, 1]] if link.source == link.target else own_way
+        _join_links(sample, link.target, link.source, back[:, [1, 0, 2]])
 
 
 def _join_links(sample: Sample, source: str, target: str, edges: Tensor) -> None:

@@ -110,6 +110,12 @@ def without_tokens(batch: Batch, dropped: Sequence[dict[str, Tensor]]) -> Batch:
     relation = batch.relation
     if relation is not None:
         relation = relation.gather(1, order[:, :, None].expand(b, n, n)).gather(2, order[:, None].expand(b, n, n))
+    edges = batch.edges
+    if edges is not None:
+        stays = ~(gone[edges.row, edges.query] | gone[edges.row, edges.key])
+        row_of, query, key, kind = (part[stays] for part in (edges.row, edges.query, edges.key, edges.kind))
+        # What is left keeps its sequence, and so do the edges.
+        edges = replace(edges, row=row_of, query=new_place[row_of, query], key=new_place[row_of, key], kind=kind)
     fields: dict[str, FieldTokens] = {
         name: replace(tokens, index=moved[tokens.index]) for name, tokens in batch.fields.items()
     }
@@ -120,4 +126,5 @@ def without_tokens(batch: Batch, dropped: Sequence[dict[str, Tensor]]) -> Batch:
         kind="causal" if batch.kind == "causal" else "dense",
         padded=True,
         relation=relation,
+        edges=edges,
     )

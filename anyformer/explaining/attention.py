@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from anyformer.batch import Batch
+from anyformer.choices import Checked
 from anyformer.errors import InputError
 from anyformer.faults import MachineError
 from anyformer.model.anyformer import Anyformer
@@ -30,7 +31,7 @@ COPIES = 4
 
 
 @dataclass(frozen=True)
-class AttentionMap:
+class AttentionMap(Checked):
     """Who attended to whom in one attention of a layer."""
 
     stack: Literal["encoder", "transformer"]

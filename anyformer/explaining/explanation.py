@@ -52,6 +52,8 @@ class Explanation:
     what: str
     """The number that says how much the model is for it."""
     unit: str
+    value: float
+    """That number."""
     sample: Sample
     tokenizers: Mapping[str, Tokenizer]
     own: frozenset[str]
@@ -101,7 +103,7 @@ class Explanation:
             "answer": self.answer,
             "explained": self.what,
             "unit": self.unit,
-            "value": _plain(sum(part.value for part in self.parts)),
+            "value": _plain(self.value),
             "tokens": {name: self.pieces[name] for name in self.pieces},
             "positions": {name: _plain(tokens.position) for name, tokens in self.sample.items()},
             "parts": [
@@ -205,6 +207,7 @@ def explain_sample(
         answer,
         asked.what,
         asked.unit,
+        parts[0].value if len(parts) == 1 else float(asked.values([sample])[0]),
         laid,
         tokenizers,
         asked.own,

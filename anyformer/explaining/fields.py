@@ -5,8 +5,8 @@ A field that is absent is nothing out of the way for a model here, so that no ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from anyformer.errors import InputError
 from anyformer.explaining.asked import Asked
 from anyformer.explaining.shapley import Shapley, shapley
-from anyformer.tokens import Sample
+from anyformer.tokens import Sample, TokenSet
 
 Player = dict[str, Tensor | None]
 """Of each field that it has a part in, which tokens are its own, (n,) boolean; None: the whole field."""
@@ -99,7 +99,11 @@ def importance(
     fell: dict[str, list[float]] = {}
     whole = []
     for own, sample in asked:
-        found = value_of(double(own), sample, field_players(own, sample), seed)
+        players = field_players(own, sample)
+        if not players:
+            whole.append(float("nan"))
+            continue
+        found = value_of(double(own), sample, players, seed)
         whole.append(found.shapley.whole)
         for name, value in zip(found.names, found.shapley.values, strict=True):
             by_field.setdefault(name, []).append(float(value))
@@ -114,12 +118,20 @@ def importance(
             own, sample = asked[i]
             parts = field_players(own, sample)[name]
             given = {each: tokens for each, tokens in asked[other][1].items() if each.partition(".")[0] == name}
-            mixed = {**{each: tokens for each, tokens in sample.items() if each not in parts}, **given}
+            # Links lead to tokens of their own record.
+            kept = {each: _unlinked(tokens, parts) for each, tokens in sample.items() if each not in parts}
+            mixed = {**kept, **{each: replace(tokens, links=None) for each, tokens in given.items()}}
             fell.setdefault(name, []).append(whole[i] - float(own.values([mixed])[0]))
     return [
         Importance(name, len(values), *_mean_and_error(values), *_mean_and_error(fell.get(name, [])))
         for name, values in by_field.items()
     ]
+
+
+def _unlinked(tokens: TokenSet, fields: Collection[str]) -> TokenSet:
+    """The same without links to these fields."""
+    links = {name: edges for name, edges in (tokens.links or {}).items() if name not in fields}
+    return replace(tokens, links=links or None)
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:

@@ -120,8 +120,7 @@ def _title(explanation: Explanation) -> str:
 
 def make_page(explanation: Explanation, grid: Grid, passes: Mapping[str, str] = {}) -> Page:
     page = Page()
-    value = sum(part.value for part in explanation.parts)
-    what = f"{explanation.what}: {value:.3f}{f' {explanation.unit}' if explanation.unit else ''}"
+    what = f"{explanation.what}: {explanation.value:.3f}{f' {explanation.unit}' if explanation.unit else ''}"
     page.add(f"<h1>{escape(_title(explanation))}</h1>", f"<p>Explained is {escape(what)}.</p>")
     add_belief(page, explanation)
     add_fields(page, explanation)

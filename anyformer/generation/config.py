@@ -41,6 +41,8 @@ class GenerationConfig(MethodOptions, CommonOptions):
         super().__post_init__()
         if self.n_beams > 1 and self.stop:
             raise InputError("n_beams above 1 goes without stop: beams end at stop_ids")
+        if self.constrains and self.stop:
+            raise InputError(f"{self.constrains} goes without stop, which would cut a text off within it")
         if not self.temperature and self.n_samples > self.n_beams:
             raise InputError(
                 f"n_samples {self.n_samples} need a temperature above 0 or as many n_beams, got {self.n_beams}"

@@ -91,7 +91,7 @@ class Explainer(ABC):
             raise InputError(
                 f"explain takes one record, a dict of {', '.join(self.inputs)}; got {type(record).__name__}"
             )
-        if unknown := [name for name in record if name not in self.inputs]:
+        if unknown := [name for name in record if name not in {*self.inputs, *self.link_columns}]:
             raise InputError(f"the model has no field {unknown[0]!r}{suggest(unknown[0], self.inputs)}")
         return self.question(record, target, answer, rather_than)
 

@@ -359,10 +359,15 @@ class LanguageModel(Task):
         prompts = [self._prompt(record) for record in records]
         # All of one number, so that a seed gives a prompt the same text whatever it comes with.
         found = self.generator.generate(prompts, self._options(options), numbers=[0] * len(prompts))
-        return [
+        results = [
             {self.field: whole_text(record[self.field]), "continuations": [each.text for each in several]}
             for record, several in zip(records, found, strict=True)
         ]
+        if options.constrains:
+            # Only what has ended is a whole text of its form.
+            for result, several in zip(results, found, strict=True):
+                result["ended"] = [each.ended for each in several]
+        return results
 
     @torch.inference_mode()
     def _fill(self, record: Mapping[str, Any], options: FillConfig) -> dict[str, Any]:
@@ -391,8 +396,9 @@ class LanguageModel(Task):
             return {self.field: result[self.field], "likeliest": result["likeliest"]} | columns
         if "filled" in result:
             return {self.field: result[self.field], "filled": result["filled"]}
-        continuations = enumerate(result["continuations"], 1)
-        return {self.field: result[self.field]} | {f"continuation {i}": text for i, text in continuations}
+        continuations, ended = (enumerate(result.get(name, ()), 1) for name in ("continuations", "ended"))
+        columns = {f"continuation {i}": text for i, text in continuations}
+        return {self.field: result[self.field]} | columns | {f"ended {i}": how for i, how in ended}
 
     def stream(self, record: Mapping[str, Any], options: Any = None) -> Iterator[str]:
         options = options or self.options()

@@ -45,6 +45,9 @@ class TextConfig(GenerationConfig):
         super().__post_init__()
         if isinstance(self.score, str):
             split_answers(self.score)
+        drawn = self.n_samples > 1 or self.n_beams > 1 or self.temperature or self.stop
+        if self.score and (self.constrains or drawn):
+            raise InputError("score writes no text, and goes without options of how one is written")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def score_answers(task: Scorer, prompts: Sequence[Sample], answers: Sequence[str
     prompts: as the model reads them; an empty one begins at the end of a text. Raises InputError for an answer that the
     context does not hold behind its prompt.
     """
-    several, scores = task.text.encode_batch(answers), []
+    several, scores = task.text.encode_known(answers), []
     for prompt in prompts:
         before = prompt[task.field].content
         before = before if len(before) else torch.tensor([task.text.eos_id])

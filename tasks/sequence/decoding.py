@@ -432,7 +432,7 @@ class Decoder:
     def _chosen(self, config: DecodeConfig, inputs: _Inputs) -> list[Decoded]:
         """Of the texts that the config names the likeliest, and the log-probabilities of all, the end of a text in
         them."""
-        several = [ids.tolist() for ids in self.text.encode_batch(config.answers)]
+        several = [ids.tolist() for ids in self.text.encode_known(config.answers)]
         of = [[Decoded(ids, start=tuple(start)) for start in inputs.starts] for ids in several]
         scored: list[list[tuple[list[int], float]]] = [[] for _ in inputs.starts]
         for found in of:

@@ -291,6 +291,8 @@ def _join_best(found: Sequence[Transcript], n: int) -> list[tuple[str, float]]:
 
 def join_transcripts(target: str, found: Sequence[Transcript], options: DecodeConfig) -> dict[str, Any]:
     """The result of a record out of its parts, as `SequenceToSequence.predict` gives it."""
+    if options.answers and len(found) > 1:
+        raise InputError(f"score: the recording is heard in {len(found)} parts, and answers are of a whole one; cut it")
     result: dict[str, Any] = {target: " ".join(piece.text for piece in found if piece.text)}
     result["ended"] = "length" if any(piece.found.ended == "length" for piece in found) else "stop"
     if options.fallback:

@@ -149,6 +149,8 @@ def _describe(source: Task, field: str, name: str) -> tuple[EncoderConfig, dict[
         each.n_relations for other, each in model.tokenizers.items() if other != field
     ):
         raise InputError(f"{name} has several fields with relations, whose biases are one table; name one of one field")
+    if getattr(source.fields, "links", None):
+        raise InputError(f"{name} has links between tokens (fields.links), which records of another task do not give")
     names = {f"embeddings.lifts.{module_name(field)}.": f"embeddings.lifts.{_owner(source, field)}."}
     if stack is model.encoder:
         names |= {"transformer.": "encoder.", "relative.": "encoder_relative."}

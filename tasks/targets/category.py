@@ -185,7 +185,8 @@ class CategoryHead(TargetHead):
 
     @property
     def choices(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(map(str, self.classes))
+        """Of a single class there is no choice."""
+        return tuple(map(str, self.classes)) if len(self.classes) > 1 else ()
 
     def given_answer(self, outputs: Tensor) -> str:
         return self.choices[int(outputs[0].argmax())]

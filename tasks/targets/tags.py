@@ -106,6 +106,9 @@ class Tags(Target):
             if value is None:
                 continue
             places = (tokens.sample == i).nonzero()[:, 0]
+            if not len(places):
+                # The input is not there, or has been left out of this sample.
+                continue
             if len(places) != len(value):
                 raise InputError(
                     f"field {name!r} must have a class or None for each of the {len(places)} tokens of {self.of!r}, "
@@ -135,6 +138,9 @@ class Tags(Target):
 
 class TagsHead(CategoryHead):
     """A softmax over the classes, at each token. Values are (t,) int64, `UNKNOWN` where there is none."""
+
+    choices = ()
+    """None, as there is no one answer to explain."""
 
     def loss(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         known = values != UNKNOWN

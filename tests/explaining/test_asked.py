@@ -10,6 +10,7 @@ from anyformer.explaining.asked import without_tokens
 from anyformer.model.config import RelativeConfig, RotaryConfig
 from anyformer.packing import collate
 from anyformer.tokens import TokenSet
+from tests.helpers import graphs
 from tests.helpers.explained import FIELDS, WORDS, OfClass, model_of, sample
 from tests.helpers.witnesses import Ids, count, draw_ids
 
@@ -50,6 +51,23 @@ def test_relations_and_causal_rows_follow() -> None:
     assert fewer.kind == "causal"
     assert fewer.layout.order.tolist()[0][:2] == [1, 3]
     assert fewer.layout.segment.tolist() == [[1, 1, 0]]
+
+
+@pytest.mark.parametrize("edges_only", [True, False])
+def test_edges_follow(edges_only: bool) -> None:
+    related = graphs.fields(edges_only)
+    asked = OfClass(model_of(related))
+    whole = {**graphs.samples()[0], "class": FIELDS["class"].encode()}
+    nodes = whole["graph"]
+    for name, gone in (("text", torch.arange(6) == 2), ("graph", torch.arange(5) == 1)):
+        which, new = torch.arange(len(gone))[~gone], (~gone).cumsum(0) - 1
+        if name == "text":
+            less = {**whole, "text": kept(whole["text"], ~gone)}
+        else:
+            stays = ~gone[nodes.edges[:, :2]].any(1)
+            edges = torch.cat([new[nodes.edges[stays, :2]], nodes.edges[stays, 2:]], 1)
+            less = {**whole, "graph": TokenSet(nodes.content[which], edges=edges)}
+        np.testing.assert_allclose(asked.values([whole], [{name: gone}]), asked.values([less]), atol=1e-5)
 
 
 def test_a_copy_in_float64_leaves_the_model_as_it_is() -> None:

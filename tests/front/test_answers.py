@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> Path:
 def test_help_is_of_a_class_a_block_a_key_or_a_command() -> None:
     assert "patch: int, default 4" in answer("help", ["ImagePatches"])
     assert answer("help", ["optimizer"]).startswith("OptimizerConfig")
-    assert "In Category:" in answer("help", ["label_smoothing"])
+    assert "In Category, Tags:" in answer("help", ["label_smoothing"])
     assert answer("help", ["fit"]) == answer("fit", ["--help"])
     assert answer("help", ["export"]) == answer("export", ["-h"])
     with pytest.raises(InputError, match=r"^there is no 'ImagePatchs'; did you mean 'ImagePatches'\?$"):

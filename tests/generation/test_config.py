@@ -36,6 +36,7 @@ def test_the_config_checks_what_each_of_its_parts_checks(cls: type, monkeypatch:
     [
         ({"n_beams": 2, "temperature": 1.0}, "n_beams above 1 goes without temperature"),
         ({"n_beams": 2, "stop": ("a",)}, "n_beams above 1 goes without stop"),
+        ({"regex": "a", "stop": ("b",)}, "regex goes without stop, which would cut a text off within it"),
         ({"n_samples": 2}, "n_samples 2 need a temperature above 0 or as many n_beams, got 1"),
         ({"n_samples": 3, "n_beams": 2}, "n_samples 3 need a temperature above 0 or as many n_beams, got 2"),
     ],

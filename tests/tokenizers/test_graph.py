@@ -52,6 +52,8 @@ def test_ids_and_kinds_are_learnt_and_all_others_share_an_entry() -> None:
     other = graph.encode({"nodes": ["c", "z"], "edges": [[1, 0, "loves"]]})
     assert other.content.tolist() == [3, 4] and other.edges.tolist() == [[1, 0, 3]]
     assert graph.decode(other) == {"nodes": ["c", "<unk>"], "edges": [[1, 0, "<unk>"]]}
+    two = graph.encode({"nodes": ["a", "b"], "edges": [[0, 1, "loves"], [0, 1, "likes"]]})
+    assert two.edges.tolist() == [[0, 1, 3]] * 2
     assert graph.pieces(other) == ["c", "<unk>"] and graph.fit([TITLES[0]]) == graph
 
 

@@ -117,8 +117,8 @@ def test_an_adapter_of_peft_gives_its_outputs(tmp_path: Path, name: str, stabili
 
 
 def assert_near(found: Tensor, expected: Tensor) -> None:
-    # To the last bits of float32, in which T5 of transformers has its norms whatever it is given.
-    assert (found - expected).abs().max() < 1e-6 * max(1.0, expected.abs().max().item())
+    # In float64, but for the variances of transformers' T5, which are of float32 whatever the weights are.
+    assert (found - expected).abs().max() < 5e-6 * max(1.0, expected.abs().max().item())
 
 
 def run_with_adapters(tmp_path: Path, on: list[str]) -> Task:

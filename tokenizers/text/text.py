@@ -145,6 +145,14 @@ class Text(Tokenizer):
             # The package says TypeError. Looked for only now, because it takes time and hardly ever happens.
             return self._table.encode([clean(text) for text in texts])
 
+    def encode_known(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """As `encode_batch`. Raises InputError for a text of which something is not in the vocabulary."""
+        several = self.encode_batch(texts)
+        for text, ids in zip(texts, several, strict=True):
+            if self.unk_id is not None and (ids == self.unk_id).any():
+                raise InputError(f"{text!r} holds what is not in the vocabulary of the model")
+        return several
+
     def empty(self) -> TokenSet:
         return TokenSet(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.int64))
 

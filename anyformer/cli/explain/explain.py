@@ -56,7 +56,7 @@ def _record(task: Any, fields: list[str], run: str) -> dict[str, Any]:
             raise InputError(f"a field is given as FIELD=VALUE, got {field!r}")
         if name in values:
             raise InputError(f"the field {name!r} is given twice; explain takes one record")
-        if name not in task.inputs:
+        if name not in {*task.inputs, *task.link_columns}:
             raise InputError(f"the model of {run} has no field {name!r}{suggest(name, task.inputs)}")
         values[name] = value
     records, many = find_records(values, task.tokenizers)
@@ -68,7 +68,7 @@ def _record(task: Any, fields: list[str], run: str) -> dict[str, Any]:
 def summary(explanation: Explanation) -> str:
     """The answer, what fields add to it, and how far the maps may be believed, for the terminal."""
     unit = f" {explanation.unit}" if explanation.unit else ""
-    lines = [f"{explanation.answer}: {explanation.what}, {sum(part.value for part in explanation.parts):.3f}{unit}"]
+    lines = [f"{explanation.answer}: {explanation.what}, {explanation.value:.3f}{unit}"]
     if explanation.fields is not None:
         names, found = explanation.fields.names, explanation.fields.shapley
         width = max(map(len, names))

@@ -106,11 +106,11 @@ class Constraint:
 
     def _following(self, row: tuple[int, ...]) -> bytes:
         """A bit for each id, 1 for those that may follow."""
-        matcher = self._reached[row]
+        matcher, n_bytes = self._reached[row], -(-len(self.vocabulary.contents) // 8)
         if matcher is None:
             # A beam of no hope, which a search has for want of others, stays as it is.
-            return b"\xff" * (-(-len(self.vocabulary.contents) // 32) * 4)
-        bits = matcher.compute_bitmask()
+            return b"\xff" * n_bytes
+        bits = matcher.compute_bitmask()[:n_bytes]
         if matcher.is_error():
             # Also where no id may follow.
             raise self._stuck(row)

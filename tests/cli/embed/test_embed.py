@@ -150,5 +150,5 @@ def test_bad_commands_are_refused_in_one_line(capsys: pytest.CaptureFixture[str]
     assert "t.csv: the table has no rows" in refused(capsys, "embed", RUN, "--data", "t.csv")
     Path("t.jsonl").write_text('{"size": 1}\n')
     assert refused(capsys, "embed", RUN, "--data", "t.jsonl") == (
-        "--data t.jsonl: a record has size, and the model reads image; name the columns so"
+        "t.jsonl: no column 'image'; there are size: name what is to be read as 'image' so"
     )

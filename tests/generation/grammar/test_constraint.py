@@ -159,3 +159,13 @@ def test_a_generator_without_a_text_or_an_end_is_refused() -> None:
     generator.contents = lambda: [b"a"] * V
     with pytest.raises(InputError, match="needs stop_ids, one of which ends it"):
         generator.generate(text(1), GenerationConfig(3, regex="a"))
+
+
+@pytest.mark.parametrize("n", [31, 32, 33, 64])
+def test_beams_of_no_hope_stay_as_they_are_in_vocabularies_of_any_size(n: int) -> None:
+    vocabulary = Vocabulary([b"a", None, *[b"x%d" % i for i in range(n - 2)]], (1,))
+    constraint = Constraint(GrammarOptions(regex="aa"), vocabulary)
+    constraint(torch.zeros(3, n), [[], [], []])
+    logits = torch.zeros(3, n)
+    constraint(logits, [[0], [3], [5]])
+    assert (logits == 0).sum(1).tolist() == [1, n, n]

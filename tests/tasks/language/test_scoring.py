@@ -67,6 +67,10 @@ def test_answers_are_as_probable_as_the_model_finds_each_of_their_tokens(tmp_pat
     assert results[0]["likeliest"] in made.render(results[0]).splitlines()[0]
     with pytest.raises(InputError, match=r"score must be different texts parted by \|, as yes\|no, got 'a\|\|b'"):
         made.predict(["to"], score="a||b")
+    with pytest.raises(InputError, match="'xyz' holds what is not in the vocabulary of the model"):
+        made.predict(["to"], score="be|xyz")
+    with pytest.raises(InputError, match="score writes no text, and goes without options of how one is written"):
+        made.predict(["to"], score="be|or", regex="a")
     with pytest.raises(InputError, match="have 10 tokens, more than the 8 of the model's context"):
         made.predict(["to be o"], score="t b|t")
 

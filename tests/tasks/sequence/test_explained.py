@@ -40,6 +40,8 @@ def test_the_number_of_a_text_is_its_log_probability(kind: str) -> None:
     batch = chopper.collate([chopper({**record, task.target: text})])
     loss, _ = task._loss(batch, None, 0.0)
     np.testing.assert_allclose(found.fields.shapley.whole, -loss.item(), rtol=1e-4)
+    np.testing.assert_allclose(found.value, -loss.item(), rtol=1e-4)
+    assert found.as_dict()["value"] == pytest.approx(-loss.item(), rel=1e-4)
     # Each token by its log-odds, the end too.
     assert [part.name for part in found.parts] == [*text, END]
     p = 1 / (1 + np.exp([-part.value for part in found.parts]))

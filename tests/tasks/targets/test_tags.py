@@ -110,3 +110,12 @@ def test_a_prediction_is_a_class_for_each_token_of_each_record():
 def test_what_cannot_be_is_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_where_the_input_is_left_out_there_is_nothing_to_learn():
+    predict = task()
+    batch = collate([{}, {"text": Text("characters", vocabulary="abc").encode("ab")}], predict.model.tokenizers)
+    values = [TARGET.value("tags", record) for record in RECORDS[:2]]
+    assert TARGET.aim("tags", values, batch).values.tolist() == [1, 0]
+    with pytest.raises(InputError, match="'tags' is a Tags, which explain does not know"):
+        predict.explain({"text": "abc"})
