@@ -103,14 +103,14 @@ class Explanation:
             "answer": self.answer,
             "explained": self.what,
             "unit": self.unit,
-            "value": _plain(self.value),
+            "value": plain(self.value),
             "tokens": {name: self.pieces[name] for name in self.pieces},
-            "positions": {name: _plain(tokens.position) for name, tokens in self.sample.items()},
+            "positions": {name: plain(tokens.position) for name, tokens in self.sample.items()},
             "parts": [
                 {
                     "name": part.name,
-                    "value": _plain(part.value),
-                    **{name: {each: _plain(v) for each, v in getattr(part, name).items()} for name in MAPS},
+                    "value": plain(part.value),
+                    **{name: {each: plain(v) for each, v in getattr(part, name).items()} for name in MAPS},
                 }
                 for part in self.parts
             ],
@@ -121,7 +121,7 @@ class Explanation:
                     "kind": flow.kind,
                     "queries": list(flow.queries),
                     "keys": list(flow.keys),
-                    "heads": _plain(flow.shares, 4),
+                    "heads": plain(flow.shares, 4),
                 }
                 for flow in self.flows
             ],
@@ -135,33 +135,35 @@ def _values(found: FieldValues) -> dict[str, Any]:
     own = found.shapley
     errors = [None] * len(found.names) if own.errors is None else own.errors.tolist()
     return {
-        "shapley": dict(zip(found.names, _plain(own.values), strict=True)),
-        "standard_error": dict(zip(found.names, map(_plain, errors), strict=True)),
-        "added_last": dict(zip(found.names, _plain(own.last), strict=True)),
+        "shapley": dict(zip(found.names, plain(own.values), strict=True)),
+        "standard_error": dict(zip(found.names, map(plain, errors), strict=True)),
+        "added_last": dict(zip(found.names, plain(own.last), strict=True)),
         "exact": own.errors is None,
-        "with_all": _plain(own.whole),
-        "with_none": _plain(own.nothing),
+        "with_all": plain(own.whole),
+        "with_none": plain(own.nothing),
     }
 
 
 def _deletion(found: Deletion, unit: str) -> dict[str, Any]:
     return {
         "shares": list(found.shares),
-        "whole": _plain(found.whole),
-        **{name: _plain(list(values)) for name, values in found.by_map.items()},
-        "random_mean": _plain(found.random.mean(0)),
-        "random_std": _plain(found.random.std(0)),
+        "whole": plain(found.whole),
+        **{name: plain(list(values)) for name, values in found.by_map.items()},
+        "random_mean": plain(found.random.mean(0)),
+        "random_std": plain(found.random.std(0)),
         "better_than_random": {name: found.is_better(name) for name in found.by_map},
         "verdict": {name: found.verdict(name, unit) for name in found.by_map},
     }
 
 
-def _plain(value: Any, digits: int | None = None) -> Any:
-    """Numbers as JSON has them: of tensors lists, of what is not finite null."""
+def plain(value: Any, digits: int | None = None) -> Any:
+    """Numbers as JSON has them: of tensors lists, of what is not finite null; also those within dicts and lists."""
     if isinstance(value, Tensor | np.ndarray):
         value = value.tolist()
-    if isinstance(value, list):
-        return [_plain(each, digits) for each in value]
+    if isinstance(value, Mapping):
+        return {name: plain(each, digits) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each, digits) for each in value]
     if isinstance(value, float):
         return (round(value, digits) if digits else value) if math.isfinite(value) else None
     return value

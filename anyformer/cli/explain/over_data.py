@@ -13,6 +13,7 @@ from tqdm import tqdm
 from anyformer.data.source import Source
 from anyformer.errors import InputError, say
 from anyformer.explaining.deletion import Deletions, deletion, over_records
+from anyformer.explaining.explanation import plain
 from anyformer.explaining.fields import Importance
 from anyformer.explaining.relevance import MAPS, whole_maps
 from anyformer.faults import writing
@@ -56,9 +57,8 @@ def explain_data(task: Any, own: Any, folder: Path) -> None:
     }
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(numbers, default=list).replace("NaN", "null")
     with writing(folder / NUMBERS):
-        (folder / NUMBERS).write_text(text)
+        (folder / NUMBERS).write_text(json.dumps(plain(numbers)))
     print(folder / NUMBERS)
 
 
