@@ -154,20 +154,20 @@ def _unfit(value: Any, wrong: Any, hint: Any) -> str:
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         blocks = [each for each in (hint, *typing.get_args(hint)) if inspect.isclass(each) and issubclass(each, Values)]
         instead = f"; write {blocks[0].__name__}({', '.join(f'{key}=...' for key in value)})" if blocks else ""
-    return f"{_told(hint)}, got {reprlib.repr(value)}{instead}"
+    return f"{_in_words(hint)}, got {reprlib.repr(value)}{instead}"
 
 
-def _told(hint: Any) -> str:
+def _in_words(hint: Any) -> str:
     """A type in Python's terms, as short as can be: `(int, int) or None`."""
     kind, args = typing.get_origin(hint) or hint, typing.get_args(hint)
     if kind in (Union, types.UnionType):
-        return " or ".join(map(_told, args))
+        return " or ".join(map(_in_words, args))
     if kind is Literal:
         return " or ".join(map(repr, args))
     if kind is tuple and args:
-        return f"({', '.join('...' if each is ... else _told(each) for each in args)})"
+        return f"({', '.join('...' if each is ... else _in_words(each) for each in args)})"
     if inspect.isclass(kind) and issubclass(kind, Mapping) and args:
-        return f"{{{_told(args[0])}: {_told(args[1])}}}"
+        return f"{{{_in_words(args[0])}: {_in_words(args[1])}}}"
     if inspect.isclass(kind) and issubclass(kind, Collection) and args:
-        return f"[{_told(args[0])}, ...]"
+        return f"[{_in_words(args[0])}, ...]"
     return "None" if kind is types.NoneType else getattr(kind, "__name__", str(kind))

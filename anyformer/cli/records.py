@@ -12,7 +12,7 @@ from typing import Any
 from anyformer.data.files import count_endings, is_folder, read_lines, say_left_out, survey_files
 from anyformer.data.tables import is_table
 from anyformer.data.values import spells_values
-from anyformer.errors import InputError, say
+from anyformer.errors import InputError, say, suggest
 from anyformer.tokens import Tokenizer
 
 Record = dict[str, Any]
@@ -20,6 +20,23 @@ Record = dict[str, Any]
 
 STANDARD_INPUT = "-"
 """What stands for it as the value of a field."""
+
+
+def read_fields(fields: Sequence[str], task: Any, run: str) -> dict[str, str]:
+    """The values of FIELD=VALUE by field. Raises InputError for what is none, a field that the task does not take, and
+    one that is there twice."""
+    values: dict[str, str] = {}
+    for field in fields:
+        name, equals, value = field.partition("=")
+        if not equals:
+            raise InputError(f"a field is given as FIELD=VALUE, got {field!r}")
+        if name in values:
+            raise InputError(f"the field {name!r} is given twice; for many files give a folder or a quoted pattern")
+        if name not in {*task.inputs, *task.link_columns}:
+            where = suggest(name, task.inputs) or "; give its records with --data"
+            raise InputError(f"the model of {run} has no field {name!r}{where}")
+        values[name] = value
+    return values
 
 
 def find_records(given: Mapping[str, str], tokenizers: Mapping[str, Tokenizer]) -> tuple[list[Record], str | None]:

@@ -209,7 +209,7 @@ def explain_sample(
         answer,
         asked.what,
         asked.unit,
-        parts[0].value if len(parts) == 1 else float(asked.values([sample])[0]),
+        float(asked.values([sample])[0]) if fields is None else fields.shapley.whole,
         laid,
         tokenizers,
         asked.own,

@@ -87,12 +87,12 @@ class Importance:
 def importance(
     ask: Callable[[int], tuple[Asked, Sample]],
     n: int,
-    double: Callable[[Asked], Asked] = lambda asked: asked,
     seed: int = 0,
 ) -> list[Importance]:
     """The importance of the fields of n records, which `ask` gives with the score of the true answer to each.
 
-    Records without a field do not count for it. seed: of which records are put together.
+    Records without a field do not count for it. seed: of which records are put together. Raises InputError where no
+    record has a field that could be left out.
     """
     asked = [ask(i) for i in range(n)]
     by_field: dict[str, list[float]] = {}
@@ -103,10 +103,12 @@ def importance(
         if not players:
             whole.append(float("nan"))
             continue
-        found = value_of(double(own), sample, players, seed)
+        found = value_of(own, sample, players, seed)
         whole.append(found.shapley.whole)
         for name, value in zip(found.names, found.shapley.values, strict=True):
             by_field.setdefault(name, []).append(float(value))
+    if not by_field:
+        raise InputError("the records have no field that could be left out beside those that the model needs")
     generator = np.random.default_rng(seed)
     for name in by_field:
         having = [i for i, (own, sample) in enumerate(asked) if name in field_players(own, sample)]

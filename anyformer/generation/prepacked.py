@@ -32,6 +32,10 @@ class PackedWeights:
     def __init__(self) -> None:
         self._kept: dict[int, tuple[tuple[Tensor, int, int], Tensor]] = {}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> PackedWeights:
+        """An empty one: a copy of a model has matrices of its own, and what is rearranged cannot be copied."""
+        return PackedWeights()
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """As `torch.nn.functional.linear`; for inference."""
         if weight.numel() < SMALLEST or x.numel() > MOST_ROWS * x.shape[-1] or not packable(weight):

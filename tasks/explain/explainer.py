@@ -14,6 +14,17 @@ from anyformer.model.anyformer import Anyformer
 from anyformer.tokens import Sample
 
 
+class Wanted(NamedTuple):
+    """What is to be explained of an answer; see `Explainer.explain`."""
+
+    target: str | None = None
+    answer: str | None = None
+    rather_than: str | None = None
+    truth: bool = False
+    """Whether the number is how near the model comes to the true value that the record holds, the negative of its
+    loss."""
+
+
 class Question(NamedTuple):
     """A number that a task gives of a record, and what it is read from."""
 
@@ -62,7 +73,7 @@ class Explainer(ABC):
             had for.
         Raises InputError for a record that cannot be used, and for a target or answer that there is not.
         """
-        return self.explain_question(self.ask(record, target, answer, rather_than), seed)
+        return self.explain_question(self.ask(record, Wanted(target, answer, rather_than)), seed)
 
     def explain_question(self, question: Question, seed: int = 0) -> Explanation:
         """As `explain`, of what `ask` gave."""
@@ -74,17 +85,10 @@ class Explainer(ABC):
         """What each field is worth over records with their true values: the mean of its Shapley values in how near
         the model comes to these (SAGE, Covert et al. 2020), beside what is lost where it comes from another record."""
         self._check_ready()
-        return importance(
-            lambda i: self.question(records[i], target, None, None, truth=True)[:2], len(records), seed=seed
-        )
+        wanted = Wanted(target, truth=True)
+        return importance(lambda i: self.question(records[i], wanted)[:2], len(records), seed)
 
-    def ask(
-        self,
-        record: Mapping[str, Any],
-        target: str | None = None,
-        answer: str | None = None,
-        rather_than: str | None = None,
-    ) -> Question:
+    def ask(self, record: Mapping[str, Any], wanted: Wanted = Wanted()) -> Question:
         """As `question`, of a record in any form, whose fields are there."""
         self._check_ready()
         if not isinstance(record, Mapping):
@@ -93,18 +97,10 @@ class Explainer(ABC):
             )
         if unknown := [name for name in record if name not in {*self.inputs, *self.link_columns}]:
             raise InputError(f"the model has no field {unknown[0]!r}{suggest(unknown[0], self.inputs)}")
-        return self.question(record, target, answer, rather_than)
+        return self.question(record, wanted)
 
-    def question(
-        self,
-        record: Mapping[str, Any],
-        target: str | None,
-        answer: str | None,
-        rather_than: str | None,
-        truth: bool = False,
-    ) -> Question:
-        """What is asked of a record; see `explain`. truth: the number is how near the model comes to the true value
-        that the record holds, the negative of its loss.
+    def question(self, record: Mapping[str, Any], wanted: Wanted) -> Question:
+        """What is asked of a record.
 
         Raises InputError for a record that cannot be used, and for a target or answer that there is not.
         """

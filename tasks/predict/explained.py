@@ -12,7 +12,7 @@ from anyformer.batch import Batch
 from anyformer.errors import InputError, suggest
 from anyformer.explaining.asked import Asked
 from anyformer.packing import collate
-from anyformer.tasks.explain.explainer import Question, chosen_answer
+from anyformer.tasks.explain.explainer import Question, Wanted, chosen_answer
 from anyformer.tokens import Sample
 
 
@@ -49,15 +49,9 @@ class OfPrediction(Asked):
         return head.calibrated(head(self.task.pool(hidden, batch)))
 
 
-def prediction_question(
-    task: Any,
-    record: Mapping[str, Any],
-    target: str | None,
-    answer: str | None,
-    rather_than: str | None,
-    truth: bool,
-) -> Question:
+def prediction_question(task: Any, record: Mapping[str, Any], wanted: Wanted) -> Question:
     """As `Explainer.question`, of a `Predict`."""
+    target, answer, rather_than, truth = wanted
     known = [name for name in task.targets if task.head(name).choices]
     if target is not None and target not in task.targets:
         raise InputError(f"target: there is no {target!r}{suggest(target, task.targets)}")

@@ -27,7 +27,7 @@ from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.starting.pretraining import Pretraining
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.explain.explainer import Question
+from anyformer.tasks.explain.explainer import Question, Wanted
 from anyformer.tasks.predict.batch import Item, PredictChopper, generated
 from anyformer.tasks.predict.explained import prediction_question
 from anyformer.tasks.predict.heads import TargetHeads
@@ -334,15 +334,8 @@ class Predict(TargetHeads, Task):
         chopper = self.chopper(training=False)
         return [chopper.conditions(record) | chopper.own_tokens]
 
-    def question(
-        self,
-        record: Mapping[str, Any],
-        target: str | None,
-        answer: str | None,
-        rather_than: str | None,
-        truth: bool = False,
-    ) -> Question:
-        return prediction_question(self, record, target, answer, rather_than, truth)
+    def question(self, record: Mapping[str, Any], wanted: Wanted) -> Question:
+        return prediction_question(self, record, wanted)
 
     def render(self, result: Mapping[str, Any]) -> str:
         shown = {name: self.targets[name].render(value) for name, value in result.items()}

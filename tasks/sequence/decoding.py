@@ -85,8 +85,8 @@ class DecodeConfig(MethodOptions, LanguageOptions, FallbackOptions, TimeOptions)
         return [] if self.score is None else split_answers(self.score)
 
     @property
-    def n_told(self) -> int:
-        """Texts that are told with their scores."""
+    def n_scored(self) -> int:
+        """Texts that come with their scores."""
         return len(self.answers) or self.n_best or 0
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor
 from anyformer.batch import Batch
 from anyformer.errors import InputError
 from anyformer.explaining.asked import Asked
-from anyformer.tasks.explain.explainer import Question
+from anyformer.tasks.explain.explainer import Question, Wanted
 from anyformer.tasks.sequence.batch import Pair
 from anyformer.tasks.sequence.target import read_target
 from anyformer.tokens import Sample
@@ -83,15 +83,9 @@ def _pieces(task: Any, ids: Sequence[int]) -> list[str]:
     return [task.text.decode([int(i)]) for i in ids]
 
 
-def text_question(
-    task: Any,
-    record: Mapping[str, Any],
-    target: str | None,
-    answer: str | None,
-    rather_than: str | None,
-    truth: bool,
-) -> Question:
+def text_question(task: Any, record: Mapping[str, Any], wanted: Wanted) -> Question:
     """As `Explainer.question`, of a `SequenceToSequence`."""
+    target, answer, rather_than, truth = wanted
     if task.architecture == "encoder":
         raise InputError("explain needs a decoder that writes the text; an encoder with CTC alone has none")
     if target not in (None, task.target):

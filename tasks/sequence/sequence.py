@@ -30,7 +30,7 @@ from anyformer.tasks.base.examples import Generated
 from anyformer.tasks.base.fields import FieldsConfig
 from anyformer.tasks.base.given import takes_records
 from anyformer.tasks.base.task import Task
-from anyformer.tasks.explain.explainer import Question
+from anyformer.tasks.explain.explainer import Question, Wanted
 from anyformer.tasks.sequence.batch import Architecture, Pair, PairChopper, Pairs
 from anyformer.tasks.sequence.decoding import DecodeConfig, Decoded, Decoder
 from anyformer.tasks.sequence.explained import text_question
@@ -442,15 +442,8 @@ class SequenceToSequence(Task):
             found[number].append(piece)
         return [join_transcripts(self.target, pieces, options) for pieces in found]
 
-    def question(
-        self,
-        record: Mapping[str, Any],
-        target: str | None,
-        answer: str | None,
-        rather_than: str | None,
-        truth: bool = False,
-    ) -> Question:
-        return text_question(self, record, target, answer, rather_than, truth)
+    def question(self, record: Mapping[str, Any], wanted: Wanted) -> Question:
+        return text_question(self, record, wanted)
 
     def stream(self, record: Mapping[str, Any], options: DecodeConfig | None = None) -> Iterator[str]:
         return stream_transcript(self, record, options or self.options)

@@ -116,7 +116,7 @@ def _following(task: Writer, options: DecodeConfig) -> TranscriptConfig | None:
     """The options by which a long recording is gone through by times; None where it is cut at its pauses."""
     if not isinstance(options, TranscriptConfig) or options.windows == "pauses":
         return None
-    if options.windows is None and (options.time_id is None or task.ctc_head is not None or options.n_told):
+    if options.windows is None and (options.time_id is None or task.ctc_head is not None or options.n_scored):
         return None
     return replace(options, windows="times")
 
@@ -211,7 +211,7 @@ def _transcripts(
     """What was found in parts of recordings, with times and confidence where they are asked for."""
     texts = [task.text.decode(own.ids).strip() for own in found]
     sure = [tuple(sure_words(own.ids, own.log_probs, task.text)) if options.confidence else () for own in found]
-    best = [tuple(_best_texts(own, task.text, options.n_told)) for own in found]
+    best = [tuple(_best_texts(own, task.text, options.n_scored)) for own in found]
     if not is_timed(options):
         return [Transcript(text, (), *own) for text, *own in zip(texts, found, sure, best, strict=True)]
     if task.decoder.times(options) is not None:
@@ -303,8 +303,8 @@ def join_transcripts(target: str, found: Sequence[Transcript], options: DecodeCo
         result["word_confidence"] = [
             {"text": word, "confidence": sure} for piece in found for word, sure in piece.sure_words
         ]
-    if options.n_told:
-        result["n_best"] = [{"text": text, "score": score} for text, score in _join_best(found, options.n_told)]
+    if options.n_scored:
+        result["n_best"] = [{"text": text, "score": score} for text, score in _join_best(found, options.n_scored)]
     if is_timed(options):
         result["words"] = [word._asdict() for piece in found for word in piece.words]
         if any(piece.segments for piece in found):

@@ -107,3 +107,9 @@ def test_importance_over_records_has_its_standard_error() -> None:
     assert found["left"].permuted_error > 0
     assert (found["right"].shapley, found["right"].permuted) == (0, 0)
     assert torch.equal(records[0]["left"].content, torch.tensor([2])), "the records stay as they are"
+    # A record with nothing but what stays counts for nothing, and all of them alike are refused.
+    bare = {"class": records[0]["class"]}
+    again = {each.name: each for each in importance(lambda i: (asked, [*records, bare][i]), 5)}
+    assert again["left"].n_records == 3 and again["left"].shapley == 5
+    with pytest.raises(InputError, match="the records have no field that could be left out"):
+        importance(lambda i: (asked, bare), 2)

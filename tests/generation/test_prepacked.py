@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -86,3 +88,13 @@ def test_the_module_given_stays_as_it_is() -> None:
     with torch.no_grad():
         torch.testing.assert_close(shell(x), model.eval()(x))
     assert type(for_inference(model, None)[0]) is nn.Linear
+
+
+def test_a_copy_packs_matrices_of_its_own() -> None:
+    linear, packed = nn.Linear(8, 6), PackedWeights()
+    x = torch.randn(2, 8)
+    packed.linear(x, linear.weight)
+    copied, weights = copy.deepcopy((linear, packed))
+    with torch.no_grad():
+        linear.weight.zero_()
+    torch.testing.assert_close(weights.linear(x, copied.weight), x @ copied.weight.T)

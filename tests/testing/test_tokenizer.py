@@ -225,6 +225,7 @@ CASES = {
             {"decoded": open_image},
         ),
         Case(pretrained(Molecule("graph"), pool="mean"), ["CCO", "c1ccccc1[Na]", "C#N"]),
+        Case(pretrained(Molecule("graph", relations="bonds")), ["CCO", "c1ccccc1[Na]", "C#N"]),
     ],
 }
 """Of every tokenizer in tokenizers/ at least one, by its class."""

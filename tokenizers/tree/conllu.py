@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from anyformer.data.files import find_file, read_lines
 from anyformer.data.source import Source
-from anyformer.errors import InputError
+from anyformer.errors import InputError, say_once
 from anyformer.tokenizers.tree.parse import Parse, join_parses, parse_heads, read_head
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
@@ -36,9 +36,8 @@ def split_sentences(lines: Iterable[Line]) -> Iterator[list[Line]]:
 def read_words(sentence: Sequence[Line]) -> list[dict[str, str]]:
     """The ten columns of each word of a sentence, and its line as `line`.
 
-    Comments are left out, and so are lines of several words written as one, which stand apart below, and of words that
-    are not written. Raises InputError, with the number of the line, for other than ten columns, and an ID that is not
-    the word's number.
+    Comments are left out, and so are the lines that `NO_WORD` means, which have no place in the tree. Raises
+    InputError, with the number of the line, for other than ten columns, and an ID that is not the word's number.
     """
     words: list[dict[str, str]] = []
     for number, line in sentence:
@@ -129,4 +128,11 @@ class Conllu(Source):
             records[-1].append(sentence)
         if not records:
             raise InputError(f"{self.path}: there is no sentence in it")
+        ids = [line.partition("\t")[0] for record in records for sentence in record for _, line in sentence]
+        joined, unwritten = (sum(bool(NO_WORD.fullmatch(each)) and mark in each for each in ids) for mark in "-.")
+        if joined or unwritten:
+            say_once(
+                f"{self.path}: left out: {joined:,} lines of several words written as one (1-2), whose words stand "
+                f"below them, and {unwritten:,} of words that are not written (3.1)"
+            )
         return records

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from anyformer.cli.embed.vector_files import check_target, plain, write_vectors
 from anyformer.cli.outputs import Outcome, say_failed, watched
-from anyformer.cli.records import STANDARD_INPUT, find_records
-from anyformer.errors import InputError, suggest
+from anyformer.cli.records import STANDARD_INPUT, find_records, read_fields
+from anyformer.errors import InputError
 from anyformer.front.parsers import embed_parser, require_first
 from anyformer.runs.predictions.opening import open_records, run_source
 from anyformer.saving.model_folder import load
@@ -75,19 +75,11 @@ def embed_each(embed: Callable[[Any], Any], given: Given) -> Iterator[Outcome]:
 
 
 def _from_fields(task: Any, fields: list[str], run: str) -> Given:
-    values: dict[str, str] = {}
-    for field in fields:
-        name, equals, value = field.partition("=")
-        if not equals:
-            raise InputError(f"a field is given as FIELD=VALUE, got {field!r}")
-        if name in values:
-            raise InputError(f"the field {name!r} is given twice; for many files give a folder or a quoted pattern")
-        if name not in task.inputs:
-            where = suggest(name, task.inputs) or "; give its records with --data"
-            raise InputError(f"the model of {run} has no field {name!r}{where}")
-        values[name] = value
+    values = read_fields(fields, task, run)
     records, many = find_records(values, task.tokenizers)
-    field = many or next(iter(values))
+    field = many or next((name for name in values if name in task.tokenizers), None)
+    if field is None:
+        raise InputError(f"nothing to embed: give {' or '.join(f'{name}=...' for name in task.inputs)}")
 
     def name_of(i: int) -> str:
         return STANDARD_INPUT if isinstance(records[i][field], bytes) else records[i][field]

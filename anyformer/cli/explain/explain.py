@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from anyformer.cli.explain.over_data import explain_data
-from anyformer.cli.records import find_records
-from anyformer.errors import InputError, say, suggest
+from anyformer.cli.records import find_records, read_fields
+from anyformer.errors import InputError, say
 from anyformer.explaining.explanation import Explanation, check_place
 from anyformer.explaining.page import write_page
 from anyformer.front.parsers import explain_parser, require_first
 from anyformer.saving.model_folder import load
 from anyformer.saving.run_folder import split_run
+from anyformer.tasks.explain.explainer import Wanted
 
 FOLDER = "explain"
 """Of a run's folder, where nothing else is said."""
@@ -37,7 +38,8 @@ def explain_command(args: list[str]) -> None:
         raise InputError("--cross: the model has no cross-attention, as it has no encoder; leave it out")
     stack = task.model.transformer.config
     check_place(own.layer, own.head, stack.depth, stack.n_heads)
-    question = task.ask(_record(task, own.fields, own.run), own.target, own.answer, own.rather_than)
+    wanted = Wanted(own.target, own.answer, own.rather_than)
+    question = task.ask(_record(task, own.fields, own.run), wanted)
     cost = question.passes
     say("passes of the model: " + "; ".join(f"{name} {n}" for name, n in cost.items()))
     explanation = task.explain_question(question, own.seed)
@@ -49,17 +51,7 @@ def explain_command(args: list[str]) -> None:
 
 def _record(task: Any, fields: list[str], run: str) -> dict[str, Any]:
     """The one record that FIELD=VALUE stands for."""
-    values: dict[str, str] = {}
-    for field in fields:
-        name, equals, value = field.partition("=")
-        if not equals:
-            raise InputError(f"a field is given as FIELD=VALUE, got {field!r}")
-        if name in values:
-            raise InputError(f"the field {name!r} is given twice; explain takes one record")
-        if name not in {*task.inputs, *task.link_columns}:
-            raise InputError(f"the model of {run} has no field {name!r}{suggest(name, task.inputs)}")
-        values[name] = value
-    records, many = find_records(values, task.tokenizers)
+    records, many = find_records(read_fields(fields, task, run), task.tokenizers)
     if len(records) > 1:
         raise InputError(f"field {many!r}: {len(records)} records; explain takes one, or many with --data")
     return records[0]

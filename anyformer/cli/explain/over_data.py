@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from anyformer.data.source import Source
 from anyformer.errors import InputError, say
-from anyformer.explaining.deletion import Deletions, deletion, over_records
+from anyformer.explaining.deletion import Deletions, deletion, n_passes, over_records
 from anyformer.explaining.explanation import plain
 from anyformer.explaining.fields import Importance
 from anyformer.explaining.relevance import MAPS, whole_maps
@@ -20,6 +20,7 @@ from anyformer.faults import writing
 from anyformer.runs.experiment import config_of, parse
 from anyformer.runs.predictions.opening import open_records, run_source
 from anyformer.saving.run_folder import split_run
+from anyformer.tasks.explain.explainer import Wanted
 
 PARTS = {"train": "fit", "validation": "validate", "test": "test"}
 """By the part of a run's records the stage that has it."""
@@ -37,19 +38,19 @@ def explain_data(task: Any, own: Any, folder: Path) -> None:
     records = [{**source[i], **task.read_record(source, i)} for i in numbers]
     say(
         f"{len(records):,} of {len(source):,} records; of each 2^fields passes for what fields are worth, one for each "
-        "field from another record, 1 forward and 1 backward for a map, and 67 to test it"
+        f"field from another record, 1 forward and 1 backward for a map, and {n_passes(len(MAPS))} to test it"
     )
     found = task.importance(records, target=own.target, seed=own.seed)
     tested = []
     for record in tqdm(records, file=sys.stderr, disable=None):
-        question = task.question(record, own.target, None, None)
+        question = task.question(record, Wanted(own.target))
         maps = whole_maps(question.asked, question.sample)
         if sum(len(each) for name, each in question.sample.items() if name not in question.asked.kept) > 1:
             tested.append(deletion(question.asked, question.sample, maps, own.seed))
     curves = over_records(tested) if tested else None
     print(table(found))
     if curves is not None:
-        print(told(curves))
+        print(in_words(curves))
     numbers = {
         "records": len(records),
         "importance": [vars(each) for each in found],
@@ -91,7 +92,7 @@ def table(found: list[Importance]) -> str:
     return "\n".join(lines)
 
 
-def told(curves: Deletions) -> str:
+def in_words(curves: Deletions) -> str:
     """How much further answers fall by maps than at random, in words."""
     lines = []
     for name in MAPS:

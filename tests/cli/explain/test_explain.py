@@ -35,7 +35,7 @@ def test_a_record_is_explained_as_a_page(capsys: pytest.CaptureFixture[str]) -> 
         (["image=seven.png", "--data", "test"], "one of the two"),
         (["image"], "a field is given as FIELD=VALUE, got 'image'"),
         (["picture=seven.png"], "has no field 'picture'; there are image"),
-        (["image=seven.png", "image=seven.png"], "the field 'image' is given twice; explain takes one record"),
+        (["image=seven.png", "image=seven.png"], "the field 'image' is given twice; for many files give"),
         (["image=empty"], "field 'image': empty is empty"),
         (["image=seven.png", "--answer", "10"], "answer: '10' is no answer of the model"),
         (["image=seven.png", "--target", "digit"], "target: there is no 'digit'; there are label"),

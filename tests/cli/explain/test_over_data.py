@@ -10,7 +10,7 @@ import pytest
 
 import anyformer
 from anyformer.__main__ import main
-from anyformer.cli.explain.over_data import told
+from anyformer.cli.explain.over_data import in_words
 from anyformer.explaining.deletion import Deletions
 from tests.helpers.goods import goods, goods_run, write_goods
 
@@ -40,10 +40,10 @@ def test_records_of_a_table_are_given_with_their_true_values(capsys: pytest.Capt
     assert names == set(anyformer.load(run).inputs)
 
 
-def test_maps_are_told_to_be_better_than_random_or_not() -> None:
+def test_maps_are_said_to_be_better_than_random_or_not() -> None:
     values = {"relevance": (0.1, 0.5, 0.7), "rollout": (0.1, 0.1, 0.2)}
     errors = {"relevance": (0.1, 0.2, 0.2), "rollout": (0.1, 0.1, np.nan)}
-    first, second = told(Deletions(9, (0.1, 0.3, 0.5), values, errors)).splitlines()
+    first, second = in_words(Deletions(9, (0.1, 0.3, 0.5), values, errors)).splitlines()
     assert first.startswith("relevance is better than random: ")
     assert "0.500 ± 0.200 at 30%" in first and "(9 records)" in first
     assert second.startswith("rollout is no better than random: ")

@@ -8,6 +8,7 @@ import torch
 
 from anyformer.errors import InputError
 from anyformer.model.config import TransformerConfig
+from anyformer.tasks.explain.explainer import Wanted
 from anyformer.tasks.predict.predict import Predict
 from anyformer.tasks.targets.category import Category
 from anyformer.tasks.targets.labels import Labels
@@ -95,9 +96,9 @@ def test_the_negative_loss_is_explained_over_records() -> None:
     p = [each["kind"]["probabilities"] for each in model.predict(records)]
     whole = np.mean([np.log(p[0]["cat"]), np.log(p[1]["owl"])])
     chopper = model.chopper(training=False)
-    question = model.question(records[0], None, None, None, truth=True)
+    question = model.question(records[0], Wanted(truth=True))
     nothing = np.mean([
-        model.question(each, None, None, None, truth=True).asked.values([chopper.own_tokens])[0] for each in records
+        model.question(each, Wanted(truth=True)).asked.values([chopper.own_tokens])[0] for each in records
     ])  # fmt: skip
     np.testing.assert_allclose(sum(each.shapley for each in found.values()), whole - nothing, atol=1e-4)
     np.testing.assert_allclose(question.asked.values([question.sample])[0], np.log(p[0]["cat"]), rtol=1e-4)
@@ -110,3 +111,6 @@ def test_a_target_must_be_named_where_there_are_several_and_be_of_a_known_kind()
     assert model.explain(RECORD).answer in ("cat", "dog", "owl")
     with pytest.raises(InputError, match="'photo' is a Masked, which explain does not know"):
         model.explain(RECORD, target="photo")
+    alone = task({"kind": Category(classes=["cat"]), "price": TARGETS["price"]})
+    with pytest.raises(InputError, match="'kind' is a Category, which explain does not know"):
+        alone.explain(RECORD, target="kind")

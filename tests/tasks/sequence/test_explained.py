@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from anyformer.errors import InputError
+from anyformer.tasks.explain.explainer import Wanted
 from anyformer.tasks.sequence.batch import Pair
 from anyformer.tasks.sequence.explained import END
 from anyformer.tasks.sequence.sequence import SequenceToSequence
@@ -51,6 +52,14 @@ def test_the_number_of_a_text_is_its_log_probability(kind: str) -> None:
     assert abs(values.values.sum() - (values.whole - values.nothing)) < 1e-6
 
 
+def test_of_an_empty_text_the_number_is_a_log_probability_too() -> None:
+    task = MODELS["decoder"]()
+    record, _ = record_of(task)
+    found = task.explain(record, answer="")
+    assert [part.name for part in found.parts] == [END]
+    np.testing.assert_allclose(found.value, -np.log1p(np.exp(-found.parts[0].value)), rtol=1e-4)
+
+
 def test_the_relevance_of_a_token_is_of_what_was_read_and_written_before_it() -> None:
     task = MODELS["encoder_decoder"]()
     record, text = record_of(task)
@@ -76,7 +85,7 @@ def test_why_one_text_and_not_another_is_where_they_part() -> None:
     task = MODELS["decoder"]()
     record, text = record_of(task)
     other = text[:2] + next(c for c in "".join(each[task.target] for each in Turned()) if c != text[2]) + text[3:]
-    question = task.ask(record, answer=text, rather_than=other)
+    question = task.ask(record, Wanted(answer=text, rather_than=other))
     assert question.n_parts == 1
     found = task.explain_question(question)
     chopper = task.chopper(training=False)
@@ -86,7 +95,7 @@ def test_why_one_text_and_not_another_is_where_they_part() -> None:
     np.testing.assert_allclose(found.parts[0].value, (logits[a] - logits[b]).item(), rtol=1e-4)
     assert found.what == f"the log-odds of {text[2]!r} against {other[2]!r} as token 3"
     # Which ends first is a difference too.
-    shorter = task.ask(record, answer=text, rather_than=text[:2])
+    shorter = task.ask(record, Wanted(answer=text, rather_than=text[:2]))
     assert shorter.asked.what.endswith(f"against {END!r} as token 3")
 
 
@@ -96,7 +105,7 @@ def test_over_records_the_true_text_counts() -> None:
     (found,) = task.importance(records)
     assert found.n_records == 3 and np.isfinite(found.shapley_error)
     with torch.no_grad():
-        own = task.question(records[0], None, None, None, truth=True)
+        own = task.question(records[0], Wanted(truth=True))
     assert own.answer == source[0][task.target]
 
 

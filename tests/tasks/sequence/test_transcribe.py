@@ -62,6 +62,14 @@ def test_pieces_are_joined_with_the_worst_that_is_said_of_them() -> None:
     }
 
 
+def test_answers_are_of_a_whole_recording() -> None:
+    pieces = [Transcript("yes", n_best=(("yes", -1.0), ("no", -2.0)))]
+    scored = TranscriptConfig(score="yes|no")
+    assert [each["text"] for each in join_transcripts("text", pieces, scored)["n_best"]] == ["yes", "no"]
+    with pytest.raises(InputError, match="score: the recording is heard in 2 parts, and answers are of a whole one"):
+        join_transcripts("text", 2 * pieces, scored)
+
+
 def test_the_best_texts_of_a_record_are_those_of_its_pieces_put_together() -> None:
     pieces = [
         Transcript("one", n_best=(("one", -1.0), ("on", -1.5))),

@@ -87,6 +87,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fields = FieldsConfig(sees={"text": ["text"]})
     both = Predict({"image": image, "text": text}, {"label": Category(["a", "b"])}, SIZES, read="mean", fields=fields)
     save(drawn(both), folder / "both" / "model")
+    links = [{"column": "e", "from": "text", "to": "image"}]
+    both = Predict(both.tokenizers, both.targets, SIZES, read="mean", fields=FieldsConfig(links=links))
+    save(drawn(both), folder / "linked" / "model")
     return folder
 
 
@@ -344,6 +347,7 @@ def write_causal(folder: Path) -> str:
         ("gone", {}, r"model\.tokenizers\.x\.source: .*gone"),
         ("both", {}, r"both reads the fields image, text; say by `field` which one it is"),
         ("both", {"field": "txt"}, r"both reads no field 'txt'; there are image, text; did you mean 'text'\?"),
+        ("linked", {"field": "text"}, r"linked has links between tokens \(fields\.links\), which records of another"),
         ("both", {"field": "text", "pool": "class"}, r"has no class token; take mean, last or tokens"),
         (
             "digits",

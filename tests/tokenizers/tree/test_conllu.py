@@ -78,10 +78,13 @@ def test_what_is_no_conllu_is_refused_with_the_line(text: object, message: str) 
         read_conllu(text)
 
 
-def test_a_file_gives_its_sentences_with_lists_of_words_and_what_comments_say(tmp_path: Path) -> None:
+def test_a_file_gives_its_sentences_with_lists_of_words_and_what_comments_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "es.conllu").write_text("\n".join([VAMONOS, SUE, UNDERSCORE]), encoding="utf-8")
     source = Conllu(str(tmp_path / "es.conllu"))
     assert len(source) == 3
+    assert "left out: 2 lines of several words written as one (1-2), " in capsys.readouterr().err
     first = source[0]
     assert {name: first[name] for name in ("newdoc id", "sent_id", "text")} == {
         "newdoc id": "first",
